@@ -1,0 +1,165 @@
+import path from 'node:path';
+import { z } from 'zod';
+import { CoreError } from './errors.ts';
+
+const port = (fallback: number, about: string) =>
+  z.coerce.number().int().min(1).max(65_535).default(fallback).describe(about);
+const count = (fallback: number, min: number, max: number, about: string) =>
+  z.coerce.number().int().min(min).max(max).default(fallback).describe(about);
+const url = (protocols: RegExp, about: string) =>
+  z.url({ protocol: protocols }).optional().describe(about);
+const flag = (fallback: 'true' | 'false', about: string) =>
+  z.enum(['true', 'false']).default(fallback).describe(about);
+
+/**
+ * Every setting, by the name of its environment variable. `.env.example` lists the same ones; a
+ * test holds the two together. An empty variable counts as one that is not set.
+ */
+export const settingsSchema = z.object({
+  CORE_HOST: z.string().default('127.0.0.1').describe('Address that the HTTP server listens on.'),
+  CORE_PORT: port(8080, 'Port of the HTTP server.'),
+  CORE_API_PROCESSES: count(1, 1, 64, 'HTTP processes that share the port.'),
+  CORE_DATA_DIR: z.string().default('.core').describe('Where the embedded servers keep their data.'),
+  CORE_CLICKHOUSE_PORT: port(8123, 'Port of the embedded ClickHouse HTTP interface.'),
+  CORE_POSTGRES_PORT: port(15_432, 'Port of the embedded Postgres.'),
+  CORE_REDIS_PORT: port(16_379, 'Port of the embedded Redis.'),
+  DATABASE_URL: url(/^postgres(ql)?$/, 'A real Postgres to use in place of the embedded one.'),
+  REDIS_URL: url(/^rediss?$/, 'A real Redis to use in place of the embedded one.'),
+  CLICKHOUSE_URL: url(
+    /^https?$/,
+    'A real ClickHouse (HTTP interface, the path is the database) in place of the embedded one.',
+  ),
+  CORE_REDIS_PREFIX: z
+    .string()
+    .regex(/^[a-z0-9][a-z0-9_-]{0,31}$/)
+    .default('core')
+    .describe('First part of every Redis key.'),
+  CORE_REDIS_REQUIRE_AOF: flag(
+    'true',
+    'Refuse to serve from a Redis that does not fsync before it answers.',
+  ),
+  CORE_LOG_LEVEL: z
+    .enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
+    .default('info')
+    .describe('Least severe level that is logged.'),
+  CORE_BODY_BYTES_MAX: count(4_194_304, 1_024, 67_108_864, 'Largest body, packed or unpacked.'),
+  CORE_BODY_ENTRIES_MAX: count(10_000, 1, 100_000, 'Most entries, items or events in a body.'),
+  CORE_BODY_SECONDS_MAX: count(30, 1, 600, 'Longest time in which a body may arrive.'),
+  CORE_SPOOL_SHARDS: count(2, 1, 64, 'Redis streams a kind of row is spread over, by node.'),
+  CORE_SPOOL_BYTES_MAX: count(
+    1_073_741_824,
+    1_048_576,
+    1_099_511_627_776,
+    'Backlog bound a stream: past it accept answers 503.',
+  ),
+  CORE_IDEMPOTENCY_SECONDS: count(3_600, 1, 604_800, 'How long an idempotency key is kept.'),
+  CORE_LOAD_INTERVAL_MS: count(500, 50, 60_000, 'How often each stream is looked at for new rows.'),
+  CORE_SEGMENT_ROWS_MAX: count(500_000, 1_000, 1_000_000, 'Rows a sealed segment may hold.'),
+  CORE_REGISTRATION_SECONDS: count(86_400, 60, 2_592_000, 'How long a registration code is valid.'),
+  CORE_REGISTRATION_FAILURES_MAX: count(
+    20,
+    1,
+    10_000,
+    'Failed registrations an address may make in a minute.',
+  ),
+  CORE_NODE_OFFLINE_SECONDS: count(90, 1, 86_400, 'Heartbeat age past which a node is offline.'),
+  CORE_STOP_SECONDS_MAX: count(9, 1, 60, 'Longest time that a clean stop may take.'),
+});
+
+export type Settings = z.output<typeof settingsSchema>;
+
+/** What the rest of Core is given: grouped, with units last in the names. */
+export interface Config {
+  http: {
+    host: string;
+    port: number;
+    processes: number;
+    bodyBytesMax: number;
+    bodyEntriesMax: number;
+    bodySecondsMax: number;
+  };
+  embedded: {
+    /** Absolute path. */
+    dataDir: string;
+    clickhousePort: number;
+    postgresPort: number;
+    redisPort: number;
+    /** True where no URL is set, so that `core up` starts this server itself. */
+    postgres: boolean;
+    redis: boolean;
+    clickhouse: boolean;
+  };
+  stores: {
+    postgresUrl: string;
+    redisUrl: string;
+    clickhouseUrl: string;
+    redisPrefix: string;
+    redisRequireAof: boolean;
+  };
+  spool: { shards: number; bytesMax: number; idempotencySeconds: number };
+  load: { intervalMs: number; segmentRowsMax: number };
+  nodes: { registrationSeconds: number; registrationFailuresMax: number; offlineSeconds: number };
+  logLevel: Settings['CORE_LOG_LEVEL'];
+  stopSecondsMax: number;
+}
+
+/**
+ * Reads and validates all settings together.
+ * @throws CoreError INVALID_SETTINGS naming every variable at fault, not only the first.
+ */
+export function readConfig(environment: NodeJS.ProcessEnv): Config {
+  const given: Record<string, string> = {};
+  for (const name of Object.keys(settingsSchema.shape)) {
+    const value = environment[name];
+    if (value !== undefined && value !== '') given[name] = value;
+  }
+  const parsed = settingsSchema.safeParse(given);
+  if (!parsed.success) {
+    const faults = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
+    throw new CoreError('INVALID_SETTINGS', `Invalid settings: ${faults.join('; ')}`);
+  }
+  return toConfig(parsed.data);
+}
+
+function toConfig(s: Settings): Config {
+  return {
+    http: {
+      host: s.CORE_HOST,
+      port: s.CORE_PORT,
+      processes: s.CORE_API_PROCESSES,
+      bodyBytesMax: s.CORE_BODY_BYTES_MAX,
+      bodyEntriesMax: s.CORE_BODY_ENTRIES_MAX,
+      bodySecondsMax: s.CORE_BODY_SECONDS_MAX,
+    },
+    embedded: {
+      dataDir: path.resolve(s.CORE_DATA_DIR),
+      clickhousePort: s.CORE_CLICKHOUSE_PORT,
+      postgresPort: s.CORE_POSTGRES_PORT,
+      redisPort: s.CORE_REDIS_PORT,
+      postgres: s.DATABASE_URL === undefined,
+      redis: s.REDIS_URL === undefined,
+      clickhouse: s.CLICKHOUSE_URL === undefined,
+    },
+    stores: {
+      postgresUrl:
+        s.DATABASE_URL ?? `postgres://core:core@127.0.0.1:${s.CORE_POSTGRES_PORT}/postgres`,
+      redisUrl: s.REDIS_URL ?? `redis://127.0.0.1:${s.CORE_REDIS_PORT}`,
+      clickhouseUrl: s.CLICKHOUSE_URL ?? `http://127.0.0.1:${s.CORE_CLICKHOUSE_PORT}/core`,
+      redisPrefix: s.CORE_REDIS_PREFIX,
+      redisRequireAof: s.CORE_REDIS_REQUIRE_AOF === 'true',
+    },
+    spool: {
+      shards: s.CORE_SPOOL_SHARDS,
+      bytesMax: s.CORE_SPOOL_BYTES_MAX,
+      idempotencySeconds: s.CORE_IDEMPOTENCY_SECONDS,
+    },
+    load: { intervalMs: s.CORE_LOAD_INTERVAL_MS, segmentRowsMax: s.CORE_SEGMENT_ROWS_MAX },
+    nodes: {
+      registrationSeconds: s.CORE_REGISTRATION_SECONDS,
+      registrationFailuresMax: s.CORE_REGISTRATION_FAILURES_MAX,
+      offlineSeconds: s.CORE_NODE_OFFLINE_SECONDS,
+    },
+    logLevel: s.CORE_LOG_LEVEL,
+    stopSecondsMax: s.CORE_STOP_SECONDS_MAX,
+  };
+}

@@ -1,0 +1,18 @@
+/** Bounds of the wire that are not settings. */
+export const limits = {
+  /** Characters in each string of a registration. */
+  nameCharsMax: 255,
+  addressCharsMax: 255,
+  outboundTagCharsMax: 255,
+  sessionIpCharsMax: 64,
+  errorMessageCharsMax: 4_096,
+  errorCodeCharsMax: 255,
+  errorDetailsBytesMax: 65_536,
+  idempotencyKeyCharsMax: 200,
+  /** How many places a failed validation lists. */
+  issuesMax: 20,
+  /** Usage and sessions older than this are refused: 2020-01-01T00:00:00Z. */
+  earliestMs: 1_577_836_800_000,
+  /** How far ahead of Core's clock a node's clock may be. */
+  aheadMsMax: 86_400_000,
+} as const;

@@ -1,0 +1,94 @@
+import { z } from 'zod';
+import { sessionEventTypes, vpnProtocols } from './enums.ts';
+import { limits } from './limits.ts';
+
+/** Byte counts: integers from 0 to 2^53-1. */
+const byteCount = z.int().min(0);
+/** Ids: positive integers. */
+const id = z.int().min(1);
+const text = (charsMax: number) => z.string().max(charsMax);
+
+/** Taken in any case, handed on in upper case. */
+const anyCase = <const T extends readonly [string, ...string[]]>(values: T) =>
+  z
+    .string()
+    .transform((given) => given.toUpperCase())
+    .pipe(z.enum(values));
+
+/** ISO 8601 with `Z` or an offset, to milliseconds since the epoch. `nowMs` bounds the future. */
+const timestamp = (nowMs: () => number) =>
+  z.iso.datetime({ offset: true }).transform((given, context) => {
+    const atMs = Date.parse(given);
+    if (Number.isNaN(atMs)) {
+      context.addIssue({ code: 'custom', message: 'Invalid ISO datetime' });
+    } else if (atMs < limits.earliestMs) {
+      context.addIssue({ code: 'custom', message: 'Too old: before 2020-01-01T00:00:00Z' });
+    } else if (atMs > nowMs() + limits.aheadMsMax) {
+      context.addIssue({ code: 'custom', message: 'More than a day in the future' });
+    }
+    return atMs;
+  });
+
+export const registerNodeSchema = z.object({
+  code: text(limits.nameCharsMax).min(1),
+  name: text(limits.nameCharsMax),
+  host: text(limits.addressCharsMax),
+  ip: text(limits.addressCharsMax),
+  region: text(limits.nameCharsMax),
+});
+export type RegisterNodeDto = z.output<typeof registerNodeSchema>;
+
+export const nodeHeartbeatSchema = z.object({
+  ip: text(limits.addressCharsMax).optional(),
+  revision: z.int().min(0).optional(),
+});
+export type NodeHeartbeatDto = z.output<typeof nodeHeartbeatSchema>;
+
+export const nodeConfigAppliedSchema = z.object({ revision: z.int().min(0) });
+export type NodeConfigAppliedDto = z.output<typeof nodeConfigAppliedSchema>;
+
+export const nodeErrorSchema = z.object({
+  message: text(limits.errorMessageCharsMax),
+  code: text(limits.errorCodeCharsMax).optional(),
+  details: z
+    .record(z.string(), z.unknown())
+    .refine((details) => JSON.stringify(details).length <= limits.errorDetailsBytesMax, {
+      message: `Too big: over ${limits.errorDetailsBytesMax} characters as JSON`,
+    })
+    .optional(),
+});
+export type NodeErrorDto = z.output<typeof nodeErrorSchema>;
+
+/** The three ingest bodies. The time source is given, so that a test can move the clock. */
+export function ingestSchemas(options: { entriesMax: number; nowMs: () => number }) {
+  const at = timestamp(options.nowMs);
+  const usageEntry = z.object({
+    userId: id,
+    subscriptionId: id.nullish(),
+    nodeProtocolId: id,
+    bytesUp: byteCount,
+    bytesDown: byteCount,
+    recordedAt: at,
+  });
+  const outboundItem = z.object({
+    tag: text(limits.outboundTagCharsMax).min(1),
+    bytesUp: byteCount,
+    bytesDown: byteCount,
+  });
+  const sessionEvent = z.object({
+    userId: id,
+    protocol: anyCase(vpnProtocols),
+    eventType: anyCase(sessionEventTypes),
+    occurredAt: at,
+    ipAddress: text(limits.sessionIpCharsMax).optional(),
+  });
+  return {
+    usage: z.object({ entries: z.array(usageEntry).max(options.entriesMax) }),
+    outbound: z.object({ items: z.array(outboundItem).max(options.entriesMax) }),
+    session: z.object({ events: z.array(sessionEvent).max(options.entriesMax) }),
+  };
+}
+export type IngestSchemas = ReturnType<typeof ingestSchemas>;
+export type UsageEntry = z.output<IngestSchemas['usage']>['entries'][number];
+export type OutboundItem = z.output<IngestSchemas['outbound']>['items'][number];
+export type SessionEvent = z.output<IngestSchemas['session']>['events'][number];

@@ -1,0 +1,166 @@
+/**
+ * Every failure that Core can tell somebody about: its code, its HTTP status, whether the same
+ * request may succeed later, and what to do about it. This table is the only registry; the page
+ * docs/errors.md is tested against it.
+ */
+export const errorTable = {
+  MALFORMED_JSON: { status: 400, retryable: false, means: 'The body is not valid JSON.' },
+  MALFORMED_BODY: {
+    status: 400,
+    retryable: false,
+    means: 'The body cannot be read as declared, for instance broken gzip.',
+  },
+  VALIDATION_FAILED: {
+    status: 400,
+    retryable: false,
+    means: 'The body is JSON but not of the shape of this route. `issues` names up to 20 places.',
+  },
+  INVALID_HEADER: { status: 400, retryable: false, means: 'A header has a value out of bounds.' },
+  UNAUTHORIZED: {
+    status: 401,
+    retryable: false,
+    means: 'The x-node-auth-key header is missing, unknown, revoked or replaced by a newer key.',
+  },
+  REGISTRATION_REFUSED: {
+    status: 403,
+    retryable: false,
+    means: 'The registration code is unknown, used or expired. All three look the same on purpose.',
+  },
+  NOT_FOUND: { status: 404, retryable: false, means: 'There is no such route or object.' },
+  METHOD_NOT_ALLOWED: {
+    status: 405,
+    retryable: false,
+    means: 'The route exists with another method; `Allow` names it.',
+  },
+  REVISION_NEVER_ISSUED: {
+    status: 409,
+    retryable: false,
+    means: 'The applied revision is not one that Core ever issued to this node.',
+  },
+  BODY_TOO_LARGE: {
+    status: 413,
+    retryable: false,
+    means: 'The body is over the limit, packed or unpacked.',
+  },
+  UNSUPPORTED_MEDIA_TYPE: {
+    status: 415,
+    retryable: false,
+    means: 'The body is not application/json, or its Content-Encoding is not gzip.',
+  },
+  IDEMPOTENCY_KEY_REUSED: {
+    status: 422,
+    retryable: false,
+    means: 'This Idempotency-Key was used with another body. Nothing was stored.',
+  },
+  RATE_LIMITED: {
+    status: 429,
+    retryable: true,
+    means: 'Too many failed registrations from this address. Wait for `Retry-After` seconds.',
+  },
+  INTERNAL: {
+    status: 500,
+    retryable: true,
+    means: 'A fault in Core. Nothing was acknowledged; the log has the request id.',
+  },
+  STORE_UNAVAILABLE: {
+    status: 503,
+    retryable: true,
+    means: 'A store is away or refuses. Nothing was acknowledged; repeat the same request.',
+  },
+  BACKLOG_FULL: {
+    status: 503,
+    retryable: true,
+    means: 'The spool has reached its bound. Nothing was stored; repeat the same request.',
+  },
+  SHUTTING_DOWN: {
+    status: 503,
+    retryable: true,
+    means: 'This process is stopping. Nothing was stored; repeat the same request.',
+  },
+  INVALID_SETTINGS: {
+    status: 500,
+    retryable: false,
+    means: 'One or more environment variables have values that cannot be used.',
+  },
+  INVALID_ARGUMENT: {
+    status: 400,
+    retryable: false,
+    means: 'A command-line argument cannot be used.',
+  },
+  PORT_TAKEN: { status: 500, retryable: false, means: 'Another program listens on the port.' },
+  EMBEDDED_SERVER_FAILED: {
+    status: 500,
+    retryable: false,
+    means: 'An embedded server cannot be installed or started.',
+  },
+  REDIS_NOT_DURABLE: {
+    status: 500,
+    retryable: false,
+    means: 'Redis does not fsync its append-only file before it answers, or may evict keys.',
+  },
+  MIGRATION_FAILED: {
+    status: 500,
+    retryable: false,
+    means: 'A migration failed, or an applied one differs from its file.',
+  },
+  SEGMENT_ROWS_LOST: {
+    status: 500,
+    retryable: false,
+    means: 'A sealed segment no longer has all of its rows in Redis or ClickHouse.',
+  },
+} as const satisfies Record<string, { status: number; retryable: boolean; means: string }>;
+
+export type ErrorCode = keyof typeof errorTable;
+
+/** One place in a body that failed validation, e.g. `{ path: 'entries[3].bytesUp', … }`. */
+export interface Issue {
+  path: string;
+  message: string;
+}
+
+/**
+ * A failure with a code from the registry. The message is for the client or operator and holds no
+ * secret, no SQL and no stack; the cause is for the log.
+ */
+export class CoreError extends Error {
+  readonly code: ErrorCode;
+  readonly status: number;
+  readonly retryable: boolean;
+  readonly issues: readonly Issue[] | undefined;
+  readonly headers: Readonly<Record<string, string>>;
+
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: {
+      cause?: unknown;
+      issues?: readonly Issue[];
+      headers?: Readonly<Record<string, string>>;
+    } = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = 'CoreError';
+    this.code = code;
+    this.status = errorTable[code].status;
+    this.retryable = errorTable[code].retryable;
+    this.issues = options.issues;
+    this.headers = options.headers ?? {};
+  }
+}
+
+/** Turns whatever was thrown into a CoreError: itself, or INTERNAL with the thing as its cause. */
+export function toCoreError(thrown: unknown): CoreError {
+  if (thrown instanceof CoreError) return thrown;
+  return new CoreError('INTERNAL', 'Internal error', { cause: thrown });
+}
+
+/** What the wire shows of an error. */
+export function errorBody(error: CoreError): string {
+  return JSON.stringify({
+    error: {
+      code: error.code,
+      message: error.message,
+      ...(error.issues === undefined ? {} : { issues: error.issues }),
+    },
+  });
+}
