@@ -19,7 +19,10 @@ export const settingsSchema = z.object({
   CORE_HOST: z.string().default('127.0.0.1').describe('Address that the HTTP server listens on.'),
   CORE_PORT: port(8080, 'Port of the HTTP server.'),
   CORE_API_PROCESSES: count(1, 1, 64, 'HTTP processes that share the port.'),
-  CORE_DATA_DIR: z.string().default('.core').describe('Where the embedded servers keep their data.'),
+  CORE_DATA_DIR: z
+    .string()
+    .default('.core')
+    .describe('Where the embedded servers keep their data.'),
   CORE_CLICKHOUSE_PORT: port(8123, 'Port of the embedded ClickHouse HTTP interface.'),
   CORE_POSTGRES_PORT: port(15_432, 'Port of the embedded Postgres.'),
   CORE_REDIS_PORT: port(16_379, 'Port of the embedded Redis.'),

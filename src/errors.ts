@@ -93,6 +93,16 @@ export const errorTable = {
     retryable: false,
     means: 'An embedded server cannot be installed or started.',
   },
+  DATA_DIR_IN_USE: {
+    status: 500,
+    retryable: false,
+    means: 'Another Core runs its embedded servers in the same data directory.',
+  },
+  PROCESS_FAILED: {
+    status: 500,
+    retryable: false,
+    means: 'An HTTP or worker process of Core could not be started.',
+  },
   REDIS_NOT_DURABLE: {
     status: 500,
     retryable: false,
