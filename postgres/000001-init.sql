@@ -19,7 +19,8 @@ CREATE TABLE nodes (
     CHECK (sync_status IN ('pending', 'synced', 'failed')),
   error_message text,
   error_code text,
-  error_details jsonb,
+  -- json, not jsonb: a node may send escapes (U+0000, lone surrogates) that jsonb refuses.
+  error_details json,
   error_at timestamptz,
   created_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 70);
@@ -100,7 +101,9 @@ CREATE TABLE streams (
   shard integer NOT NULL,
   next_seq bigint NOT NULL DEFAULT 1,
   -- Redis id of the last sealed entry.
-  sealed_id text NOT NULL DEFAULT '0-0'
+  sealed_id text NOT NULL DEFAULT '0-0',
+  -- Rows settled that named a subscription or node that does not exist; they count towards nothing.
+  unknown_rows bigint NOT NULL DEFAULT 0
 );
 
 -- A sealed range of a stream. Its range never changes; see ARCHITECTURE.md.
@@ -116,8 +119,6 @@ CREATE TABLE segments (
   appended_bytes bigint NOT NULL,
   attempts integer NOT NULL DEFAULT 0,
   state text NOT NULL DEFAULT 'sealed' CHECK (state IN ('sealed', 'settled')),
-  -- Rows whose subscription or node does not exist; they count towards no counter.
-  unknown_rows bigint NOT NULL DEFAULT 0,
   last_error text,
   sealed_at timestamptz NOT NULL DEFAULT now(),
   settled_at timestamptz,

@@ -1,0 +1,147 @@
+CREATE TABLE migrations (
+  version integer NOT NULL,
+  name text NOT NULL,
+  hash text NOT NULL,
+  applied_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT migrations_pkey PRIMARY KEY (version)
+);
+
+CREATE TABLE node_outbounds (
+  node_id integer NOT NULL,
+  tag text NOT NULL,
+  protocol text,
+  settings jsonb NOT NULL DEFAULT '{}'::jsonb,
+  configured boolean NOT NULL,
+  position integer NOT NULL DEFAULT 0,
+  traffic_bytes_up bigint NOT NULL DEFAULT 0,
+  traffic_bytes_down bigint NOT NULL DEFAULT 0,
+  CONSTRAINT node_outbounds_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id) ON DELETE CASCADE,
+  CONSTRAINT node_outbounds_pkey PRIMARY KEY (node_id, tag)
+) WITH (fillfactor=70);
+
+CREATE TABLE node_protocols (
+  id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+  node_id integer NOT NULL,
+  protocol text NOT NULL,
+  port integer NOT NULL,
+  settings jsonb NOT NULL DEFAULT '{}'::jsonb,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT node_protocols_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id) ON DELETE CASCADE,
+  CONSTRAINT node_protocols_node_id_port_key UNIQUE (node_id, port),
+  CONSTRAINT node_protocols_pkey PRIMARY KEY (id),
+  CONSTRAINT node_protocols_port_check CHECK (((port >= 1) AND (port <= 65535))),
+  CONSTRAINT node_protocols_protocol_check CHECK ((protocol = ANY (ARRAY['VLESS'::text, 'VMESS'::text, 'TROJAN'::text, 'SHADOWSOCKS'::text, 'HYSTERIA2'::text, 'MTPROTO'::text])))
+);
+
+CREATE TABLE nodes (
+  id integer GENERATED ALWAYS AS IDENTITY NOT NULL,
+  name text NOT NULL,
+  host text NOT NULL DEFAULT ''::text,
+  ip text NOT NULL DEFAULT ''::text,
+  region text NOT NULL DEFAULT ''::text,
+  auth_key_hash bytea,
+  revoked_at timestamp with time zone,
+  registered_at timestamp with time zone,
+  last_seen_at timestamp with time zone,
+  revision integer NOT NULL DEFAULT 1,
+  revision_bumped_at timestamp with time zone NOT NULL DEFAULT now(),
+  revision_pending boolean NOT NULL DEFAULT false,
+  applied_revision integer,
+  sync_status text NOT NULL DEFAULT 'pending'::text,
+  error_message text,
+  error_code text,
+  error_details json,
+  error_at timestamp with time zone,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT nodes_auth_key_hash_key UNIQUE (auth_key_hash),
+  CONSTRAINT nodes_pkey PRIMARY KEY (id),
+  CONSTRAINT nodes_sync_status_check CHECK ((sync_status = ANY (ARRAY['pending'::text, 'synced'::text, 'failed'::text])))
+) WITH (fillfactor=70);
+
+CREATE TABLE registration_codes (
+  code_hash bytea NOT NULL,
+  node_id integer NOT NULL,
+  expires_at timestamp with time zone NOT NULL,
+  CONSTRAINT registration_codes_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id) ON DELETE CASCADE,
+  CONSTRAINT registration_codes_node_id_key UNIQUE (node_id),
+  CONSTRAINT registration_codes_pkey PRIMARY KEY (code_hash)
+);
+
+CREATE TABLE routing_rules (
+  id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+  node_id integer NOT NULL,
+  position integer NOT NULL,
+  rule jsonb NOT NULL,
+  CONSTRAINT routing_rules_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id) ON DELETE CASCADE,
+  CONSTRAINT routing_rules_node_id_position_key UNIQUE (node_id, "position"),
+  CONSTRAINT routing_rules_pkey PRIMARY KEY (id)
+);
+
+CREATE TABLE segments (
+  id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+  stream text NOT NULL,
+  seq bigint NOT NULL,
+  first_id text NOT NULL,
+  last_id text NOT NULL,
+  rows bigint NOT NULL,
+  bytes bigint NOT NULL,
+  appended_bytes bigint NOT NULL,
+  attempts integer NOT NULL DEFAULT 0,
+  state text NOT NULL DEFAULT 'sealed'::text,
+  last_error text,
+  sealed_at timestamp with time zone NOT NULL DEFAULT now(),
+  settled_at timestamp with time zone,
+  CONSTRAINT segments_pkey PRIMARY KEY (id),
+  CONSTRAINT segments_state_check CHECK ((state = ANY (ARRAY['sealed'::text, 'settled'::text]))),
+  CONSTRAINT segments_stream_fkey FOREIGN KEY (stream) REFERENCES streams(stream),
+  CONSTRAINT segments_stream_seq_key UNIQUE (stream, seq)
+);
+
+CREATE TABLE streams (
+  stream text NOT NULL,
+  kind text NOT NULL,
+  shard integer NOT NULL,
+  next_seq bigint NOT NULL DEFAULT 1,
+  sealed_id text NOT NULL DEFAULT '0-0'::text,
+  unknown_rows bigint NOT NULL DEFAULT 0,
+  CONSTRAINT streams_kind_check CHECK ((kind = ANY (ARRAY['usage'::text, 'outbound'::text, 'session'::text]))),
+  CONSTRAINT streams_pkey PRIMARY KEY (stream)
+);
+
+CREATE TABLE subscription_links (
+  uuid uuid NOT NULL,
+  subscription_id bigint NOT NULL,
+  node_protocol_id bigint NOT NULL,
+  CONSTRAINT subscription_links_node_protocol_id_fkey FOREIGN KEY (node_protocol_id) REFERENCES node_protocols(id) ON DELETE CASCADE,
+  CONSTRAINT subscription_links_pkey PRIMARY KEY (uuid),
+  CONSTRAINT subscription_links_subscription_id_fkey FOREIGN KEY (subscription_id) REFERENCES subscriptions(id) ON DELETE CASCADE,
+  CONSTRAINT subscription_links_subscription_id_node_protocol_id_key UNIQUE (subscription_id, node_protocol_id)
+);
+
+CREATE TABLE subscriptions (
+  id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+  user_id bigint NOT NULL,
+  status text NOT NULL DEFAULT 'active'::text,
+  traffic_limit_bytes bigint,
+  traffic_bytes_up bigint NOT NULL DEFAULT 0,
+  traffic_bytes_down bigint NOT NULL DEFAULT 0,
+  expires_at timestamp with time zone,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT subscriptions_pkey PRIMARY KEY (id),
+  CONSTRAINT subscriptions_status_check CHECK ((status = ANY (ARRAY['active'::text, 'limited'::text, 'expired'::text, 'disabled'::text]))),
+  CONSTRAINT subscriptions_traffic_limit_bytes_check CHECK ((traffic_limit_bytes > 0)),
+  CONSTRAINT subscriptions_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id)
+) WITH (fillfactor=70);
+
+CREATE TABLE users (
+  id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+  name text NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT users_pkey PRIMARY KEY (id)
+);
+
+CREATE INDEX nodes_revision_pending ON public.nodes USING btree (id) WHERE revision_pending;
+CREATE INDEX segments_unsettled ON public.segments USING btree (stream, seq) WHERE (state = 'sealed'::text);
+CREATE INDEX subscription_links_protocol ON public.subscription_links USING btree (node_protocol_id);
+CREATE INDEX subscriptions_expiry ON public.subscriptions USING btree (expires_at) WHERE ((expires_at IS NOT NULL) AND (status = ANY (ARRAY['active'::text, 'limited'::text])));
+CREATE INDEX subscriptions_user ON public.subscriptions USING btree (user_id);

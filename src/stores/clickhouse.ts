@@ -1,0 +1,62 @@
+import { Readable } from 'node:stream';
+import { type ClickHouseClient, createClient } from '@clickhouse/client';
+
+export type { ClickHouseClient };
+
+/**
+ * A client for the database that the URL's path names (`http://host:8123/core`); `default` where
+ * there is no path. Answers are unpacked numbers where they are safe integers.
+ */
+export function createClickHouse(
+  url: string,
+  options: { requestTimeoutMs?: number } = {},
+): ClickHouseClient {
+  const parsed = new URL(url);
+  const database = decodeURIComponent(parsed.pathname.slice(1)) || 'default';
+  const username = decodeURIComponent(parsed.username) || 'default';
+  const password = decodeURIComponent(parsed.password);
+  return createClient({
+    url: `${parsed.protocol}//${parsed.host}`,
+    username,
+    password,
+    database,
+    application: 'core',
+    request_timeout: options.requestTimeoutMs ?? 60_000,
+    keep_alive: { enabled: true, idle_socket_ttl: 2_000 },
+    log: { level: 127 as never },
+    clickhouse_settings: { output_format_json_quote_64bit_integers: 0 },
+  });
+}
+
+/** Database that `createClickHouse` would use for this URL. */
+export function clickhouseDatabase(url: string): string {
+  return decodeURIComponent(new URL(url).pathname.slice(1)) || 'default';
+}
+
+/**
+ * One INSERT of packed RowBinary rows, all of one partition, as one block and so one part: it is
+ * there wholly or not at all. The token makes a second copy of a running insert a no-op.
+ *
+ * Source: https://clickhouse.com/docs/guides/developer/deduplicating-inserts-on-retries
+ */
+export async function insertRowBinary(
+  clickhouse: ClickHouseClient,
+  insert: { table: string; columns: readonly string[]; token: string; rows: Uint8Array },
+): Promise<void> {
+  const result = await clickhouse.exec({
+    query: `INSERT INTO ${insert.table} (${insert.columns.join(', ')}) FORMAT RowBinary`,
+    values: Readable.from([insert.rows], { objectMode: false }),
+    clickhouse_settings: {
+      async_insert: 0,
+      insert_deduplicate: 1,
+      insert_deduplication_token: insert.token,
+      max_insert_block_size: '1048576',
+      min_insert_block_size_rows: '1048576',
+      min_insert_block_size_bytes: '0',
+      max_insert_threads: '1',
+      wait_end_of_query: 1,
+    },
+  });
+  // The reply has no rows, but an unread body would hold its connection.
+  result.stream.resume();
+}

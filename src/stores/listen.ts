@@ -1,0 +1,75 @@
+import pg from 'pg';
+import type { Logger } from '../log.ts';
+
+export interface NodeListener {
+  /** Whether the connection answered so lately that no notification can have been missed for long. */
+  isProven(): boolean;
+  close(): Promise<void>;
+}
+
+const pingEveryMs = 500;
+/** The connection counts as alive this long after it was last asked and answered. */
+const proofLifeMs = 900;
+
+/**
+ * Listens on the channel `core_nodes`, where every change to a node is notified when it commits.
+ * `onNode` is given the node's id, or undefined where notifications may have been missed (at every
+ * new connection) and so any node may have changed. Reconnects for ever.
+ */
+export function listenForNodes(
+  databaseUrl: string,
+  log: Logger,
+  onNode: (nodeId: number | undefined) => void,
+): NodeListener {
+  let provenAtMs = Number.NEGATIVE_INFINITY;
+  let client: pg.Client | undefined;
+  let closed = false;
+  let timer: NodeJS.Timeout | undefined;
+
+  const connect = async (): Promise<pg.Client> => {
+    const fresh = new pg.Client({
+      connectionString: databaseUrl,
+      connectionTimeoutMillis: 2_000,
+      query_timeout: 2_000,
+      application_name: 'core listener',
+    });
+    fresh.on('error', () => undefined);
+    fresh.on('notification', (message) => {
+      const nodeId = Number(message.payload);
+      onNode(Number.isSafeInteger(nodeId) ? nodeId : undefined);
+    });
+    await fresh.connect();
+    await fresh.query('LISTEN core_nodes');
+    // Whatever was notified while nobody listened is unknown, so everything is.
+    onNode(undefined);
+    return fresh;
+  };
+
+  const prove = async (): Promise<void> => {
+    const askedAtMs = performance.now();
+    try {
+      client ??= await connect();
+      await client.query('SELECT 1');
+      // An answer proves that the connection was alive when it was asked, not later.
+      provenAtMs = askedAtMs;
+    } catch (error) {
+      log.warn({ err: error }, 'not listening for node changes, asking Postgres instead');
+      const broken = client;
+      client = undefined;
+      await broken?.end().catch(() => undefined);
+    }
+    if (!closed) timer = setTimeout(() => (proving = prove()), pingEveryMs);
+  };
+  let proving = prove();
+
+  return {
+    isProven: () => performance.now() - provenAtMs < proofLifeMs,
+    async close() {
+      closed = true;
+      clearTimeout(timer);
+      await proving;
+      clearTimeout(timer);
+      await client?.end();
+    },
+  };
+}

@@ -1,0 +1,29 @@
+import type pg from 'pg';
+
+// Any numbers distinct from the other advisory locks of Core.
+const linksLock = 7_233_002;
+const countersLock = 7_233_003;
+
+/**
+ * Held until the transaction ends by whoever adds one side of the subscription links. Every
+ * subscription has a link to every protocol, and two transactions that add a subscription and a
+ * protocol side by side would not see each other's row: the link between the two would be missing
+ * for good. Subscriptions share the lock among themselves; a protocol waits for them and they for it.
+ */
+export async function lockLinks(
+  client: pg.PoolClient,
+  adding: 'subscriptions' | 'protocols',
+): Promise<void> {
+  const shared = adding === 'subscriptions' ? '_shared' : '';
+  await client.query(`SELECT pg_advisory_xact_lock${shared}($1)`, [linksLock]);
+}
+
+/**
+ * Held until the transaction ends by whoever updates the counters of many subscriptions. Streams
+ * are settled side by side and share subscriptions; two plain UPDATEs take their row locks in
+ * whatever order their plans have, and so could each wait for the other. They would wait for each
+ * other's rows anyway, and locking the rows in order beforehand takes twice as long.
+ */
+export async function lockCounters(client: pg.PoolClient): Promise<void> {
+  await client.query('SELECT pg_advisory_xact_lock($1)', [countersLock]);
+}
