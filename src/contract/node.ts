@@ -6,7 +6,12 @@ import { limits } from './limits.ts';
 const byteCount = z.int().min(0);
 /** Ids: positive integers. */
 const id = z.int().min(1);
-const text = (charsMax: number) => z.string().max(charsMax);
+/** Postgres cannot store U+0000 in text, so it is refused where it would have to. */
+const text = (charsMax: number) =>
+  z
+    .string()
+    .max(charsMax)
+    .refine((given) => !given.includes('\u0000'), { message: 'Must not contain U+0000' });
 
 /** Taken in any case, handed on in upper case. */
 const anyCase = <const T extends readonly [string, ...string[]]>(values: T) =>
@@ -30,7 +35,7 @@ const timestamp = (nowMs: () => number) =>
   });
 
 export const registerNodeSchema = z.object({
-  code: text(limits.nameCharsMax).min(1),
+  code: text(limits.nameCharsMax).refine((given) => given !== '', { message: 'Must not be empty' }),
   name: text(limits.nameCharsMax),
   host: text(limits.addressCharsMax),
   ip: text(limits.addressCharsMax),
@@ -71,7 +76,9 @@ export function ingestSchemas(options: { entriesMax: number; nowMs: () => number
     recordedAt: at,
   });
   const outboundItem = z.object({
-    tag: text(limits.outboundTagCharsMax).min(1),
+    tag: text(limits.outboundTagCharsMax).refine((given) => given !== '', {
+      message: 'Must not be empty',
+    }),
     bytesUp: byteCount,
     bytesDown: byteCount,
   });

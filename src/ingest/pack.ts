@@ -1,0 +1,138 @@
+import { sessionEventTypes, vpnProtocols } from '../contract/enums.ts';
+import type { OutboundItem, SessionEvent, UsageEntry } from '../contract/node.ts';
+
+/**
+ * Rows packed as ClickHouse RowBinary (little endian, https://clickhouse.com/docs/interfaces/formats/RowBinary).
+ * From here to ClickHouse nobody parses an entry again: blocks of rows are concatenated as bytes.
+ * The segment column is zero until the loader stamps it.
+ */
+const two32 = 4_294_967_296;
+
+/** Columns of `usage` in the order that packUsage writes them. */
+export const usageColumns = [
+  'node_id',
+  'node_protocol_id',
+  'user_id',
+  'subscription_id',
+  'bytes_up',
+  'bytes_down',
+  'recorded_at',
+  'segment',
+] as const;
+
+/** Offsets in a usage row, in bytes. */
+export const usageRow = {
+  nodeId: 0,
+  nodeProtocolId: 4,
+  userId: 12,
+  subscriptionId: 20,
+  bytesUp: 28,
+  bytesDown: 36,
+  recordedAt: 44,
+  segment: 48,
+  length: 56,
+} as const;
+
+/** Columns of `session_events` in the order that packSessions writes them. */
+export const sessionColumns = [
+  'segment',
+  'node_id',
+  'user_id',
+  'protocol',
+  'event_type',
+  'occurred_at',
+  'ip_address',
+] as const;
+
+/** Offsets in a session row, in bytes; the address (varint length, then UTF-8) comes last. */
+export const sessionRow = {
+  segment: 0,
+  nodeId: 8,
+  userId: 12,
+  protocol: 20,
+  eventType: 21,
+  occurredAt: 22,
+  ipAddress: 30,
+} as const;
+
+/** Offsets in an outbound row, in bytes; the tag (16-bit length, then UTF-8) comes last. */
+export const outboundRow = { nodeId: 0, bytesUp: 4, bytesDown: 12, tag: 20 } as const;
+
+function setUint64(view: DataView, offset: number, value: number): void {
+  view.setUint32(offset, value % two32, true);
+  view.setUint32(offset + 4, Math.floor(value / two32), true);
+}
+
+function viewOf(block: Buffer): DataView {
+  return new DataView(block.buffer, block.byteOffset, block.byteLength);
+}
+
+/** Packs usage entries: 56 bytes each, `recordedAt` cut to the second, no subscription as 0. */
+export function packUsage(nodeId: number, entries: readonly UsageEntry[]): Buffer {
+  const block = Buffer.alloc(entries.length * usageRow.length);
+  const view = viewOf(block);
+  let at = 0;
+  for (const entry of entries) {
+    view.setUint32(at + usageRow.nodeId, nodeId, true);
+    setUint64(view, at + usageRow.nodeProtocolId, entry.nodeProtocolId);
+    setUint64(view, at + usageRow.userId, entry.userId);
+    setUint64(view, at + usageRow.subscriptionId, entry.subscriptionId ?? 0);
+    setUint64(view, at + usageRow.bytesUp, entry.bytesUp);
+    setUint64(view, at + usageRow.bytesDown, entry.bytesDown);
+    view.setUint32(at + usageRow.recordedAt, Math.floor(entry.recordedAt / 1_000), true);
+    at += usageRow.length;
+  }
+  return block;
+}
+
+/** Packs session events. An event without an address has an empty one. */
+export function packSessions(nodeId: number, events: readonly SessionEvent[]): Buffer {
+  const blocks: Buffer[] = [];
+  for (const event of events) {
+    const address = Buffer.from(event.ipAddress ?? '', 'utf8');
+    const lengthBytes = varint(address.length);
+    const row = Buffer.alloc(sessionRow.ipAddress);
+    const view = viewOf(row);
+    view.setUint32(sessionRow.nodeId, nodeId, true);
+    setUint64(view, sessionRow.userId, event.userId);
+    view.setInt8(sessionRow.protocol, vpnProtocols.indexOf(event.protocol) + 1);
+    view.setInt8(sessionRow.eventType, sessionEventTypes.indexOf(event.eventType) + 1);
+    view.setBigInt64(sessionRow.occurredAt, BigInt(event.occurredAt), true);
+    blocks.push(row, lengthBytes, address);
+  }
+  return Buffer.concat(blocks);
+}
+
+/** Packs outbound counters. These rows end in Postgres; their layout is Core's own. */
+export function packOutbounds(nodeId: number, items: readonly OutboundItem[]): Buffer {
+  const blocks: Buffer[] = [];
+  for (const item of items) {
+    const tag = Buffer.from(item.tag, 'utf8');
+    const row = Buffer.alloc(outboundRow.tag + 2);
+    const view = viewOf(row);
+    view.setUint32(outboundRow.nodeId, nodeId, true);
+    setUint64(view, outboundRow.bytesUp, item.bytesUp);
+    setUint64(view, outboundRow.bytesDown, item.bytesDown);
+    view.setUint16(outboundRow.tag, tag.length, true);
+    blocks.push(row, tag);
+  }
+  return Buffer.concat(blocks);
+}
+
+/** LEB128 length, as RowBinary writes it before a string. */
+function varint(value: number): Buffer {
+  return value < 128 ? Buffer.of(value) : Buffer.of((value & 127) | 128, value >>> 7);
+}
+
+/** Byte length of the session row that starts at `at`. */
+export function sessionRowLength(block: Buffer, at: number): number {
+  const start = at + sessionRow.ipAddress;
+  const low = block[start] ?? 0;
+  if (low < 128) return sessionRow.ipAddress + 1 + low;
+  return sessionRow.ipAddress + 2 + ((low & 127) | ((block[start + 1] ?? 0) << 7));
+}
+
+/** Byte length of the outbound row that starts at `at`. */
+export function outboundRowLength(block: Buffer, at: number): number {
+  return outboundRow.tag + 2 + block.readUInt16LE(at + outboundRow.tag);
+}

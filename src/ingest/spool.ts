@@ -1,0 +1,80 @@
+import type { Redis } from 'ioredis';
+import { CoreError } from '../errors.ts';
+import { luaSource } from '../stores/redis.ts';
+import { type Block, createGroupCommit, type GroupCommit } from './group-commit.ts';
+import { type Kind, shardOf, streamKeys, streamName } from './streams.ts';
+
+/** Where accepted blocks become durable: the Redis streams. */
+export interface Spool {
+  /**
+   * Resolves once the block is fsynced, or was before.
+   * @throws CoreError IDEMPOTENCY_KEY_REUSED, BACKLOG_FULL, STORE_UNAVAILABLE, SHUTTING_DOWN.
+   */
+  append(kind: Kind, nodeId: number, block: Block): Promise<void>;
+  /** Refuses new blocks and waits for those under way. */
+  close(): Promise<void>;
+}
+
+export function createSpool(options: {
+  redis: Redis;
+  prefix: string;
+  shards: number;
+  bytesMax: number;
+  idempotencySeconds: number;
+}): Spool {
+  const { redis, prefix, shards } = options;
+  const append = luaSource('append');
+  redis.defineCommand('coreAppend', { lua: append });
+  const commits = new Map<string, GroupCommit>();
+
+  const commitOf = (stream: string): GroupCommit => {
+    const known = commits.get(stream);
+    if (known !== undefined) return known;
+    const keys = streamKeys(stream);
+    const created = createGroupCommit((blocks) =>
+      appendBlocks(redis, [keys.stream, keys.appended, keys.trimmed], blocks, options),
+    );
+    commits.set(stream, created);
+    return created;
+  };
+
+  return {
+    async append(kind, nodeId, block) {
+      const commit = commitOf(streamName(prefix, shardOf(nodeId, shards), kind));
+      const verdict = await commit.submit(block);
+      if (verdict === 'stored' || verdict === 'duplicate') return;
+      if (verdict === 'conflict') {
+        throw new CoreError(
+          'IDEMPOTENCY_KEY_REUSED',
+          'This Idempotency-Key was used with another body',
+        );
+      }
+      throw new CoreError('BACKLOG_FULL', 'The backlog is full, try again later', {
+        headers: { 'Retry-After': '5' },
+      });
+    },
+    async close() {
+      await Promise.all([...commits.values()].map((commit) => commit.close()));
+    },
+  };
+}
+
+interface AppendCommand {
+  coreAppend(keys: number, ...args: (string | number | Buffer)[]): Promise<number[]>;
+}
+
+function appendBlocks(
+  redis: Redis,
+  keys: readonly string[],
+  blocks: readonly Block[],
+  options: { bytesMax: number; idempotencySeconds: number },
+): Promise<number[]> {
+  return (redis as unknown as AppendCommand).coreAppend(
+    keys.length + blocks.length,
+    ...keys,
+    ...blocks.map((block) => block.key),
+    options.bytesMax,
+    options.idempotencySeconds,
+    ...blocks.flatMap((block) => [block.fingerprint, block.rows, block.bytes]),
+  );
+}

@@ -1,0 +1,49 @@
+import assert from 'node:assert/strict';
+import type { Queryable } from '../stores/postgres.ts';
+
+/** What the three ingest routes take, each with streams of its own. */
+export const kinds = ['usage', 'outbound', 'session'] as const;
+export type Kind = (typeof kinds)[number];
+
+/** Keys of one stream. The hash tag keeps them on one node of a Redis Cluster. */
+export interface StreamKeys {
+  stream: string;
+  /** Bytes ever appended, and ever trimmed; the difference is the backlog. */
+  appended: string;
+  trimmed: string;
+}
+
+export function streamKeys(stream: string): StreamKeys {
+  return { stream, appended: `${stream}:appended`, trimmed: `${stream}:trimmed` };
+}
+
+/** Redis key of a stream, which is also its name in Postgres, e.g. `core:{s0}:usage`. */
+export function streamName(prefix: string, shard: number, kind: Kind): string {
+  return `${prefix}:{s${shard}}:${kind}`;
+}
+
+/** A node's rows always go to the same shard, so that its idempotency keys are found again. */
+export function shardOf(nodeId: number, shards: number): number {
+  assert(shards > 0, 'there is at least one shard');
+  return nodeId % shards;
+}
+
+/**
+ * Makes the streams known to the workers before anything is appended to them. A stream is never
+ * removed: when the number of shards shrinks, the workers still empty the former ones.
+ */
+export async function registerStreams(
+  db: Queryable,
+  prefix: string,
+  shards: number,
+): Promise<void> {
+  const rows = Array.from({ length: shards }, (_, shard) => shard).flatMap((shard) =>
+    kinds.map((kind) => ({ stream: streamName(prefix, shard, kind), kind, shard })),
+  );
+  await db.query(
+    `INSERT INTO streams (stream, kind, shard)
+     SELECT * FROM unnest($1::text[], $2::text[], $3::integer[])
+     ON CONFLICT (stream) DO NOTHING`,
+    [rows.map((r) => r.stream), rows.map((r) => r.kind), rows.map((r) => r.shard)],
+  );
+}

@@ -1,0 +1,156 @@
+import fc from 'fast-check';
+import t from 'tap';
+import { sessionEventTypes, vpnProtocols } from '../src/contract/enums.ts';
+import type { OutboundItem, SessionEvent, UsageEntry } from '../src/contract/node.ts';
+import {
+  packOutbounds,
+  packSessions,
+  packUsage,
+  sessionRow,
+  sessionRowLength,
+  usageRow,
+} from '../src/ingest/pack.ts';
+import { partitionRows } from '../src/load/partition.ts';
+import { sumOutbounds, sumUsage } from '../src/load/sums.ts';
+
+const id = fc.maxSafeNat().map((n) => Math.max(1, n));
+const bytes = fc.maxSafeNat();
+const atMs = fc.integer({ min: 1_577_836_800_000, max: 1_900_000_000_000 });
+
+const usageEntries: fc.Arbitrary<UsageEntry[]> = fc.array(
+  fc.record({
+    userId: id,
+    subscriptionId: fc.oneof(
+      fc.constant(null),
+      fc.constant(undefined),
+      fc.integer({ min: 1, max: 3 }),
+      id,
+    ),
+    nodeProtocolId: id,
+    bytesUp: bytes,
+    bytesDown: bytes,
+    recordedAt: atMs,
+  }),
+);
+
+const sessionEvents: fc.Arbitrary<SessionEvent[]> = fc.array(
+  fc
+    .record({
+      userId: id,
+      protocol: fc.constantFrom(...vpnProtocols),
+      eventType: fc.constantFrom(...sessionEventTypes),
+      occurredAt: atMs,
+      ipAddress: fc.option(fc.string({ unit: 'binary', maxLength: 64 }), { nil: undefined }),
+    })
+    .map(({ ipAddress, ...event }) => (ipAddress === undefined ? event : { ...event, ipAddress })),
+);
+
+function yyyymm(ms: number): number {
+  const date = new Date(ms);
+  return date.getUTCFullYear() * 100 + date.getUTCMonth() + 1;
+}
+
+function countBy(values: readonly number[]): Map<number, number> {
+  const counts = new Map<number, number>();
+  for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
+  return counts;
+}
+
+t.test('a usage row keeps every value', async (t) => {
+  fc.assert(
+    fc.property(usageEntries, fc.integer({ min: 1, max: 2 ** 32 - 1 }), (entries, nodeId) => {
+      const block = packUsage(nodeId, entries);
+      entries.forEach((entry, index) => {
+        const row = block.subarray(index * usageRow.length, (index + 1) * usageRow.length);
+        t.equal(row.readUInt32LE(usageRow.nodeId), nodeId);
+        t.equal(row.readBigUInt64LE(usageRow.nodeProtocolId), BigInt(entry.nodeProtocolId));
+        t.equal(row.readBigUInt64LE(usageRow.userId), BigInt(entry.userId));
+        t.equal(row.readBigUInt64LE(usageRow.subscriptionId), BigInt(entry.subscriptionId ?? 0));
+        t.equal(row.readBigUInt64LE(usageRow.bytesUp), BigInt(entry.bytesUp));
+        t.equal(row.readBigUInt64LE(usageRow.bytesDown), BigInt(entry.bytesDown));
+        t.equal(row.readUInt32LE(usageRow.recordedAt), Math.floor(entry.recordedAt / 1_000));
+      });
+      return block.length === entries.length * usageRow.length;
+    }),
+    { numRuns: 30 },
+  );
+});
+
+t.test('partitions hold every row once, stamped, by month', async (t) => {
+  fc.assert(
+    fc.property(usageEntries, sessionEvents, (entries, events) => {
+      const usage = partitionRows('usage', packUsage(1, entries), 77);
+      const sessions = partitionRows('session', packSessions(1, events), 78);
+      const expected = (times: number[]) =>
+        [...countBy(times.map(yyyymm))]
+          .map(([month, rows]) => ({ yyyymm: month, rows }))
+          .sort((a, b) => a.yyyymm - b.yyyymm);
+      t.same(
+        usage.map(({ bytes: _, ...rest }) => rest),
+        expected(entries.map((entry) => Math.floor(entry.recordedAt / 1_000) * 1_000)),
+      );
+      t.same(
+        sessions.map(({ bytes: _, ...rest }) => rest),
+        expected(events.map((event) => event.occurredAt)),
+      );
+      for (const part of usage) {
+        for (let at = 0; at < part.bytes.length; at += usageRow.length) {
+          t.equal(part.bytes.readBigUInt64LE(at + usageRow.segment), 77n);
+        }
+      }
+      for (const part of sessions) {
+        let rows = 0;
+        for (let at = 0; at < part.bytes.length; at += sessionRowLength(part.bytes, at)) {
+          t.equal(part.bytes.readBigUInt64LE(at + sessionRow.segment), 78n);
+          rows += 1;
+        }
+        t.equal(rows, part.rows, 'rows of varying length are walked to the end');
+      }
+    }),
+    { numRuns: 50 },
+  );
+});
+
+t.test('sums are exact, sorted, and leave out rows without a subscription', async (t) => {
+  fc.assert(
+    fc.property(usageEntries, (entries) => {
+      const expected = new Map<number, { up: bigint; down: bigint; rows: number }>();
+      for (const entry of entries) {
+        if (entry.subscriptionId == null) continue;
+        const sum = expected.get(entry.subscriptionId) ?? { up: 0n, down: 0n, rows: 0 };
+        sum.up += BigInt(entry.bytesUp);
+        sum.down += BigInt(entry.bytesDown);
+        sum.rows += 1;
+        expected.set(entry.subscriptionId, sum);
+      }
+      const sums = sumUsage(packUsage(1, entries));
+      const ids = [...expected.keys()].sort((a, b) => a - b);
+      t.same(sums.subscriptionIds, ids);
+      t.same(
+        sums.bytesUp,
+        ids.map((key) => expected.get(key)?.up),
+      );
+      t.same(
+        sums.bytesDown,
+        ids.map((key) => expected.get(key)?.down),
+      );
+      t.same(
+        sums.rows,
+        ids.map((key) => expected.get(key)?.rows),
+      );
+    }),
+  );
+  const items: OutboundItem[] = [
+    { tag: 'direct', bytesUp: Number.MAX_SAFE_INTEGER, bytesDown: 1 },
+    { tag: 'прокси', bytesUp: 2, bytesDown: 3 },
+    { tag: 'direct', bytesUp: Number.MAX_SAFE_INTEGER, bytesDown: 4 },
+  ];
+  t.same(
+    sumOutbounds(Buffer.concat([packOutbounds(9, items), packOutbounds(2, items.slice(1, 2))])),
+    [
+      { nodeId: 2, tag: 'прокси', bytesUp: 2n, bytesDown: 3n },
+      { nodeId: 9, tag: 'direct', bytesUp: 2n * BigInt(Number.MAX_SAFE_INTEGER), bytesDown: 5n },
+      { nodeId: 9, tag: 'прокси', bytesUp: 2n, bytesDown: 3n },
+    ],
+  );
+});
