@@ -1,0 +1,83 @@
+import type { Redis } from 'ioredis';
+import type pg from 'pg';
+import type { Kind } from '../ingest/streams.ts';
+import { inClientTransaction } from '../stores/postgres.ts';
+import { type Entries, readEntries } from './entries.ts';
+
+/** A range of a stream that never changes again. */
+export interface Segment {
+  id: number;
+  stream: string;
+  kind: Kind;
+  seq: number;
+  firstId: string;
+  lastId: string;
+  rows: number;
+  appendedBytes: number;
+  attempts: number;
+}
+
+/** A segment, and its entries where sealing has just read them. */
+export interface Sealed {
+  segment: Segment;
+  entries: Entries | undefined;
+}
+
+/** The oldest segment of the stream that is sealed and not settled. */
+export async function oldestSealed(
+  client: pg.PoolClient,
+  stream: string,
+): Promise<Sealed | undefined> {
+  const { rows } = await client.query<Segment>(
+    `SELECT s.id, s.stream, t.kind, s.seq, s.first_id AS "firstId", s.last_id AS "lastId", s.rows,
+       s.appended_bytes AS "appendedBytes", s.attempts
+     FROM segments s JOIN streams t USING (stream)
+     WHERE s.stream = $1 AND s.state = 'sealed' ORDER BY s.seq LIMIT 1`,
+    [stream],
+  );
+  const segment = rows[0];
+  return segment === undefined ? undefined : { segment, entries: undefined };
+}
+
+/**
+ * Seals the entries after the last segment. The segment and the stream's new position are one
+ * transaction; a crash before it leaves the entries where they are, to be sealed by the next run.
+ * Undefined where the stream has no new entry.
+ */
+export async function sealNext(
+  client: pg.PoolClient,
+  redis: Redis,
+  stream: string,
+  rowsMax: number,
+): Promise<Sealed | undefined> {
+  const position = await client.query<{ kind: Kind; seq: number; sealedId: string }>(
+    `SELECT kind, next_seq AS seq, sealed_id AS "sealedId" FROM streams WHERE stream = $1`,
+    [stream],
+  );
+  const at = position.rows[0];
+  if (at === undefined) return undefined;
+  const entries = await readEntries(redis, { stream, start: `(${at.sealedId}`, end: '+', rowsMax });
+  if (entries === undefined) return undefined;
+  const id = await inClientTransaction(client, async () => {
+    await client.query(
+      'UPDATE streams SET next_seq = next_seq + 1, sealed_id = $2 WHERE stream = $1',
+      [stream, entries.lastId],
+    );
+    const inserted = await client.query<{ id: number }>(
+      `INSERT INTO segments (stream, seq, first_id, last_id, rows, bytes, appended_bytes)
+       VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id`,
+      [
+        stream,
+        at.seq,
+        entries.firstId,
+        entries.lastId,
+        entries.rows,
+        entries.block.length,
+        entries.appendedBytes,
+      ],
+    );
+    return inserted.rows[0]?.id ?? 0;
+  });
+  const { block: _, ...range } = entries;
+  return { segment: { id, stream, kind: at.kind, seq: at.seq, attempts: 0, ...range }, entries };
+}

@@ -1,0 +1,188 @@
+import { type Job, Queue, Worker } from 'bullmq';
+import { Redis } from 'ioredis';
+import { kinds } from '../ingest/streams.ts';
+import type { Logger } from '../log.ts';
+import { classifyFailure } from '../stores/failures.ts';
+import { type LoadDeps, runStream } from './run-stream.ts';
+
+/** Job name and what it does at each turn. */
+export interface PeriodicTask {
+  name: string;
+  everyMs: number;
+  run: () => Promise<void>;
+}
+
+export interface LoadWorker {
+  close(): Promise<void>;
+}
+
+export interface LoadWorkerOptions extends LoadDeps {
+  redisUrl: string;
+  prefix: string;
+  intervalMs: number;
+  /** Upkeep of nodes and subscriptions that has to happen once, whichever worker does it. */
+  tasks: readonly PeriodicTask[];
+  log: Logger;
+}
+
+/** How often a worker looks for streams that are new. */
+const discoverEveryMs = 5_000;
+/** A stream whose run failed rests this long at first, doubling up to the maximum. */
+const restMsMin = 500;
+const restMsMax = 15_000;
+const streamsAtOnce = 4;
+
+interface LoadJob {
+  stream: string;
+}
+
+/**
+ * Runs every stream again and again. BullMQ carries the schedule (one job scheduler a stream, so
+ * several workers share the streams out) and shows what runs and what failed; which work is done
+ * Postgres alone says, because a job may run twice.
+ */
+export async function startLoadWorker(options: LoadWorkerOptions): Promise<LoadWorker> {
+  const { log } = options;
+  const prefix = `{${options.prefix}}:bull`;
+  const producer = new Redis(options.redisUrl, {
+    enableOfflineQueue: false,
+    maxRetriesPerRequest: 0,
+    lazyConnect: true,
+  });
+  producer.on('error', (err) => log.debug({ err }, 'redis'));
+  await producer.connect();
+  // BullMQ blocks on this connection and wants it to wait for Redis for as long as it takes.
+  const consumer = new Redis(options.redisUrl, { maxRetriesPerRequest: null });
+  consumer.on('error', (err) => log.debug({ err }, 'redis'));
+
+  const loads = new Queue<LoadJob>('load', { connection: producer, prefix });
+  const upkeep = new Queue('upkeep', { connection: producer, prefix });
+  const common = { connection: consumer, prefix, maxStalledCount: 1_000, lockDuration: 30_000 };
+  const resting = createResting(log);
+  const workers = [
+    new Worker<LoadJob>(
+      'load',
+      (job: Job<LoadJob>) =>
+        resting.run(job.data.stream, () => runStream(options, job.data.stream)),
+      { ...common, concurrency: streamsAtOnce },
+    ),
+    new Worker('upkeep', (job: Job) => runTask(options, job.name), { ...common, concurrency: 2 }),
+  ];
+  const onError = (err: Error): void => log.debug({ err }, 'bullmq');
+  loads.on('error', onError);
+  upkeep.on('error', onError);
+  for (const worker of workers) {
+    worker.on('error', onError);
+    worker.on('failed', (job, err) => log.error({ job: job?.name, err }, 'job failed'));
+  }
+
+  const discover = createDiscovery(options, loads, upkeep);
+  await discover.once();
+  return {
+    async close() {
+      await discover.stop();
+      // Waits for the running jobs: a segment under way is settled before the process ends.
+      await Promise.all(workers.map((worker) => worker.close()));
+      await Promise.all([loads.close(), upkeep.close()]);
+      producer.disconnect();
+      consumer.disconnect();
+    },
+  };
+}
+
+async function runTask(options: LoadWorkerOptions, name: string): Promise<void> {
+  const task = options.tasks.find((candidate) => candidate.name === name);
+  // A scheduler left over from another version of Core: nothing to do.
+  if (task === undefined) return;
+  try {
+    await task.run();
+  } catch (thrown) {
+    const failure = classifyFailure(thrown);
+    options.log.warn({ task: name, code: failure.code, err: failure }, 'upkeep failed');
+    if (!failure.retryable) throw failure;
+  }
+}
+
+/**
+ * Rests a failing stream. The schedule goes on, so BullMQ's own retries would only pile up: while a
+ * store is away every run returns at once until the stream's rest is over. A failure that a repeat
+ * cannot mend fails the job, and shows there, besides the log and the segment's last error.
+ */
+function createResting(log: Logger) {
+  const rests = new Map<string, { untilMs: number; ms: number }>();
+  return {
+    async run<T>(stream: string, work: () => Promise<T>): Promise<T | { outcome: 'resting' }> {
+      const rest = rests.get(stream);
+      if (rest !== undefined && performance.now() < rest.untilMs) return { outcome: 'resting' };
+      try {
+        const result = await work();
+        rests.delete(stream);
+        return result;
+      } catch (thrown) {
+        const failure = classifyFailure(thrown);
+        const ms = Math.min(restMsMax, (rest?.ms ?? restMsMin / 2) * 2);
+        rests.set(stream, { untilMs: performance.now() + ms, ms });
+        log.warn(
+          { stream, code: failure.code, err: failure, restMs: ms },
+          'stream failed, resting',
+        );
+        if (failure.retryable) return { outcome: 'resting' };
+        throw failure;
+      }
+    },
+  };
+}
+
+/** Keeps one job scheduler a stream and task, also for streams that an api registers later. */
+function createDiscovery(
+  options: LoadWorkerOptions,
+  loads: Queue<LoadJob>,
+  upkeep: Queue,
+): { once: () => Promise<void>; stop: () => Promise<void> } {
+  const keep = { removeOnComplete: { count: 100 }, removeOnFail: { count: 1_000 } };
+  let timer: NodeJS.Timeout | undefined;
+  let running: Promise<void> = Promise.resolve();
+  let stopped = false;
+
+  const once = async (): Promise<void> => {
+    const known = new Map(
+      [...(await loads.getJobSchedulers()), ...(await upkeep.getJobSchedulers())].map((s) => [
+        s.key,
+        Number(s.every),
+      ]),
+    );
+    const { rows } = await options.pool.query<{ stream: string; kind: string; shard: number }>(
+      'SELECT stream, kind, shard FROM streams WHERE starts_with(stream, $1) ORDER BY stream',
+      [`${options.prefix}:`],
+    );
+    for (const { stream, kind, shard } of rows) {
+      const id = `load-${kind}-${shard}`;
+      if (known.get(id) === options.intervalMs || !kinds.some((k) => k === kind)) continue;
+      const template = { name: `${kind}-${shard}`, data: { stream }, opts: keep };
+      await loads.upsertJobScheduler(id, { every: options.intervalMs }, template);
+    }
+    for (const task of options.tasks) {
+      if (known.get(task.name) === task.everyMs) continue;
+      const template = { name: task.name, data: {}, opts: keep };
+      await upkeep.upsertJobScheduler(task.name, { every: task.everyMs }, template);
+    }
+  };
+  const again = (): void => {
+    timer = setTimeout(() => {
+      running = once()
+        .catch((err) => options.log.warn({ err }, 'could not look for new streams'))
+        .then(() => {
+          if (!stopped) again();
+        });
+    }, discoverEveryMs);
+  };
+  again();
+  return {
+    once,
+    async stop() {
+      stopped = true;
+      clearTimeout(timer);
+      await running;
+    },
+  };
+}
