@@ -1,0 +1,72 @@
+import assert from 'node:assert/strict';
+import type pg from 'pg';
+import type { VpnProtocol } from '../contract/enums.ts';
+import { CoreError } from '../errors.ts';
+import { validateProtocolSettings } from '../render/protocol-settings.ts';
+import { lockLinks } from '../stores/locks.ts';
+import { inTransaction, type Queryable } from '../stores/postgres.ts';
+import { bumpNodes } from './bump.ts';
+import { requireNode } from './require.ts';
+
+/** An inbound of a node. */
+export interface NodeProtocol {
+  nodeProtocolId: number;
+  nodeId: number;
+  protocol: VpnProtocol;
+  port: number;
+  settings: Record<string, unknown>;
+}
+
+/**
+ * Lets a node serve a protocol on a port. Every active subscription gets a link for it, and the
+ * node a new revision.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT for settings that the protocol cannot use, a taken
+ * port, or a revoked node.
+ */
+export async function addProtocol(
+  pool: pg.Pool,
+  added: {
+    nodeId: number;
+    protocol: VpnProtocol;
+    port: number;
+    settings: Record<string, unknown>;
+  },
+): Promise<{ nodeProtocolId: number }> {
+  const { nodeId, protocol, port } = added;
+  const settings = validateProtocolSettings(protocol, added.settings);
+  return inTransaction(pool, async (client) => {
+    await lockLinks(client, 'protocols');
+    const node = await requireNode(client, nodeId);
+    if (node.revoked) throw new CoreError('INVALID_ARGUMENT', `Node ${nodeId} is revoked`);
+    const { rows } = await client.query<{ id: number }>(
+      `INSERT INTO node_protocols (node_id, protocol, port, settings) VALUES ($1, $2, $3, $4)
+       ON CONFLICT (node_id, port) DO NOTHING RETURNING id`,
+      [nodeId, protocol, port, JSON.stringify(settings)],
+    );
+    const nodeProtocolId = rows[0]?.id;
+    if (nodeProtocolId === undefined) {
+      throw new CoreError('INVALID_ARGUMENT', `Port ${port} of node ${nodeId} is taken`);
+    }
+    assert(Number.isSafeInteger(nodeProtocolId), 'ids fit a JSON number');
+    await client.query(
+      `INSERT INTO subscription_links (uuid, subscription_id, node_protocol_id)
+       SELECT gen_random_uuid(), id, $1 FROM subscriptions WHERE status = 'active'`,
+      [nodeProtocolId],
+    );
+    await bumpNodes(client, [nodeId]);
+    return { nodeProtocolId };
+  });
+}
+
+/** The protocols of one node, or of all, by id. */
+export async function listProtocols(
+  db: Queryable,
+  filter: { nodeId?: number | undefined },
+): Promise<NodeProtocol[]> {
+  const { rows } = await db.query<NodeProtocol>(
+    `SELECT id AS "nodeProtocolId", node_id AS "nodeId", protocol, port, settings
+     FROM node_protocols WHERE $1::integer IS NULL OR node_id = $1 ORDER BY id`,
+    [filter.nodeId ?? null],
+  );
+  return rows;
+}

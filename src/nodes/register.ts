@@ -1,0 +1,42 @@
+import { randomBytes } from 'node:crypto';
+import type pg from 'pg';
+import type { RegisterNodeDto } from '../contract/node.ts';
+import { CoreError } from '../errors.ts';
+import { inTransaction } from '../stores/postgres.ts';
+import { hashCode } from './codes.ts';
+import { hashAuthKey } from './directory.ts';
+
+/**
+ * Trades a registration code for an auth key. The code is used up, whatever becomes of the answer:
+ * a node that never got it needs a new code (`core node rekey`). An empty name, host, ip or region
+ * leaves what the operator set.
+ * @throws CoreError REGISTRATION_REFUSED for an unknown, used or expired code alike.
+ */
+export async function registerNode(
+  pool: pg.Pool,
+  dto: RegisterNodeDto,
+): Promise<{ authKey: string; nodeId: number }> {
+  const authKey = randomBytes(32).toString('base64url');
+  const nodeId = await inTransaction(pool, async (client) => {
+    const used = await client.query<{ node_id: number; fresh: boolean }>(
+      `DELETE FROM registration_codes WHERE code_hash = $1
+       RETURNING node_id, expires_at > now() AS fresh`,
+      [hashCode(dto.code)],
+    );
+    const row = used.rows[0];
+    if (row === undefined || !row.fresh) return undefined;
+    await client.query(
+      `UPDATE nodes SET auth_key_hash = $2, registered_at = now(), last_seen_at = now(),
+         name = coalesce(nullif($3, ''), name), host = coalesce(nullif($4, ''), host),
+         ip = coalesce(nullif($5, ''), ip), region = coalesce(nullif($6, ''), region)
+       WHERE id = $1`,
+      [row.node_id, hashAuthKey(authKey), dto.name, dto.host, dto.ip, dto.region],
+    );
+    await client.query("SELECT pg_notify('core_nodes', $1::text)", [row.node_id]);
+    return row.node_id;
+  });
+  if (nodeId === undefined) {
+    throw new CoreError('REGISTRATION_REFUSED', 'The registration code is not valid');
+  }
+  return { authKey, nodeId };
+}

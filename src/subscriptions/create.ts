@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict';
+import type pg from 'pg';
+import { CoreError } from '../errors.ts';
+import { bumpNodes } from '../nodes/bump.ts';
+import { lockLinks } from '../stores/locks.ts';
+import { inTransaction } from '../stores/postgres.ts';
+
+/** The credential of one subscription on one protocol of one node. */
+export interface SubscriptionLink {
+  uuid: string;
+  nodeProtocolId: number;
+}
+
+/**
+ * Adds an active subscription with a link to every protocol of every node that is not revoked, and
+ * bumps those nodes.
+ * @throws CoreError NOT_FOUND where there is no such user.
+ */
+export async function createSubscription(
+  pool: pg.Pool,
+  subscription: { userId: number; trafficLimitBytes: number | null; expiresAt: Date | null },
+): Promise<{ subscriptionId: number; links: SubscriptionLink[] }> {
+  const { userId, trafficLimitBytes, expiresAt } = subscription;
+  return inTransaction(pool, async (client) => {
+    await lockLinks(client, 'subscriptions');
+    const { rows } = await client.query<{ id: number }>(
+      `INSERT INTO subscriptions (user_id, traffic_limit_bytes, expires_at)
+       SELECT id, $2, $3 FROM users WHERE id = $1 RETURNING id`,
+      [userId, trafficLimitBytes, expiresAt],
+    );
+    const subscriptionId = rows[0]?.id;
+    if (subscriptionId === undefined) {
+      throw new CoreError('NOT_FOUND', `There is no user ${userId}`);
+    }
+    assert(Number.isSafeInteger(subscriptionId), 'ids fit a JSON number');
+    const links = await client.query<SubscriptionLink & { nodeId: number }>(
+      `WITH protocols AS (
+         SELECT p.id, p.node_id FROM node_protocols p
+         JOIN nodes n ON n.id = p.node_id WHERE n.revoked_at IS NULL
+       ), linked AS (
+         INSERT INTO subscription_links (uuid, subscription_id, node_protocol_id)
+         SELECT gen_random_uuid(), $1, id FROM protocols
+         RETURNING uuid, node_protocol_id
+       )
+       SELECT uuid, node_protocol_id AS "nodeProtocolId", node_id AS "nodeId"
+       FROM linked JOIN protocols ON protocols.id = node_protocol_id ORDER BY node_protocol_id`,
+      [subscriptionId],
+    );
+    await bumpNodes(client, [...new Set(links.rows.map((link) => link.nodeId))]);
+    return {
+      subscriptionId,
+      links: links.rows.map(({ uuid, nodeProtocolId }) => ({ uuid, nodeProtocolId })),
+    };
+  });
+}

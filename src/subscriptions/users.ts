@@ -1,0 +1,32 @@
+import assert from 'node:assert/strict';
+import type { Queryable } from '../stores/postgres.ts';
+
+export interface User {
+  userId: number;
+  name: string;
+  createdAt: Date;
+}
+
+/** Adds a user. Names need not differ: ids tell users apart. */
+export async function createUser(db: Queryable, user: { name: string }): Promise<number> {
+  const { rows } = await db.query<{ id: number }>(
+    'INSERT INTO users (name) VALUES ($1) RETURNING id',
+    [user.name],
+  );
+  const userId = rows[0]?.id;
+  assert(userId !== undefined, 'an insert returns its row');
+  return userId;
+}
+
+/** One page of users, by id. */
+export async function listUsers(
+  db: Queryable,
+  page: { afterId: number; rowsMax: number },
+): Promise<User[]> {
+  const { rows } = await db.query<User>(
+    `SELECT id AS "userId", name, created_at AS "createdAt"
+     FROM users WHERE id > $1 ORDER BY id LIMIT $2`,
+    [page.afterId, page.rowsMax],
+  );
+  return rows;
+}
