@@ -1,0 +1,169 @@
+import type { Config } from './config.ts';
+import { ingestSchemas } from './contract/node.ts';
+import { CoreError } from './errors.ts';
+import { configAppliedRoute } from './http/routes/config-applied.ts';
+import { configLatestRoute } from './http/routes/config-latest.ts';
+import { healthzRoute, readyzRoute } from './http/routes/health.ts';
+import { heartbeatRoute } from './http/routes/heartbeat.ts';
+import { outboundUsageRoute, sessionEventsRoute, usageRoute } from './http/routes/ingest.ts';
+import { metricsRoute } from './http/routes/metrics.ts';
+import { nodeErrorRoute } from './http/routes/node-error.ts';
+import { registerRoute } from './http/routes/register.ts';
+import { createHttpServer } from './http/server.ts';
+import { createSpool } from './ingest/spool.ts';
+import { registerStreams } from './ingest/streams.ts';
+import { Lifecycle } from './lifecycle.ts';
+import { withTrim } from './load/trim.ts';
+import { startLoadWorker } from './load/worker.ts';
+import type { Logger } from './log.ts';
+import { bumpPending } from './nodes/bump.ts';
+import { createNodeDirectory } from './nodes/directory.ts';
+import { createHeartbeats } from './nodes/heartbeat.ts';
+import { createRegistrationLimit } from './nodes/registration-limit.ts';
+import { createConfigCache } from './render/config-cache.ts';
+import { warmOnChange } from './render/warm.ts';
+import { createClickHouse } from './stores/clickhouse.ts';
+import { migrateClickHouse, migratePostgres } from './stores/migrate.ts';
+import { createPool } from './stores/postgres.ts';
+import { createReadiness } from './stores/readiness.ts';
+import { connectRedis, createRedis, requireDurableRedis } from './stores/redis.ts';
+import { expireDue } from './subscriptions/expire.ts';
+
+/** Something that runs until it is closed. */
+export interface Running {
+  /** Finishes what is under way and gives everything back. */
+  close(): Promise<void>;
+}
+
+const heartbeatFlushMs = 1_000;
+const upkeepEveryMs = 1_000;
+/** What is kept back from the stop deadline for closing the stores after the last answer. */
+const closeReserveMs = 2_000;
+
+/** Brings both databases to the newest version; safe to run twice at once. */
+export async function migrate(config: Config, log: Logger): Promise<void> {
+  const pool = createPool(config.stores.postgresUrl, { max: 2 });
+  try {
+    await migratePostgres(pool, log);
+    await migrateClickHouse(config.stores.clickhouseUrl, pool, log);
+  } finally {
+    await pool.end();
+  }
+}
+
+/** The stores of one process, given back by `lifecycle`. */
+async function openStores(config: Config, log: Logger, lifecycle: Lifecycle, poolMax: number) {
+  const { postgresUrl, redisUrl, clickhouseUrl, redisRequireAof } = config.stores;
+  const pool = createPool(postgresUrl, {
+    max: poolMax,
+    onIdleError: (err) => log.debug({ err }, 'postgres connection lost'),
+  });
+  lifecycle.use('postgres', () => pool.end());
+  const redis = createRedis(redisUrl, { onError: (err) => log.debug({ err }, 'redis') });
+  lifecycle.use('redis', () => redis.disconnect());
+  await connectRedis(redis);
+  if (redisRequireAof) await requireDurableRedis(redis);
+  else log.warn('CORE_REDIS_REQUIRE_AOF=false: a 200 may not survive a crash of Redis');
+  const clickhouse = createClickHouse(clickhouseUrl);
+  lifecycle.use('clickhouse', () => clickhouse.close());
+  return { pool, redis, clickhouse };
+}
+
+/** Serves the HTTP routes in this process. The databases must have been migrated. */
+export async function startApi(
+  config: Config,
+  log: Logger,
+  nowMs: () => number = Date.now,
+): Promise<Running & { port: number }> {
+  const lifecycle = new Lifecycle();
+  try {
+    const { pool, redis, clickhouse } = await openStores(config, log, lifecycle, 8);
+    const { redisPrefix: prefix, postgresUrl: databaseUrl } = config.stores;
+    const { shards } = config.spool;
+    await registerStreams(pool, prefix, shards).catch(rethrowUnmigrated);
+    const directory = createNodeDirectory({ pool, databaseUrl, log });
+    lifecycle.use('node directory', () => directory.close());
+    const heartbeats = createHeartbeats({ pool, log, intervalMs: heartbeatFlushMs, nowMs });
+    lifecycle.use('heartbeats', () => heartbeats.close());
+    const spool = createSpool({ redis, prefix, ...config.spool });
+    lifecycle.use('spool', () => spool.close());
+
+    const schemas = ingestSchemas({ entriesMax: config.http.bodyEntriesMax, nowMs });
+    const ingest = { schemas, spool, prefix, shards };
+    const limit = createRegistrationLimit({
+      redis,
+      prefix,
+      failuresMax: config.nodes.registrationFailuresMax,
+    });
+    // Of its own, so that a fleet that asks for unrendered configs at once cannot take the
+    // connections that authentication and heartbeats need; the rest of the fleet waits its turn.
+    const renderPool = createPool(databaseUrl, { max: 2, connectTimeoutMs: 30_000 });
+    lifecycle.use('render pool', () => renderPool.end());
+    const configs = createConfigCache({ pool: renderPool, redis, prefix });
+    const server = await createHttpServer({
+      ...config.http,
+      directory,
+      log,
+      routes: [
+        registerRoute({ pool, limit, log }),
+        heartbeatRoute({ heartbeats }),
+        usageRoute(ingest),
+        outboundUsageRoute(ingest),
+        sessionEventsRoute(ingest),
+        configLatestRoute({ configs }),
+        configAppliedRoute({ pool }),
+        nodeErrorRoute({ pool }),
+        healthzRoute(),
+        readyzRoute({ readiness: createReadiness({ pool, redis, clickhouse }) }),
+        metricsRoute({ pool, redis, prefix, offlineSeconds: config.nodes.offlineSeconds }),
+      ],
+    });
+    lifecycle.use('http', () => server.close(config.stopSecondsMax * 1_000 - closeReserveMs));
+    return { port: server.port, close: () => lifecycle.close() };
+  } catch (thrown) {
+    await lifecycle.close().catch((err) => log.warn({ err }, 'not everything closed cleanly'));
+    throw thrown;
+  }
+}
+
+/** SQLSTATE 42P01, undefined table, is what an empty database answers. */
+function rethrowUnmigrated(thrown: unknown): never {
+  if ((thrown as { code?: unknown }).code !== '42P01') throw thrown;
+  throw new CoreError('MIGRATION_FAILED', 'The database is empty: run `core migrate` first', {
+    cause: thrown,
+  });
+}
+
+/** Runs the load worker and the upkeep in this process. */
+export async function startWorker(config: Config, log: Logger): Promise<Running> {
+  const lifecycle = new Lifecycle();
+  try {
+    const { pool, redis, clickhouse } = await openStores(config, log, lifecycle, 12);
+    const { redisPrefix: prefix, postgresUrl: databaseUrl, redisUrl } = config.stores;
+    await registerStreams(pool, prefix, config.spool.shards).catch(rethrowUnmigrated);
+    const configs = createConfigCache({ pool, redis, prefix });
+    const warming = warmOnChange({ databaseUrl, configs, log });
+    lifecycle.use('config warming', () => warming.close());
+    const worker = await startLoadWorker({
+      pool,
+      clickhouse,
+      prefix,
+      redisUrl,
+      log,
+      redis: withTrim(redis),
+      intervalMs: config.load.intervalMs,
+      segmentRowsMax: config.load.segmentRowsMax,
+      tasks: [
+        { name: 'bump-pending', everyMs: upkeepEveryMs, run: () => bumpPending(pool).then(noop) },
+        { name: 'expire-due', everyMs: upkeepEveryMs, run: () => expireDue(pool).then(noop) },
+      ],
+    });
+    lifecycle.use('load worker', () => worker.close());
+    return { close: () => lifecycle.close() };
+  } catch (thrown) {
+    await lifecycle.close().catch((err) => log.warn({ err }, 'not everything closed cleanly'));
+    throw thrown;
+  }
+}
+
+function noop(): void {}

@@ -1,0 +1,106 @@
+import type { HttpResponse } from 'uWebSockets.js';
+import { promisify } from 'node:util';
+import { gunzip } from 'node:zlib';
+import { CoreError } from '../errors.ts';
+import type { RequestHeaders } from './route.ts';
+
+const gunzipAsync = promisify(gunzip);
+
+/** A body that is over its bound is still read to its end up to this many times the bound, so that
+ * the client can read the answer; past that the connection is closed. */
+const drainFactor = 4;
+
+export type BodyResult =
+  | { outcome: 'complete'; body: Buffer }
+  | { outcome: 'too-large'; drained: boolean }
+  | { outcome: 'too-slow' }
+  | { outcome: 'aborted' };
+
+export interface BodyReading {
+  /** Never rejects. */
+  result: Promise<BodyResult>;
+  /** The client has gone away: nothing more will come. */
+  abort: () => void;
+}
+
+/**
+ * Collects a body. Every chunk is copied: its memory is taken back when the callback returns.
+ * Must be called before the first await of a handler, or chunks are lost.
+ */
+export function readBody(
+  response: HttpResponse,
+  bounds: { bytesMax: number; secondsMax: number; declaredBytes: number },
+): BodyReading {
+  let finish: (result: BodyResult) => void = () => undefined;
+  let timer: NodeJS.Timeout | undefined;
+  const result = new Promise<BodyResult>((resolve) => {
+    finish = (received) => {
+      clearTimeout(timer);
+      resolve(received);
+    };
+  });
+  if (bounds.declaredBytes > bounds.bytesMax * drainFactor) {
+    finish({ outcome: 'too-large', drained: false });
+    return { result, abort: () => undefined };
+  }
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  response.onData((chunk, isLast) => {
+    bytes += chunk.byteLength;
+    if (bytes <= bounds.bytesMax) chunks.push(Buffer.from(new Uint8Array(chunk)));
+    if (isLast) {
+      if (bytes > bounds.bytesMax) finish({ outcome: 'too-large', drained: true });
+      else finish({ outcome: 'complete', body: soleOrConcat(chunks, bytes) });
+    } else if (bytes > bounds.bytesMax * drainFactor) {
+      finish({ outcome: 'too-large', drained: false });
+    } else {
+      // Most bodies arrive in one chunk and never need the timer.
+      timer ??= setTimeout(() => finish({ outcome: 'too-slow' }), bounds.secondsMax * 1_000);
+    }
+  });
+  return { result, abort: () => finish({ outcome: 'aborted' }) };
+}
+
+function soleOrConcat(chunks: readonly Buffer[], bytes: number): Buffer {
+  const sole = chunks.length === 1 ? chunks[0] : undefined;
+  return sole ?? Buffer.concat(chunks, bytes);
+}
+
+/**
+ * The media type of a POST must be JSON; a body without a Content-Type is taken as JSON.
+ * @throws CoreError UNSUPPORTED_MEDIA_TYPE.
+ */
+export function checkMediaType(headers: RequestHeaders): void {
+  const mediaType = (headers.contentType.split(';')[0] ?? '').trim().toLowerCase();
+  if (mediaType !== '' && mediaType !== 'application/json') {
+    throw new CoreError('UNSUPPORTED_MEDIA_TYPE', 'The body must be application/json');
+  }
+  const encoding = headers.contentEncoding.trim().toLowerCase();
+  if (encoding !== '' && encoding !== 'gzip' && encoding !== 'identity') {
+    throw new CoreError('UNSUPPORTED_MEDIA_TYPE', 'The only Content-Encoding understood is gzip');
+  }
+}
+
+/**
+ * Unpacks a gzip body, never past the bound: what a small body claims to hold is not believed.
+ * @throws CoreError BODY_TOO_LARGE or MALFORMED_BODY.
+ */
+export async function unpackBody(
+  body: Buffer,
+  headers: RequestHeaders,
+  bytesMax: number,
+): Promise<Buffer> {
+  if (headers.contentEncoding.trim().toLowerCase() !== 'gzip') return body;
+  try {
+    return await gunzipAsync(body, { maxOutputLength: bytesMax });
+  } catch (cause) {
+    if ((cause as { code?: unknown }).code === 'ERR_BUFFER_TOO_LARGE') {
+      throw tooLarge(bytesMax, cause);
+    }
+    throw new CoreError('MALFORMED_BODY', 'The body is not valid gzip', { cause });
+  }
+}
+
+export function tooLarge(bytesMax: number, cause?: unknown): CoreError {
+  return new CoreError('BODY_TOO_LARGE', `The body is over ${bytesMax} bytes`, { cause });
+}

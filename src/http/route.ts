@@ -1,0 +1,53 @@
+import type { KnownNode } from '../nodes/directory.ts';
+
+/** What a handler is given. The body is complete, unpacked and within its bound. */
+export interface RouteRequest {
+  requestId: string;
+  /** Undefined on routes that need no key. */
+  node: KnownNode | undefined;
+  body: Buffer;
+  headers: RequestHeaders;
+  /** Address of the peer as text. */
+  address: string;
+}
+
+/** The request headers that any route looks at; empty where not sent. */
+export interface RequestHeaders {
+  authKey: string;
+  contentType: string;
+  contentLength: string;
+  contentEncoding: string;
+  idempotencyKey: string;
+  ifNoneMatch: string;
+  acceptEncoding: string;
+}
+
+export interface Reply {
+  status: number;
+  headers?: Readonly<Record<string, string>>;
+  /** Absent on 304. */
+  body?: string | Buffer;
+}
+
+export interface Route {
+  method: 'GET' | 'POST';
+  path: string;
+  /** Whether `x-node-auth-key` is required. */
+  authenticated: boolean;
+  handle: (request: RouteRequest) => Promise<Reply> | Reply;
+}
+
+export function json(status: number, value: unknown): Reply {
+  return { status, headers: jsonHeaders, body: JSON.stringify(value) };
+}
+
+const jsonHeaders = { 'Content-Type': 'application/json' } as const;
+
+/** The answer of every route that has nothing more to say. */
+export const okReply: Reply = { status: 200, headers: jsonHeaders, body: '{"ok":true}' };
+
+/** The calling node, which the server has put there on authenticated routes. */
+export function callerOf(request: RouteRequest): KnownNode {
+  if (request.node === undefined) throw new Error('the route is not marked as authenticated');
+  return request.node;
+}

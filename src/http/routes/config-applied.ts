@@ -1,0 +1,19 @@
+import type pg from 'pg';
+import { nodeConfigAppliedSchema } from '../../contract/node.ts';
+import { decodeBody } from '../../ingest/decode.ts';
+import { recordApplied } from '../../nodes/applied.ts';
+import { callerOf, okReply, type Route } from '../route.ts';
+
+/** POST /node/config/applied: the node runs this revision now. */
+export function configAppliedRoute(deps: { pool: pg.Pool }): Route {
+  return {
+    method: 'POST',
+    path: '/node/config/applied',
+    authenticated: true,
+    async handle(request) {
+      const { revision } = decodeBody(nodeConfigAppliedSchema, request.body);
+      await recordApplied(deps.pool, callerOf(request).nodeId, revision);
+      return okReply;
+    },
+  };
+}

@@ -1,0 +1,55 @@
+import { CoreError } from '../../errors.ts';
+import type { ConfigCache } from '../../render/config-cache.ts';
+import { callerOf, type Reply, type Route } from '../route.ts';
+
+/** GET /node/config/latest: what the node should run, as rendered once for its revision. */
+export function configLatestRoute(deps: { configs: ConfigCache }): Route {
+  return {
+    method: 'GET',
+    path: '/node/config/latest',
+    authenticated: true,
+    async handle(request): Promise<Reply> {
+      const node = callerOf(request);
+      if (matchesEtag(request.headers.ifNoneMatch, node.revision)) {
+        return { status: 304, headers: { ETag: `"${node.revision}"` } };
+      }
+      const config = await deps.configs.get(node.nodeId, node.revision);
+      if (config === undefined)
+        throw new CoreError('NOT_FOUND', 'The node does not exist any more');
+      const headers = {
+        'Content-Type': 'application/json',
+        ETag: `"${config.revision}"`,
+        'Cache-Control': 'no-cache',
+        Vary: 'Accept-Encoding',
+      };
+      if (!acceptsGzip(request.headers.acceptEncoding)) {
+        return { status: 200, headers, body: config.json };
+      }
+      return {
+        status: 200,
+        headers: { ...headers, 'Content-Encoding': 'gzip' },
+        body: config.gzip,
+      };
+    },
+  };
+}
+
+/** If-None-Match is a list of tags, each perhaps weak, or `*` (RFC 9110, 13.1.2). */
+function matchesEtag(header: string, revision: number): boolean {
+  if (header === '') return false;
+  const tags = header.split(',').map((tag) => tag.trim().replace(/^W\//, ''));
+  return tags.includes(`"${revision}"`) || tags.includes('*');
+}
+
+/** `gzip` or `*` with a quality that is not zero (RFC 9110, 12.5.3). */
+export function acceptsGzip(header: string): boolean {
+  let wildcard = false;
+  for (const part of header.toLowerCase().split(',')) {
+    const [coding, ...parameters] = part.split(';').map((text) => text.trim());
+    const quality = parameters.find((text) => text.startsWith('q='));
+    const accepted = quality === undefined || Number(quality.slice(2)) > 0;
+    if (coding === 'gzip') return accepted;
+    if (coding === '*') wildcard = accepted;
+  }
+  return wildcard;
+}

@@ -1,0 +1,19 @@
+import type pg from 'pg';
+import { nodeErrorSchema } from '../../contract/node.ts';
+import { decodeBody } from '../../ingest/decode.ts';
+import { reportError } from '../../nodes/report-error.ts';
+import { callerOf, okReply, type Route } from '../route.ts';
+
+/** POST /node/error: something failed on the node. */
+export function nodeErrorRoute(deps: { pool: pg.Pool }): Route {
+  return {
+    method: 'POST',
+    path: '/node/error',
+    authenticated: true,
+    async handle(request) {
+      const dto = decodeBody(nodeErrorSchema, request.body);
+      await reportError(deps.pool, callerOf(request).nodeId, dto);
+      return okReply;
+    },
+  };
+}

@@ -1,0 +1,35 @@
+import type pg from 'pg';
+import { registerNodeSchema } from '../../contract/node.ts';
+import { CoreError } from '../../errors.ts';
+import { decodeBody } from '../../ingest/decode.ts';
+import type { Logger } from '../../log.ts';
+import { registerNode } from '../../nodes/register.ts';
+import type { RegistrationLimit } from '../../nodes/registration-limit.ts';
+import { json, type Route } from '../route.ts';
+
+/** POST /node/register: trades a registration code for an auth key. */
+export function registerRoute(deps: {
+  pool: pg.Pool;
+  limit: RegistrationLimit;
+  log: Logger;
+}): Route {
+  return {
+    method: 'POST',
+    path: '/node/register',
+    authenticated: false,
+    async handle(request) {
+      await deps.limit.check(request.address);
+      const dto = decodeBody(registerNodeSchema, request.body);
+      try {
+        const registered = await registerNode(deps.pool, dto);
+        deps.log.info({ nodeId: registered.nodeId, requestId: request.requestId }, 'registered');
+        return json(200, registered);
+      } catch (thrown) {
+        if (thrown instanceof CoreError && thrown.code === 'REGISTRATION_REFUSED') {
+          await deps.limit.recordFailure(request.address);
+        }
+        throw thrown;
+      }
+    },
+  };
+}

@@ -1,0 +1,253 @@
+import uws, { type HttpRequest, type HttpResponse, type us_listen_socket } from 'uWebSockets.js';
+import { randomBytes } from 'node:crypto';
+import { STATUS_CODES } from 'node:http';
+import { CoreError, errorBody } from '../errors.ts';
+import type { Logger } from '../log.ts';
+import type { NodeDirectory } from '../nodes/directory.ts';
+import { classifyFailure } from '../stores/failures.ts';
+import { type BodyResult, checkMediaType, readBody, tooLarge, unpackBody } from './body.ts';
+import type { Reply, RequestHeaders, Route, RouteRequest } from './route.ts';
+
+export interface HttpServer {
+  port: number;
+  /** Stops accepting and waits until every request in flight is answered, or `deadlineMs` is over. */
+  close(deadlineMs: number): Promise<void>;
+}
+
+export interface HttpServerOptions {
+  host: string;
+  /** 0 takes a free port. */
+  port: number;
+  bodyBytesMax: number;
+  bodySecondsMax: number;
+  directory: Pick<NodeDirectory, 'authenticate'>;
+  routes: readonly Route[];
+  log: Logger;
+}
+
+/** State of one server that its requests share. */
+interface Serving extends HttpServerOptions {
+  draining: boolean;
+  inFlight: number;
+  onIdle: (() => void) | undefined;
+}
+
+/**
+ * Listens. Several processes may share the port (SO_REUSEPORT); the kernel spreads connections.
+ * @throws CoreError PORT_TAKEN.
+ */
+export async function createHttpServer(options: HttpServerOptions): Promise<HttpServer> {
+  const serving: Serving = { ...options, draining: false, inFlight: 0, onIdle: undefined };
+  const app = uws.App();
+  for (const route of options.routes) {
+    const handler = (response: HttpResponse, request: HttpRequest): void =>
+      serve(serving, route, response, request);
+    if (route.method === 'GET') app.get(route.path, handler);
+    else app.post(route.path, handler);
+  }
+  for (const path of new Set(options.routes.map((route) => route.path))) {
+    const allow = options.routes.filter((route) => route.path === path).map((r) => r.method);
+    app.any(path, (response, request) => {
+      refuse(response, request, methodNotAllowed(allow.join(', ')));
+    });
+  }
+  app.any('/*', (response, request) => {
+    refuse(response, request, new CoreError('NOT_FOUND', 'There is no such route'));
+  });
+  const socket = await listen(app, options.host, options.port);
+  return {
+    port: uws.us_socket_local_port(socket),
+    close: (deadlineMs) => drain(serving, socket, deadlineMs),
+  };
+}
+
+function listen(app: uws.TemplatedApp, host: string, port: number): Promise<us_listen_socket> {
+  return new Promise((resolve, reject) => {
+    app.listen(host, port, (socket) => {
+      if (socket) resolve(socket);
+      else reject(new CoreError('PORT_TAKEN', `Cannot listen on ${host}:${port} (CORE_PORT)`));
+    });
+  });
+}
+
+async function drain(
+  serving: Serving,
+  socket: us_listen_socket,
+  deadlineMs: number,
+): Promise<void> {
+  serving.draining = true;
+  uws.us_listen_socket_close(socket);
+  if (serving.inFlight === 0) return;
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, deadlineMs);
+    serving.onIdle = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+  });
+}
+
+function methodNotAllowed(allow: string): CoreError {
+  return new CoreError('METHOD_NOT_ALLOWED', `The method must be ${allow}`, {
+    headers: { Allow: allow },
+  });
+}
+
+/** Answers at once, without reading the body. */
+function refuse(response: HttpResponse, request: HttpRequest, error: CoreError): void {
+  const isHead = request.getMethod() === 'head';
+  const closes = Number(request.getHeader('content-length') || '0') > 65_536;
+  write(response, errorReply(error), { requestId: newRequestId(), closes, isHead });
+}
+
+function readHeaders(request: HttpRequest): RequestHeaders {
+  return {
+    authKey: request.getHeader('x-node-auth-key'),
+    contentType: request.getHeader('content-type'),
+    contentLength: request.getHeader('content-length'),
+    contentEncoding: request.getHeader('content-encoding'),
+    idempotencyKey: request.getHeader('idempotency-key'),
+    ifNoneMatch: request.getHeader('if-none-match'),
+    acceptEncoding: request.getHeader('accept-encoding'),
+  };
+}
+
+/**
+ * One request. Everything up to the first await runs inside uWebSockets' callback: headers are
+ * read, the abort handler and the body reader are in place before it returns.
+ */
+function serve(serving: Serving, route: Route, response: HttpResponse, request: HttpRequest): void {
+  const headers = readHeaders(request);
+  const requestId = newRequestId();
+  if (serving.draining) {
+    const error = new CoreError('SHUTTING_DOWN', 'This process is stopping', {
+      headers: { 'Retry-After': '1' },
+    });
+    write(response, errorReply(error), { requestId, closes: true, isHead: false });
+    return;
+  }
+  if (route.authenticated && headers.authKey === '') {
+    refuse(response, request, unauthorized());
+    return;
+  }
+  const reading = readBody(response, {
+    bytesMax: serving.bodyBytesMax,
+    secondsMax: serving.bodySecondsMax,
+    declaredBytes: Number(headers.contentLength || '0'),
+  });
+  let aborted = false;
+  response.onAborted(() => {
+    aborted = true;
+    reading.abort();
+  });
+  const address = Buffer.from(response.getRemoteAddressAsText()).toString();
+  serving.inFlight += 1;
+  void answer(serving, route, reading.result, { requestId, headers, address }).then(
+    ({ reply, closes }) => {
+      if (!aborted) {
+        response.cork(() => write(response, reply, { requestId, closes, isHead: false }));
+      }
+      serving.inFlight -= 1;
+      if (serving.inFlight === 0) serving.onIdle?.();
+    },
+  );
+}
+
+/**
+ * The steps of a request, in order: receive, authenticate, check, unpack, handle. Never rejects:
+ * this is the edge where every failure becomes a reply.
+ */
+async function answer(
+  serving: Serving,
+  route: Route,
+  receiving: Promise<BodyResult>,
+  request: Pick<RouteRequest, 'requestId' | 'headers' | 'address'>,
+): Promise<{ reply: Reply; closes: boolean }> {
+  const received = await receiving;
+  try {
+    const node = route.authenticated
+      ? await authenticate(serving, request.headers.authKey)
+      : undefined;
+    let body = bodyOf(received, serving.bodyBytesMax);
+    if (route.method === 'POST') {
+      checkMediaType(request.headers);
+      body = await unpackBody(body, request.headers, serving.bodyBytesMax);
+    }
+    return { reply: await route.handle({ ...request, node, body }), closes: false };
+  } catch (thrown) {
+    const error = classifyFailure(thrown);
+    logFailure(serving.log, request.requestId, route, error);
+    return { reply: errorReply(error), closes: isUnread(received) };
+  }
+}
+
+/** @throws CoreError where there is no whole body. */
+function bodyOf(received: BodyResult, bytesMax: number): Buffer {
+  if (received.outcome === 'complete') return received.body;
+  if (received.outcome === 'too-large') throw tooLarge(bytesMax);
+  throw new CoreError('MALFORMED_BODY', 'The body did not arrive in time');
+}
+
+/** Whether bytes of the body are still to come: then the connection cannot be used again. */
+function isUnread(received: BodyResult): boolean {
+  if (received.outcome === 'too-large') return !received.drained;
+  return received.outcome !== 'complete';
+}
+
+async function authenticate(serving: Serving, authKey: string) {
+  const node = await serving.directory.authenticate(authKey);
+  if (node === undefined) throw unauthorized();
+  return node;
+}
+
+function unauthorized(): CoreError {
+  return new CoreError('UNAUTHORIZED', 'The x-node-auth-key header is missing or not valid');
+}
+
+function errorReply(error: CoreError): Reply {
+  const retry = error.status === 503 && error.headers['Retry-After'] === undefined;
+  return {
+    status: error.status,
+    headers: {
+      'Content-Type': 'application/json',
+      ...(retry ? { 'Retry-After': '2' } : {}),
+      ...error.headers,
+    },
+    body: errorBody(error),
+  };
+}
+
+/** Faults of Core or a store are logged with their causes; what a client did wrong only on debug. */
+function logFailure(log: Logger, requestId: string, route: Route, error: CoreError): void {
+  const fields = { requestId, method: route.method, path: route.path, code: error.code };
+  if (error.status === 500) log.error({ ...fields, err: error }, 'request failed');
+  else if (error.status === 503) {
+    log.warn({ ...fields, cause: String(error.cause ?? '') }, 'request refused');
+  } else log.debug(fields, 'request refused');
+}
+
+const requestIdPrefix = randomBytes(4).toString('hex');
+let requestCount = 0;
+
+/** Unique over processes and restarts, and cheap: a random prefix a process, and a count. */
+function newRequestId(): string {
+  requestCount += 1;
+  return `${requestIdPrefix}-${requestCount.toString(36)}`;
+}
+
+function write(
+  response: HttpResponse,
+  reply: Reply,
+  options: { requestId: string; closes: boolean; isHead: boolean },
+): void {
+  response.writeStatus(`${reply.status} ${STATUS_CODES[reply.status] ?? ''}`);
+  response.writeHeader('X-Request-Id', options.requestId);
+  for (const [name, value] of Object.entries(reply.headers ?? {})) {
+    response.writeHeader(name, value);
+  }
+  if (options.closes) response.writeHeader('Connection', 'close');
+  if (!options.isHead && reply.status !== 304) response.end(reply.body ?? '', options.closes);
+  // With any length given, even none, uWebSockets would write a Content-Length.
+  else if (options.closes) response.endWithoutBody(0, true);
+  else response.endWithoutBody();
+}
