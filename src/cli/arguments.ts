@@ -1,0 +1,134 @@
+import { readFileSync } from 'node:fs';
+import { InvalidArgumentError } from 'commander';
+import { z } from 'zod';
+import { type VpnProtocol, vpnProtocols } from '../contract/enums.ts';
+import { limits } from '../contract/limits.ts';
+import { type OutboundProtocol, outboundProtocols } from '../nodes/outbounds.ts';
+
+// Parsers of single arguments, for commander: what they throw becomes one line that names the
+// option. What they let through, the modules may take as checked.
+
+const int4Max = 2_147_483_647;
+const settingsBytesMax = 1_048_576;
+
+function integer(given: string, min: number, max: number): number {
+  const value = /^\d{1,16}$/.test(given) ? Number(given) : Number.NaN;
+  if (Number.isSafeInteger(value) && value >= min && value <= max) return value;
+  throw new InvalidArgumentError(
+    max === Number.MAX_SAFE_INTEGER
+      ? `It must be a whole number from ${min}.`
+      : `It must be a whole number from ${min} to ${max}.`,
+  );
+}
+
+/** Id of a node. */
+export const nodeId = (given: string): number => integer(given, 1, int4Max);
+/** Id of anything else. */
+export const id = (given: string): number => integer(given, 1, Number.MAX_SAFE_INTEGER);
+/** An id to list after. */
+export const afterId = (given: string): number => integer(given, 0, Number.MAX_SAFE_INTEGER);
+export const port = (given: string): number => integer(given, 1, 65_535);
+export const rowsMax = (given: string): number => integer(given, 1, 100_000);
+
+/** A name, host or tag: something to read, on one line. */
+export function name(given: string): string {
+  const trimmed = given.trim();
+  if (trimmed === '') throw new InvalidArgumentError('It must not be empty.');
+  if (trimmed.length > limits.nameCharsMax) {
+    throw new InvalidArgumentError(`It must have at most ${limits.nameCharsMax} characters.`);
+  }
+  return trimmed;
+}
+
+/** A VPN protocol, in any case. */
+export function vpnProtocol(given: string): VpnProtocol {
+  const found = vpnProtocols.find((protocol) => protocol === given.toUpperCase());
+  if (found !== undefined) return found;
+  throw new InvalidArgumentError(`It must be one of ${vpnProtocols.join(', ')}.`);
+}
+
+/** An Xray outbound protocol, in any case. */
+export function outboundProtocol(given: string): OutboundProtocol {
+  const found = outboundProtocols.find((protocol) => protocol === given.toLowerCase());
+  if (found !== undefined) return found;
+  throw new InvalidArgumentError(`It must be one of ${outboundProtocols.join(', ')}.`);
+}
+
+/** A JSON object, inline or as @file. */
+export function settings(given: string): Record<string, unknown> {
+  const text = given.startsWith('@') ? readSettings(given.slice(1)) : given;
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new InvalidArgumentError(`It is not valid JSON: ${(cause as Error).message}.`);
+  }
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
+    // Postgres jsonb cannot hold U+0000.
+    if (!JSON.stringify(value).includes('\\u0000')) return value as Record<string, unknown>;
+    throw new InvalidArgumentError('It must not hold the character U+0000.');
+  }
+  throw new InvalidArgumentError('It must be a JSON object.');
+}
+
+function readSettings(file: string): string {
+  try {
+    const text = readFileSync(file, 'utf8');
+    if (text.length <= settingsBytesMax) return text;
+  } catch (cause) {
+    throw new InvalidArgumentError(`The file cannot be read: ${(cause as Error).message}.`);
+  }
+  throw new InvalidArgumentError(`The file has over ${settingsBytesMax} characters.`);
+}
+
+const byteUnits: Record<string, bigint> = {
+  '': 1n,
+  B: 1n,
+  KB: 1_000n,
+  MB: 1_000_000n,
+  GB: 1_000_000_000n,
+  TB: 1_000_000_000_000n,
+  KIB: 1_024n,
+  MIB: 1_048_576n,
+  GIB: 1_073_741_824n,
+  TIB: 1_099_511_627_776n,
+};
+
+/** A number of bytes with an optional unit: KB is 1,000 and KiB 1,024, in any case. */
+export function bytes(given: string): number {
+  const parts = /^(\d{1,16})(?:\.(\d{1,12}))?\s*([a-zA-Z]*)$/.exec(given.trim());
+  const unit = byteUnits[(parts?.[3] ?? '').toUpperCase()];
+  if (parts === null || unit === undefined) {
+    throw new InvalidArgumentError(
+      'It must be a number with B, KB, MB, GB, TB, KiB, MiB, GiB or TiB, like 10GB.',
+    );
+  }
+  const fraction = parts[2] ?? '';
+  const scale = 10n ** BigInt(fraction.length);
+  const scaled = BigInt(`${parts[1]}${fraction}`) * unit;
+  if (scaled % scale !== 0n) throw new InvalidArgumentError('It must be whole bytes.');
+  const value = scaled / scale;
+  if (value < 1n || value > BigInt(Number.MAX_SAFE_INTEGER)) {
+    throw new InvalidArgumentError(`It must be from 1 to ${Number.MAX_SAFE_INTEGER} bytes.`);
+  }
+  return Number(value);
+}
+
+const isoDate = z.iso.datetime({ offset: true });
+
+/** ISO 8601 with a zone. */
+export function date(given: string): Date {
+  const atMs = isoDate.safeParse(given).success ? Date.parse(given) : Number.NaN;
+  if (!Number.isNaN(atMs)) return new Date(atMs);
+  throw new InvalidArgumentError(
+    'It must be a date and time with zone, like 2030-01-31T00:00:00Z.',
+  );
+}
+
+/** A query that reads. ClickHouse itself refuses all other writes, but not an INSERT into a file. */
+export function query(given: string): string {
+  const start = given.replace(/^(\s|--[^\n]*(\n|$)|\/\*[\s\S]*?\*\/)+/, '');
+  if (start === '') throw new InvalidArgumentError('It is empty.');
+  if (/^insert\b/i.test(start)) throw new InvalidArgumentError('It must only read.');
+  return given;
+}

@@ -1,0 +1,123 @@
+import { ClickHouseError } from '@clickhouse/client';
+import type { Redis } from 'ioredis';
+import type pg from 'pg';
+import type { Config } from '../config.ts';
+import { CoreError } from '../errors.ts';
+import { Lifecycle } from '../lifecycle.ts';
+import { createLogger, type Logger } from '../log.ts';
+import { type ClickHouseClient, createClickHouse } from '../stores/clickhouse.ts';
+import { createPool } from '../stores/postgres.ts';
+import { connectRedis, createRedis } from '../stores/redis.ts';
+import { renderFields } from './table.ts';
+
+/** An operator waits at a prompt: a store that does not answer by then is away. */
+const connectTimeoutMs = 3_000;
+/** Longest that a query of an analyst may run. */
+const analysisTimeoutMs = 600_000;
+
+/** What a command is given: settings, output, and the stores, each opened when first asked for. */
+export interface CliContext {
+  config: Config;
+  json: boolean;
+  log: Logger;
+  /** Prints the one value of the command: JSON with `--json`, else as `text` puts it. */
+  print(value: unknown, text?: string): void;
+  /** Writes to stdout as it is, once what was written before has gone out. */
+  write(text: string): Promise<void>;
+  postgres(): Promise<pg.Pool>;
+  redis(): Promise<Redis>;
+  clickhouse(): Promise<ClickHouseClient>;
+  /** Closes what was opened, so that the process ends by itself. */
+  close(): Promise<void>;
+}
+
+export function createCliContext(options: {
+  config: Config;
+  json: boolean;
+  stdout: NodeJS.WritableStream;
+}): CliContext {
+  const { config, json, stdout } = options;
+  const lifecycle = new Lifecycle();
+  let pool: Promise<pg.Pool> | undefined;
+  let redis: Promise<Redis> | undefined;
+  let clickhouse: Promise<ClickHouseClient> | undefined;
+  return {
+    config,
+    json,
+    log: createLogger(config.logLevel),
+    print(value, text) {
+      if (json) stdout.write(`${JSON.stringify(value)}\n`);
+      else stdout.write(text ?? renderFields(value as Record<string, unknown>));
+    },
+    write(text) {
+      return new Promise((resolve, reject) => {
+        stdout.write(text, (error) => (error ? reject(error) : resolve()));
+      });
+    },
+    postgres: () => (pool ??= openPostgres(config.stores.postgresUrl, lifecycle)),
+    redis: () => (redis ??= openRedis(config.stores.redisUrl, lifecycle)),
+    clickhouse: () => (clickhouse ??= openClickHouse(config.stores.clickhouseUrl, lifecycle)),
+    close: () => lifecycle.close(),
+  };
+}
+
+async function openPostgres(url: string, lifecycle: Lifecycle): Promise<pg.Pool> {
+  const pool = createPool(url, { max: 2, connectTimeoutMs });
+  lifecycle.use('Postgres', () => pool.end());
+  try {
+    const client = await pool.connect();
+    client.release();
+    return pool;
+  } catch (cause) {
+    throw storeAway('Postgres', url, cause);
+  }
+}
+
+async function openRedis(url: string, lifecycle: Lifecycle): Promise<Redis> {
+  const redis = createRedis(url, { connectTimeoutMs });
+  lifecycle.use('Redis', () => redis.disconnect());
+  let lastError: Error | undefined;
+  redis.on('error', (error: Error) => {
+    lastError = error;
+  });
+  try {
+    await connectRedis(redis);
+    return redis;
+  } catch (cause) {
+    // The client itself only says that the connection is closed; the socket said why.
+    throw storeAway('Redis', url, lastError ?? (cause as Error).cause ?? cause);
+  }
+}
+
+async function openClickHouse(url: string, lifecycle: Lifecycle): Promise<ClickHouseClient> {
+  // Asked with little patience first, since the queries themselves may take long.
+  const probe = createClickHouse(url, { requestTimeoutMs: connectTimeoutMs });
+  try {
+    const result = await probe.ping({ select: true });
+    if (!result.success && !(result.error instanceof ClickHouseError)) {
+      throw storeAway('ClickHouse', url, result.error);
+    }
+  } finally {
+    await probe.close();
+  }
+  const clickhouse = createClickHouse(url, { requestTimeoutMs: analysisTimeoutMs });
+  lifecycle.use('ClickHouse', () => clickhouse.close());
+  return clickhouse;
+}
+
+/** Names the store and where it was looked for; never the password in the URL. */
+function storeAway(store: string, url: string, cause: unknown): CoreError {
+  const { hostname, port } = new URL(url);
+  const where = port === '' ? hostname : `${hostname}:${port}`;
+  return new CoreError(
+    'STORE_UNAVAILABLE',
+    `${store} at ${where} cannot be used (${reasonOf(cause)}); is core up running?`,
+    { cause },
+  );
+}
+
+function reasonOf(cause: unknown): string {
+  if (cause instanceof AggregateError && cause.errors.length > 0) return reasonOf(cause.errors[0]);
+  if (!(cause instanceof Error)) return String(cause);
+  return cause.message || String((cause as { code?: unknown }).code ?? cause.name);
+}

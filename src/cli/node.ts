@@ -1,0 +1,93 @@
+import type { Command } from 'commander';
+import { createNode, type IssuedNode } from '../nodes/create.ts';
+import { listNodes } from '../nodes/list.ts';
+import { rekeyNode } from '../nodes/rekey.ts';
+import { revokeNode } from '../nodes/revoke.ts';
+import { showNode } from '../nodes/show.ts';
+import { name, nodeId } from './arguments.ts';
+import type { CliContext } from './context.ts';
+import type { Run } from './run.ts';
+import { renderFields, renderObjects } from './table.ts';
+
+/** `core node …` */
+export function addNodeCommands(program: Command, run: Run): void {
+  const node = program.command('node').description('Nodes: add, look at, rekey, revoke');
+
+  node
+    .command('create')
+    .description('Add a node and issue the code that it registers with, once')
+    .requiredOption('--name <name>', 'what operators call it', name)
+    .option('--region <region>', 'where it stands', name, '')
+    .option('--host <host>', 'public host name, until the node reports its own', name, '')
+    .option('--ip <address>', 'public address, until the node reports its own', name, '')
+    .addHelpText('after', '\nExample:\n  core node create --name berlin-1 --region eu')
+    .action(
+      run(async (context, options: { name: string; region: string; host: string; ip: string }) => {
+        const issued = await createNode(await context.postgres(), options, context.config.nodes);
+        printIssued(context, issued);
+      }),
+    );
+
+  node
+    .command('list')
+    .description('All nodes with their state')
+    .addHelpText('after', '\nExample:\n  core node list --json')
+    .action(
+      run(async (context) => {
+        const nodes = await listNodes(await context.postgres(), context.config.nodes);
+        context.print(nodes, renderObjects(nodes, listColumns, 'There are no nodes.'));
+      }),
+    );
+
+  node
+    .command('show')
+    .description('State of one node')
+    .argument('<id>', 'id of the node', nodeId)
+    .addHelpText('after', '\nExample:\n  core node show 1')
+    .action(
+      run(async (context, _options, id: number) => {
+        context.print(await showNode(await context.postgres(), id, context.config.nodes));
+      }),
+    );
+
+  node
+    .command('rekey')
+    .description('Issue a new code; the old key stops working at once')
+    .argument('<id>', 'id of the node', nodeId)
+    .addHelpText('after', '\nExample:\n  core node rekey 1')
+    .action(
+      run(async (context, _options, id: number) => {
+        printIssued(context, await rekeyNode(await context.postgres(), id, context.config.nodes));
+      }),
+    );
+
+  node
+    .command('revoke')
+    .description('End a node for good: its key stops working at once')
+    .argument('<id>', 'id of the node', nodeId)
+    .addHelpText('after', '\nExample:\n  core node revoke 1')
+    .action(
+      run(async (context, _options, id: number) => {
+        await revokeNode(await context.postgres(), id);
+        context.print({ nodeId: id, status: 'revoked' });
+      }),
+    );
+}
+
+const listColumns = [
+  'nodeId',
+  'name',
+  'region',
+  'host',
+  'ip',
+  'status',
+  'syncStatus',
+  'revision',
+  'appliedRevision',
+  'lastSeenAt',
+] as const;
+
+function printIssued(context: CliContext, issued: IssuedNode): void {
+  const { nodeId, code, expiresAt } = issued;
+  context.print({ nodeId, code }, renderFields({ nodeId, code, 'valid until': expiresAt }));
+}

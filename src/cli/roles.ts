@@ -1,0 +1,64 @@
+import type { Command } from 'commander';
+import type { CliContext } from './context.ts';
+import type { Run } from './run.ts';
+
+// The modules of the roles are loaded when asked for: they bring the HTTP server and the workers,
+// which no other command should wait for.
+
+/** `core up`, `core serve`, `core work`, `core migrate` */
+export function addRoleCommands(program: Command, run: Run): void {
+  program
+    .command('up')
+    .description('Start everything: the stores that have no URL, the HTTP server, the workers')
+    .addHelpText('after', '\nExample:\n  CORE_PORT=9000 core up')
+    .action(
+      run(async (context) => {
+        const { up } = await import('../up.ts');
+        return ended(context, await up(context.config, context.log));
+      }),
+    );
+
+  program
+    .command('serve')
+    .description('Serve HTTP only, with stores that run elsewhere')
+    .addHelpText('after', '\nExample:\n  CORE_API_PROCESSES=4 core serve')
+    .action(
+      run(async (context) => {
+        const { runServe, serveProcesses } = await import('../up.ts');
+        const serve = context.config.http.processes > 1 ? serveProcesses : runServe;
+        return ended(context, await serve(context.config, context.log));
+      }),
+    );
+
+  program
+    .command('work')
+    .description('Run the workers only, with stores that run elsewhere')
+    .addHelpText('after', '\nExample:\n  core work')
+    .action(
+      run(async (context) => {
+        const { runWork } = await import('../up.ts');
+        return ended(context, await runWork(context.config, context.log));
+      }),
+    );
+
+  program
+    .command('migrate')
+    .description('Bring Postgres and ClickHouse to the newest schema')
+    .addHelpText('after', '\nExample:\n  core migrate')
+    .action(
+      run(async (context) => {
+        const { migrate } = await import('../app.ts');
+        // Opened only to name the one that is away in a clear line.
+        await context.postgres();
+        await context.clickhouse();
+        await migrate(context.config, context.log);
+        context.print({ migrated: true }, 'Postgres and ClickHouse have the newest schema.\n');
+      }),
+    );
+}
+
+/** A role has no result but how it ended. */
+function ended(context: CliContext, exitCode: number): { exitCode: number } {
+  if (context.json) context.print({ exitCode });
+  return { exitCode };
+}

@@ -1,0 +1,20 @@
+import type { CliContext } from './context.ts';
+
+/**
+ * What a command does. Only a role (`up`, `serve`, `work`) has an exit code of its own: it has closed
+ * everything it could by then, and the process is to end at once.
+ */
+export type CommandBody<Options, Argument> = (
+  context: CliContext,
+  options: Options,
+  argument: Argument,
+  // biome-ignore lint/suspicious/noConfusingVoidType: most commands end without a return.
+) => Promise<{ exitCode: number } | undefined | void>;
+
+/**
+ * Makes a commander action of a command's body: opens the context, runs, and closes whatever the
+ * body opened. Commander passes the positional argument, if the command has one, before the options.
+ */
+export type Run = <Options extends object, Argument = never>(
+  body: CommandBody<Options, Argument>,
+) => (...given: unknown[]) => Promise<void>;

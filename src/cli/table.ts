@@ -1,0 +1,115 @@
+/** A value of a table cell or of `--json`, before it is made text. */
+export type Cell = unknown;
+
+/**
+ * Control characters as escapes. Names, tags and error messages come from the network: printed as
+ * they are, they could rewrite the operator's terminal.
+ */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it is about.
+const controlCharacters = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g;
+
+/** Text that cannot move the cursor or break the line. */
+export function printable(text: string): string {
+  return text.replaceAll(controlCharacters, (found) => {
+    const code = found.charCodeAt(0).toString(16);
+    return code.length > 2 ? `\\u${code.padStart(4, '0')}` : `\\x${code.padStart(2, '0')}`;
+  });
+}
+
+/** How a cell reads: `-` for nothing, ISO 8601 for a date, JSON for an object. */
+export function cellText(cell: Cell): string {
+  if (cell === null || cell === undefined) return '-';
+  if (cell instanceof Date) return cell.toISOString();
+  if (typeof cell === 'object') return printable(JSON.stringify(cell));
+  return printable(String(cell));
+}
+
+/** Columns aligned by the widest cell, numbers to the right; the last line ends with a newline. */
+export function renderTable(
+  columns: readonly string[],
+  rows: readonly (readonly Cell[])[],
+): string {
+  return formatRows(planColumns(columns, rows), rows, columns);
+}
+
+/** Width of each column and whether it holds numbers only. */
+export interface ColumnPlan {
+  width: number;
+  alignRight: boolean;
+}
+
+export function planColumns(
+  columns: readonly string[],
+  rows: readonly (readonly Cell[])[],
+): ColumnPlan[] {
+  return columns.map((column, index) => {
+    let width = charsOf(column);
+    for (const row of rows) width = Math.max(width, charsOf(cellText(row[index])));
+    const given = rows.map((row) => row[index]).filter((cell) => cell !== null);
+    return { width, alignRight: given.length > 0 && given.every(isNumeric) };
+  });
+}
+
+/** ClickHouse's 64-bit integers come as text, so that no digit is lost. */
+function isNumeric(cell: Cell): boolean {
+  return typeof cell === 'number' || (typeof cell === 'string' && /^-?\d+$/.test(cell));
+}
+
+/** Lines of a plan made earlier: for rows that come after the first ones were printed. */
+export function formatRows(
+  plan: readonly ColumnPlan[],
+  rows: readonly (readonly Cell[])[],
+  columns?: readonly string[],
+): string {
+  const lines = columns === undefined ? [] : [formatLine(plan, columns)];
+  for (const row of rows) lines.push(formatLine(plan, row));
+  return lines.map((line) => `${line}\n`).join('');
+}
+
+function formatLine(plan: readonly ColumnPlan[], cells: readonly Cell[]): string {
+  return plan
+    .map(({ width, alignRight }, index) => {
+      const text = cellText(cells[index]);
+      const padding = ' '.repeat(Math.max(0, width - charsOf(text)));
+      return alignRight ? padding + text : text + padding;
+    })
+    .join('  ')
+    .trimEnd();
+}
+
+/** Code points rather than UTF-16 units. */
+function charsOf(text: string): number {
+  return [...text].length;
+}
+
+/** One object, a field a line. */
+export function renderFields(fields: Record<string, Cell>): string {
+  const names = Object.keys(fields);
+  const width = Math.max(...names.map(charsOf));
+  return names.map((name) => `${name.padEnd(width)}  ${cellText(fields[name])}\n`).join('');
+}
+
+/** Objects of one shape as a table whose columns are the fields; a line instead where none are. */
+export function renderObjects(
+  objects: readonly object[],
+  columns: readonly string[],
+  none: string,
+): string {
+  if (objects.length === 0) return `${none}\n`;
+  return renderTable(
+    columns,
+    objects.map((object) => columns.map((column) => (object as Record<string, Cell>)[column])),
+  );
+}
+
+/** A byte count for people: powers of 1,000, three digits. */
+export function bytesText(bytes: number): string {
+  const units = ['B', 'kB', 'MB', 'GB', 'TB', 'PB', 'EB'];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 999.5 && unit < units.length - 1) {
+    value /= 1_000;
+    unit += 1;
+  }
+  return unit === 0 ? `${bytes} B` : `${Number(value.toPrecision(3))} ${units[unit]}`;
+}
