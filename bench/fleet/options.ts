@@ -1,0 +1,28 @@
+/** What the command line of `npm run fleet` comes down to. */
+export interface FleetOptions {
+  url: string;
+  nodes: number;
+  users: number;
+  /** How many nodes carry the traffic of one subscription. */
+  nodesPerUser: number;
+  seconds: number;
+  seed: number;
+  heartbeatEveryMs: number;
+  usageEveryMs: number;
+  outboundEveryMs: number;
+  sessionEveryMs: number;
+  /** Milliseconds between changes of what some node should run; 0 for none. */
+  changeEveryMs: number;
+  /** Entries in each usage post; undefined for the node's users that are active at the time. */
+  entries: number | undefined;
+  /** Share of posts sent twice on purpose. */
+  duplicates: number;
+  /** Share of posts whose first attempt is cut off after sending. */
+  cuts: number;
+  timeoutMs: number;
+  /** How long unanswered posts are retried after the run. */
+  drainSeconds: number;
+  /** How long Core may take to settle everything it acked. */
+  settleSeconds: number;
+  json: boolean;
+}
