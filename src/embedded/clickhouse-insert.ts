@@ -1,0 +1,144 @@
+import { clickhouseFault } from './clickhouse-fault.ts';
+import type { Query, Scope, Sessions } from './clickhouse-sessions.ts';
+import type { SpooledFile } from './clickhouse-spool.ts';
+import { columnNames, type InsertStatement, sqlName, sqlString } from './clickhouse-statement.ts';
+
+export interface InsertDone {
+  /** Rows that the engine wrote, copies in materialized views included. */
+  writtenRows: bigint;
+  writtenBytes: bigint;
+  elapsedSeconds: number;
+}
+
+interface Column {
+  name: string;
+  type: string;
+  defaultType: string;
+  defaultExpression: string;
+}
+
+/**
+ * What a request cannot change. One thread reads the file and one writes, so that the order holds
+ * and the rows of a partition make one block and one part. The rows are not taken from a queue of
+ * the server's, so an answer means that they are written. A token counts although the rows come
+ * from a SELECT, and so does the content where there is no token: as for any INSERT.
+ */
+const forced: readonly [string, string][] = [
+  ['async_insert', '0'],
+  ['deduplicate_insert_select', 'enable_even_for_bad_queries'],
+  ['engine_file_empty_if_not_exists', '0'],
+  ['engine_file_skip_empty_files', '0'],
+  ['input_format_parallel_parsing', '0'],
+  ['max_insert_threads', '1'],
+  ['max_threads', '1'],
+];
+
+/** Where a request says nothing: blocks as large as a body within its bound can make them. */
+const blockRows = String(16 * 1024 * 1024);
+const defaults: readonly [string, string][] = [
+  ['max_insert_block_size', blockRows],
+  ['min_insert_block_size_rows', blockRows],
+  ['min_insert_block_size_bytes', String(1024 ** 3)],
+];
+
+/**
+ * Inserts the rows of a file, all or none of each block. chdb's own insert of a body cuts binary
+ * rows short, so the engine reads the file itself, by the structure of the target table at this
+ * moment.
+ */
+export function insertFile(
+  sessions: Sessions,
+  statement: InsertStatement,
+  rows: SpooledFile,
+  scope: Scope,
+): Promise<InsertDone> {
+  const settings = new Map([...defaults, ...scope.settings, ...forced]);
+  // Read in one go what is written in one go: a token counts for each block that is read, so only
+  // then does the second of two inserts with one token not depend on how many rows the first had.
+  settings.set('max_block_size', settings.get('max_insert_block_size') ?? blockRows);
+  // A SETTINGS clause stays on the connection, so that one is not used again.
+  const reuse = statement.settings === undefined;
+  return sessions.within({ ...scope, settings }, reuse, async (query) => {
+    if (statement.settings !== undefined) {
+      await query(`SET ${statement.settings}`);
+      await query(
+        `SET ${forced.map(([name, value]) => `${name} = ${sqlString(value)}`).join(', ')}`,
+      );
+    }
+    const columns = await columnsOf(query, statement);
+    if (rows.bytes === 0) return { writtenRows: 0n, writtenBytes: 0n, elapsedSeconds: 0 };
+    const before = await insertedSoFar(sessions.own);
+    const names = columns.map((column) => sqlName(column.name)).join(', ');
+    const target = statement.isFunction ? `FUNCTION ${statement.target}` : statement.target;
+    const source = [rows.path, statement.format, structureOf(columns)].map(sqlString).join(', ');
+    const result = await query(`INSERT INTO ${target} (${names}) SELECT * FROM file(${source})`);
+    const after = await insertedSoFar(sessions.own);
+    return {
+      writtenRows: after.rows - before.rows,
+      writtenBytes: after.bytes - before.bytes,
+      elapsedSeconds: result.elapsed,
+    };
+  });
+}
+
+/** The columns that the file holds, in its order: those listed, or all that can be inserted. */
+async function columnsOf(query: Query, statement: InsertStatement): Promise<Column[]> {
+  const described = await query(
+    `DESCRIBE TABLE ${statement.target} SETTINGS describe_include_subcolumns = 0`,
+    'JSONCompactEachRow',
+  );
+  const all = described
+    .text()
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => {
+      const [name, type, defaultType, defaultExpression] = JSON.parse(line) as string[];
+      return {
+        name: name ?? '',
+        type: type ?? '',
+        defaultType: defaultType ?? '',
+        defaultExpression: defaultExpression ?? '',
+      };
+    });
+  if (statement.columns === undefined) {
+    return all.filter((column) => column.defaultType === '' || column.defaultType === 'DEFAULT');
+  }
+  const listed = columnNames(statement.columns);
+  if (listed === undefined) {
+    throw clickhouseFault(
+      48,
+      'NOT_IMPLEMENTED',
+      'The embedded server takes plain names only in the column list of an INSERT.',
+    );
+  }
+  return listed.map((name) => {
+    const column = all.find((one) => one.name === name);
+    if (column !== undefined && column.defaultType !== 'ALIAS') return column;
+    throw clickhouseFault(
+      16,
+      'NO_SUCH_COLUMN_IN_TABLE',
+      `No such column ${name} in table ${statement.target}`,
+    );
+  });
+}
+
+/** Defaults are part of the structure, so that formats which may leave fields out get them. */
+function structureOf(columns: readonly Column[]): string {
+  return columns
+    .map(({ name, type, defaultType, defaultExpression }) => {
+      const declared = `${sqlName(name)} ${type}`;
+      return defaultType === 'DEFAULT' ? `${declared} DEFAULT ${defaultExpression}` : declared;
+    })
+    .join(', ');
+}
+
+/** The engine's own count. Only INSERT … SELECT by somebody else in the same moment blurs it. */
+async function insertedSoFar(own: Query): Promise<{ rows: bigint; bytes: bigint }> {
+  const counted = await own(
+    `SELECT sumIf(value, event = 'InsertedRows'), sumIf(value, event = 'InsertedBytes')
+     FROM system.events`,
+    'TSV',
+  );
+  const [rows = '0', bytes = '0'] = counted.text().trim().split('\t');
+  return { rows: BigInt(rows), bytes: BigInt(bytes) };
+}

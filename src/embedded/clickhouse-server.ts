@@ -1,0 +1,178 @@
+import { once } from 'node:events';
+import { mkdirSync } from 'node:fs';
+import http from 'node:http';
+import type { AddressInfo } from 'node:net';
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+import { type Engine, openEngine } from './clickhouse-engine.ts';
+import { createHttpListener } from './clickhouse-http.ts';
+import { stoppingFault } from './clickhouse-lane.ts';
+import { openSpool } from './clickhouse-spool.ts';
+
+/*
+ * The embedded ClickHouse, a process of its own: chdb behind ClickHouse's HTTP interface.
+ *
+ *   node dist/src/embedded/clickhouse-server.js --host 127.0.0.1 --port 8123 --data DIR
+ *
+ * With an IPC channel it sends `{ ready: true, port }` once it answers, and stops when the channel
+ * closes, so that it never outlives the process that started it. It asks for no password: it is
+ * meant for a loopback address. More than two queries at once, `--queries-max`, want a larger
+ * UV_THREADPOOL_SIZE: see `openEngine`.
+ */
+
+/** Time that queries which run when the stop comes are given before they are cancelled. */
+const queryMsMax = 3_000;
+/** Time that answers on their way are given after that. */
+const sendMsMax = 2_000;
+const spooledBytesMax = 1024 ** 3;
+
+interface Options {
+  host: string;
+  port: number;
+  dataDir: string;
+  bodyBytesMax: number;
+  queriesMax: number;
+}
+
+function log(level: 'error' | 'fatal', message: string, thrown?: unknown): void {
+  const err = thrown === undefined ? {} : { err: String(thrown) };
+  const time = Date.now();
+  process.stderr.write(
+    `${JSON.stringify({ level, time, pid: process.pid, ...err, msg: message })}\n`,
+  );
+}
+
+function readOptions(argv: string[]): Options {
+  const { values } = parseArgs({
+    args: argv,
+    options: {
+      host: { type: 'string', default: '127.0.0.1' },
+      port: { type: 'string', default: '8123' },
+      data: { type: 'string' },
+      'queries-max': { type: 'string', default: '2' },
+      'body-bytes-max': { type: 'string', default: String(256 * 1024 * 1024) },
+    },
+  });
+  const port = Number(values.port);
+  const bodyBytesMax = Number(values['body-bytes-max']);
+  const queriesMax = Number(values['queries-max']);
+  if (values.data === undefined) throw new Error('--data is missing');
+  if (!Number.isInteger(port) || port < 0 || port > 65_535) throw new Error('--port is not a port');
+  if (!Number.isSafeInteger(bodyBytesMax) || bodyBytesMax < 1) {
+    throw new Error('--body-bytes-max is not a positive integer');
+  }
+  if (!Number.isInteger(queriesMax) || queriesMax < 1 || queriesMax > 64) {
+    throw new Error('--queries-max is not an integer from 1 to 64');
+  }
+  const dataDir = path.resolve(values.data);
+  // In a path of file() these are patterns, and cannot be escaped: an INSERT would find no rows.
+  if (/[*?{}]/.test(dataDir)) throw new Error(`--data must not contain * ? { or }: ${dataDir}`);
+  return { host: values.host, port, dataDir, bodyBytesMax, queriesMax };
+}
+
+function listen(server: http.Server, options: Options): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen({ host: options.host, port: options.port }, () => {
+      server.off('error', reject);
+      resolve((server.address() as AddressInfo).port);
+    });
+  });
+}
+
+/** Serves until told to stop. Everything that fails before that is thrown. */
+async function serve(options: Options): Promise<void> {
+  const database = 'core';
+  const { queriesMax } = options;
+  const directory = path.join(options.dataDir, 'server');
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const spool = openSpool(path.join(options.dataDir, 'spool'), spooledBytesMax);
+  const { promise: engine, resolve, reject } = deferred<Engine>();
+  const server = http.createServer(
+    // A query and its parameters may be in the URL; ClickHouse has the same bound.
+    { maxHeaderSize: 1024 * 1024, keepAliveTimeout: 10_000 },
+    createHttpListener({
+      engine,
+      spool,
+      database,
+      bodyBytesMax: options.bodyBytesMax,
+      onFault: (thrown) => log('error', 'A request failed', thrown),
+    }),
+  );
+  const unanswered = new Set<http.ServerResponse>();
+  server.on('request', (_, response) => {
+    unanswered.add(response);
+    response.once('close', () => unanswered.delete(response));
+  });
+  const stopped = untilStopped();
+  // The port first: who finds it taken must not have touched the data.
+  const port = await listen(server, options);
+  // Requests that wait for an engine which never opens end with this process.
+  engine.catch(() => undefined);
+  try {
+    resolve(await openEngine({ directory, database, spool, queriesMax }));
+  } catch (thrown) {
+    reject(stoppingFault());
+    throw thrown;
+  }
+  process.send?.({ ready: true, port });
+  await stopped;
+  await stop(server, await engine, unanswered);
+}
+
+/** Answers what runs, refuses what waits, and closes the data directory. */
+async function stop(
+  server: http.Server,
+  engine: Engine,
+  unanswered: ReadonlySet<http.ServerResponse>,
+): Promise<void> {
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+  await engine.close(queryMsMax);
+  const tooLate = AbortSignal.timeout(sendMsMax);
+  for (const response of unanswered) {
+    // Aborted or closed, this answer is done with.
+    if (!response.closed) await once(response, 'close', { signal: tooLate }).catch(() => undefined);
+  }
+  server.closeAllConnections();
+  await closed;
+}
+
+function untilStopped(): Promise<void> {
+  const supervised = process.send !== undefined;
+  return new Promise((resolve) => {
+    process.once('SIGTERM', () => resolve());
+    if (supervised) process.once('disconnect', () => resolve());
+    // Ctrl-C reaches the whole group; the parent decides the order in which its servers stop.
+    process.on('SIGINT', () => {
+      if (!supervised) resolve();
+    });
+  });
+}
+
+function deferred<T>(): {
+  promise: Promise<T>;
+  resolve: (value: T) => void;
+  reject: (cause: Error) => void;
+} {
+  let resolve: (value: T) => void = () => undefined;
+  let reject: (cause: Error) => void = () => undefined;
+  const promise = new Promise<T>((onResolve, onReject) => {
+    resolve = onResolve;
+    reject = onReject;
+  });
+  return { promise, resolve, reject };
+}
+
+process.on('uncaughtException', (thrown) => {
+  log('fatal', 'Uncaught exception', thrown);
+  process.exit(1);
+});
+
+try {
+  await serve(readOptions(process.argv.slice(2)));
+  process.exit(0);
+} catch (thrown) {
+  const taken = (thrown as NodeJS.ErrnoException).code === 'EADDRINUSE';
+  log('fatal', taken ? 'The port is taken' : 'The embedded ClickHouse cannot start', thrown);
+  process.exit(1);
+}

@@ -1,0 +1,148 @@
+import chdb, { type ChdbResult, type Session } from 'chdb';
+import { clickhouseFault } from './clickhouse-fault.ts';
+import { sqlName, sqlString } from './clickhouse-statement.ts';
+
+/** What a query runs under. Names are checked by whoever reads the request. */
+export interface Scope {
+  database: string;
+  settings: ReadonlyMap<string, string>;
+  /** Values of `{name:Type}` placeholders, escaped as they come over HTTP. */
+  params: ReadonlyMap<string, string>;
+  /** True for GET: the engine then refuses whatever writes. */
+  readonly: boolean;
+}
+
+/** Runs one statement in a scope. */
+export type Query = (sql: string, format?: string) => Promise<ChdbResult>;
+
+/**
+ * Connections to the one engine of this process. A setting, parameter or database that was set on a
+ * connection stays on it, so a scope gets a connection to itself: a new one, or one that was last
+ * used with the very same names, all of which are then set again. So nothing of a request is left
+ * for the next one, also after an error.
+ */
+export interface Sessions {
+  /**
+   * Runs `work` in a scope. `reuse` says that `work` changes nothing on its connection.
+   * @throws the engine's error for an unknown database or setting.
+   */
+  within<T>(scope: Scope, reuse: boolean, work: (query: Query) => Promise<T>): Promise<T>;
+  /** Runs a statement of the front itself. */
+  own: Query;
+  /** Closes everything. Nothing may be running. */
+  close(): Promise<void>;
+}
+
+const idleMax = 16;
+
+/**
+ * chdb puts off closing a connection while any other is busy, and each takes some 140 KB. This many
+ * may be put off before the front refuses scopes that need a new one.
+ */
+const putOffMax = 2_000;
+
+/** Server settings: ClickHouse shares the machine with Postgres, Redis and Core itself. */
+const connectionArgs = [
+  '--max_server_memory_usage_to_ram_ratio=0.5',
+  `--mark_cache_size=${512 * 1024 * 1024}`,
+];
+
+/**
+ * Opens the engine on its directory.
+ * @throws when the directory is damaged, or locked by another process.
+ */
+export function openSessions(directory: string): Sessions {
+  const main = new chdb.Session(directory, { connectionArgs });
+  const idle = new Map<string, Session[]>();
+  let idleCount = 0;
+  let busy = 0;
+  let putOff = 0;
+
+  const take = (signature: string): Session => {
+    const known = idle.get(signature)?.pop();
+    if (known !== undefined) {
+      idleCount -= 1;
+      return known;
+    }
+    if (putOff >= putOffMax) {
+      throw clickhouseFault(
+        202,
+        'TOO_MANY_SIMULTANEOUS_QUERIES',
+        'Too many connections wait for a long query to end.',
+        { retryAfterSeconds: 5 },
+      );
+    }
+    return new chdb.Session(directory);
+  };
+
+  const giveBack = (signature: string, session: Session, clean: boolean): void => {
+    if (!clean) {
+      session.close();
+      if (busy > 0) putOff += 1;
+      return;
+    }
+    if (idleCount >= idleMax) dropOldest();
+    // Put last among the signatures, so that the first is the one that was not used for longest.
+    const same = idle.get(signature) ?? [];
+    same.push(session);
+    idle.delete(signature);
+    idle.set(signature, same);
+    idleCount += 1;
+  };
+
+  const dropOldest = (): void => {
+    for (const [signature, sessions] of idle) {
+      const oldest = sessions.shift();
+      if (sessions.length === 0) idle.delete(signature);
+      if (oldest === undefined) continue;
+      idleCount -= 1;
+      oldest.close();
+      if (busy > 0) putOff += 1;
+      return;
+    }
+  };
+
+  return {
+    within: async (scope, reuse, work) => {
+      const signature = signatureOf(scope);
+      const session = take(signature);
+      busy += 1;
+      let clean = false;
+      try {
+        await session.queryAsync(prelude(scope));
+        // An error of `work` leaves the connection as the prelude made it.
+        clean = reuse;
+        return await work((sql, format) =>
+          session.queryAsync(sql, format === undefined ? {} : { format }),
+        );
+      } finally {
+        busy -= 1;
+        if (busy === 0) putOff = 0;
+        giveBack(signature, session, clean);
+      }
+    },
+    own: (sql, format) => main.queryAsync(sql, format === undefined ? {} : { format }),
+    close: async () => {
+      for (const session of [...idle.values()].flat()) session.close();
+      idle.clear();
+      await chdb.drainPending();
+      main.close();
+      await chdb.drainPending();
+    },
+  };
+}
+
+function signatureOf(scope: Scope): string {
+  const names = [...scope.settings.keys(), ...[...scope.params.keys()].map((name) => `{${name}`)];
+  return `${scope.readonly} ${names.sort().join(' ')}`;
+}
+
+/** Sets everything of a scope in one call. `readonly` comes last: it forbids being unset. */
+function prelude(scope: Scope): string {
+  const changes = [...scope.settings].map(([name, value]) => `${name} = ${sqlString(value)}`);
+  for (const [name, value] of scope.params) changes.push(`param_${name} = ${sqlString(value)}`);
+  const statements = [`USE ${sqlName(scope.database)}`];
+  if (changes.length > 0) statements.push(`SET ${changes.join(', ')}`);
+  if (scope.readonly) statements.push('SET readonly = 2');
+  return statements.join('; ');
+}

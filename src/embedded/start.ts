@@ -1,0 +1,37 @@
+import type { Config } from '../config.ts';
+import type { Logger } from '../log.ts';
+import { type Supervised, startTogether } from '../supervisor.ts';
+import { startClickHouse } from './clickhouse.ts';
+import { startPostgres } from './postgres.ts';
+import { startRedis } from './redis.ts';
+
+/** True where at least one store has no URL, so that Core runs it itself. */
+export function needsEmbedded(config: Config): boolean {
+  return config.embedded.postgres || config.embedded.redis || config.embedded.clickhouse;
+}
+
+/**
+ * Starts, side by side, the servers for which no URL is set: all of them or, where one fails, none.
+ * The caller has claimed the data directory.
+ */
+export function startEmbedded(
+  config: Config,
+  log: Logger,
+  signal: AbortSignal,
+): Promise<Supervised[]> {
+  const { dataDir } = config.embedded;
+  const starts: ((signal: AbortSignal) => Promise<Supervised>)[] = [];
+  if (config.embedded.postgres) {
+    const options = { dataDir, url: config.stores.postgresUrl };
+    starts.push((either) => startPostgres(options, log, either));
+  }
+  if (config.embedded.redis) {
+    const port = config.embedded.redisPort;
+    starts.push((either) => startRedis({ dataDir, port }, log, either));
+  }
+  if (config.embedded.clickhouse) {
+    const port = config.embedded.clickhousePort;
+    starts.push((either) => startClickHouse({ dataDir, port }, log, either));
+  }
+  return startTogether(starts, signal);
+}
