@@ -24,7 +24,11 @@ export type TestApi = Awaited<ReturnType<typeof startTestApi>>;
  * An api in this process on a free port, on stores of this test's own. `settings` are environment
  * variables that differ from the defaults.
  */
-export async function startTestApi(t: Test, settings: Record<string, string> = {}) {
+export async function startTestApi(
+  t: Test,
+  settings: Record<string, string> = {},
+  log = createLogger('silent'),
+) {
   const stores = await freshStores(t);
   const config: Config = readConfig({
     DATABASE_URL: stores.databaseUrl,
@@ -35,7 +39,6 @@ export async function startTestApi(t: Test, settings: Record<string, string> = {
     ...settings,
   });
   config.http.port = 0;
-  const log = createLogger('silent');
   const pool = createPool(config.stores.postgresUrl, { max: 4 });
   const redis = createRedis(config.stores.redisUrl);
   await connectRedis(redis);

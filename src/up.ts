@@ -1,0 +1,285 @@
+import path from 'node:path';
+import type { Config } from './config.ts';
+import { claimDataDir } from './embedded/data-dir.ts';
+import { needsEmbedded, startEmbedded } from './embedded/start.ts';
+import { CoreError } from './errors.ts';
+import { Lifecycle, untilSignalled } from './lifecycle.ts';
+import type { Logger } from './log.ts';
+import { requireFreePort } from './port.ts';
+import { maskPassword, requireStores } from './reachable.ts';
+import { projectRoot } from './root.ts';
+import { classifyFailure } from './stores/failures.ts';
+import { type ProcessSpec, type Supervised, startTogether, supervise } from './supervisor.ts';
+
+// app.ts is loaded where it is needed: it brings the HTTP server and the workers, and `up` can start
+// its servers while that takes its time.
+
+const program = path.join(projectRoot, 'dist', 'src', 'bin', 'core.js');
+/** Part of the stop deadline that Core's own processes get; the embedded servers get the rest. */
+const childShare = 0.6;
+/** After a crash the former Core's processes may need a moment to let go of the port. */
+const portPatienceMs = 4_000;
+const childReadyMsMax = 60_000;
+
+/**
+ * Everything in one: the embedded servers for which no URL is set, the migrations, the HTTP
+ * processes and a worker, all supervised, until a signal.
+ * @returns the exit code. A failure at the start is one line on stderr; nothing is left running.
+ */
+export async function up(config: Config, log: Logger): Promise<number> {
+  const startedAtMs = performance.now();
+  return untilStopped(config, log, async (lifecycle, stopping, remainingMs) => {
+    let patienceMs = portPatienceMs;
+    if (needsEmbedded(config)) {
+      const claim = claimDataDir(config.embedded.dataDir);
+      lifecycle.use('data directory', () => claim.release());
+      if (!claim.afterCrash) patienceMs = 0;
+    }
+    await requireFreePort(config.http.host, config.http.port, 'CORE_PORT', patienceMs);
+    const loading = import('./app.ts');
+    const servers = await startEmbedded(config, log, stopping);
+    lifecycle.use('embedded servers', () => stopAll(servers, remainingMs()));
+    const { migrate } = await loading;
+    await unlessAborted(stopping, requireStores(config));
+    await unlessAborted(stopping, migrate(config, log));
+    const specs = [...apiSpecs(config), childSpec('worker', 'work', config)];
+    const children = await startAll(specs, log, stopping);
+    lifecycle.use('processes', () => stopAll(children, childStopMs(config, remainingMs())));
+    process.stdout.write(table(config, performance.now() - startedAtMs));
+  });
+}
+
+/**
+ * HTTP only, from `config.http.processes` processes on one port, supervised, until a signal.
+ * @returns the exit code, as `up`.
+ */
+export async function serveProcesses(config: Config, log: Logger): Promise<number> {
+  return untilStopped(config, log, async (lifecycle, stopping, remainingMs) => {
+    await requireFreePort(config.http.host, config.http.port, 'CORE_PORT', portPatienceMs);
+    const children = await startAll(apiSpecs(config), log, stopping);
+    lifecycle.use('processes', () => stopAll(children, remainingMs()));
+    log.info({ processes: children.length, port: config.http.port }, 'core serves');
+  });
+}
+
+/** HTTP only, in this one process, until a signal or until the parent is gone. Returns the exit code. */
+export async function runServe(config: Config, log: Logger): Promise<number> {
+  return runRole(config, log, async () => {
+    // A child shares the port with its siblings; the parent has looked whether it is free.
+    if (process.send === undefined) {
+      await requireFreePort(config.http.host, config.http.port, 'CORE_PORT', portPatienceMs);
+    }
+    const { startApi } = await import('./app.ts');
+    return startApi(config, log);
+  });
+}
+
+/** The worker only, in this one process, until a signal or until the parent is gone. */
+export async function runWork(config: Config, log: Logger): Promise<number> {
+  return runRole(config, log, async () => {
+    const { startWorker } = await import('./app.ts');
+    return startWorker(config, log);
+  });
+}
+
+/**
+ * Runs `start`, waits for a signal, and closes what start registered, in reverse order and within
+ * the stop deadline. A signal during the start aborts it.
+ */
+async function untilStopped(
+  config: Config,
+  log: Logger,
+  start: (lifecycle: Lifecycle, stopping: AbortSignal, remainingMs: () => number) => Promise<void>,
+): Promise<number> {
+  const lifecycle = new Lifecycle();
+  const stopping = new AbortController();
+  let stopAtMs: number | undefined;
+  const remainingMs = (): number => {
+    stopAtMs ??= performance.now() + config.stopSecondsMax * 1_000;
+    return Math.max(0, stopAtMs - performance.now());
+  };
+  const signalled = untilSignalled().then((signal) => {
+    remainingMs();
+    stopping.abort();
+    return signal;
+  });
+  let code = 0;
+  try {
+    await start(lifecycle, stopping.signal, remainingMs);
+    log.info({ signal: await signalled }, 'core is stopping');
+  } catch (thrown) {
+    if (!stopping.signal.aborted) {
+      reportFailure(thrown, log);
+      code = 1;
+    }
+  }
+  try {
+    await lifecycle.close();
+  } catch (err) {
+    log.error({ err }, 'not everything stopped cleanly');
+    code = 1;
+  }
+  return code;
+}
+
+/** One role in this process; as a child it talks to the supervisor over IPC. */
+async function runRole(
+  config: Config,
+  log: Logger,
+  start: () => Promise<{ close(): Promise<void> }>,
+): Promise<number> {
+  const stopped = Promise.race([untilSignalled(), untilOrphaned()]);
+  try {
+    await requireStores(config);
+    const running = await start();
+    tellParent({ ready: true });
+    await stopped;
+    return await closeInTime(running, config.stopSecondsMax * 1_000, log);
+  } catch (thrown) {
+    const { code, message } = classifyFailure(thrown);
+    // The parent puts it into its one line.
+    if (process.send === undefined) reportFailure(thrown, log);
+    else tellParent({ failed: { code, message } });
+    return 1;
+  } finally {
+    // An open channel would keep this process alive.
+    if (process.connected) process.disconnect();
+  }
+}
+
+/** Stops waiting when the signal aborts: a store that hangs must not hold up a stop. */
+async function unlessAborted(signal: AbortSignal, work: Promise<void>): Promise<void> {
+  // Given up, it still fails later, when its store is taken away; nobody needs to hear of that.
+  work.catch(() => undefined);
+  let abort: (() => void) | undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    abort = () => reject(signal.reason);
+    signal.addEventListener('abort', abort, { once: true });
+  });
+  try {
+    signal.throwIfAborted();
+    await Promise.race([work, aborted]);
+  } finally {
+    if (abort !== undefined) signal.removeEventListener('abort', abort);
+  }
+}
+
+function untilOrphaned(): Promise<'orphaned'> {
+  return new Promise((resolve) => {
+    process.once('disconnect', () => resolve('orphaned'));
+  });
+}
+
+function tellParent(message: object): void {
+  // Where the parent has gone, the disconnect event says so.
+  process.send?.(message, undefined, {}, () => undefined);
+}
+
+async function closeInTime(
+  running: { close(): Promise<void> },
+  msMax: number,
+  log: Logger,
+): Promise<number> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<number>((resolve) => {
+    timer = setTimeout(() => {
+      log.error(`did not stop within ${msMax} ms; what is in flight is cut off`);
+      resolve(1);
+    }, msMax);
+  });
+  const closed = running.close().then(
+    () => 0,
+    (err: unknown) => {
+      log.error({ err }, 'not everything closed cleanly');
+      return 1;
+    },
+  );
+  const code = await Promise.race([closed, late]);
+  clearTimeout(timer);
+  return code;
+}
+
+function apiSpecs(config: Config): ProcessSpec[] {
+  const count = config.http.processes;
+  return Array.from({ length: count }, (_, index) =>
+    childSpec(count === 1 ? 'api' : `api ${index + 1}`, 'serve', config),
+  );
+}
+
+function childSpec(name: string, role: 'serve' | 'work', config: Config): ProcessSpec {
+  const stopSeconds = childStopSeconds(config);
+  return {
+    name,
+    // The settings are inherited, but for these two: `env` sets them and becomes the program.
+    command: 'env',
+    args: [
+      'CORE_API_PROCESSES=1',
+      `CORE_STOP_SECONDS_MAX=${stopSeconds}`,
+      process.execPath,
+      program,
+      role,
+    ],
+    ready: 'ipc',
+    readyMsMax: childReadyMsMax,
+    stopSignal: 'SIGTERM',
+    stopMsMax: config.stopSecondsMax * 1_000,
+    failureCode: 'PROCESS_FAILED',
+  };
+}
+
+function childStopSeconds(config: Config): number {
+  return Math.max(1, Math.floor(config.stopSecondsMax * childShare));
+}
+
+/** A little over what the child allows itself, so that it is killed only when it hangs. */
+function childStopMs(config: Config, remainingMs: number): number {
+  return Math.min(remainingMs, childStopSeconds(config) * 1_000 + 300);
+}
+
+function startAll(
+  specs: readonly ProcessSpec[],
+  log: Logger,
+  signal: AbortSignal,
+): Promise<Supervised[]> {
+  return startTogether(
+    specs.map((spec) => (either) => supervise(spec, log, either)),
+    signal,
+  );
+}
+
+async function stopAll(running: readonly Supervised[], msMax: number): Promise<void> {
+  await Promise.all(running.map((one) => one.stop(msMax)));
+}
+
+/** One line for whoever started Core; the causes go to the log. */
+function reportFailure(thrown: unknown, log: Logger): void {
+  const failure = classifyFailure(thrown);
+  const unknown = failure.code === 'INTERNAL' || !(thrown instanceof CoreError);
+  if (unknown) log.fatal({ err: thrown }, 'core could not start');
+  else log.debug({ err: thrown }, 'core could not start');
+  const line = unknown && thrown instanceof Error ? thrown.message : failure.message;
+  process.stderr.write(`core: ${line.replaceAll('\n', ' ')}\n`);
+}
+
+function table(config: Config, tookMs: number): string {
+  const { http, stores, embedded } = config;
+  const host = http.host.includes(':') ? `[${http.host}]` : http.host;
+  const where = (own: boolean): string => (own ? 'embedded' : 'external');
+  const rows: [string, string, string][] = [
+    ['Core', `http://${host}:${http.port}`, processesText(http.processes)],
+    ['ClickHouse HTTP', maskPassword(stores.clickhouseUrl), where(embedded.clickhouse)],
+    ['Postgres', maskPassword(stores.postgresUrl), where(embedded.postgres)],
+    ['Redis', maskPassword(stores.redisUrl), where(embedded.redis)],
+  ];
+  if (needsEmbedded(config)) rows.push(['Data directory', embedded.dataDir, '']);
+  const width = (column: 0 | 1): number => Math.max(...rows.map((row) => row[column].length));
+  const [first, second] = [width(0), width(1)];
+  const lines = rows.map(([name, value, note]) =>
+    `${name.padEnd(first)}  ${value.padEnd(second)}  ${note}`.trimEnd(),
+  );
+  return `${lines.join('\n')}\ncore ready in ${(tookMs / 1_000).toFixed(1)} s\n`;
+}
+
+function processesText(count: number): string {
+  return count === 1 ? '1 process' : `${count} processes`;
+}

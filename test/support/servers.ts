@@ -1,0 +1,49 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { readConfig } from '../../src/config.ts';
+import { claimDataDir } from '../../src/embedded/data-dir.ts';
+import { startEmbedded } from '../../src/embedded/start.ts';
+import { createLogger } from '../../src/log.ts';
+import { freePorts } from './free-port.ts';
+
+export interface TestServers {
+  /** For the environment of the tests. */
+  environment: Record<string, string>;
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts one Postgres, Redis and ClickHouse in a temporary folder for all test files together. They
+ * are the embedded servers of `core up`, so that starting them is tested along the way.
+ */
+export async function startTestServers(signal: AbortSignal): Promise<TestServers> {
+  const dataDir = mkdtempSync(path.join(os.tmpdir(), 'core-test-'));
+  const [postgresPort, redisPort, clickhousePort] = await freePorts(3);
+  const config = readConfig({
+    CORE_DATA_DIR: dataDir,
+    CORE_POSTGRES_PORT: String(postgresPort),
+    CORE_REDIS_PORT: String(redisPort),
+    CORE_CLICKHOUSE_PORT: String(clickhousePort),
+  });
+  const removeFolder = (): void => rmSync(dataDir, { recursive: true, force: true });
+  const claim = claimDataDir(dataDir);
+  try {
+    const servers = await startEmbedded(config, createLogger('warn'), signal);
+    return {
+      environment: {
+        CORE_TEST_POSTGRES_URL: config.stores.postgresUrl,
+        CORE_TEST_REDIS_URL: config.stores.redisUrl,
+        CORE_TEST_CLICKHOUSE_URL: `http://127.0.0.1:${clickhousePort}`,
+      },
+      stop: async () => {
+        await Promise.all(servers.map((server) => server.stop()));
+        claim.release();
+        removeFolder();
+      },
+    };
+  } catch (thrown) {
+    removeFolder();
+    throw thrown;
+  }
+}

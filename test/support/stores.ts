@@ -1,0 +1,100 @@
+import { randomBytes } from 'node:crypto';
+import { Redis } from 'ioredis';
+import pg from 'pg';
+import type { Test } from 'tap';
+import { type Config, readConfig } from '../../src/config.ts';
+import { createClickHouse } from '../../src/stores/clickhouse.ts';
+import { freePorts } from './free-port.ts';
+
+export interface FreshStores {
+  /** As `core` would read it, with these stores, a free port, and a silent log. */
+  config: Config;
+  /** The same as environment variables, for child processes. */
+  environment: Record<string, string>;
+  databaseUrl: string;
+  redisUrl: string;
+  redisPrefix: string;
+  clickhouseUrl: string;
+}
+
+/**
+ * An empty Postgres database, an empty ClickHouse database and a Redis prefix of its own for one
+ * test file, on the servers that `npm test` started. All three go when the test is torn down.
+ *
+ * `settings` are environment variables on top, e.g. `{ CORE_SPOOL_SHARDS: '1' }`.
+ */
+export async function freshStores(
+  t: Test,
+  settings: Record<string, string> = {},
+): Promise<FreshStores> {
+  const postgresServer = required('CORE_TEST_POSTGRES_URL');
+  const redisUrl = required('CORE_TEST_REDIS_URL');
+  const clickhouseServer = required('CORE_TEST_CLICKHOUSE_URL');
+  const name = `t${randomBytes(6).toString('hex')}`;
+  await inPostgres(postgresServer, `CREATE DATABASE ${name}`);
+  t.teardown(() => inPostgres(postgresServer, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`));
+  await inClickHouse(clickhouseServer, `CREATE DATABASE ${name}`);
+  t.teardown(() => inClickHouse(clickhouseServer, `DROP DATABASE IF EXISTS ${name}`));
+  t.teardown(() => dropKeys(redisUrl, name));
+  const [port] = await freePorts(1);
+  const databaseUrl = withPath(postgresServer, name);
+  const clickhouseUrl = withPath(clickhouseServer, name);
+  const environment = {
+    CORE_PORT: String(port),
+    CORE_LOG_LEVEL: 'silent',
+    CORE_REDIS_PREFIX: name,
+    DATABASE_URL: databaseUrl,
+    REDIS_URL: redisUrl,
+    CLICKHOUSE_URL: clickhouseUrl,
+    ...settings,
+  };
+  const config = readConfig(environment);
+  return { config, environment, databaseUrl, redisUrl, redisPrefix: name, clickhouseUrl };
+}
+
+/** A test without its servers fails: skipping it would pass what nobody looked at. */
+function required(variable: string): string {
+  const value = process.env[variable];
+  if (value !== undefined && value !== '') return value;
+  throw new Error(`${variable} is not set: run the tests with npm test, which starts the servers`);
+}
+
+function withPath(server: string, database: string): string {
+  const url = new URL(server);
+  url.pathname = `/${database}`;
+  return url.href;
+}
+
+async function inPostgres(url: string, statement: string): Promise<void> {
+  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 10_000 });
+  await client.connect();
+  try {
+    await client.query(statement);
+  } finally {
+    await client.end();
+  }
+}
+
+async function inClickHouse(url: string, statement: string): Promise<void> {
+  const clickhouse = createClickHouse(url);
+  try {
+    await clickhouse.command({ query: statement });
+  } finally {
+    await clickhouse.close();
+  }
+}
+
+/** The prefix is random, so a key that holds it anywhere (hash tags, BullMQ) is this test's. */
+async function dropKeys(url: string, prefix: string): Promise<void> {
+  const redis = new Redis(url, { lazyConnect: true });
+  redis.on('error', () => undefined);
+  try {
+    await redis.connect();
+    for await (const keys of redis.scanStream({ match: `*${prefix}*`, count: 1_000 })) {
+      const names = keys as string[];
+      if (names.length > 0) await redis.unlink(...names);
+    }
+  } finally {
+    redis.disconnect();
+  }
+}
