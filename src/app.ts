@@ -14,7 +14,6 @@ import { createSpool } from './ingest/spool.ts';
 import { registerStreams } from './ingest/streams.ts';
 import { Lifecycle } from './lifecycle.ts';
 import { withTrim } from './load/trim.ts';
-import { startLoadWorker } from './load/worker.ts';
 import type { Logger } from './log.ts';
 import { bumpPending } from './nodes/bump.ts';
 import { createNodeDirectory } from './nodes/directory.ts';
@@ -144,6 +143,8 @@ export async function startWorker(config: Config, log: Logger): Promise<Running>
     const configs = createConfigCache({ pool, redis, prefix });
     const warming = warmOnChange({ databaseUrl, configs, log });
     lifecycle.use('config warming', () => warming.close());
+    // BullMQ takes a while to load, and the api, which imports this file too, does not need it.
+    const { startLoadWorker } = await import('./load/worker.ts');
     const worker = await startLoadWorker({
       pool,
       clickhouse,

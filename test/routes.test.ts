@@ -1,5 +1,6 @@
 import net from 'node:net';
 import { gzipSync } from 'node:zlib';
+import { pino } from 'pino';
 import t from 'tap';
 import { rekeyNode } from '../src/nodes/rekey.ts';
 import { revokeNode } from '../src/nodes/revoke.ts';
@@ -10,9 +11,11 @@ import {
   send,
   startTestApi,
   type TestApi,
+  type TestNode,
   until,
   usageEntry,
 } from './support/api.ts';
+import { freePorts } from './support/free-port.ts';
 
 /** Rows and bytes that the spool holds of one kind, over all shards. */
 async function spooled(api: TestApi, kind: string): Promise<{ entries: number; rows: number }> {
@@ -281,6 +284,43 @@ t.test('methods, routes and health', async (t) => {
   t.equal(head.status, 405);
   t.equal(head.headers['allow'], 'GET');
   t.match((await get(api, '/metrics')).text, /core_nodes\{status="online"\} 0/);
+});
+
+t.test('readyz names the store that is away', async (t) => {
+  const ready = await startTestApi(t);
+  t.same((await get(ready, '/readyz')).json, { ok: true });
+  const [closedPort] = await freePorts(1);
+  const api = await startTestApi(t, { CLICKHOUSE_URL: `http://127.0.0.1:${closedPort}/core` });
+  const reply = await get(api, '/readyz');
+  t.equal(reply.status, 503);
+  t.same(reply.json['away'], ['clickhouse']);
+  t.match(reply.json.error?.message, /clickhouse/);
+  t.ok(reply.headers['retry-after']);
+});
+
+t.test('no log line holds a key, a code or a body', async (t) => {
+  const lines: string[] = [];
+  const log = pino({ level: 'trace' }, { write: (line: string) => lines.push(line) });
+  const api = await startTestApi(t, {}, log);
+  const { code } = await api.issueCode();
+  const dto = { code, name: 'n', host: 'h', ip: '1.2.3.4', region: 'eu' };
+  const registered = await post(api, '/node/register', dto);
+  const node = registered.json as unknown as TestNode;
+  t.equal((await post(api, '/node/register', dto)).status, 403);
+  t.equal((await post(api, '/node/usage', '{"secret', { node })).status, 400);
+  t.equal((await post(api, '/node/usage', { entries: [{}] }, { node })).status, 400);
+  const other = 'B'.repeat(43);
+  const unknown = { nodeId: 0, authKey: other };
+  t.equal((await post(api, '/node/usage', {}, { node: unknown })).status, 401);
+  const refused = lines.map((line) => JSON.parse(line)).filter((line) => line.code !== undefined);
+  t.same(
+    refused.map((line) => line.code),
+    ['REGISTRATION_REFUSED', 'MALFORMED_JSON', 'VALIDATION_FAILED', 'UNAUTHORIZED'],
+  );
+  t.ok(refused.every((line) => /^[0-9a-f]{8}-[0-9a-z]+$/.test(line.requestId)));
+  for (const secret of [node.authKey, code, other, '{"secret']) {
+    t.notOk(lines.some((line) => line.includes(secret)));
+  }
 });
 
 t.test('idempotency', async (t) => {

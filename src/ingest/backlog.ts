@@ -1,48 +1,124 @@
 import type { Redis } from 'ioredis';
 import type { Queryable } from '../stores/postgres.ts';
-import { streamKeys } from './streams.ts';
+import { type Kind, streamKeys } from './streams.ts';
 
-/** What one stream still has to deliver. */
+/** One stream of the spool: what it holds, and what of it is not settled. */
 export interface StreamBacklog {
   stream: string;
-  kind: string;
-  /** Bytes and entries that Redis holds. */
+  kind: Kind;
+  shard: number;
+  /** Appended and not yet trimmed: what the backlog bound counts. */
   bytes: number;
   entries: number;
-  unsettledSegments: number;
-  unsettledRows: number;
-  /** Age of the oldest segment that is not settled, in seconds; 0 where there is none. */
+  /** Age of the oldest entry that is accepted and not settled; 0 where all are. */
   lagSeconds: number;
+  /** Sealed and not settled. */
+  segments: number;
   /** Rows ever settled that named a subscription or node that does not exist. */
   unknownRows: number;
 }
 
-/** The backlog of every stream, from the stores alone: any process gives the same answer. */
+/** A segment that is sealed and not settled. */
+export interface UnsettledSegment {
+  stream: string;
+  seq: number;
+  rows: number;
+  bytes: number;
+  attempts: number;
+  sealedAt: Date;
+  lastError: string | null;
+}
+
+interface StreamRow {
+  stream: string;
+  kind: Kind;
+  shard: number;
+  sealed_id: string;
+  oldest_id: string | null;
+  segments: number;
+  unknown_rows: number;
+}
+
+/** Only the id: an entry itself can be megabytes. */
+const firstIdAfter = `local found = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', 1)
+return found[1] and found[1][1] or false`;
+
+/** The backlog of every stream that Core ever wrote to with this prefix. */
 export async function readBacklog(
   db: Queryable,
   redis: Redis,
   prefix: string,
 ): Promise<StreamBacklog[]> {
-  const { rows } = await db.query<Omit<StreamBacklog, 'bytes' | 'entries'>>(
-    `SELECT t.stream, t.kind, t.unknown_rows AS "unknownRows",
-       count(s.id)::integer AS "unsettledSegments",
-       coalesce(sum(s.rows), 0)::bigint AS "unsettledRows",
-       coalesce(extract(epoch FROM now() - min(s.sealed_at)), 0)::double precision AS "lagSeconds"
-     FROM streams t LEFT JOIN segments s ON s.stream = t.stream AND s.state = 'sealed'
-     WHERE starts_with(t.stream, $1)
-     GROUP BY t.stream ORDER BY t.stream`,
+  const { rows } = await db.query<StreamRow>(
+    `SELECT s.stream, s.kind, s.shard, s.sealed_id, s.unknown_rows, oldest.first_id AS oldest_id,
+       (SELECT count(*)::integer FROM segments g
+        WHERE g.stream = s.stream AND g.state = 'sealed') AS segments
+     FROM streams s
+     LEFT JOIN LATERAL (
+       SELECT first_id FROM segments g WHERE g.stream = s.stream AND g.state = 'sealed'
+       ORDER BY seq LIMIT 1
+     ) oldest ON true
+     WHERE starts_with(s.stream, $1) ORDER BY s.shard, s.stream`,
     [`${prefix}:`],
   );
-  return Promise.all(
-    rows.map(async (row) => {
-      const keys = streamKeys(row.stream);
-      const [appended, trimmed, entries] = await Promise.all([
-        redis.get(keys.appended),
-        redis.get(keys.trimmed),
-        redis.xlen(keys.stream),
-      ]);
-      const bytes = Math.max(0, Number(appended ?? 0) - Number(trimmed ?? 0));
-      return { ...row, bytes, entries };
-    }),
+  const [seconds] = await redis.time();
+  const streams: StreamBacklog[] = [];
+  for (const row of rows) streams.push(await readStream(redis, row, Number(seconds)));
+  return streams;
+}
+
+async function readStream(
+  redis: Redis,
+  row: StreamRow,
+  nowSeconds: number,
+): Promise<StreamBacklog> {
+  const keys = streamKeys(row.stream);
+  const [appended, trimmed, entries, unsealedId] = await Promise.all([
+    redis.get(keys.appended),
+    redis.get(keys.trimmed),
+    redis.xlen(keys.stream),
+    row.oldest_id === null ? redis.eval(firstIdAfter, 1, keys.stream, row.sealed_id) : null,
+  ]);
+  const oldestId = row.oldest_id ?? (unsealedId as string | null);
+  return {
+    stream: row.stream,
+    kind: row.kind,
+    shard: row.shard,
+    bytes: Math.max(0, Number(appended ?? 0) - Number(trimmed ?? 0)),
+    entries,
+    lagSeconds: oldestId === null ? 0 : Math.max(0, nowSeconds - secondsOf(oldestId)),
+    segments: row.segments,
+    unknownRows: row.unknown_rows,
+  };
+}
+
+/** A stream id starts with the milliseconds at which Redis took the entry. */
+function secondsOf(entryId: string): number {
+  return Math.floor(Number(entryId.split('-')[0]) / 1_000);
+}
+
+/** Segments that are sealed and not settled, oldest first, at most `rowsMax`. */
+export async function listUnsettled(
+  db: Queryable,
+  page: { rowsMax: number },
+): Promise<UnsettledSegment[]> {
+  const { rows } = await db.query<UnsettledSegment>(
+    `SELECT stream, seq, rows, bytes, attempts, sealed_at AS "sealedAt",
+       last_error AS "lastError"
+     FROM segments WHERE state = 'sealed' ORDER BY sealed_at, id LIMIT $1`,
+    [page.rowsMax],
   );
+  return rows;
+}
+
+/** How much is sealed and not settled, over all streams. */
+export async function countUnsettled(
+  db: Queryable,
+): Promise<{ count: number; rows: number; oldestSeconds: number }> {
+  const { rows } = await db.query<{ count: number; rows: number; oldestSeconds: number }>(
+    `SELECT count(*)::integer AS count, coalesce(sum(rows), 0)::bigint AS rows,
+       coalesce(floor(extract(epoch FROM now() - min(sealed_at))), 0)::integer AS "oldestSeconds"
+     FROM segments WHERE state = 'sealed'`,
+  );
+  return rows[0] ?? { count: 0, rows: 0, oldestSeconds: 0 };
 }
