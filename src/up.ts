@@ -23,10 +23,14 @@ const childReadyMsMax = 60_000;
 
 /**
  * Everything in one: the embedded servers for which no URL is set, the migrations, the HTTP
- * processes and a worker, all supervised, until a signal.
+ * processes and a worker, all supervised, until a signal. `print` is called once all is ready.
  * @returns the exit code. A failure at the start is one line on stderr; nothing is left running.
  */
-export async function up(config: Config, log: Logger): Promise<number> {
+export async function up(
+  config: Config,
+  log: Logger,
+  print: (ready: Ready, text: string) => void,
+): Promise<number> {
   const startedAtMs = performance.now();
   return untilStopped(config, log, async (lifecycle, stopping, remainingMs) => {
     let patienceMs = portPatienceMs;
@@ -45,7 +49,8 @@ export async function up(config: Config, log: Logger): Promise<number> {
     const specs = [...apiSpecs(config), childSpec('worker', 'work', config)];
     const children = await startAll(specs, log, stopping);
     lifecycle.use('processes', () => stopAll(children, childStopMs(config, remainingMs())));
-    process.stdout.write(table(config, performance.now() - startedAtMs));
+    const ready = readyOf(config, performance.now() - startedAtMs);
+    print(ready, table(config, ready));
   });
 }
 
@@ -261,23 +266,49 @@ function reportFailure(thrown: unknown, log: Logger): void {
   process.stderr.write(`core: ${line.replaceAll('\n', ' ')}\n`);
 }
 
-function table(config: Config, tookMs: number): string {
+/** Where everything listens, once it does. Passwords in URLs are masked. */
+export interface Ready {
+  core: string;
+  apiProcesses: number;
+  clickhouse: string;
+  postgres: string;
+  redis: string;
+  /** Absent where every store is external. */
+  dataDir?: string;
+  seconds: number;
+}
+
+function readyOf(config: Config, tookMs: number): Ready {
   const { http, stores, embedded } = config;
   const host = http.host.includes(':') ? `[${http.host}]` : http.host;
+  return {
+    core: `http://${host}:${http.port}`,
+    apiProcesses: http.processes,
+    clickhouse: maskPassword(stores.clickhouseUrl),
+    postgres: maskPassword(stores.postgresUrl),
+    redis: maskPassword(stores.redisUrl),
+    ...(needsEmbedded(config) ? { dataDir: embedded.dataDir } : {}),
+    seconds: Math.round(tookMs / 100) / 10,
+  };
+}
+
+/** The table that `core up` prints; its last line starts with `core ready`. */
+function table(config: Config, ready: Ready): string {
+  const { embedded } = config;
   const where = (own: boolean): string => (own ? 'embedded' : 'external');
   const rows: [string, string, string][] = [
-    ['Core', `http://${host}:${http.port}`, processesText(http.processes)],
-    ['ClickHouse HTTP', maskPassword(stores.clickhouseUrl), where(embedded.clickhouse)],
-    ['Postgres', maskPassword(stores.postgresUrl), where(embedded.postgres)],
-    ['Redis', maskPassword(stores.redisUrl), where(embedded.redis)],
+    ['Core', ready.core, processesText(ready.apiProcesses)],
+    ['ClickHouse HTTP', ready.clickhouse, where(embedded.clickhouse)],
+    ['Postgres', ready.postgres, where(embedded.postgres)],
+    ['Redis', ready.redis, where(embedded.redis)],
   ];
-  if (needsEmbedded(config)) rows.push(['Data directory', embedded.dataDir, '']);
+  if (ready.dataDir !== undefined) rows.push(['Data directory', ready.dataDir, '']);
   const width = (column: 0 | 1): number => Math.max(...rows.map((row) => row[column].length));
   const [first, second] = [width(0), width(1)];
   const lines = rows.map(([name, value, note]) =>
     `${name.padEnd(first)}  ${value.padEnd(second)}  ${note}`.trimEnd(),
   );
-  return `${lines.join('\n')}\ncore ready in ${(tookMs / 1_000).toFixed(1)} s\n`;
+  return `${lines.join('\n')}\ncore ready in ${ready.seconds.toFixed(1)} s\n`;
 }
 
 function processesText(count: number): string {

@@ -122,8 +122,10 @@ t.test('core up starts, stops, and finds its data again', async (t) => {
   t.same(await first.exited, { code: 0, signal: null });
   t.same(pids.filter(isAlive), [], 'no process is left');
 
-  const second = startCore(t, ['up'], place.settings);
-  await second.line(/^core ready/);
+  const second = startCore(t, ['up', '--json'], { ...place.settings, CORE_API_PROCESSES: '2' });
+  const ready = JSON.parse(await second.line(/^\{"core":/));
+  t.match(ready, { core: place.http, apiProcesses: 2, dataDir: place.dataDir });
+  t.equal((await fetch(`${place.http}/readyz`)).status, 200);
   t.same(await inPostgres(place, 'SELECT name FROM users'), [{ name: 'kept' }]);
   t.equal(await inRedis(place, (redis) => redis.get('kept')), 'yes');
   const kept = await inClickHouse(place, async (clickhouse) => {
@@ -133,6 +135,7 @@ t.test('core up starts, stops, and finds its data again', async (t) => {
   t.same(kept, [[77]]);
   second.signal('SIGINT');
   t.same(await second.exited, { code: 0, signal: null });
+  t.equal(second.stdout.length, 1, 'with --json stdout is one JSON value');
 });
 
 t.test('whatever dies comes back, and Core says so', async (t) => {

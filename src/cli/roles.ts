@@ -14,7 +14,8 @@ export function addRoleCommands(program: Command, run: Run): void {
     .action(
       run(async (context) => {
         const { up } = await import('../up.ts');
-        return ended(context, await up(context.config, context.log));
+        const exitCode = await up(context.config, context.log, context.print);
+        return { exitCode };
       }),
     );
 
