@@ -288,6 +288,36 @@ t.test('a run that ended after any step is made up for, once', async (t) => {
   t.same(open.rows, [{ n: 0 }]);
 });
 
+t.test('a repeat after the window of tokens has passed finds the rows themselves', async (t) => {
+  const load = await startLoad(t);
+  const client = await load.pool.connect();
+  t.teardown(() => client.release());
+  await load.clickhouse.command({
+    query: 'ALTER TABLE usage MODIFY SETTING non_replicated_deduplication_window = 2',
+  });
+  await load.appendUsage([{}, {}]);
+  const sealed = await sealNext(client, load.redis, load.names.usage, 100_000);
+  t.ok(sealed?.entries);
+  if (sealed?.entries === undefined) return;
+  const { segment, entries } = sealed;
+  await insertSegment({ client, clickhouse: load.clickhouse }, segment, 'usage', entries.block);
+  for (let other = 1; other <= 4; other += 1) {
+    await insertRowBinary(load.clickhouse, {
+      table: 'usage',
+      columns: usageColumns,
+      token: `other-${other}`,
+      rows: packUsage(1, [
+        { userId: other, nodeProtocolId: 1, bytesUp: 0, bytesDown: 0, recordedAt: atMs },
+      ]),
+    });
+  }
+  await runStream(load.deps, load.names.usage);
+  t.same(await load.rows(`SELECT count() AS n FROM usage WHERE segment = ${segment.id}`), [
+    { n: 2 },
+  ]);
+  t.same(await load.counters(), { up: 20, down: 200, status: 'active' });
+});
+
 t.test('a token that ClickHouse logged without its rows does not lose them', async (t) => {
   const load = await startLoad(t);
   const client = await load.pool.connect();

@@ -362,6 +362,38 @@ t.test('idempotency', async (t) => {
   t.equal((await spooled(api, 'usage')).rows, 2, 'equal bytes of one node are a retry');
 });
 
+t.test('a copy after its key has expired counts as new', async (t) => {
+  const api = await startTestApi(t, { CORE_IDEMPOTENCY_SECONDS: '1' });
+  const node = await registerTestNode(api);
+  const body = { entries: [usageEntry()] };
+  t.equal((await post(api, '/node/usage', body, { node })).status, 200);
+  const keys = () => api.redis.keys(`${api.config.stores.redisPrefix}:*:seen:*`);
+  await until(keys, (found) => found.length === 0);
+  t.equal((await post(api, '/node/usage', body, { node })).status, 200);
+  t.equal((await spooled(api, 'usage')).rows, 2);
+});
+
+t.test('a clock that jumps a day refuses or takes, and loses nothing', async (t) => {
+  const api = await startTestApi(t);
+  const node = await registerTestNode(api);
+  const usage = (recordedAt: string) =>
+    post(api, '/node/usage', { entries: [usageEntry({ recordedAt })] }, { node });
+  const now = Date.now();
+  const at = (ms: number): string => new Date(now + ms).toISOString();
+  const dayMs = 86_400_000;
+  t.equal((await usage(at(1_000))).status, 200);
+  api.setClock(() => now - dayMs);
+  t.equal((await usage(at(-2_000))).status, 200, 'a day ahead of a clock that went back');
+  const ahead = await usage(at(2_000));
+  t.equal(ahead.status, 400, 'over a day ahead of it');
+  t.equal(ahead.json.error?.issues?.[0]?.path, 'entries[0].recordedAt');
+  t.equal((await post(api, '/node/heartbeat', {}, { node })).status, 200);
+  api.setClock(() => now + dayMs);
+  t.equal((await usage(at(2_000))).status, 200);
+  t.equal((await post(api, '/node/heartbeat', {}, { node })).status, 200);
+  t.equal((await spooled(api, 'usage')).rows, 3);
+});
+
 t.test('a full backlog refuses and stores nothing', async (t) => {
   const api = await startTestApi(t, { CORE_SPOOL_BYTES_MAX: '1048576', CORE_SPOOL_SHARDS: '1' });
   const node = await registerTestNode(api);

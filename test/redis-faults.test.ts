@@ -1,0 +1,158 @@
+import { once } from 'node:events';
+import { readdirSync, statSync, truncateSync } from 'node:fs';
+import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Redis } from 'ioredis';
+import t, { type Test } from 'tap';
+import { startApi } from '../src/app.ts';
+import { startRedis } from '../src/embedded/redis.ts';
+import { createLogger } from '../src/log.ts';
+import {
+  post,
+  registerTestNode,
+  startTestApi,
+  type TestApi,
+  until,
+  usageEntry,
+} from './support/api.ts';
+import { freePorts } from './support/free-port.ts';
+
+/** A Redis of this test's own, which it may starve, kill and damage, and an api on it. */
+async function startOnOwnRedis(t: Test) {
+  const dataDir = t.testdir({});
+  const [port = 0] = await freePorts(1);
+  const log = createLogger('silent');
+  const server = await startRedis({ dataDir, port }, log, new AbortController().signal);
+  const url = `redis://127.0.0.1:${port}`;
+  const admin = new Redis(url, { maxRetriesPerRequest: null });
+  admin.on('error', () => undefined);
+  const api = await startTestApi(t, { REDIS_URL: url, CORE_SPOOL_SHARDS: '1' });
+  // Registered last, so it runs first: the api must be closed before its Redis goes.
+  t.teardown(async () => {
+    admin.disconnect();
+    await api.close();
+    await server.stop();
+  });
+  const node = await registerTestNode(api);
+  const rows = async (): Promise<number> => {
+    const stream = `${api.config.stores.redisPrefix}:{s0}:usage`;
+    const entries = await admin.xrange(stream, '-', '+');
+    return entries.reduce((sum, [, fields]) => sum + Number(fields[1]), 0);
+  };
+  const usage = (userId: number) =>
+    post(api, '/node/usage', { entries: [usageEntry({ userId })] }, { node });
+  return { api, admin, server, node, rows, usage, dataDir };
+}
+
+t.test('a full Redis refuses, keeps what it has, and takes again', async (t) => {
+  const { admin, usage, rows } = await startOnOwnRedis(t);
+  t.equal((await usage(1)).status, 200);
+  await admin.config('SET', 'maxmemory', '1');
+  const refused = await usage(2);
+  t.equal(refused.status, 503);
+  t.equal(refused.json.error?.code, 'STORE_UNAVAILABLE');
+  t.ok(refused.headers['retry-after']);
+  t.equal((await usage(1)).status, 200, 'a copy of what is stored writes nothing');
+  t.equal(await rows(), 1);
+  await admin.config('SET', 'maxmemory', '0');
+  t.equal((await usage(2)).status, 200);
+  t.equal(await rows(), 2);
+});
+
+t.test(
+  'Redis killed under load: what had a 200 is there once, the rest once at the most',
+  async (t) => {
+    const { admin, server, usage, rows } = await startOnOwnRedis(t);
+    const acked = new Set<number>();
+    let next = 0;
+    let stopped = false;
+    const refusals: number[] = [];
+    const sender = async (): Promise<void> => {
+      while (!stopped) {
+        next += 1;
+        const userId = next;
+        for (;;) {
+          const reply = await usage(userId);
+          if (reply.status === 200) {
+            acked.add(userId);
+            break;
+          }
+          refusals.push(reply.status);
+          await delay(20);
+        }
+      }
+    };
+    const senders = Array.from({ length: 16 }, sender);
+    for (let kill = 0; kill < 3; kill += 1) {
+      const before = acked.size;
+      await until(
+        async () => acked.size,
+        (size) => size > before + 200,
+      );
+      const pid = server.pid();
+      t.ok(pid);
+      if (pid !== undefined) process.kill(pid, 'SIGKILL');
+    }
+    const before = acked.size;
+    await until(
+      async () => acked.size,
+      (size) => size > before + 200,
+    );
+    stopped = true;
+    await Promise.all(senders);
+    t.ok(
+      refusals.every((status) => status === 503),
+      'refused with 503 only',
+    );
+    await until(
+      () => admin.ping(),
+      (pong) => pong === 'PONG',
+    );
+    t.equal(await rows(), acked.size);
+  },
+);
+
+t.test('a Redis that would lose what it acknowledged is not served from', async (t) => {
+  const { api, admin } = await startOnOwnRedis(t);
+  await admin.config('SET', 'appendfsync', 'everysec');
+  await admin.config('SET', 'maxmemory-policy', 'allkeys-lru');
+  await t.rejects(startApi(api.config, api.log), {
+    code: 'REDIS_NOT_DURABLE',
+    message: /appendfsync is everysec, must be always; maxmemory-policy is allkeys-lru/,
+  });
+});
+
+t.test('a tail cut off the append-only file loses what was in it, and nothing else', async (t) => {
+  const { api, admin, server, usage, rows, dataDir } = await startOnOwnRedis(t);
+  for (let userId = 1; userId <= 3; userId += 1) t.equal((await usage(userId)).status, 200);
+  t.equal(await rows(), 3);
+  const pid = server.pid();
+  t.ok(pid);
+  const file = appendOnlyFile(dataDir);
+  const gone = once(admin, 'close');
+  if (pid !== undefined) process.kill(pid, 'SIGKILL');
+  await gone;
+  truncateSync(file, statSync(file).size - 5);
+  await until(
+    () => admin.ping(),
+    (pong) => pong === 'PONG',
+  );
+  t.equal(await rows(), 2, 'the last append went as a whole, key and rows together');
+  await untilAnswering(api);
+  t.equal((await usage(3)).status, 200);
+  t.equal(await rows(), 3, 'so a node that still holds the body can send it again');
+});
+
+function appendOnlyFile(dataDir: string): string {
+  const folder = path.join(dataDir, 'redis', 'appendonlydir');
+  const name = readdirSync(folder).find((one) => one.endsWith('.incr.aof'));
+  if (name === undefined) throw new Error('no append-only file');
+  return path.join(folder, name);
+}
+
+async function untilAnswering(api: TestApi): Promise<void> {
+  await until(
+    () => api.redis.ping().catch(() => 'away'),
+    (pong) => pong === 'PONG',
+  );
+}
