@@ -1,3 +1,12 @@
+CREATE TABLE audits (
+  id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+  ran_at timestamp with time zone NOT NULL DEFAULT now(),
+  segments bigint NOT NULL,
+  differences bigint NOT NULL,
+  details json NOT NULL,
+  CONSTRAINT audits_pkey PRIMARY KEY (id)
+);
+
 CREATE TABLE migrations (
   version integer NOT NULL,
   name text NOT NULL,
@@ -67,6 +76,20 @@ CREATE TABLE registration_codes (
   CONSTRAINT registration_codes_pkey PRIMARY KEY (code_hash)
 );
 
+CREATE TABLE rejected_rows (
+  segment_id bigint NOT NULL,
+  month integer NOT NULL,
+  position integer NOT NULL,
+  kind text NOT NULL,
+  row_bytes bytea NOT NULL,
+  row_json json NOT NULL,
+  reason text NOT NULL,
+  rejected_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT rejected_rows_kind_check CHECK ((kind = ANY (ARRAY['usage'::text, 'session'::text]))),
+  CONSTRAINT rejected_rows_pkey PRIMARY KEY (segment_id, month, "position"),
+  CONSTRAINT rejected_rows_segment_id_fkey FOREIGN KEY (segment_id) REFERENCES segments(id)
+);
+
 CREATE TABLE routing_rules (
   id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
   node_id integer NOT NULL,
@@ -91,6 +114,7 @@ CREATE TABLE segments (
   last_error text,
   sealed_at timestamp with time zone NOT NULL DEFAULT now(),
   settled_at timestamp with time zone,
+  rejected bigint NOT NULL DEFAULT 0,
   CONSTRAINT segments_pkey PRIMARY KEY (id),
   CONSTRAINT segments_state_check CHECK ((state = ANY (ARRAY['sealed'::text, 'settled'::text]))),
   CONSTRAINT segments_stream_fkey FOREIGN KEY (stream) REFERENCES streams(stream),
@@ -140,6 +164,7 @@ CREATE TABLE users (
   CONSTRAINT users_pkey PRIMARY KEY (id)
 );
 
+CREATE INDEX audits_ran_at ON public.audits USING btree (ran_at);
 CREATE INDEX nodes_revision_pending ON public.nodes USING btree (id) WHERE revision_pending;
 CREATE INDEX segments_unsettled ON public.segments USING btree (stream, seq) WHERE (state = 'sealed'::text);
 CREATE INDEX subscription_links_protocol ON public.subscription_links USING btree (node_protocol_id);

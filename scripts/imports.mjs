@@ -6,10 +6,10 @@ import { fileURLToPath } from 'node:url';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 
-const domain = ['ingest', 'nodes', 'subscriptions', 'render', 'stores', 'contract'];
+const domain = ['audit', 'ingest', 'nodes', 'subscriptions', 'render', 'stores', 'contract'];
 const edges = ['http', 'load', ...domain];
 /** Single files of src that everybody may import: they import nothing of the layers above them. */
-const ground = ['errors', 'config', 'log', 'root', 'lifecycle'];
+const ground = ['errors', 'config', 'log', 'root', 'lifecycle', 'failpoints'];
 
 /**
  * What each part of src may import. A part is a folder, or a single file by its name; each may also
@@ -25,6 +25,7 @@ const allowed = {
   reachable: ['stores'],
   http: [...domain],
   load: [...domain],
+  audit: ['stores'],
   ingest: ['stores', 'contract'],
   nodes: ['render', 'stores', 'contract'],
   subscriptions: ['nodes', 'render', 'stores', 'contract'],
@@ -34,6 +35,7 @@ const allowed = {
   port: [],
   'log-file': [],
   errors: [],
+  failpoints: [],
   log: [],
   root: [],
   lifecycle: ['errors'],

@@ -1,6 +1,8 @@
+import { runAuditIfDue } from './audit/run-audit.ts';
 import type { Config } from './config.ts';
 import { ingestSchemas } from './contract/node.ts';
 import { CoreError } from './errors.ts';
+import { createFailpoint } from './failpoints.ts';
 import { configAppliedRoute } from './http/routes/config-applied.ts';
 import { configLatestRoute } from './http/routes/config-latest.ts';
 import { healthzRoute, readyzRoute } from './http/routes/health.ts';
@@ -10,10 +12,11 @@ import { metricsRoute } from './http/routes/metrics.ts';
 import { nodeErrorRoute } from './http/routes/node-error.ts';
 import { registerRoute } from './http/routes/register.ts';
 import { createHttpServer } from './http/server.ts';
-import { createSpool } from './ingest/spool.ts';
+import { createSpool, type Spool } from './ingest/spool.ts';
 import { registerStreams } from './ingest/streams.ts';
 import { createUsageScanner } from './ingest/usage-scanner.ts';
 import { Lifecycle } from './lifecycle.ts';
+import type { LoadDeps } from './load/run-stream.ts';
 import { withTrim } from './load/trim.ts';
 import type { Logger } from './log.ts';
 import { bumpPending } from './nodes/bump.ts';
@@ -35,8 +38,23 @@ export interface Running {
   close(): Promise<void>;
 }
 
+/**
+ * What the fault suite may put around parts of Core, to take one protection away and see that its
+ * oracle notices. No setting reaches these: they are parameters, and Core itself passes none.
+ */
+export interface ApiSeams {
+  spool?: (spool: Spool) => Spool;
+}
+export interface WorkerSeams {
+  load?: (deps: LoadDeps) => LoadDeps;
+}
+
 const heartbeatFlushMs = 1_000;
 const upkeepEveryMs = 1_000;
+/** The audit runs daily; this is how soon one that failed is made up for. */
+const auditCheckMs = 3_600_000;
+/** An audit reads all rows, a page at a time. */
+const auditRequestMs = 600_000;
 /** What is kept back from the stop deadline for closing the stores after the last answer. */
 const closeReserveMs = 2_000;
 
@@ -74,6 +92,7 @@ export async function startApi(
   config: Config,
   log: Logger,
   nowMs: () => number = Date.now,
+  seams: ApiSeams = {},
 ): Promise<Running & { port: number }> {
   const lifecycle = new Lifecycle();
   try {
@@ -85,8 +104,10 @@ export async function startApi(
     lifecycle.use('node directory', () => directory.close());
     const heartbeats = createHeartbeats({ pool, log, intervalMs: heartbeatFlushMs, nowMs });
     lifecycle.use('heartbeats', () => heartbeats.close());
-    const spool = createSpool({ redis, prefix, ...config.spool });
-    lifecycle.use('spool', () => spool.close());
+    const failpoint = createFailpoint(config.failpointUrl, 'api');
+    const ownSpool = createSpool({ redis, prefix, ...config.spool, failpoint });
+    lifecycle.use('spool', () => ownSpool.close());
+    const spool = seams.spool?.(ownSpool) ?? ownSpool;
 
     const bounds = { entriesMax: config.http.bodyEntriesMax, nowMs };
     const schemas = ingestSchemas(bounds);
@@ -137,7 +158,11 @@ function rethrowUnmigrated(thrown: unknown): never {
 }
 
 /** Runs the load worker and the upkeep in this process. */
-export async function startWorker(config: Config, log: Logger): Promise<Running> {
+export async function startWorker(
+  config: Config,
+  log: Logger,
+  seams: WorkerSeams = {},
+): Promise<Running> {
   const lifecycle = new Lifecycle();
   try {
     const { pool, redis, clickhouse } = await openStores(config, log, lifecycle, 12);
@@ -148,21 +173,35 @@ export async function startWorker(config: Config, log: Logger): Promise<Running>
     lifecycle.use('config warming', () => warming.close());
     // BullMQ takes a while to load, and the api, which imports this file too, does not need it.
     const { startLoadWorker } = await import('./load/worker.ts');
-    const worker = await startLoadWorker({
+    const load: LoadDeps = {
       pool,
       clickhouse,
+      redis: withTrim(redis),
+      segmentRowsMax: config.load.segmentRowsMax,
+      poisonAttempts: config.load.poisonAttempts,
+      failpoint: createFailpoint(config.failpointUrl, 'worker'),
+    };
+    const auditClickhouse = createClickHouse(config.stores.clickhouseUrl, {
+      requestTimeoutMs: auditRequestMs,
+    });
+    lifecycle.use('audit clickhouse', () => auditClickhouse.close());
+    const stopAudit = new AbortController();
+    const audit = { pool, clickhouse: auditClickhouse, log, signal: stopAudit.signal };
+    const worker = await startLoadWorker({
+      ...(seams.load?.(load) ?? load),
       prefix,
       redisUrl,
       log,
-      redis: withTrim(redis),
       intervalMs: config.load.intervalMs,
-      segmentRowsMax: config.load.segmentRowsMax,
       tasks: [
         { name: 'bump-pending', everyMs: upkeepEveryMs, run: () => bumpPending(pool).then(noop) },
         { name: 'expire-due', everyMs: upkeepEveryMs, run: () => expireDue(pool).then(noop) },
+        { name: 'audit', everyMs: auditCheckMs, run: () => runAuditIfDue(audit) },
       ],
     });
     lifecycle.use('load worker', () => worker.close());
+    // Before the worker waits for its jobs: an audit may take minutes, and can be had again.
+    lifecycle.use('audit', () => stopAudit.abort());
     return { close: () => lifecycle.close() };
   } catch (thrown) {
     await lifecycle.close().catch((err) => log.warn({ err }, 'not everything closed cleanly'));

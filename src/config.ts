@@ -58,6 +58,12 @@ export const settingsSchema = z.object({
   CORE_IDEMPOTENCY_SECONDS: count(3_600, 1, 604_800, 'How long an idempotency key is kept.'),
   CORE_LOAD_INTERVAL_MS: count(500, 50, 60_000, 'How often each stream is looked at for new rows.'),
   CORE_SEGMENT_ROWS_MAX: count(500_000, 1_000, 1_000_000, 'Rows a sealed segment may hold.'),
+  CORE_POISON_ATTEMPTS: count(
+    5,
+    1,
+    1_000,
+    'Attempts from which on a segment that ClickHouse refuses for its data is bisected.',
+  ),
   CORE_REGISTRATION_SECONDS: count(86_400, 60, 2_592_000, 'How long a registration code is valid.'),
   CORE_REGISTRATION_FAILURES_MAX: count(
     20,
@@ -67,6 +73,10 @@ export const settingsSchema = z.object({
   ),
   CORE_NODE_OFFLINE_SECONDS: count(90, 1, 86_400, 'Heartbeat age past which a node is offline.'),
   CORE_STOP_SECONDS_MAX: count(9, 1, 60, 'Longest time that a clean stop may take.'),
+  CORE_FAILPOINT_URL: z
+    .url({ protocol: /^http$/, hostname: /^(127\.0\.0\.1|localhost|\[::1\])$/ })
+    .optional()
+    .describe('For the fault suite only: asked on loopback at every step, never set it otherwise.'),
 });
 
 export type Settings = z.output<typeof settingsSchema>;
@@ -100,10 +110,12 @@ export interface Config {
     redisRequireAof: boolean;
   };
   spool: { shards: number; bytesMax: number; idempotencySeconds: number };
-  load: { intervalMs: number; segmentRowsMax: number };
+  load: { intervalMs: number; segmentRowsMax: number; poisonAttempts: number };
   nodes: { registrationSeconds: number; registrationFailuresMax: number; offlineSeconds: number };
   logLevel: Settings['CORE_LOG_LEVEL'];
   stopSecondsMax: number;
+  /** Set by the fault suite only; see failpoints.ts. */
+  failpointUrl: string | undefined;
 }
 
 /**
@@ -156,7 +168,11 @@ function toConfig(s: Settings): Config {
       bytesMax: s.CORE_SPOOL_BYTES_MAX,
       idempotencySeconds: s.CORE_IDEMPOTENCY_SECONDS,
     },
-    load: { intervalMs: s.CORE_LOAD_INTERVAL_MS, segmentRowsMax: s.CORE_SEGMENT_ROWS_MAX },
+    load: {
+      intervalMs: s.CORE_LOAD_INTERVAL_MS,
+      segmentRowsMax: s.CORE_SEGMENT_ROWS_MAX,
+      poisonAttempts: s.CORE_POISON_ATTEMPTS,
+    },
     nodes: {
       registrationSeconds: s.CORE_REGISTRATION_SECONDS,
       registrationFailuresMax: s.CORE_REGISTRATION_FAILURES_MAX,
@@ -164,5 +180,6 @@ function toConfig(s: Settings): Config {
     },
     logLevel: s.CORE_LOG_LEVEL,
     stopSecondsMax: s.CORE_STOP_SECONDS_MAX,
+    failpointUrl: s.CORE_FAILPOINT_URL,
   };
 }

@@ -118,6 +118,11 @@ export const errorTable = {
     retryable: false,
     means: 'A sealed segment no longer has all of its rows in Redis or ClickHouse.',
   },
+  SEGMENT_REFUSED: {
+    status: 500,
+    retryable: false,
+    means: 'ClickHouse refuses more rows of a segment than Core sets aside by itself.',
+  },
 } as const satisfies Record<string, { status: number; retryable: boolean; means: string }>;
 
 export type ErrorCode = keyof typeof errorTable;

@@ -317,7 +317,8 @@ t.test('a store that is away is named', async (t) => {
 
 t.test('help', async (t) => {
   const commands = [
-    ...['up', 'serve', 'work', 'migrate', 'status', 'segments', 'sql'],
+    ...['up', 'serve', 'work', 'migrate', 'status', 'segments', 'reconcile', 'sql'],
+    ...['list', 'retry', 'rejected'].map((name) => `segments ${name}`),
     ...['create', 'list', 'show', 'rekey', 'revoke'].map((name) => `node ${name}`),
     ...['protocol', 'outbound'].flatMap((group) => [`${group} add`, `${group} list`]),
     ...['user create', 'user list'],

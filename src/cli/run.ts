@@ -1,8 +1,8 @@
 import type { CliContext } from './context.ts';
 
 /**
- * What a command does. Only a role (`up`, `serve`, `work`) has an exit code of its own: it has closed
- * everything it could by then, and the process is to end at once.
+ * What a command does. A role (`up`, `serve`, `work`) and `reconcile` have an exit code of their own:
+ * they have closed everything they could by then, and the process is to end at once.
  */
 export type CommandBody<Options, Argument> = (
   context: CliContext,

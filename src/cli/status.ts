@@ -1,19 +1,13 @@
 import type { Command } from 'commander';
-import {
-  countUnsettled,
-  listUnsettled,
-  readBacklog,
-  type StreamBacklog,
-} from '../ingest/backlog.ts';
+import { countUnsettled, readBacklog, type StreamBacklog } from '../ingest/backlog.ts';
 import { countNodes } from '../nodes/count.ts';
 import { type NodeStatus, nodeStatuses } from '../nodes/node-state.ts';
-import { rowsMax } from './arguments.ts';
 import type { CliContext } from './context.ts';
 import type { Run } from './run.ts';
-import { bytesText, renderFields, renderObjects, renderTable } from './table.ts';
+import { bytesText, renderFields, renderTable } from './table.ts';
 
-/** `core status` and `core segments` */
-export function addStatusCommands(program: Command, run: Run): void {
+/** `core status` */
+export function addStatusCommand(program: Command, run: Run): void {
   program
     .command('status')
     .description('Nodes by state, backlog, lag, and segments that are not settled')
@@ -22,19 +16,6 @@ export function addStatusCommands(program: Command, run: Run): void {
       run(async (context) => {
         const status = await readStatus(context);
         context.print(status, renderStatus(status));
-      }),
-    );
-
-  program
-    .command('segments')
-    .description('Segments that are sealed and not settled, with what holds them up')
-    .option('--max <rows>', 'at most this many', rowsMax, 1_000)
-    .addHelpText('after', '\nExample:\n  core segments')
-    .action(
-      run(async (context, options: { max: number }) => {
-        const found = await listUnsettled(await context.postgres(), { rowsMax: options.max });
-        const columns = ['stream', 'seq', 'rows', 'bytes', 'attempts', 'sealedAt', 'lastError'];
-        context.print(found, renderObjects(found, columns, 'Every segment is settled.'));
       }),
     );
 }

@@ -20,11 +20,14 @@ export interface StreamBacklog {
 
 /** A segment that is sealed and not settled. */
 export interface UnsettledSegment {
+  segmentId: number;
   stream: string;
   seq: number;
   rows: number;
   bytes: number;
   attempts: number;
+  /** Rows set aside in rejected_rows. */
+  rejected: number;
   sealedAt: Date;
   lastError: string | null;
 }
@@ -103,7 +106,7 @@ export async function listUnsettled(
   page: { rowsMax: number },
 ): Promise<UnsettledSegment[]> {
   const { rows } = await db.query<UnsettledSegment>(
-    `SELECT stream, seq, rows, bytes, attempts, sealed_at AS "sealedAt",
+    `SELECT id AS "segmentId", stream, seq, rows, bytes, attempts, rejected, sealed_at AS "sealedAt",
        last_error AS "lastError"
      FROM segments WHERE state = 'sealed' ORDER BY sealed_at, id LIMIT $1`,
     [page.rowsMax],
@@ -121,4 +124,31 @@ export async function countUnsettled(
      FROM segments WHERE state = 'sealed'`,
   );
   return rows[0] ?? { count: 0, rows: 0, oldestSeconds: 0 };
+}
+
+/** A row that ClickHouse refuses for what it holds. */
+export interface RejectedRow {
+  segmentId: number;
+  kind: Kind;
+  row: Record<string, unknown>;
+  reason: string;
+  rejectedAt: Date;
+}
+
+/** Rejected rows, newest first, at most `rowsMax`. */
+export async function listRejected(
+  db: Queryable,
+  page: { rowsMax: number },
+): Promise<RejectedRow[]> {
+  const { rows } = await db.query<RejectedRow>(
+    `SELECT segment_id AS "segmentId", kind, row_json AS row, reason, rejected_at AS "rejectedAt"
+     FROM rejected_rows ORDER BY rejected_at DESC, segment_id, month, position LIMIT $1`,
+    [page.rowsMax],
+  );
+  return rows;
+}
+
+export async function countRejected(db: Queryable): Promise<number> {
+  const { rows } = await db.query<{ count: number }>('SELECT count(*) AS count FROM rejected_rows');
+  return rows[0]?.count ?? 0;
 }

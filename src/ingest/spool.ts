@@ -1,5 +1,6 @@
 import type { Redis } from 'ioredis';
 import { CoreError } from '../errors.ts';
+import type { Failpoint } from '../failpoints.ts';
 import { luaSource } from '../stores/redis.ts';
 import { type Block, createGroupCommit, type GroupCommit } from './group-commit.ts';
 import { type Kind, shardOf, streamKeys, streamName } from './streams.ts';
@@ -21,8 +22,9 @@ export function createSpool(options: {
   shards: number;
   bytesMax: number;
   idempotencySeconds: number;
+  failpoint?: Failpoint | undefined;
 }): Spool {
-  const { redis, prefix, shards } = options;
+  const { redis, prefix, shards, failpoint } = options;
   const append = luaSource('append');
   redis.defineCommand('coreAppend', { lua: append });
   const commits = new Map<string, GroupCommit>();
@@ -31,8 +33,10 @@ export function createSpool(options: {
     const known = commits.get(stream);
     if (known !== undefined) return known;
     const keys = streamKeys(stream);
-    const created = createGroupCommit((blocks) =>
-      appendBlocks(redis, [keys.stream, keys.appended, keys.trimmed], blocks, options),
+    const flush = (blocks: readonly Block[]): Promise<number[]> =>
+      appendBlocks(redis, [keys.stream, keys.appended, keys.trimmed], blocks, options);
+    const created = createGroupCommit(
+      failpoint === undefined ? flush : withFailpoints(flush, failpoint),
     );
     commits.set(stream, created);
     return created;
@@ -56,6 +60,18 @@ export function createSpool(options: {
     async close() {
       await Promise.all([...commits.values()].map((commit) => commit.close()));
     },
+  };
+}
+
+function withFailpoints(
+  flush: (blocks: readonly Block[]) => Promise<number[]>,
+  failpoint: Failpoint,
+): (blocks: readonly Block[]) => Promise<number[]> {
+  return async (blocks) => {
+    await failpoint('accept:before-append');
+    const answers = await flush(blocks);
+    await failpoint('accept:after-append');
+    return answers;
   };
 }
 

@@ -2,8 +2,20 @@ import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { sessionColumns, usageColumns } from '../ingest/pack.ts';
 import { type ClickHouseClient, insertRowBinary } from '../stores/clickhouse.ts';
+import { dropTrialTable, findRefusedRows } from './bisect.ts';
 import { type Partition, partitionRows } from './partition.ts';
+import { dataRefusal } from './refusal.ts';
+import { keptRows, readRejected, rejectRows, withoutRejected } from './reject.ts';
 import type { Segment } from './seal.ts';
+
+interface InsertDeps {
+  client: pg.PoolClient;
+  clickhouse: ClickHouseClient;
+  /**
+   * From this attempt on, a month that ClickHouse refuses for its data is bisected. Absent: never.
+   */
+  poisonAttempts?: number | undefined;
+}
 
 const tables = {
   usage: { table: 'usage', columns: usageColumns, time: 'recorded_at' },
@@ -19,28 +31,84 @@ const tokensMax = 4;
  * The attempt is counted and committed first. On any attempt but the first, rows of this segment
  * may be there already, wholly or by some months: they are counted, and only what is missing is
  * inserted. See ARCHITECTURE.md, "What a crash does".
+ *
+ * A month that ClickHouse goes on refusing for its data is bisected: the rows at fault are committed
+ * to rejected_rows, then the rest is inserted. Rows rejected once are left out by every attempt.
+ * @returns the rows that are in ClickHouse, for the counters: all but the rejected ones.
  * @throws CoreError SEGMENT_ROWS_LOST where a month holds some but not all of its rows.
  */
 export async function insertSegment(
-  deps: { client: pg.PoolClient; clickhouse: ClickHouseClient },
+  deps: InsertDeps,
   segment: Segment,
   kind: 'usage' | 'session',
   block: Buffer,
-): Promise<void> {
+): Promise<Buffer> {
   await deps.client.query('UPDATE segments SET attempts = attempts + 1 WHERE id = $1', [
     segment.id,
   ]);
-  const partitions = partitionRows(kind, block, segment.id);
-  if (segment.attempts === 0) {
-    for (const partition of partitions) {
-      await insertPartition(deps.clickhouse, kind, segment.id, partition, 0);
+  const repeated = segment.attempts > 0 ? await readEarlier(deps, segment, kind) : undefined;
+  const inserted: Buffer[] = [];
+  let complete = true;
+  for (const whole of partitionRows(kind, block, segment.id)) {
+    const rejected = repeated?.rejected.get(whole.yyyymm) ?? new Set<number>();
+    let partition = withoutRejected(kind, whole, rejected);
+    if (repeated === undefined || !isPresent(partition, repeated.present, segment)) {
+      partition = await insertOrReject(deps, segment, kind, { whole, partition, rejected });
     }
-    return;
+    complete &&= partition.rows === whole.rows;
+    inserted.push(partition.bytes);
   }
-  const present = await countRows(deps.clickhouse, kind, segment.id);
-  for (const partition of partitions) {
-    if (isPresent(partition, present, segment)) continue;
-    await insertMissing(deps.clickhouse, kind, segment, partition);
+  return complete ? block : Buffer.concat(inserted);
+}
+
+/** What earlier attempts left: rows in ClickHouse, and rows decided to be left out. */
+async function readEarlier(deps: InsertDeps, segment: Segment, kind: 'usage' | 'session') {
+  if (bisects(deps, segment)) {
+    // An attempt that was killed while it bisected leaves its trial table.
+    await dropTrialTable(deps.clickhouse, { ...tables[kind], segmentId: segment.id });
+  }
+  return {
+    rejected: await readRejected(deps.client, segment.id),
+    present: await countRows(deps.clickhouse, kind, segment.id),
+  };
+}
+
+function bisects(deps: InsertDeps, segment: Segment): boolean {
+  return deps.poisonAttempts !== undefined && segment.attempts + 1 >= deps.poisonAttempts;
+}
+
+/**
+ * Inserts what is missing of a month, and returns it. Where ClickHouse refuses it for its data, and
+ * has done so often enough, the rows at fault are found and committed as rejected first. Which rows
+ * those are is decided for good before one row is inserted: the count that says whether the month is
+ * there would otherwise be ambiguous after a crash.
+ */
+async function insertOrReject(
+  deps: InsertDeps,
+  segment: Segment,
+  kind: 'usage' | 'session',
+  month: { whole: Partition; partition: Partition; rejected: ReadonlySet<number> },
+): Promise<Partition> {
+  const { client, clickhouse } = deps;
+  const { whole, partition, rejected } = month;
+  try {
+    if (segment.attempts === 0) await insertPartition(clickhouse, kind, segment.id, partition, 0);
+    else await insertMissing(clickhouse, kind, segment, partition);
+    return partition;
+  } catch (thrown) {
+    if (dataRefusal(thrown) === undefined || !bisects(deps, segment)) throw thrown;
+    const target = { ...tables[kind], segmentId: segment.id };
+    const refused = await findRefusedRows(clickhouse, target, keptRows(kind, whole, rejected));
+    // No row is at fault alone, so it is not the rows: the refusal stands for the operator to see.
+    if (refused.length === 0) throw thrown;
+    // Refused and there all the same: the table took it, something behind the table did not.
+    const present = await countRows(clickhouse, kind, segment.id);
+    if (isPresent(partition, present, segment)) return partition;
+    await rejectRows(client, segment, kind, whole.yyyymm, refused);
+    const positions = new Set([...rejected, ...refused.map((row) => row.position)]);
+    const rest = withoutRejected(kind, whole, positions);
+    if (rest.rows > 0) await insertMissing(clickhouse, kind, segment, rest);
+    return rest;
   }
 }
 
@@ -93,8 +161,8 @@ function isPresent(
   segment: Segment,
 ): boolean {
   const rows = present.get(partition.yyyymm) ?? 0;
-  if (rows === 0) return false;
   if (rows === partition.rows) return true;
+  if (rows === 0) return false;
   throw new CoreError(
     'SEGMENT_ROWS_LOST',
     `Segment ${segment.id} has ${rows} of ${partition.rows} rows in partition ${partition.yyyymm}`,

@@ -1,6 +1,7 @@
 import type { Redis } from 'ioredis';
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
+import type { Failpoint } from '../failpoints.ts';
 import type { ClickHouseClient } from '../stores/clickhouse.ts';
 import { readEntries } from './entries.ts';
 import { insertSegment } from './insert.ts';
@@ -13,6 +14,9 @@ export interface LoadDeps {
   redis: TrimRedis;
   clickhouse: ClickHouseClient;
   segmentRowsMax: number;
+  /** From this attempt on a segment that ClickHouse refuses for its data is bisected; see insert.ts. */
+  poisonAttempts?: number | undefined;
+  failpoint?: Failpoint | undefined;
 }
 
 export type StreamRun =
@@ -61,7 +65,7 @@ async function loadSegments(
   for (let segments = 0; segments < segmentsMax; segments += 1) {
     const sealed =
       (await oldestSealed(client, stream)) ??
-      (await sealNext(client, deps.redis, stream, deps.segmentRowsMax));
+      (await sealNext(client, deps.redis, stream, deps.segmentRowsMax, deps.failpoint));
     if (sealed === undefined) {
       if (segments === 0) await trimSettled(client, deps.redis, stream);
       return { outcome: 'drained', segments, rows };
@@ -80,15 +84,23 @@ async function loadSegment(
   try {
     const { block } = entries ?? (await readSealed(deps.redis, segment));
     const { kind } = segment;
+    let counted = block;
     if (kind !== 'outbound') {
-      await insertSegment({ client, clickhouse: deps.clickhouse }, segment, kind, block);
+      await deps.failpoint?.('insert:before');
+      const { clickhouse, poisonAttempts } = deps;
+      counted = await insertSegment({ client, clickhouse, poisonAttempts }, segment, kind, block);
+      await deps.failpoint?.('insert:after');
     }
-    await settleSegment(client, segment, block);
+    await deps.failpoint?.('settle:before');
+    await settleSegment(client, segment, counted, deps.failpoint);
+    await deps.failpoint?.('settle:after');
   } catch (cause) {
     await recordError(client, segment.id, cause);
     throw cause;
   }
+  await deps.failpoint?.('trim:before');
   await trimSettled(client, deps.redis, segment.stream);
+  await deps.failpoint?.('trim:after');
 }
 
 /** Reads a sealed range again after a crash or failure. It must be what was sealed, to the row. */

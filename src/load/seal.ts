@@ -1,5 +1,6 @@
 import type { Redis } from 'ioredis';
 import type pg from 'pg';
+import type { Failpoint } from '../failpoints.ts';
 import type { Kind } from '../ingest/streams.ts';
 import { inClientTransaction } from '../stores/postgres.ts';
 import { type Entries, readEntries } from './entries.ts';
@@ -49,6 +50,7 @@ export async function sealNext(
   redis: Redis,
   stream: string,
   rowsMax: number,
+  failpoint?: Failpoint | undefined,
 ): Promise<Sealed | undefined> {
   const position = await client.query<{ kind: Kind; seq: number; sealedId: string }>(
     `SELECT kind, next_seq AS seq, sealed_id AS "sealedId" FROM streams WHERE stream = $1`,
@@ -58,6 +60,7 @@ export async function sealNext(
   if (at === undefined) return undefined;
   const entries = await readEntries(redis, { stream, start: `(${at.sealedId}`, end: '+', rowsMax });
   if (entries === undefined) return undefined;
+  await failpoint?.('seal:before');
   const id = await inClientTransaction(client, async () => {
     await client.query(
       'UPDATE streams SET next_seq = next_seq + 1, sealed_id = $2 WHERE stream = $1',
@@ -78,6 +81,7 @@ export async function sealNext(
     );
     return inserted.rows[0]?.id ?? 0;
   });
+  await failpoint?.('seal:after');
   const { block: _, ...range } = entries;
   return { segment: { id, stream, kind: at.kind, seq: at.seq, attempts: 0, ...range }, entries };
 }

@@ -1,4 +1,5 @@
 import type pg from 'pg';
+import type { Failpoint } from '../failpoints.ts';
 import { addOutboundTraffic } from '../nodes/outbounds.ts';
 import { inClientTransaction } from '../stores/postgres.ts';
 import { addTraffic } from '../subscriptions/settle-counters.ts';
@@ -13,6 +14,7 @@ export async function settleSegment(
   client: pg.PoolClient,
   segment: Segment,
   block: Buffer,
+  failpoint?: Failpoint | undefined,
 ): Promise<void> {
   await inClientTransaction(client, async () => {
     const { rowCount } = await client.query(
@@ -28,6 +30,7 @@ export async function settleSegment(
         unknownRows,
       ]);
     }
+    await failpoint?.('settle:before-commit');
   });
 }
 

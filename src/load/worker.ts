@@ -23,6 +23,8 @@ export interface LoadWorkerOptions extends LoadDeps {
   /** Upkeep of nodes and subscriptions that has to happen once, whichever worker does it. */
   tasks: readonly PeriodicTask[];
   log: Logger;
+  /** A clock that never goes back, for the rests of failing streams. */
+  monotonicMs?: () => number;
 }
 
 /** How often a worker looks for streams that are new. */
@@ -31,9 +33,25 @@ const discoverEveryMs = 5_000;
 const restMsMin = 500;
 const restMsMax = 15_000;
 const streamsAtOnce = 4;
+/**
+ * A worker that is killed right after it took a job has not yet put the stream's next one on the
+ * schedule: the stream stands still until another worker finds the job stalled, which takes these
+ * two times together. Short is safe, since a job may run twice.
+ */
+const lockDuration = 5_000;
+const stalledInterval = 2_500;
+/** How soon a worker asks Redis for work again after Redis refused; BullMQ's own wait is 15 s. */
+const runRetryDelay = 1_000;
 
-interface LoadJob {
+export interface LoadJob {
   stream: string;
+  /** Asked for by an operator: a stream that rests is run all the same. */
+  force?: boolean;
+}
+
+/** Prefix of BullMQ's keys. The hash tag keeps them on one node of a Redis Cluster. */
+export function bullPrefix(prefix: string): string {
+  return `{${prefix}}:bull`;
 }
 
 /**
@@ -43,7 +61,7 @@ interface LoadJob {
  */
 export async function startLoadWorker(options: LoadWorkerOptions): Promise<LoadWorker> {
   const { log } = options;
-  const prefix = `{${options.prefix}}:bull`;
+  const prefix = bullPrefix(options.prefix);
   const producer = new Redis(options.redisUrl, {
     enableOfflineQueue: false,
     maxRetriesPerRequest: 0,
@@ -57,13 +75,19 @@ export async function startLoadWorker(options: LoadWorkerOptions): Promise<LoadW
 
   const loads = new Queue<LoadJob>('load', { connection: producer, prefix });
   const upkeep = new Queue('upkeep', { connection: producer, prefix });
-  const common = { connection: consumer, prefix, maxStalledCount: 1_000, lockDuration: 30_000 };
-  const resting = createResting(log);
+  const common = {
+    connection: consumer,
+    prefix,
+    maxStalledCount: 1_000,
+    lockDuration,
+    stalledInterval,
+    runRetryDelay,
+  };
+  const resting = createResting(log, options.monotonicMs ?? (() => performance.now()));
   const workers = [
     new Worker<LoadJob>(
       'load',
-      (job: Job<LoadJob>) =>
-        resting.run(job.data.stream, () => runStream(options, job.data.stream)),
+      (job: Job<LoadJob>) => resting.run(job.data, () => runStream(options, job.data.stream)),
       { ...common, concurrency: streamsAtOnce },
     ),
     new Worker('upkeep', (job: Job) => runTask(options, job.name), { ...common, concurrency: 2 }),
@@ -108,12 +132,17 @@ async function runTask(options: LoadWorkerOptions, name: string): Promise<void> 
  * store is away every run returns at once until the stream's rest is over. A failure that a repeat
  * cannot mend fails the job, and shows there, besides the log and the segment's last error.
  */
-function createResting(log: Logger) {
+function createResting(log: Logger, monotonicMs: () => number) {
   const rests = new Map<string, { untilMs: number; ms: number }>();
   return {
-    async run<T>(stream: string, work: () => Promise<T>): Promise<T | { outcome: 'resting' }> {
+    async run<T>(
+      { stream, force }: LoadJob,
+      work: () => Promise<T>,
+    ): Promise<T | { outcome: 'resting' }> {
       const rest = rests.get(stream);
-      if (rest !== undefined && performance.now() < rest.untilMs) return { outcome: 'resting' };
+      if (rest !== undefined && monotonicMs() < rest.untilMs && force !== true) {
+        return { outcome: 'resting' };
+      }
       try {
         const result = await work();
         rests.delete(stream);
@@ -121,7 +150,7 @@ function createResting(log: Logger) {
       } catch (thrown) {
         const failure = classifyFailure(thrown);
         const ms = Math.min(restMsMax, (rest?.ms ?? restMsMin / 2) * 2);
-        rests.set(stream, { untilMs: performance.now() + ms, ms });
+        rests.set(stream, { untilMs: monotonicMs() + ms, ms });
         log.warn(
           { stream, code: failure.code, err: failure, restMs: ms },
           'stream failed, resting',

@@ -1,7 +1,8 @@
 import type { Redis } from 'ioredis';
 import type pg from 'pg';
 import { Gauge, Registry } from 'prom-client';
-import { readBacklog } from '../../ingest/backlog.ts';
+import { lastAudit } from '../../audit/run-audit.ts';
+import { countRejected, readBacklog } from '../../ingest/backlog.ts';
 import { countNodes } from '../../nodes/count.ts';
 import type { Route } from '../route.ts';
 
@@ -31,14 +32,31 @@ export function metricsRoute(deps: {
     ['stream'],
   );
   const nodes = gauge('core_nodes', 'Nodes by status.', ['status']);
+  const rejected = gauge(
+    'core_rejected_rows_total',
+    'Rows that ClickHouse refused for what they hold; they are in rejected_rows.',
+    [],
+  );
+  const differences = gauge(
+    'core_reconcile_differences',
+    'Differences that the last audit found between segments, rows and counters.',
+    [],
+  );
+  const auditAge = gauge(
+    'core_reconcile_age_seconds',
+    'Age of the last audit; infinite before the first one.',
+    [],
+  );
   return {
     method: 'GET',
     path: '/metrics',
     authenticated: false,
     async handle() {
-      const [streams, counts] = await Promise.all([
+      const [streams, counts, audit, rejectedRows] = await Promise.all([
         readBacklog(deps.pool, deps.redis, deps.prefix),
         countNodes(deps.pool, deps.offlineSeconds),
+        lastAudit(deps.pool),
+        countRejected(deps.pool),
       ]);
       registry.resetMetrics();
       for (const stream of streams) {
@@ -48,6 +66,9 @@ export function metricsRoute(deps: {
         lag.set(labels, stream.lagSeconds);
         unknown.set(labels, stream.unknownRows);
       }
+      rejected.set(rejectedRows);
+      differences.set(audit?.differences ?? 0);
+      auditAge.set(audit?.ageSeconds ?? Number.POSITIVE_INFINITY);
       for (const [status, count] of Object.entries(counts)) nodes.set({ status }, count);
       return {
         status: 200,

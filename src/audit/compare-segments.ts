@@ -1,0 +1,113 @@
+import type pg from 'pg';
+import type { ClickHouseClient } from '../stores/clickhouse.ts';
+import { addDifference, type Findings } from './difference.ts';
+
+const tables = { usage: 'usage', session: 'session_events' } as const;
+type RowKind = keyof typeof tables;
+
+/** Segments that are compared at a time. ClickHouse reads its column of segments once a page. */
+const pageRows = 100_000;
+
+export interface SegmentScope {
+  /** Largest segment id of the snapshot. */
+  maxId: number;
+  /** Segments up to it that are not settled; at most a few a stream. */
+  unsettledIds: ReadonlySet<number>;
+  /** Only segments settled since then; null for all. */
+  since: Date | null;
+}
+
+interface Page {
+  afterId: number;
+  upToId: number;
+  expected: Map<number, number>;
+}
+
+/**
+ * Compares each settled segment with the number of rows that ClickHouse has of it. Over all
+ * segments (no `since`), rows of segments that Postgres does not know are found, too.
+ * @returns how many segments were compared.
+ */
+export async function compareSegments(
+  deps: { client: pg.PoolClient; clickhouse: ClickHouseClient; signal: AbortSignal },
+  scope: SegmentScope,
+  findings: Findings,
+): Promise<number> {
+  let compared = 0;
+  for (const kind of Object.keys(tables) as RowKind[]) {
+    for (let afterId = 0; afterId < scope.maxId; ) {
+      deps.signal.throwIfAborted();
+      const page = await readPage(deps.client, kind, afterId, scope);
+      compared += page.expected.size;
+      await comparePage(deps, kind, page, scope, findings);
+      afterId = page.upToId;
+    }
+  }
+  return compared;
+}
+
+async function readPage(
+  client: pg.PoolClient,
+  kind: RowKind,
+  afterId: number,
+  scope: SegmentScope,
+): Promise<Page> {
+  const { rows } = await client.query<{ id: number; rows: number }>(
+    `SELECT s.id, s.rows - s.rejected AS rows FROM segments s JOIN streams t USING (stream)
+     WHERE t.kind = $1 AND s.state = 'settled' AND s.id > $2 AND s.id <= $3
+       AND ($4::timestamptz IS NULL OR s.settled_at >= $4)
+     ORDER BY s.id LIMIT $5`,
+    [kind, afterId, scope.maxId, scope.since, pageRows],
+  );
+  const last = rows.length < pageRows ? undefined : rows.at(-1)?.id;
+  return {
+    afterId,
+    upToId: last ?? scope.maxId,
+    expected: new Map(rows.map((row) => [row.id, row.rows])),
+  };
+}
+
+async function comparePage(
+  deps: { clickhouse: ClickHouseClient; signal: AbortSignal },
+  kind: RowKind,
+  page: Page,
+  scope: SegmentScope,
+  findings: Findings,
+): Promise<void> {
+  if (page.expected.size === 0 && scope.since !== null) return;
+  const table = tables[kind];
+  const [firstId] = page.expected.keys();
+  const result = await deps.clickhouse.query({
+    query: `SELECT segment, count() AS rows FROM ${table}
+      WHERE segment > {after:UInt64} AND segment <= {upTo:UInt64} GROUP BY segment`,
+    query_params: {
+      // The ids ascend. Without `since` the gap before the first one is looked at, too.
+      after: scope.since === null || firstId === undefined ? page.afterId : firstId - 1,
+      upTo: page.upToId,
+    },
+    format: 'JSONEachRow',
+    // A failure half-way must be a failure, not an answer that ends early.
+    clickhouse_settings: { wait_end_of_query: 1 },
+    abort_signal: deps.signal,
+  });
+  for await (const chunk of result.stream<{ segment: number; rows: number }>()) {
+    for (const line of chunk) {
+      const { segment, rows } = line.json();
+      const expectedRows = page.expected.get(segment);
+      if (expectedRows !== undefined) {
+        page.expected.delete(segment);
+        if (rows === expectedRows) continue;
+        const about = { segmentId: segment, table, expectedRows, foundRows: rows };
+        addDifference(findings, { what: 'segment', ...about });
+      } else if (scope.since === null && !scope.unsettledIds.has(segment)) {
+        const about = { segmentId: segment, table, expectedRows: 0, foundRows: rows } as const;
+        addDifference(findings, { what: 'unknown-segment', ...about });
+      }
+    }
+  }
+  for (const [segmentId, expectedRows] of page.expected) {
+    // A segment of which every row was rejected has none.
+    if (expectedRows === 0) continue;
+    addDifference(findings, { what: 'segment', segmentId, table, expectedRows, foundRows: 0 });
+  }
+}

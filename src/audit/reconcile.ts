@@ -1,0 +1,71 @@
+import type pg from 'pg';
+import type { ClickHouseClient } from '../stores/clickhouse.ts';
+import { compareCounters } from './compare-counters.ts';
+import { compareSegments, type SegmentScope } from './compare-segments.ts';
+import type { Difference, Findings } from './difference.ts';
+import { inQuietSnapshot } from './snapshot.ts';
+
+/** What an audit found. */
+export interface Reconciliation {
+  since: Date | null;
+  /** Settled segments of usage and sessions whose rows were counted. */
+  segments: number;
+  /** Subscriptions whose counters were compared; null where `since` left them out. */
+  subscriptions: number | null;
+  differences: number;
+  /** The first differences, at most `detailsMax` (difference.ts). */
+  details: Difference[];
+}
+
+export interface ReconcileDeps {
+  /** Has at least two connections free. */
+  pool: pg.Pool;
+  clickhouse: ClickHouseClient;
+}
+
+/**
+ * Compares what Core has settled with what ClickHouse holds, while the system runs: each settled
+ * segment's rows, and each subscription's counters.
+ *
+ * Postgres is read first, as it was at one moment. What it calls settled is in ClickHouse and does
+ * not change any more, so it does not matter that ClickHouse is read later and has more by then:
+ * rows of later segments, and of those that were not settled at that moment, are left out. So what
+ * differs does differ.
+ *
+ * With `since` only segments settled since then are compared: a counter cannot be split by time.
+ * Counters rest on the whole history, so a segment must never be deleted from Postgres while its
+ * rows are in ClickHouse. Outbounds have counters only, and nothing to compare them with.
+ * @throws whatever the stores throw, or the reason of `signal`.
+ */
+export async function reconcile(
+  deps: ReconcileDeps,
+  options: { since: Date | null; signal: AbortSignal },
+): Promise<Reconciliation> {
+  const { since, signal } = options;
+  return inQuietSnapshot(deps.pool, async (client) => {
+    const findings: Findings = { differences: 0, details: [] };
+    const scope: SegmentScope = { ...(await readScope(client)), since };
+    const parts = { client, clickhouse: deps.clickhouse, signal };
+    const segments = await compareSegments(parts, scope, findings);
+    const subscriptions = since === null ? await compareCounters(parts, scope, findings) : null;
+    return { since, segments, subscriptions, ...findings };
+  });
+}
+
+async function readScope(client: pg.PoolClient): Promise<Omit<SegmentScope, 'since'>> {
+  const max = await client.query<{ id: number }>(
+    'SELECT coalesce(max(id), 0)::bigint AS id FROM segments',
+  );
+  const unsettled = await client.query<{ id: number }>(
+    "SELECT id FROM segments WHERE state = 'sealed'",
+  );
+  return {
+    maxId: max.rows[0]?.id ?? 0,
+    unsettledIds: new Set(unsettled.rows.map((row) => row.id)),
+  };
+}
+
+/** How many differences were not kept in `details`. */
+export function differencesLeftOut(found: Reconciliation): number {
+  return found.differences - found.details.length;
+}

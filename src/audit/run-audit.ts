@@ -1,0 +1,60 @@
+import type { Logger } from '../log.ts';
+import type { Queryable } from '../stores/postgres.ts';
+import { type ReconcileDeps, type Reconciliation, reconcile } from './reconcile.ts';
+
+/** Age past which the last audit is to be repeated. */
+const auditEverySeconds = 86_400;
+const keptDays = 400;
+
+/** The outcome of the last audit. */
+export interface LastAudit {
+  ranAt: Date;
+  segments: number;
+  differences: number;
+  ageSeconds: number;
+}
+
+/** Undefined before the first audit. */
+export async function lastAudit(db: Queryable): Promise<LastAudit | undefined> {
+  const { rows } = await db.query<LastAudit>(
+    `SELECT ran_at AS "ranAt", segments, differences,
+       greatest(0, extract(epoch FROM now() - ran_at))::float8 AS "ageSeconds"
+     FROM audits ORDER BY ran_at DESC, id DESC LIMIT 1`,
+  );
+  return rows[0];
+}
+
+/** Runs the audit over everything and stores its outcome. Outcomes older than 400 days go. */
+export async function runAudit(
+  deps: ReconcileDeps & { log: Logger; signal: AbortSignal },
+): Promise<Reconciliation> {
+  const found = await reconcile(deps, { since: null, signal: deps.signal });
+  const { segments, subscriptions, differences, details } = found;
+  await deps.pool.query('INSERT INTO audits (segments, differences, details) VALUES ($1, $2, $3)', [
+    segments,
+    differences,
+    JSON.stringify(details),
+  ]);
+  await deps.pool.query('DELETE FROM audits WHERE ran_at < now() - make_interval(days => $1)', [
+    keptDays,
+  ]);
+  if (differences === 0) deps.log.info({ segments, subscriptions }, 'audit found no difference');
+  else deps.log.error({ segments, subscriptions, differences, details }, 'audit found differences');
+  return found;
+}
+
+/**
+ * The daily audit, asked for more often than daily: one that failed, since a store was away or the
+ * worker stopped, is made up for at the next turn. A stop is no failure.
+ */
+export async function runAuditIfDue(
+  deps: ReconcileDeps & { log: Logger; signal: AbortSignal },
+): Promise<void> {
+  const last = await lastAudit(deps.pool);
+  if (last !== undefined && last.ageSeconds < auditEverySeconds) return;
+  try {
+    await runAudit(deps);
+  } catch (thrown) {
+    if (!deps.signal.aborted) throw thrown;
+  }
+}

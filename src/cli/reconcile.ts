@@ -1,0 +1,59 @@
+import type { Command } from 'commander';
+import { differencesLeftOut, type Reconciliation, reconcile } from '../audit/reconcile.ts';
+import { date } from './arguments.ts';
+import type { Run } from './run.ts';
+import { renderFields, renderTable } from './table.ts';
+
+/** `core reconcile` */
+export function addReconcileCommand(program: Command, run: Run): void {
+  program
+    .command('reconcile')
+    .description(
+      'Compare segments with rows, and rows with counters; exit code 1 where they differ',
+    )
+    .option('--since <date>', 'only segments settled since then, and no counters', date)
+    .addHelpText(
+      'after',
+      '\nIt may run at any time, also while Core does.\n\nExamples:\n  core reconcile\n  core reconcile --since 2026-11-01T00:00:00Z --json',
+    )
+    .action(
+      run(async (context, options: { since?: Date }) => {
+        const found = await reconcile(
+          { pool: await context.postgres(), clickhouse: await context.clickhouse() },
+          { since: options.since ?? null, signal: new AbortController().signal },
+        );
+        // Waited for: after an exit code of its own the process ends at once.
+        await context.write(context.json ? `${JSON.stringify(found)}\n` : renderFound(found));
+        return found.differences === 0 ? undefined : { exitCode: 1 };
+      }),
+    );
+}
+
+function renderFound(found: Reconciliation): string {
+  const summary = renderFields({
+    segments: `${found.segments} compared with their rows`,
+    subscriptions:
+      found.subscriptions === null
+        ? 'not compared: with --since counters cannot be, they have no times'
+        : `${found.subscriptions} compared with the sums of their rows`,
+    differences: found.differences,
+  });
+  if (found.differences === 0) return summary;
+  const rows = found.details.map((difference) => {
+    if (difference.what === 'subscription') {
+      const { subscriptionId, counterUp, counterDown, rowsUp, rowsDown } = difference;
+      return [
+        `subscription ${subscriptionId}`,
+        `counters: ${counterUp} up, ${counterDown} down`,
+        `rows: ${rowsUp} up, ${rowsDown} down`,
+      ];
+    }
+    const { what, segmentId, table, expectedRows, foundRows } = difference;
+    const expected =
+      what === 'segment' ? `${expectedRows} rows settled` : 'unknown to Postgres: no rows';
+    return [`segment ${segmentId} in ${table}`, expected, `${foundRows} rows in ClickHouse`];
+  });
+  const leftOut = differencesLeftOut(found);
+  const more = leftOut === 0 ? '' : `and ${leftOut} more\n`;
+  return `${summary}${renderTable(['what', 'expected', 'found'], rows)}${more}`;
+}

@@ -1,0 +1,50 @@
+import { Queue } from 'bullmq';
+import { Redis } from 'ioredis';
+import { CoreError } from '../errors.ts';
+import type { Queryable } from '../stores/postgres.ts';
+import { bullPrefix, type LoadJob } from './worker.ts';
+
+/**
+ * Has a worker try a segment's stream at once, also where it rests after a failure. It is tried
+ * where no worker runs, too: as soon as one does.
+ * @throws CoreError NOT_FOUND where there is no such segment, or it is settled.
+ */
+export async function retrySegment(
+  deps: { db: Queryable; redisUrl: string; prefix: string },
+  segmentId: number,
+): Promise<{ segmentId: number; stream: string }> {
+  const { rows } = await deps.db.query<{ stream: string }>(
+    `SELECT stream FROM segments
+     WHERE id = $1 AND state = 'sealed' AND starts_with(stream, $2)`,
+    [segmentId, `${deps.prefix}:`],
+  );
+  const found = rows[0];
+  if (found === undefined) {
+    throw new CoreError('NOT_FOUND', `There is no segment ${segmentId} that is not settled`);
+  }
+  const { stream } = found;
+  const connection = new Redis(deps.redisUrl, {
+    enableOfflineQueue: false,
+    maxRetriesPerRequest: 0,
+    lazyConnect: true,
+  });
+  // Commands reject by themselves; without a listener the event would end the process.
+  connection.on('error', () => undefined);
+  try {
+    await connection.connect();
+    const loads = new Queue<LoadJob>('load', { connection, prefix: bullPrefix(deps.prefix) });
+    loads.on('error', () => undefined);
+    try {
+      await loads.add(
+        `retry-${segmentId}`,
+        { stream, force: true },
+        { removeOnComplete: { count: 100 }, removeOnFail: { count: 1_000 } },
+      );
+    } finally {
+      await loads.close();
+    }
+  } finally {
+    connection.disconnect();
+  }
+  return { segmentId, stream };
+}

@@ -1,0 +1,93 @@
+import { randomUUID } from 'node:crypto';
+import type { Test } from 'tap';
+import type { SessionEvent, UsageEntry } from '../../src/contract/node.ts';
+import { packSessions, packUsage } from '../../src/ingest/pack.ts';
+import { createSpool } from '../../src/ingest/spool.ts';
+import { registerStreams, streamName } from '../../src/ingest/streams.ts';
+import { type LoadDeps, runStream } from '../../src/load/run-stream.ts';
+import { withTrim } from '../../src/load/trim.ts';
+import { createLogger } from '../../src/log.ts';
+import { createNode } from '../../src/nodes/create.ts';
+import { createClickHouse } from '../../src/stores/clickhouse.ts';
+import { migrateClickHouse, migratePostgres } from '../../src/stores/migrate.ts';
+import { createPool } from '../../src/stores/postgres.ts';
+import { connectRedis, createRedis } from '../../src/stores/redis.ts';
+import { createSubscription } from '../../src/subscriptions/create.ts';
+import { createUser } from '../../src/subscriptions/users.ts';
+import { freshStores } from './stores.ts';
+
+export const atMs = Date.parse('2026-11-24T10:00:00Z');
+
+/** Migrated stores with one node and one user, and a way to fill the spool and to load it. */
+export async function startSpool(t: Test, settings: Record<string, string> = {}) {
+  const stores = await freshStores(t, { CORE_SPOOL_SHARDS: '1', ...settings });
+  const { shards } = stores.config.spool;
+  const pool = createPool(stores.databaseUrl);
+  const redis = createRedis(stores.redisUrl);
+  const clickhouse = createClickHouse(stores.clickhouseUrl);
+  t.teardown(async () => {
+    await pool.end();
+    redis.disconnect();
+    await clickhouse.close();
+  });
+  await connectRedis(redis);
+  const log = createLogger('silent');
+  await migratePostgres(pool, log);
+  await migrateClickHouse(stores.clickhouseUrl, pool, log);
+  const prefix = stores.redisPrefix;
+  await registerStreams(pool, prefix, shards);
+  const spool = createSpool({ redis, prefix, shards, bytesMax: 1e9, idempotencySeconds: 60 });
+  const deps: LoadDeps = { pool, clickhouse, redis: withTrim(redis), segmentRowsMax: 100_000 };
+  const { nodeId } = await createNode(
+    pool,
+    { name: 'n', region: 'r', host: '', ip: '' },
+    { registrationSeconds: 60 },
+  );
+  const userId = await createUser(pool, { name: 'u' });
+
+  const append = (kind: 'usage' | 'session', rows: number, bytes: Buffer, shard = 0) =>
+    spool.append(kind, shard, {
+      key: `${prefix}:{s${shard}}:seen:${randomUUID()}`,
+      fingerprint: 'f',
+      rows,
+      bytes,
+    });
+  const usage = (entry: Partial<UsageEntry>): UsageEntry => ({
+    userId,
+    nodeProtocolId: 5,
+    bytesUp: 10,
+    bytesDown: 100,
+    recordedAt: atMs,
+    ...entry,
+  });
+  return {
+    ...stores,
+    pool,
+    redis,
+    clickhouse,
+    deps,
+    log,
+    nodeId,
+    userId,
+    subscribe: async () =>
+      (await createSubscription(pool, { userId, trafficLimitBytes: null, expiresAt: null }))
+        .subscriptionId,
+    appendUsage: (entries: Partial<UsageEntry>[], shard = 0) =>
+      append('usage', entries.length, packUsage(nodeId, entries.map(usage)), shard),
+    appendSessions: (events: SessionEvent[]) =>
+      append('session', events.length, packSessions(nodeId, events)),
+    run: (kind: 'usage' | 'session', options: Partial<LoadDeps> = {}, shard = 0) =>
+      runStream({ ...deps, ...options }, streamName(prefix, shard, kind)),
+    /** Rows of a query to ClickHouse. */
+    rows: async <T>(query: string): Promise<T[]> =>
+      (await clickhouse.query({ query, format: 'JSONEachRow' })).json<T>(),
+    command: (query: string) => clickhouse.command({ query }),
+    counters: async (): Promise<{ id: number; up: number; down: number }[]> =>
+      (
+        await pool.query(
+          `SELECT id, traffic_bytes_up AS up, traffic_bytes_down AS down
+           FROM subscriptions ORDER BY id`,
+        )
+      ).rows,
+  };
+}
