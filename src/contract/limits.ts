@@ -8,6 +8,8 @@ export const limits = {
   errorMessageCharsMax: 4_096,
   errorCodeCharsMax: 255,
   errorDetailsBytesMax: 65_536,
+  /** Objects and arrays within each other in the details of an error. */
+  errorDetailsLevelsMax: 1_000,
   idempotencyKeyCharsMax: 200,
   /** How many places a failed validation lists. */
   issuesMax: 20,

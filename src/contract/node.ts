@@ -13,11 +13,14 @@ const text = (charsMax: number) =>
     .max(charsMax)
     .refine((given) => !given.includes('\u0000'), { message: 'Must not contain U+0000' });
 
-/** Taken in any case, handed on in upper case. */
+/**
+ * Taken in any case, handed on in upper case. Only ASCII letters have another case here: to
+ * toUpperCase a sharp s is SS and a dotless i is I, and a name that nobody defined would pass.
+ */
 const anyCase = <const T extends readonly [string, ...string[]]>(values: T) =>
   z
     .string()
-    .transform((given) => given.toUpperCase())
+    .transform((given) => given.replaceAll(/[a-z]+/g, (letters) => letters.toUpperCase()))
     .pipe(z.enum(values));
 
 /** ISO 8601 with `Z` or an offset, to milliseconds since the epoch. `nowMs` bounds the future. */
@@ -57,12 +60,27 @@ export const nodeErrorSchema = z.object({
   code: text(limits.errorCodeCharsMax).optional(),
   details: z
     .record(z.string(), z.unknown())
+    .refine((details) => !isDeeperThan(details, limits.errorDetailsLevelsMax), {
+      message: `Too deep: over ${limits.errorDetailsLevelsMax} levels`,
+      // JSON.stringify, which comes next, would run out of stack.
+      abort: true,
+    })
     .refine((details) => JSON.stringify(details).length <= limits.errorDetailsBytesMax, {
       message: `Too big: over ${limits.errorDetailsBytesMax} characters as JSON`,
     })
     .optional(),
 });
 export type NodeErrorDto = z.output<typeof nodeErrorSchema>;
+
+/** Level by level, as a call a level would run out of stack on what this is to find. */
+function isDeeperThan(value: unknown, levelsMax: number): boolean {
+  let level = [value];
+  for (let depth = 0; level.length > 0; depth += 1) {
+    if (depth > levelsMax) return true;
+    level = level.flatMap((one) => (typeof one === 'object' && one ? Object.values(one) : []));
+  }
+  return false;
+}
 
 /** The three ingest bodies. The time source is given, so that a test can move the clock. */
 export function ingestSchemas(options: { entriesMax: number; nowMs: () => number }) {

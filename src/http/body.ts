@@ -21,15 +21,18 @@ export interface BodyReading {
   result: Promise<BodyResult>;
   /** The client has gone away: nothing more will come. */
   abort: () => void;
+  /** Nobody will look at the body: the rest is read, within the same bounds, and not kept. */
+  discard: () => void;
 }
 
 /**
  * Collects a body. Every chunk is copied: its memory is taken back when the callback returns.
- * Must be called before the first await of a handler, or chunks are lost.
+ * Must be called before the first await of a handler, or chunks are lost. `declaredBytes` is
+ * undefined where the end shows only when it comes (chunked).
  */
 export function readBody(
   response: HttpResponse,
-  bounds: { bytesMax: number; secondsMax: number; declaredBytes: number },
+  bounds: { bytesMax: number; secondsMax: number; declaredBytes: number | undefined },
 ): BodyReading {
   let finish: (result: BodyResult) => void = () => undefined;
   let timer: NodeJS.Timeout | undefined;
@@ -39,26 +42,41 @@ export function readBody(
       resolve(received);
     };
   });
-  if (bounds.declaredBytes > bounds.bytesMax * drainFactor) {
+  const { declaredBytes = 1 } = bounds;
+  if (declaredBytes > bounds.bytesMax * drainFactor) {
     finish({ outcome: 'too-large', drained: false });
-    return { result, abort: () => undefined };
+    return { result, abort: () => undefined, discard: () => undefined };
+  }
+  // Not left to onData: uWebSockets never calls it for `Content-Length: 0` where the head came in
+  // more than one packet.
+  if (declaredBytes === 0) {
+    finish({ outcome: 'complete', body: Buffer.alloc(0) });
+    return { result, abort: () => undefined, discard: () => undefined };
   }
   const chunks: Buffer[] = [];
   let bytes = 0;
+  let keeps = true;
+  // From the end of the headers on: a client that never sends a byte of its body is slow, too.
+  timer = setTimeout(() => finish({ outcome: 'too-slow' }), bounds.secondsMax * 1_000);
   response.onData((chunk, isLast) => {
     bytes += chunk.byteLength;
-    if (bytes <= bounds.bytesMax) chunks.push(Buffer.from(new Uint8Array(chunk)));
+    if (bytes > bounds.bytesMax) chunks.length = 0;
+    else if (keeps) chunks.push(Buffer.from(new Uint8Array(chunk)));
     if (isLast) {
       if (bytes > bounds.bytesMax) finish({ outcome: 'too-large', drained: true });
       else finish({ outcome: 'complete', body: soleOrConcat(chunks, bytes) });
     } else if (bytes > bounds.bytesMax * drainFactor) {
       finish({ outcome: 'too-large', drained: false });
-    } else {
-      // Most bodies arrive in one chunk and never need the timer.
-      timer ??= setTimeout(() => finish({ outcome: 'too-slow' }), bounds.secondsMax * 1_000);
     }
   });
-  return { result, abort: () => finish({ outcome: 'aborted' }) };
+  return {
+    result,
+    abort: () => finish({ outcome: 'aborted' }),
+    discard: () => {
+      keeps = false;
+      chunks.length = 0;
+    },
+  };
 }
 
 function soleOrConcat(chunks: readonly Buffer[], bytes: number): Buffer {
@@ -92,7 +110,10 @@ export async function unpackBody(
 ): Promise<Buffer> {
   if (headers.contentEncoding.trim().toLowerCase() !== 'gzip') return body;
   try {
-    return await gunzipAsync(body, { maxOutputLength: bytesMax });
+    // Each chunk of output is a turn of the event loop: with zlib's 16 KiB a body that unpacks to
+    // megabytes waits for hundreds of them, which under load are seconds.
+    const chunkSize = Math.min(262_144, Math.max(16_384, body.length * 8));
+    return await gunzipAsync(body, { maxOutputLength: bytesMax, chunkSize });
   } catch (cause) {
     if ((cause as { code?: unknown }).code === 'ERR_BUFFER_TOO_LARGE') {
       throw tooLarge(bytesMax, cause);

@@ -5,8 +5,16 @@ import { CoreError, errorBody } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { NodeDirectory } from '../nodes/directory.ts';
 import { classifyFailure } from '../stores/failures.ts';
-import { type BodyResult, checkMediaType, readBody, tooLarge, unpackBody } from './body.ts';
-import type { Reply, RequestHeaders, Route, RouteRequest } from './route.ts';
+import {
+  type BodyReading,
+  type BodyResult,
+  checkMediaType,
+  readBody,
+  tooLarge,
+  unpackBody,
+} from './body.ts';
+import { readHeaders } from './request-headers.ts';
+import type { Reply, Route, RouteRequest } from './route.ts';
 
 export interface HttpServer {
   port: number;
@@ -93,23 +101,24 @@ function methodNotAllowed(allow: string): CoreError {
   });
 }
 
-/** Answers at once, without reading the body. */
+/**
+ * Answers without reading the body. Where a lot of it may follow, or its end is in doubt, the
+ * connection is closed.
+ */
 function refuse(response: HttpResponse, request: HttpRequest, error: CoreError): void {
   const isHead = request.getMethod() === 'head';
-  const closes = Number(request.getHeader('content-length') || '0') > 65_536;
-  write(response, errorReply(error), { requestId: newRequestId(), closes, isHead });
-}
-
-function readHeaders(request: HttpRequest): RequestHeaders {
-  return {
-    authKey: request.getHeader('x-node-auth-key'),
-    contentType: request.getHeader('content-type'),
-    contentLength: request.getHeader('content-length'),
-    contentEncoding: request.getHeader('content-encoding'),
-    idempotencyKey: request.getHeader('idempotency-key'),
-    ifNoneMatch: request.getHeader('if-none-match'),
-    acceptEncoding: request.getHeader('accept-encoding'),
-  };
+  const { headers, framing } = readHeaders(request);
+  const requestId = newRequestId();
+  if (framing === 'length' && Number(headers.contentLength || '0') <= 65_536) {
+    write(response, errorReply(error), { requestId, closes: false, isHead });
+    return;
+  }
+  let aborted = false;
+  response.onAborted(() => {
+    aborted = true;
+  });
+  const reply = errorReply(framing === 'ambiguous' ? ambiguousFraming() : error);
+  writeLast(response, () => aborted, reply, { requestId, isHead });
 }
 
 /**
@@ -117,7 +126,11 @@ function readHeaders(request: HttpRequest): RequestHeaders {
  * read, the abort handler and the body reader are in place before it returns.
  */
 function serve(serving: Serving, route: Route, response: HttpResponse, request: HttpRequest): void {
-  const headers = readHeaders(request);
+  const { headers, framing } = readHeaders(request);
+  if (framing === 'ambiguous') {
+    refuse(response, request, ambiguousFraming());
+    return;
+  }
   const requestId = newRequestId();
   if (serving.draining) {
     const error = new CoreError('SHUTTING_DOWN', 'This process is stopping', {
@@ -133,7 +146,7 @@ function serve(serving: Serving, route: Route, response: HttpResponse, request: 
   const reading = readBody(response, {
     bytesMax: serving.bodyBytesMax,
     secondsMax: serving.bodySecondsMax,
-    declaredBytes: Number(headers.contentLength || '0'),
+    declaredBytes: framing === 'chunked' ? undefined : Number(headers.contentLength || '0'),
   });
   let aborted = false;
   response.onAborted(() => {
@@ -142,9 +155,11 @@ function serve(serving: Serving, route: Route, response: HttpResponse, request: 
   });
   const address = Buffer.from(response.getRemoteAddressAsText()).toString();
   serving.inFlight += 1;
-  void answer(serving, route, reading.result, { requestId, headers, address }).then(
+  void answer(serving, route, reading, { requestId, headers, address }).then(
     ({ reply, closes }) => {
-      if (!aborted) {
+      if (closes || framing === 'chunked') {
+        writeLast(response, () => aborted, reply, { requestId, isHead: false });
+      } else if (!aborted) {
         response.cork(() => write(response, reply, { requestId, closes, isHead: false }));
       }
       serving.inFlight -= 1;
@@ -154,20 +169,22 @@ function serve(serving: Serving, route: Route, response: HttpResponse, request: 
 }
 
 /**
- * The steps of a request, in order: receive, authenticate, check, unpack, handle. Never rejects:
- * this is the edge where every failure becomes a reply.
+ * The steps of a request, in order: authenticate, receive, check, unpack, handle. Never rejects:
+ * this is the edge where every failure becomes a reply. The body arrives while the key is looked
+ * up; that of a wrong key is read to its end, so that the client can read the answer, but not kept.
  */
 async function answer(
   serving: Serving,
   route: Route,
-  receiving: Promise<BodyResult>,
+  reading: BodyReading,
   request: Pick<RouteRequest, 'requestId' | 'headers' | 'address'>,
 ): Promise<{ reply: Reply; closes: boolean }> {
-  const received = await receiving;
+  let received: BodyResult | undefined;
   try {
     const node = route.authenticated
       ? await authenticate(serving, request.headers.authKey)
       : undefined;
+    received = await reading.result;
     let body = bodyOf(received, serving.bodyBytesMax);
     if (route.method === 'POST') {
       checkMediaType(request.headers);
@@ -177,6 +194,10 @@ async function answer(
   } catch (thrown) {
     const error = classifyFailure(thrown);
     logFailure(serving.log, request.requestId, route, error);
+    if (received === undefined) {
+      reading.discard();
+      received = await reading.result;
+    }
     return { reply: errorReply(error), closes: isUnread(received) };
   }
 }
@@ -202,6 +223,13 @@ async function authenticate(serving: Serving, authKey: string) {
 
 function unauthorized(): CoreError {
   return new CoreError('UNAUTHORIZED', 'The x-node-auth-key header is missing or not valid');
+}
+
+function ambiguousFraming(): CoreError {
+  return new CoreError(
+    'MALFORMED_BODY',
+    'The length of the body is not clear: send one Content-Length, or Transfer-Encoding: chunked',
+  );
 }
 
 function errorReply(error: CoreError): Reply {
@@ -233,6 +261,22 @@ let requestCount = 0;
 function newRequestId(): string {
   requestCount += 1;
   return `${requestIdPrefix}-${requestCount.toString(36)}`;
+}
+
+/**
+ * The last answer on a connection. It is written once uWebSockets has gone through all bytes that
+ * it has: while no answer is out it drops a connection on which another request begins, but after
+ * one it would serve what follows, also where an answer says that the connection closes.
+ */
+function writeLast(
+  response: HttpResponse,
+  isAborted: () => boolean,
+  reply: Reply,
+  options: { requestId: string; isHead: boolean },
+): void {
+  setImmediate(() => {
+    if (!isAborted()) response.cork(() => write(response, reply, { ...options, closes: true }));
+  });
 }
 
 function write(

@@ -12,7 +12,8 @@ export async function recordApplied(
   revision: number,
 ): Promise<void> {
   const { rowCount } = await db.query(
-    `UPDATE nodes SET applied_revision = $2, sync_status = 'synced', last_seen_at = now(),
+    // least() keeps Postgres from casting a number over 2^31 before it looks at the WHERE.
+    `UPDATE nodes SET applied_revision = least($2::bigint, revision), sync_status = 'synced', last_seen_at = now(),
        error_message = NULL, error_code = NULL, error_details = NULL, error_at = NULL
      WHERE id = $1 AND $2::bigint BETWEEN 1 AND revision`,
     [nodeId, revision],

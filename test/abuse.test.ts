@@ -1,0 +1,283 @@
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import net from 'node:net';
+import { gzipSync } from 'node:zlib';
+import t, { type Test } from 'tap';
+import { startApi } from '../src/app.ts';
+import { revokeNode } from '../src/nodes/revoke.ts';
+import {
+  get,
+  post,
+  registerTestNode,
+  startTestApi,
+  type TestApi,
+  until,
+  usageEntry,
+} from './support/api.ts';
+import { startCore } from './support/core-process.ts';
+import { freePorts } from './support/free-port.ts';
+import { exchange } from './support/raw.ts';
+
+const codeOf = (body: Buffer): string => JSON.parse(body.toString()).error.code;
+
+function headOf(authKey: string, path = '/node/usage'): string {
+  return `POST ${path} HTTP/1.1\r\nHost: core\r\nx-node-auth-key: ${authKey}\r\n`;
+}
+
+t.test('a body that is slow, stalls or never begins is closed after the time-out', async (t) => {
+  const api = await startTestApi(t, { CORE_BODY_SECONDS_MAX: '1' });
+  const { authKey } = await registerTestNode(api);
+  const head = headOf(authKey);
+  for (const parts of [
+    [`${head}Content-Length: 100\r\n\r\n`],
+    [`${head}Content-Length: 100\r\n\r\n{"entries":`],
+    [`${head}Content-Length: 100\r\n\r\n`, ...'{"entries":'],
+    [`${head}Transfer-Encoding: chunked\r\n\r\n5\r\n{"ent\r\n`],
+    [`${head}Content-Length: 2000000\r\n\r\n${' '.repeat(70_000)}`],
+  ]) {
+    const { answers, closed } = await exchange(api.port, parts);
+    t.ok(closed);
+    t.equal(answers.length, 1);
+    t.equal(answers[0]?.status, 400);
+    t.equal(codeOf(answers[0]?.body ?? Buffer.alloc(0)), 'MALFORMED_BODY');
+    t.equal(answers[0]?.headers.get('connection')?.[0], 'close');
+  }
+  t.equal((await get(api, '/healthz')).status, 200);
+});
+
+t.test('4 GB of declared length is refused at once and closed', async (t) => {
+  const api = await startTestApi(t);
+  const { authKey } = await registerTestNode(api);
+  for (const head of [headOf(authKey), headOf('A'.repeat(43)), headOf('x', '/nothing')]) {
+    const { answers, closed } = await exchange(api.port, [
+      `${head}Content-Length: 200000000\r\n\r\n{`,
+    ]);
+    t.ok(closed);
+    t.equal(answers.length, 1);
+    t.ok([401, 404, 413].includes(answers[0]?.status ?? 0));
+    t.equal(answers[0]?.headers.get('connection')?.[0], 'close');
+    // Past 999,999,999 uWebSockets.js closes before Core hears of the request.
+    const huge = await exchange(api.port, [`${head}Content-Length: 4294967296\r\n\r\n{`]);
+    t.ok(huge.closed);
+    t.ok(huge.answers.length <= 1);
+  }
+  t.equal((await get(api, '/healthz')).status, 200);
+});
+
+t.test('a head in two packets with no body is answered', async (t) => {
+  const api = await startTestApi(t);
+  const { authKey } = await registerTestNode(api);
+  const text = `GET /node/config/latest HTTP/1.1\r\nHost: core\r\nx-node-auth-key: ${authKey}\r\nContent-Length: 0\r\n\r\n`;
+  for (const cut of [1, 20, 60, 90, text.length - 3, text.length - 1]) {
+    const { answers } = await exchange(api.port, [text.slice(0, cut), text.slice(cut)], {
+      answersMax: 1,
+    });
+    t.equal(answers[0]?.status, 200, `cut at ${cut}`);
+  }
+});
+
+t.test('no shape of framing lets a second request in', async (t) => {
+  const api = await startTestApi(t);
+  const { authKey } = await registerTestNode(api);
+  const body = JSON.stringify({ entries: [] });
+  const hidden = 'GET /healthz?hidden HTTP/1.1\r\nHost: core\r\n\r\n';
+  const chunked = `${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n`;
+  const shapes: Record<string, string> = {
+    'two lengths, the first short': `Content-Length: 0\r\nContent-Length: ${hidden.length}\r\n\r\n`,
+    'two lengths, the last short': `Content-Length: ${hidden.length}\r\nContent-Length: 0\r\n\r\n`,
+    'two equal lengths': `Content-Length: 14\r\nContent-Length: 14\r\n\r\n${body}`,
+    'a list of lengths': `Content-Length: 0, ${hidden.length}\r\n\r\n`,
+    'length, then chunked': `Content-Length: ${chunked.length}\r\nTransfer-Encoding: chunked\r\n\r\n${chunked}`,
+    'chunked, then length': `Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n`,
+    'an empty encoding': `Transfer-Encoding:\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+    'another encoding': `Transfer-Encoding: gzip\r\n\r\n0\r\n\r\n`,
+    'two encodings': `Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n`,
+    'an encoding spelt with a space': `Transfer-Encoding : chunked\r\nContent-Length: 0\r\n\r\n`,
+    'a chunk extension': `Transfer-Encoding: chunked\r\n\r\ne;a=b\r\n${body}\r\n0\r\n\r\n`,
+    'chunks, and more behind': `Transfer-Encoding: chunked\r\n\r\n${chunked}`,
+    'a chunk longer than it says': `Transfer-Encoding: chunked\r\n\r\n1\r\n${body}\r\n0\r\n\r\n`,
+    'a negative length': 'Content-Length: -1\r\n\r\n',
+    'a signed length': 'Content-Length: +0\r\n\r\n',
+  };
+  const everyShape = Object.entries(shapes).flatMap(([name, shape]) =>
+    ['/node/usage', '/node/nothing', '/healthz'].map((path) => ({ name, shape, path })),
+  );
+  // Side by side: what uWebSockets cannot read it closes only when it has been idle for 10 s.
+  await Promise.all(
+    everyShape.map(async ({ name, shape, path }) => {
+      const { answers, closed } = await exchange(api.port, [
+        headOf(authKey, path) + shape + hidden,
+      ]);
+      t.ok(closed, `${name}: closed`);
+      t.ok(answers.length <= 1, `${name}: one answer at most`);
+      t.notOk(
+        answers.some(
+          ({ body: answered }) => answered.toString() === '{"ok":true}' && path !== '/node/usage',
+        ),
+        `${name}: the hidden request is not served`,
+      );
+    }),
+  );
+  const alone = await exchange(api.port, [
+    `${headOf(authKey)}Content-Length: 14\r\nContent-Length: 14\r\n\r\n${body}`,
+  ]);
+  t.equal(alone.answers[0]?.status, 400);
+  t.equal(codeOf(alone.answers[0]?.body ?? Buffer.alloc(0)), 'MALFORMED_BODY');
+  const plain = await exchange(api.port, [
+    `${headOf(authKey)}Transfer-Encoding: chunked\r\n\r\n${chunked}`,
+  ]);
+  t.equal(plain.answers[0]?.status, 200, 'a plain chunked body is taken');
+  t.equal(plain.answers[0]?.headers.get('connection')?.[0], 'close', 'and its connection closed');
+});
+
+t.test('of a header that comes twice the first counts', async (t) => {
+  const api = await startTestApi(t);
+  const { authKey } = await registerTestNode(api);
+  const wrong = `x-node-auth-key: ${'A'.repeat(43)}\r\n`;
+  const rest = 'Content-Length: 14\r\n\r\n{"entries":[]}';
+  const first = await exchange(api.port, [headOf(authKey) + wrong + rest], { answersMax: 1 });
+  t.equal(first.answers[0]?.status, 200);
+  const last = await exchange(
+    api.port,
+    [`${headOf('A'.repeat(43))}x-node-auth-key: ${authKey}\r\n${rest}`],
+    { answersMax: 1 },
+  );
+  t.equal(last.answers[0]?.status, 401);
+});
+
+t.test('a wrong key is refused before anything of the body is looked at', async (t) => {
+  const api = await startTestApi(t);
+  const gzip = { 'content-encoding': 'gzip' };
+  for (const authKey of ['', 'short', 'A'.repeat(43)]) {
+    const node = { nodeId: 0, authKey };
+    for (const [body, headers] of [
+      ['{', {}],
+      [gzipSync(Buffer.alloc(50_000_000)), gzip],
+      ['not gzip', gzip],
+      ['x', { 'content-type': 'text/plain' }],
+    ] as const) {
+      const reply = await post(api, '/node/usage', body, { node, headers });
+      t.equal(reply.status, 401);
+      t.equal(reply.json.error?.code, 'UNAUTHORIZED');
+    }
+  }
+});
+
+t.test('gzip bombs are 413 and cost no more than their bound', async (t) => {
+  const api = await startTestApi(t);
+  const node = await registerTestNode(api);
+  // 400 MB in 400 KB, eight at once: unpacked they would be 3.2 GB.
+  const bomb = gzipSync(Buffer.alloc(400_000_000, 0x20));
+  const send = () =>
+    post(api, '/node/usage', bomb, { node, headers: { 'content-encoding': 'gzip' } });
+  global.gc?.();
+  const before = process.memoryUsage().rss;
+  let peak = 0;
+  const watch = setInterval(() => {
+    peak = Math.max(peak, process.memoryUsage().rss);
+  }, 5);
+  const replies = await Promise.all(Array.from({ length: 8 }, send));
+  clearInterval(watch);
+  t.same(
+    replies.map((reply) => reply.status),
+    Array(8).fill(413),
+  );
+  t.ok(peak - before < 400_000_000, `${Math.round((peak - before) / 1e6)} MB more at the peak`);
+});
+
+t.test('guesses at codes are limited by address over two processes', async (t) => {
+  const api = await startTestApi(t, { CORE_REGISTRATION_FAILURES_MAX: '6' });
+  const other = await secondApi(t, api);
+  const dto = { code: 'NOPE', name: 'n', host: 'h', ip: 'i', region: 'r' };
+  const guess = (at: { url: string }) => post({ ...at, agent: api.agent }, '/node/register', dto);
+  for (let count = 0; count < 3; count += 1) {
+    t.equal((await guess(api)).status, 403);
+    t.equal((await guess(other)).status, 403);
+  }
+  for (const at of [api, other]) {
+    const reply = await guess(at);
+    t.equal(reply.status, 429);
+    t.ok(Number(reply.headers['retry-after']) >= 1);
+  }
+  const { code } = await api.issueCode();
+  t.equal((await post(api, '/node/register', { ...dto, code })).status, 429, 'right or wrong');
+});
+
+t.test('a revoked key dies on every process within a second', async (t) => {
+  const api = await startTestApi(t);
+  const other = { ...(await secondApi(t, api)), agent: api.agent };
+  const node = await registerTestNode(api);
+  const beat = (at: Pick<TestApi, 'url' | 'agent'>) => post(at, '/node/heartbeat', {}, { node });
+  t.equal((await beat(api)).status, 200);
+  t.equal((await beat(other)).status, 200);
+  await revokeNode(api.pool, node.nodeId);
+  await Promise.all(
+    [api, other].map((at) =>
+      until(
+        () => beat(at),
+        (reply) => reply.status === 401,
+        1_000,
+      ),
+    ),
+  );
+});
+
+t.test('thousands of idle connections leave the api answering others', async (t) => {
+  // The api is a process of its own: each end of a connection counts against one process's limit.
+  const api = await startTestApi(t);
+  const node = await registerTestNode(api);
+  const { stores } = api.config;
+  const [port = 0] = await freePorts(1);
+  const core = startCore(t, ['serve'], {
+    CORE_PORT: String(port),
+    DATABASE_URL: stores.postgresUrl,
+    REDIS_URL: stores.redisUrl,
+    CLICKHOUSE_URL: stores.clickhouseUrl,
+    CORE_REDIS_PREFIX: stores.redisPrefix,
+  });
+  const at = { url: `http://127.0.0.1:${port}`, agent: api.agent };
+  await until(
+    () =>
+      get(at, '/healthz').then(
+        (reply) => reply.status,
+        () => 0,
+      ),
+    (status) => status === 200,
+  );
+  const idle: net.Socket[] = [];
+  t.teardown(() => {
+    for (const socket of idle) socket.destroy();
+  });
+  const count = openFilesMax() >= 12_000 ? 10_000 : 2_000;
+  while (idle.length < count) {
+    const batch = Array.from({ length: 200 }, () => net.connect(port, '127.0.0.1'));
+    for (const socket of batch) socket.on('error', () => undefined);
+    await Promise.all(batch.map((socket) => once(socket, 'connect')));
+    idle.push(...batch);
+    // Half of them are idle in the middle of a head, which is no better.
+    for (const socket of batch.slice(100)) socket.write('POST /node/usage HTTP/1.1\r\nHo');
+  }
+  for (let userId = 1; userId <= 20; userId += 1) {
+    const reply = await post(at, '/node/usage', { entries: [usageEntry({ userId })] }, { node });
+    t.equal(reply.status, 200);
+  }
+  core.signal('SIGTERM');
+  t.equal((await core.exited).code, 0, 'and stop cleanly');
+});
+
+/** Another api on the same stores, as a second process would be. */
+async function secondApi(t: Test, api: TestApi): Promise<{ url: string }> {
+  const second = await startApi(api.config, api.log);
+  t.teardown(() => second.close());
+  return { url: `http://127.0.0.1:${second.port}` };
+}
+
+/** How many files a process may have open; little where the system does not tell. */
+function openFilesMax(): number {
+  try {
+    const text = readFileSync('/proc/self/limits', 'latin1');
+    return Number(/^Max open files\s+(\d+)/m.exec(text)?.[1] ?? 0);
+  } catch {
+    return 0;
+  }
+}

@@ -1,0 +1,55 @@
+import { once } from 'node:events';
+import net from 'node:net';
+import { type Answer, parseAnswer } from '../../bench/fuzz/answers.ts';
+
+/**
+ * Sends bytes on a connection of its own, each part on its own, and returns every answer that came
+ * until the server closed the connection or `answersMax` were there. A connection that the server
+ * leaves open and silent fails after `msMax`.
+ */
+export async function exchange(
+  port: number,
+  parts: readonly (string | Buffer)[],
+  options: { answersMax?: number; msMax?: number } = {},
+): Promise<{ answers: Answer[]; closed: boolean }> {
+  const { answersMax = Number.POSITIVE_INFINITY, msMax = 20_000 } = options;
+  const socket = net.connect({ port, host: '127.0.0.1', noDelay: true });
+  socket.on('error', () => undefined);
+  await once(socket, 'connect');
+  const answers: Answer[] = [];
+  let received: Buffer = Buffer.alloc(0);
+  const done = new Promise<boolean>((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(`still open after ${msMax} ms`)), msMax);
+    const finish = (closed: boolean): void => {
+      clearTimeout(timer);
+      resolve(closed);
+    };
+    socket.once('close', () => finish(true));
+    socket.on('data', (chunk) => {
+      received = Buffer.concat([received, chunk]);
+      for (let parsed = parseAnswer(received); parsed.outcome !== 'incomplete'; ) {
+        if (parsed.outcome === 'malformed') {
+          clearTimeout(timer);
+          reject(new Error(parsed.reason));
+          return;
+        }
+        answers.push(parsed.answer);
+        received = parsed.rest;
+        parsed = parseAnswer(received);
+      }
+      if (answers.length >= answersMax) finish(false);
+    });
+  });
+  done.catch(() => undefined);
+  for (const part of parts) {
+    if (socket.destroyed) break;
+    await new Promise<void>((sent) => {
+      socket.write(part, () => setImmediate(sent));
+    });
+  }
+  try {
+    return { answers, closed: await done };
+  } finally {
+    socket.destroy();
+  }
+}
