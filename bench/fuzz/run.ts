@@ -1,0 +1,127 @@
+import { type FuzzCase, fuzzCase } from './cases.ts';
+import { createFuzzConnection, type Met } from './connection.ts';
+import { type FuzzedCore, startFuzzedCore } from './core.ts';
+import { judge } from './judge.ts';
+
+export interface FuzzOptions {
+  /** Settings of Core: the stores and a free CORE_PORT. */
+  environment: Record<string, string>;
+  seed: number;
+  /** Number of the first case, to repeat one. */
+  from: number;
+  cases: number;
+  connections: number;
+  signal?: AbortSignal;
+  onProgress?: (done: number, residentMb: number | undefined) => void;
+}
+
+export interface Violation {
+  /** Number of the case; undefined for what cannot be laid at one case's door. */
+  index: number | undefined;
+  reason: string;
+}
+
+export interface FuzzResult {
+  done: number;
+  seconds: number;
+  /** Answers by status, and `closed` and `silent`, with how often each came. */
+  met: Map<string, number>;
+  /** Of the api process, at even steps through the run. */
+  residentMb: number[];
+  violations: Violation[];
+}
+
+const violationsMax = 20;
+/** Memory samples a run. */
+const samples = 40;
+/** A shorter run says nothing about memory: the heap is still growing to its working size. */
+const memoryCasesMin = 50_000;
+
+/** Runs the cases against an api process of its own, and stops it. */
+export async function runFuzz(options: FuzzOptions): Promise<FuzzResult> {
+  const core = await startFuzzedCore(options.environment);
+  const result: FuzzResult = {
+    done: 0,
+    seconds: 0,
+    met: new Map(),
+    residentMb: [],
+    violations: [],
+  };
+  const startedMs = performance.now();
+  try {
+    let next = options.from;
+    const end = options.from + options.cases;
+    const take = (): number | undefined => {
+      const enough = result.violations.length >= violationsMax || core.faults().length > 0;
+      if (next >= end || enough || options.signal?.aborted === true) return undefined;
+      next += 1;
+      return next - 1;
+    };
+    const lanes = Array.from({ length: options.connections }, () =>
+      runLane(core, options, take, result),
+    );
+    await Promise.all(lanes);
+    result.seconds = (performance.now() - startedMs) / 1_000;
+    for (const reason of core.faults()) result.violations.push({ index: undefined, reason });
+    const growth = options.cases < memoryCasesMin ? undefined : memoryGrowth(result.residentMb);
+    if (growth !== undefined) result.violations.push({ index: undefined, reason: growth });
+    return result;
+  } finally {
+    await core.stop();
+  }
+}
+
+async function runLane(
+  core: FuzzedCore,
+  options: FuzzOptions,
+  take: () => number | undefined,
+  result: FuzzResult,
+): Promise<void> {
+  const connection = createFuzzConnection(core.port);
+  const sampleEvery = Math.max(1, Math.floor(options.cases / samples));
+  for (let index = take(); index !== undefined; index = take()) {
+    const one = fuzzCase(options.seed, index, core.authKey);
+    let met: Met;
+    try {
+      met = await connection.exchange(one);
+    } catch (thrown) {
+      met = { outcome: 'violation', reason: `no connection: ${String(thrown)}` };
+    }
+    record(result, index, one, met, core.authKey);
+    result.done += 1;
+    if (result.done % sampleEvery === 0) {
+      const residentMb = core.residentMb();
+      if (residentMb !== undefined) result.residentMb.push(residentMb);
+      options.onProgress?.(result.done, residentMb);
+    }
+  }
+  connection.close();
+}
+
+function record(result: FuzzResult, index: number, one: FuzzCase, met: Met, authKey: string): void {
+  const count = (what: string): void => {
+    result.met.set(what, (result.met.get(what) ?? 0) + 1);
+  };
+  if (met.outcome === 'violation') {
+    result.violations.push({ index, reason: met.reason });
+    return;
+  }
+  if (met.outcome !== 'answered') {
+    count(met.outcome);
+    return;
+  }
+  for (const answer of met.answers) {
+    count(String(answer.status));
+    const fault = judge(answer, one.asks, [authKey], one.isHead);
+    if (fault !== undefined) result.violations.push({ index, reason: fault });
+  }
+}
+
+/** What is wrong with the memory, where its last quarter is well over its second one. */
+function memoryGrowth(residentMb: readonly number[]): string | undefined {
+  const quarter = Math.floor(residentMb.length / 4);
+  const second = Math.max(...residentMb.slice(quarter, 2 * quarter));
+  const last = Math.max(...residentMb.slice(-quarter));
+  if (quarter === 0 || last <= second * 1.15 + 32) return undefined;
+  return `memory grows: ${second} MB in the second quarter, ${last} MB in the last`;
+}
