@@ -23,12 +23,23 @@ export interface DeliverContext {
   timeoutMs: number;
   /** Aborted when the drain deadline is reached: nothing is sent after it. */
   end: AbortSignal;
+  /** Shorter waits between attempts than a node has, for a run of many short rounds. */
+  patience?: Patience;
 }
 
-const backOffBaseMs = 200;
-const backOffMsMax = 10_000;
-/** A Retry-After beyond this is taken as this, so that one odd answer does not end a node. */
-const retryAfterMsMax = 60_000;
+/** Bounds of the waits between two attempts. */
+export interface Patience {
+  backOffBaseMs: number;
+  backOffMsMax: number;
+  retryAfterMsMax: number;
+}
+
+/** A Retry-After beyond the maximum is taken as that, so that one odd answer does not end a node. */
+const nodePatience: Patience = {
+  backOffBaseMs: 200,
+  backOffMsMax: 10_000,
+  retryAfterMsMax: 60_000,
+};
 
 /** Refusals with these codes promise that nothing was stored; any other 5xx leaves it open. */
 const storedNothing = new Set(['BACKLOG_FULL', 'SHUTTING_DOWN', 'RATE_LIMITED']);
@@ -66,7 +77,7 @@ export async function deliver(
     } else if (answer.sent) {
       mayBeStored = true;
     }
-    await pause(backOffMs(context.random, tries, answer), end);
+    await pause(backOffMs(context.random, tries, answer, context.patience), end);
   }
   return { kind: mayBeStored ? 'unknown' : 'undelivered' };
 }
@@ -95,7 +106,13 @@ async function measured(
 }
 
 /** How long to wait after attempt number `tries` (from 0). */
-export function backOffMs(random: Random, tries: number, answer: Attempt): number {
+export function backOffMs(
+  random: Random,
+  tries: number,
+  answer: Attempt,
+  patience: Patience = nodePatience,
+): number {
+  const { backOffBaseMs, backOffMsMax, retryAfterMsMax } = patience;
   const ceilingMs = Math.min(backOffMsMax, backOffBaseMs * 2 ** Math.min(tries, 16));
   const jitterMs = random() * ceilingMs;
   if (answer.kind !== 'answered') return jitterMs;

@@ -1,0 +1,140 @@
+import { setMaxListeners } from 'node:events';
+import { createHistogram } from 'node:perf_hooks';
+import { setTimeout as delay } from 'node:timers/promises';
+import { createTarget } from '../fleet/client.ts';
+import { type DeliverContext, type Delivery, deliver, type Patience } from '../fleet/deliver.ts';
+import { createLedger, type IngestKind } from '../fleet/ledger.ts';
+import { createRandom, integerIn, nodeSeed, type Random } from '../fleet/random.ts';
+import { buildPost, type Outcome, type Post } from './posts.ts';
+import type { FaultNode, FaultWorld } from './world.ts';
+
+/** What the harness sent and was answered, over all rounds. */
+export interface FaultLedger {
+  posts: Post[];
+  /** Answers that no valid post should get, one line each. */
+  unexpected: string[];
+  attempts: number;
+  retries: number;
+}
+
+/** What each loop of a node posts in a round, one after the other. */
+const loops: readonly IngestKind[][] = [
+  ['usage', 'usage', 'usage', 'usage'],
+  ['outbound', 'session', 'outbound', 'session'],
+];
+const gapMsMax = 300;
+/** Share of posts sent twice at the same time. */
+const twinShare = 0.08;
+/** Share whose first attempt is cut right after it was sent. */
+const cutShare = 0.06;
+const cutAfterMsMax = 12;
+/** Share whose sender dies soon after and never learns the answer. */
+const abandonShare = 0.06;
+const abandonAfterMsMax = 40;
+/** Share of usage and session posts with a key that they do not need. */
+const extraKeyShare = 0.3;
+const patience: Patience = { backOffBaseMs: 50, backOffMsMax: 400, retryAfterMsMax: 100 };
+const timeoutMs = 5_000;
+
+export function createFaultLedger(): FaultLedger {
+  return { posts: [], unexpected: [], attempts: 0, retries: 0 };
+}
+
+/**
+ * One round's posts of every node, each repeated as an agent does until it is answered or the
+ * round's deadline has passed. Returns them with what became of each.
+ */
+export async function runLoad(options: {
+  seed: number;
+  round: number;
+  url: string;
+  world: FaultWorld;
+  ledger: FaultLedger;
+  deadlineMs: number;
+}): Promise<Post[]> {
+  const { seed, round, world, ledger, url } = options;
+  const end = new AbortController();
+  setMaxListeners(0, end.signal);
+  const timer = setTimeout(() => end.abort(), options.deadlineMs);
+  const firstPost = ledger.posts.length;
+  const target = createTarget(url);
+  const tally = createLedger();
+  await Promise.all(
+    world.nodes.flatMap((node, index) =>
+      loops.map(async (kinds, loop) => {
+        const loopSeed = nodeSeed(seed, round * 1_000 + index * 10 + loop);
+        const random = createRandom(loopSeed);
+        const context: DeliverContext = {
+          target,
+          // Of its own: what is sent must not hang on how often it had to be sent.
+          random: createRandom(nodeSeed(loopSeed, 1)),
+          patience,
+          timeoutMs,
+          ledger: tally,
+          latencyUs: createHistogram(),
+          end: end.signal,
+        };
+        for (const kind of kinds) {
+          await delay(random() * gapMsMax);
+          await sendPost(kind, { round, node, world, ledger, context, random });
+        }
+      }),
+    ),
+  );
+  clearTimeout(timer);
+  target.connections.destroy();
+  ledger.attempts += tally.tally.attempts;
+  ledger.retries += tally.tally.retries;
+  return ledger.posts.slice(firstPost);
+}
+
+async function sendPost(
+  kind: IngestKind,
+  given: {
+    round: number;
+    node: FaultNode;
+    world: FaultWorld;
+    ledger: FaultLedger;
+    context: DeliverContext;
+    random: Random;
+  },
+): Promise<void> {
+  const { node, ledger, context, random } = given;
+  const n = ledger.posts.length + 1;
+  const { post, path, body } = buildPost(kind, { ...given, n });
+  ledger.posts.push(post);
+  const withKey = kind === 'outbound' || random() < extraKeyShare;
+  const request = {
+    method: 'POST',
+    path,
+    headers: {
+      'content-type': 'application/json',
+      'x-node-auth-key': node.authKey,
+      ...(withKey ? { 'idempotency-key': `post-${n}` } : {}),
+    },
+    body,
+  } as const;
+  const twin = random() < twinShare;
+  const cutFirstAfterMs = random() < cutShare ? random() * cutAfterMsMax : undefined;
+  const abandonAfterMs =
+    random() < abandonShare ? integerIn(random, 1, abandonAfterMsMax) : undefined;
+  const end =
+    abandonAfterMs === undefined
+      ? context.end
+      : AbortSignal.any([context.end, AbortSignal.timeout(abandonAfterMs)]);
+  const send = (): Promise<Delivery> =>
+    deliver({ ...context, end }, kind, request, { cutFirstAfterMs });
+  const deliveries = await Promise.all(twin ? [send(), send()] : [send()]);
+  post.outcome = outcomeOf(deliveries);
+  for (const delivery of deliveries) {
+    if (delivery.kind !== 'refused') continue;
+    ledger.unexpected.push(`post ${n} (${kind}) was refused: ${delivery.reason}`);
+  }
+}
+
+function outcomeOf(deliveries: readonly Delivery[]): Outcome {
+  if (deliveries.some((one) => one.kind === 'done')) return 'acked';
+  const isUnknown = (one: Delivery): boolean =>
+    one.kind === 'unknown' || (one.kind === 'refused' && one.mayBeStored);
+  return deliveries.some(isUnknown) ? 'unknown' : 'undelivered';
+}

@@ -1,0 +1,233 @@
+import { appendFileSync, mkdirSync, mkdtempSync, readFileSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { pino } from 'pino';
+import { migrate } from '../../src/app.ts';
+import { type Config, readConfig } from '../../src/config.ts';
+import { startClickHouse } from '../../src/embedded/clickhouse.ts';
+import { startPostgres } from '../../src/embedded/postgres.ts';
+import { startRedis } from '../../src/embedded/redis.ts';
+import type { Lifecycle } from '../../src/lifecycle.ts';
+import type { Logger } from '../../src/log.ts';
+import { projectRoot } from '../../src/root.ts';
+import { createRedis } from '../../src/stores/redis.ts';
+import { type Supervised, supervise } from '../../src/supervisor.ts';
+import { type CuttingProxy, startCuttingProxy } from './cutting-proxy.ts';
+import { type FailpointServer, startFailpointServer } from './failpoint-server.ts';
+import { type Killable, startKillable, type Victim } from './killable.ts';
+import { fixedPorts } from './ports.ts';
+import type { Removal } from './removals.ts';
+import type { ScenarioName } from './scenarios.ts';
+
+/** A whole Core with stores of its own, every process of it in the harness' hands. */
+export interface Servers {
+  config: Config;
+  dataDir: string;
+  url: string;
+  failpoints: FailpointServer;
+  processes: ReadonlyMap<Victim, Killable>;
+  /** Deaths that the harness did not cause, one line each. */
+  deaths: readonly string[];
+  /** In front of the api and the stores, where the scenario asks for them; else empty. */
+  proxies: ReadonlyMap<string, CuttingProxy>;
+}
+
+const coreProgram = path.join(projectRoot, 'dist', 'src', 'bin', 'core.js');
+const removalProgram = path.join(projectRoot, 'dist', 'bench', 'faults', 'core.js');
+/** Often, so that a round is short. */
+const loadIntervalMs = 150;
+
+/**
+ * Starts the stores, migrates them, and starts an api and a worker that ask the harness at every
+ * failpoint. With a removal both run from bench/faults/core.ts, which takes that protection away.
+ */
+export async function startServers(
+  lifecycle: Lifecycle,
+  removal: Removal | undefined,
+  scenario: ScenarioName | undefined = undefined,
+): Promise<Servers> {
+  const dataDir = mkdtempSync(path.join(os.tmpdir(), 'core-faults-'));
+  mkdirSync(path.join(dataDir, 'logs'));
+  const [http, postgres, redis, clickhouse, asked, ...proxyPorts] = await fixedPorts(9);
+  const environment: Record<string, string> = {
+    CORE_DATA_DIR: dataDir,
+    CORE_PORT: String(http),
+    CORE_POSTGRES_PORT: String(postgres),
+    CORE_REDIS_PORT: String(redis),
+    CORE_CLICKHOUSE_PORT: String(clickhouse),
+    CORE_LOAD_INTERVAL_MS: String(loadIntervalMs),
+    CORE_LOG_LEVEL: 'warn',
+    CORE_FAILPOINT_URL: `http://127.0.0.1:${asked}`,
+    ...(removal === 'aof' ? { CORE_REDIS_REQUIRE_AOF: 'false' } : {}),
+  };
+  const config = readConfig(environment);
+  const deaths: string[] = [];
+  const log = createHarnessLog(path.join(dataDir, 'logs', 'harness.log'), deaths);
+  const failpoints = await startFailpointServer(asked as number);
+  lifecycle.use('failpoint server', () => failpoints.close());
+  const processes = new Map<Victim, Killable>();
+  const keep = async (
+    name: Victim,
+    start: (signal: AbortSignal) => Promise<Supervised>,
+    startingPid: () => number | undefined,
+  ): Promise<void> => {
+    const killable = await startKillable(name, start, startingPid);
+    lifecycle.use(name, () => killable.stop());
+    processes.set(name, killable);
+  };
+  const pidFile = (name: string) => (): number | undefined => readPid(dataDir, name);
+  const { postgresUrl } = config.stores;
+  await Promise.all([
+    keep(
+      'postgres',
+      (signal) => startPostgres({ dataDir, url: postgresUrl }, log, signal),
+      pidFile('postgres'),
+    ),
+    keep(
+      'redis',
+      async (signal) => {
+        const started = await startRedis({ dataDir, port: redis as number }, log, signal);
+        if (removal === 'aof') await stopAppending(config.stores.redisUrl);
+        return started;
+      },
+      pidFile('redis'),
+    ),
+    keep(
+      'clickhouse',
+      (signal) => startClickHouse({ dataDir, port: clickhouse as number }, log, signal),
+      pidFile('clickhouse'),
+    ),
+  ]);
+  await migrate(config, log);
+  const proxies = await startProxies(
+    config,
+    scenario === 'lost-replies' ? proxyPorts : [],
+    lifecycle,
+  );
+  Object.assign(environment, proxiedUrls(config, proxies));
+  for (const [name, role] of [
+    ['api', 'serve'],
+    ['worker', 'work'],
+  ] as const) {
+    let startingPid: number | undefined;
+    const start = (signal: AbortSignal): Promise<Supervised> =>
+      startCore(name, role, { environment, removal, dataDir, log, signal }, (pid) => {
+        startingPid = pid;
+      });
+    await keep(name, start, () => startingPid);
+  }
+  if (scenario === 'stopped-worker') {
+    const options = { environment, removal, dataDir, log, signal: new AbortController().signal };
+    const second = await startCore('worker 2', 'work', options, () => undefined);
+    lifecycle.use('worker 2', () => second.stop());
+  }
+  const url = `http://127.0.0.1:${proxies.get('api')?.port ?? http}`;
+  return { config, dataDir, url, failpoints, processes, deaths, proxies };
+}
+
+/** One in front of the api and of each store; none where there are no ports for them. */
+async function startProxies(
+  { http, embedded }: Config,
+  ports: readonly number[],
+  lifecycle: Lifecycle,
+): Promise<Map<string, CuttingProxy>> {
+  const proxies = new Map<string, CuttingProxy>();
+  const targets = [
+    ['api', http.port],
+    ['postgres', embedded.postgresPort],
+    ['redis', embedded.redisPort],
+    ['clickhouse', embedded.clickhousePort],
+  ] as const;
+  for (const [index, port] of ports.entries()) {
+    const [name, targetPort] = targets[index] ?? targets[0];
+    const proxy = await startCuttingProxy(port, targetPort);
+    lifecycle.use(`proxy of ${name}`, () => proxy.close());
+    proxies.set(name, proxy);
+  }
+  return proxies;
+}
+
+/** Settings that send Core through the proxies. */
+function proxiedUrls(
+  { stores }: Config,
+  proxies: ReadonlyMap<string, CuttingProxy>,
+): Record<string, string> {
+  const through = (name: string, given: string): string => {
+    const url = new URL(given);
+    url.port = String(proxies.get(name)?.port ?? url.port);
+    return url.href;
+  };
+  if (proxies.size === 0) return {};
+  return {
+    DATABASE_URL: through('postgres', stores.postgresUrl),
+    REDIS_URL: through('redis', stores.redisUrl),
+    CLICKHOUSE_URL: through('clickhouse', stores.clickhouseUrl),
+  };
+}
+
+/** From here on a kill takes everything with it that came since the start. */
+async function stopAppending(url: string): Promise<void> {
+  const client = createRedis(url);
+  try {
+    await client.connect();
+    await client.config('SET', 'appendonly', 'no');
+  } finally {
+    client.disconnect();
+  }
+}
+
+function startCore(
+  name: string,
+  role: 'serve' | 'work',
+  options: {
+    environment: Record<string, string>;
+    removal: Removal | undefined;
+    dataDir: string;
+    log: Logger;
+    signal: AbortSignal;
+  },
+  onSpawn: (pid: number) => void,
+): Promise<Supervised> {
+  const { environment, removal, dataDir, log, signal } = options;
+  const program = removal === undefined ? [coreProgram, role] : [removalProgram, role, removal];
+  const settings = Object.entries(environment).map(([key, value]) => `${key}=${value}`);
+  return supervise(
+    {
+      name,
+      command: 'env',
+      args: [...settings, process.execPath, ...program],
+      logFile: path.join(dataDir, 'logs', `${name}.log`),
+      ready: 'ipc',
+      readyMsMax: 60_000,
+      stopSignal: 'SIGTERM',
+      stopMsMax: 5_000,
+      failureCode: 'PROCESS_FAILED',
+      onSpawn,
+    },
+    log,
+    signal,
+  );
+}
+
+function readPid(dataDir: string, name: string): number | undefined {
+  try {
+    return Number(readFileSync(path.join(dataDir, `${name}.pid`), 'utf8').trim()) || undefined;
+  } catch {
+    // Not started yet.
+    return undefined;
+  }
+}
+
+/** The supervisor warns where a process dies that the harness has not killed. */
+function createHarnessLog(file: string, deaths: string[]): Logger {
+  return pino(
+    { level: 'warn' },
+    {
+      write(line: string) {
+        appendFileSync(file, line);
+        const { msg } = JSON.parse(line) as { msg?: string };
+        if (msg?.includes('starting it again') === true) deaths.push(msg);
+      },
+    },
+  );
+}
