@@ -134,15 +134,20 @@ async function runTask(options: LoadWorkerOptions, name: string): Promise<void> 
  */
 function createResting(log: Logger, monotonicMs: () => number) {
   const rests = new Map<string, { untilMs: number; ms: number }>();
+  const running = new Set<string>();
   return {
     async run<T>(
       { stream, force }: LoadJob,
       work: () => Promise<T>,
-    ): Promise<T | { outcome: 'resting' }> {
+    ): Promise<T | { outcome: 'resting' | 'running' }> {
+      // A second job of the stream would only wait for its lock, and after a failure try again
+      // before the rest has begun.
+      if (running.has(stream)) return { outcome: 'running' };
       const rest = rests.get(stream);
       if (rest !== undefined && monotonicMs() < rest.untilMs && force !== true) {
         return { outcome: 'resting' };
       }
+      running.add(stream);
       try {
         const result = await work();
         rests.delete(stream);
@@ -157,6 +162,8 @@ function createResting(log: Logger, monotonicMs: () => number) {
         );
         if (failure.retryable) return { outcome: 'resting' };
         throw failure;
+      } finally {
+        running.delete(stream);
       }
     },
   };
