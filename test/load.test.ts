@@ -1,107 +1,41 @@
-import { randomUUID } from 'node:crypto';
 import t, { type Test } from 'tap';
 import { packOutbounds, packSessions, packUsage, usageColumns } from '../src/ingest/pack.ts';
-import { createSpool } from '../src/ingest/spool.ts';
-import { registerStreams, streamName } from '../src/ingest/streams.ts';
+import { streamName } from '../src/ingest/streams.ts';
 import { readEntries } from '../src/load/entries.ts';
 import { insertSegment } from '../src/load/insert.ts';
-import { type LoadDeps, runStream } from '../src/load/run-stream.ts';
+import { runStream } from '../src/load/run-stream.ts';
 import { oldestSealed, sealNext } from '../src/load/seal.ts';
 import { settleSegment } from '../src/load/settle.ts';
-import { withTrim } from '../src/load/trim.ts';
-import { createLogger } from '../src/log.ts';
-import { createNode } from '../src/nodes/create.ts';
-import { createClickHouse, insertRowBinary } from '../src/stores/clickhouse.ts';
-import { migrateClickHouse, migratePostgres } from '../src/stores/migrate.ts';
-import { createPool } from '../src/stores/postgres.ts';
-import { connectRedis, createRedis } from '../src/stores/redis.ts';
+import { insertRowBinary } from '../src/stores/clickhouse.ts';
 import { createSubscription } from '../src/subscriptions/create.ts';
-import { createUser } from '../src/subscriptions/users.ts';
-import { freshStores } from './support/stores.ts';
+import { atMs, startSpool } from './support/load.ts';
 
-const atMs = Date.parse('2026-11-24T10:00:00Z');
-
-/** Stores with one shard, one node, one user and one subscription limited to 10,000 bytes. */
+/** A spool with one subscription, limited to 10,000 bytes, which usage is for unless it says so. */
 async function startLoad(t: Test) {
-  const stores = await freshStores(t);
-  const pool = createPool(stores.databaseUrl);
-  const redis = createRedis(stores.redisUrl);
-  const clickhouse = createClickHouse(stores.clickhouseUrl);
-  t.teardown(async () => {
-    await pool.end();
-    redis.disconnect();
-    await clickhouse.close();
-  });
-  await connectRedis(redis);
-  const log = createLogger('silent');
-  await migratePostgres(pool, log);
-  await migrateClickHouse(stores.clickhouseUrl, pool, log);
-  const prefix = stores.redisPrefix;
-  await registerStreams(pool, prefix, 1);
-  const spool = createSpool({ redis, prefix, shards: 1, bytesMax: 1e9, idempotencySeconds: 60 });
-  const deps: LoadDeps = { pool, clickhouse, redis: withTrim(redis), segmentRowsMax: 100_000 };
-  const node = await createNode(
-    pool,
-    { name: 'n', region: 'r', host: '', ip: '' },
-    { registrationSeconds: 60 },
-  );
-  const userId = await createUser(pool, { name: 'u' });
-  const { subscriptionId } = await createSubscription(pool, {
-    userId,
+  const spool = await startSpool(t);
+  const { subscriptionId } = await createSubscription(spool.pool, {
+    userId: spool.userId,
     trafficLimitBytes: 10_000,
     expiresAt: null,
   });
-
-  const append = (kind: 'usage' | 'outbound' | 'session', rows: number, bytes: Buffer) =>
-    spool.append(kind, node.nodeId, {
-      key: `${prefix}:{s0}:seen:${randomUUID()}`,
-      fingerprint: 'f',
-      rows,
-      bytes,
-    });
-  const rows = async <T>(query: string): Promise<T[]> =>
-    (await clickhouse.query({ query, format: 'JSONEachRow' })).json<T>();
   const counters = async (): Promise<{ up: number; down: number; status: string }> =>
     (
-      await pool.query(
+      await spool.pool.query(
         'SELECT traffic_bytes_up AS up, traffic_bytes_down AS down, status FROM subscriptions',
       )
     ).rows[0];
-  const appendUsage = (overrides: { recordedAt?: number; subscriptionId?: number | null }[]) =>
-    append(
-      'usage',
-      overrides.length,
-      packUsage(
-        node.nodeId,
-        overrides.map((o) => ({
-          userId,
-          nodeProtocolId: 5,
-          bytesUp: 10,
-          bytesDown: 100,
-          recordedAt: atMs,
-          subscriptionId,
-          ...o,
-        })),
-      ),
-    );
-  const names = {
-    usage: streamName(prefix, 0, 'usage'),
-    outbound: streamName(prefix, 0, 'outbound'),
-    session: streamName(prefix, 0, 'session'),
-  };
   return {
-    pool,
-    redis,
-    clickhouse,
-    deps,
-    append,
-    appendUsage,
-    rows,
-    counters,
-    names,
-    node,
-    userId,
+    ...spool,
     subscriptionId,
+    counters,
+    node: { nodeId: spool.nodeId },
+    appendUsage: (overrides: { recordedAt?: number; subscriptionId?: number | null }[]) =>
+      spool.appendUsage(overrides.map((entry) => ({ subscriptionId, ...entry }))),
+    names: {
+      usage: streamName(spool.redisPrefix, 0, 'usage'),
+      outbound: streamName(spool.redisPrefix, 0, 'outbound'),
+      session: streamName(spool.redisPrefix, 0, 'session'),
+    },
   };
 }
 

@@ -3,7 +3,7 @@ import type { Test } from 'tap';
 import type { SessionEvent, UsageEntry } from '../../src/contract/node.ts';
 import { packSessions, packUsage } from '../../src/ingest/pack.ts';
 import { createSpool } from '../../src/ingest/spool.ts';
-import { registerStreams, streamName } from '../../src/ingest/streams.ts';
+import { type Kind, registerStreams, streamName } from '../../src/ingest/streams.ts';
 import { type LoadDeps, runStream } from '../../src/load/run-stream.ts';
 import { withTrim } from '../../src/load/trim.ts';
 import { createLogger } from '../../src/log.ts';
@@ -45,7 +45,7 @@ export async function startSpool(t: Test, settings: Record<string, string> = {})
   );
   const userId = await createUser(pool, { name: 'u' });
 
-  const append = (kind: 'usage' | 'session', rows: number, bytes: Buffer, shard = 0) =>
+  const append = (kind: Kind, rows: number, bytes: Buffer, shard = 0) =>
     spool.append(kind, shard, {
       key: `${prefix}:{s${shard}}:seen:${randomUUID()}`,
       fingerprint: 'f',
@@ -69,6 +69,7 @@ export async function startSpool(t: Test, settings: Record<string, string> = {})
     log,
     nodeId,
     userId,
+    append,
     subscribe: async () =>
       (await createSubscription(pool, { userId, trafficLimitBytes: null, expiresAt: null }))
         .subscriptionId,
