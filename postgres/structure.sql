@@ -132,6 +132,16 @@ CREATE TABLE streams (
   CONSTRAINT streams_pkey PRIMARY KEY (stream)
 );
 
+CREATE TABLE subscription_events (
+  id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+  subscription_id bigint NOT NULL,
+  kind text NOT NULL,
+  at timestamp with time zone NOT NULL DEFAULT now(),
+  data json NOT NULL DEFAULT '{}'::json,
+  pending boolean NOT NULL DEFAULT true,
+  CONSTRAINT subscription_events_pkey PRIMARY KEY (id)
+);
+
 CREATE TABLE subscription_links (
   uuid uuid NOT NULL,
   subscription_id bigint NOT NULL,
@@ -140,6 +150,19 @@ CREATE TABLE subscription_links (
   CONSTRAINT subscription_links_pkey PRIMARY KEY (uuid),
   CONSTRAINT subscription_links_subscription_id_fkey FOREIGN KEY (subscription_id) REFERENCES subscriptions(id) ON DELETE CASCADE,
   CONSTRAINT subscription_links_subscription_id_node_protocol_id_key UNIQUE (subscription_id, node_protocol_id)
+);
+
+CREATE TABLE subscription_resets (
+  id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+  subscription_id bigint NOT NULL,
+  cause text NOT NULL,
+  due_at timestamp with time zone,
+  reset_at timestamp with time zone NOT NULL DEFAULT now(),
+  used_up bigint NOT NULL,
+  used_down bigint NOT NULL,
+  CONSTRAINT subscription_resets_cause_check CHECK ((cause = ANY (ARRAY['schedule'::text, 'operator'::text]))),
+  CONSTRAINT subscription_resets_pkey PRIMARY KEY (id),
+  CONSTRAINT subscription_resets_subscription_id_fkey FOREIGN KEY (subscription_id) REFERENCES subscriptions(id) ON DELETE CASCADE
 );
 
 CREATE TABLE subscriptions (
@@ -151,7 +174,15 @@ CREATE TABLE subscriptions (
   traffic_bytes_down bigint NOT NULL DEFAULT 0,
   expires_at timestamp with time zone,
   created_at timestamp with time zone NOT NULL DEFAULT now(),
+  period_base_up bigint NOT NULL DEFAULT 0,
+  period_base_down bigint NOT NULL DEFAULT 0,
+  reset_period text NOT NULL DEFAULT 'none'::text,
+  anchor_at timestamp with time zone NOT NULL DEFAULT now(),
+  next_reset_at timestamp with time zone,
+  disabled boolean NOT NULL DEFAULT false,
+  warned_percent smallint NOT NULL DEFAULT 0,
   CONSTRAINT subscriptions_pkey PRIMARY KEY (id),
+  CONSTRAINT subscriptions_reset_period_check CHECK ((reset_period = ANY (ARRAY['none'::text, 'day'::text, 'week'::text, 'month'::text]))),
   CONSTRAINT subscriptions_status_check CHECK ((status = ANY (ARRAY['active'::text, 'limited'::text, 'expired'::text, 'disabled'::text]))),
   CONSTRAINT subscriptions_traffic_limit_bytes_check CHECK ((traffic_limit_bytes > 0)),
   CONSTRAINT subscriptions_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id)
@@ -167,6 +198,12 @@ CREATE TABLE users (
 CREATE INDEX audits_ran_at ON public.audits USING btree (ran_at);
 CREATE INDEX nodes_revision_pending ON public.nodes USING btree (id) WHERE revision_pending;
 CREATE INDEX segments_unsettled ON public.segments USING btree (stream, seq) WHERE (state = 'sealed'::text);
+CREATE INDEX subscription_events_at ON public.subscription_events USING btree (at);
+CREATE INDEX subscription_events_pending ON public.subscription_events USING btree (id) WHERE pending;
+CREATE INDEX subscription_events_subscription ON public.subscription_events USING btree (subscription_id, id);
 CREATE INDEX subscription_links_protocol ON public.subscription_links USING btree (node_protocol_id);
+CREATE INDEX subscription_resets_subscription ON public.subscription_resets USING btree (subscription_id, id);
 CREATE INDEX subscriptions_expiry ON public.subscriptions USING btree (expires_at) WHERE ((expires_at IS NOT NULL) AND (status = ANY (ARRAY['active'::text, 'limited'::text])));
+CREATE INDEX subscriptions_reset ON public.subscriptions USING btree (next_reset_at) WHERE (next_reset_at IS NOT NULL);
 CREATE INDEX subscriptions_user ON public.subscriptions USING btree (user_id);
+CREATE INDEX users_name ON public.users USING btree (name);

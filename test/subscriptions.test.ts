@@ -87,8 +87,12 @@ t.test('create, show, list', async (t) => {
     status: 'active',
     trafficBytesUp: 0,
     trafficBytesDown: 0,
+    usedBytes: 0,
     trafficLimitBytes: 10_000_000_000,
     expiresAt,
+    resetPeriod: 'none',
+    anchorAt: shown.anchorAt,
+    nextResetAt: null,
   });
   t.match(await showSubscription(pool, 1), unlimited);
   t.same((await listSubscriptions(pool, { afterId: 1, rowsMax: 10 })).at(0), shown);
@@ -125,10 +129,10 @@ t.test('expiry', async (t) => {
       trafficLimitBytes: null,
       expiresAt,
     });
-    await pool.query('UPDATE subscriptions SET status = $2 WHERE id = $1', [
-      subscriptionId,
-      status,
-    ]);
+    await pool.query(
+      "UPDATE subscriptions SET status = $2, disabled = $2 = 'disabled' WHERE id = $1",
+      [subscriptionId, status],
+    );
     return subscriptionId;
   };
   const past = new Date(Date.now() - 60_000);
@@ -191,7 +195,9 @@ t.test('counters', async (t) => {
   );
   t.same(rows[0], { up: bigintMax, down: bigintMax }, 'a counter stops rather than fail');
 
-  await pool.query("UPDATE subscriptions SET status = 'disabled', traffic_bytes_up = 0");
+  await pool.query(
+    "UPDATE subscriptions SET status = 'disabled', disabled = true, traffic_bytes_up = 0",
+  );
   t.same((await settle([[limited, 1_000n, 0n]])).limited, [], 'only an active one is limited');
   t.equal((await showSubscription(pool, limited)).status, 'disabled');
 });

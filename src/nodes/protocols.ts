@@ -18,8 +18,8 @@ export interface NodeProtocol {
 }
 
 /**
- * Lets a node serve a protocol on a port. Every active subscription gets a link for it, and the
- * node a new revision.
+ * Lets a node serve a protocol on a port. Every subscription gets a link for it, whatever its
+ * status (it may be served again later), and the node a new revision.
  * @throws CoreError NOT_FOUND; INVALID_ARGUMENT for settings that the protocol cannot use, a taken
  * port, or a revoked node.
  */
@@ -50,7 +50,7 @@ export async function addProtocol(
     assert(Number.isSafeInteger(nodeProtocolId), 'ids fit a JSON number');
     await client.query(
       `INSERT INTO subscription_links (uuid, subscription_id, node_protocol_id)
-       SELECT gen_random_uuid(), id, $1 FROM subscriptions WHERE status = 'active'`,
+       SELECT gen_random_uuid(), id, $1 FROM subscriptions`,
       [nodeProtocolId],
     );
     await bumpNodes(client, [nodeId]);

@@ -4,6 +4,7 @@ import { CoreError } from '../errors.ts';
 import { bumpNodes } from '../nodes/bump.ts';
 import { lockLinks } from '../stores/locks.ts';
 import { inTransaction } from '../stores/postgres.ts';
+import { insertSubscriptions, type NewSubscription } from './insert.ts';
 
 /** The credential of one subscription on one protocol of one node. */
 export interface SubscriptionLink {
@@ -12,26 +13,22 @@ export interface SubscriptionLink {
 }
 
 /**
- * Adds an active subscription with a link to every protocol of every node that is not revoked, and
- * bumps those nodes.
+ * Adds a subscription with a link to every protocol of every node that is not revoked, and bumps
+ * those nodes where it is active (it is not where it is disabled, or its expiry is past).
  * @throws CoreError NOT_FOUND where there is no such user.
  */
 export async function createSubscription(
   pool: pg.Pool,
-  subscription: { userId: number; trafficLimitBytes: number | null; expiresAt: Date | null },
+  subscription: NewSubscription,
 ): Promise<{ subscriptionId: number; links: SubscriptionLink[] }> {
-  const { userId, trafficLimitBytes, expiresAt } = subscription;
+  const { userId } = subscription;
   return inTransaction(pool, async (client) => {
     await lockLinks(client, 'subscriptions');
-    const { rows } = await client.query<{ id: number }>(
-      `INSERT INTO subscriptions (user_id, traffic_limit_bytes, expires_at)
-       SELECT id, $2, $3 FROM users WHERE id = $1 RETURNING id`,
-      [userId, trafficLimitBytes, expiresAt],
-    );
-    const subscriptionId = rows[0]?.id;
-    if (subscriptionId === undefined) {
-      throw new CoreError('NOT_FOUND', `There is no user ${userId}`);
-    }
+    const users = await client.query('SELECT FROM users WHERE id = $1 FOR KEY SHARE', [userId]);
+    if (users.rowCount === 0) throw new CoreError('NOT_FOUND', `There is no user ${userId}`);
+    const [made] = await insertSubscriptions(client, [subscription]);
+    assert(made !== undefined, 'an insert returns its row');
+    const { subscriptionId, status } = made;
     assert(Number.isSafeInteger(subscriptionId), 'ids fit a JSON number');
     const links = await client.query<SubscriptionLink & { nodeId: number }>(
       `WITH protocols AS (
@@ -46,7 +43,9 @@ export async function createSubscription(
        FROM linked JOIN protocols ON protocols.id = node_protocol_id ORDER BY node_protocol_id`,
       [subscriptionId],
     );
-    await bumpNodes(client, [...new Set(links.rows.map((link) => link.nodeId))]);
+    if (status === 'active') {
+      await bumpNodes(client, [...new Set(links.rows.map((link) => link.nodeId))]);
+    }
     return {
       subscriptionId,
       links: links.rows.map(({ uuid, nodeProtocolId }) => ({ uuid, nodeProtocolId })),

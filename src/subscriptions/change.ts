@@ -1,0 +1,112 @@
+import type pg from 'pg';
+import { CoreError } from '../errors.ts';
+import { inTransaction } from '../stores/postgres.ts';
+import { type EventKind, recordEvents } from './events.ts';
+import { nextResetAt, type ResetPeriod } from './period.ts';
+import { type Subscription, showSubscription } from './show.ts';
+import { deriveStatus } from './status.ts';
+
+/** What an operator may change; what is left out stays. */
+export interface SubscriptionChange {
+  /** Null: no limit. */
+  trafficLimitBytes?: number | null | undefined;
+  /** Null: never. */
+  expiresAt?: Date | null | undefined;
+  resetPeriod?: ResetPeriod | undefined;
+  anchorAt?: Date | undefined;
+  disabled?: boolean | undefined;
+}
+
+interface Settings {
+  trafficLimitBytes: number | null;
+  expiresAt: Date | null;
+  resetPeriod: ResetPeriod;
+  anchorAt: Date;
+  disabled: boolean;
+  nextResetAt: Date | null;
+  now: Date;
+}
+
+/**
+ * Changes a subscription and derives its status anew: a raised limit or a later expiry gives access
+ * back, a lower one takes it, and disabling takes it until it is enabled again. What is set to what
+ * it is already makes no event.
+ * @throws CoreError NOT_FOUND.
+ */
+export async function changeSubscription(
+  pool: pg.Pool,
+  subscriptionId: number,
+  change: SubscriptionChange,
+): Promise<Subscription> {
+  return inTransaction(pool, async (client) => {
+    const before = await lockSettings(client, subscriptionId);
+    const after: Settings = { ...before, ...withoutUndefined(change) };
+    const isNewPeriod =
+      after.resetPeriod !== before.resetPeriod || isOther(after.anchorAt, before.anchorAt);
+    if (isNewPeriod) {
+      after.nextResetAt = nextResetAt(after.resetPeriod, after.anchorAt, after.now);
+    }
+    await client.query(
+      `UPDATE subscriptions SET traffic_limit_bytes = $2, expires_at = $3, reset_period = $4,
+         anchor_at = $5, next_reset_at = $6, disabled = $7 WHERE id = $1`,
+      [
+        subscriptionId,
+        after.trafficLimitBytes,
+        after.expiresAt,
+        after.resetPeriod,
+        after.anchorAt,
+        after.nextResetAt,
+        after.disabled,
+      ],
+    );
+    await recordEvents(
+      client,
+      changeEvents(before, after, isNewPeriod).map((event) => ({ subscriptionId, ...event })),
+    );
+    await deriveStatus(client, [subscriptionId]);
+    return showSubscription(client, subscriptionId);
+  });
+}
+
+/** Holds the row until the transaction ends, so that a settle or a reset waits, or was before. */
+async function lockSettings(client: pg.PoolClient, subscriptionId: number): Promise<Settings> {
+  const { rows } = await client.query<Settings>(
+    `SELECT traffic_limit_bytes AS "trafficLimitBytes", expires_at AS "expiresAt",
+       reset_period AS "resetPeriod", anchor_at AS "anchorAt", disabled,
+       next_reset_at AS "nextResetAt", now()
+     FROM subscriptions WHERE id = $1 FOR NO KEY UPDATE`,
+    [subscriptionId],
+  );
+  const row = rows[0];
+  if (row !== undefined) return row;
+  throw new CoreError('NOT_FOUND', `There is no subscription ${subscriptionId}`);
+}
+
+function changeEvents(
+  before: Settings,
+  after: Settings,
+  isNewPeriod: boolean,
+): { kind: EventKind; data: Record<string, unknown> }[] {
+  const events: { kind: EventKind; data: Record<string, unknown> }[] = [];
+  if (before.trafficLimitBytes !== after.trafficLimitBytes) {
+    const data = { from: before.trafficLimitBytes, to: after.trafficLimitBytes };
+    events.push({ kind: 'limit_changed', data });
+  }
+  if (isOther(before.expiresAt, after.expiresAt)) {
+    events.push({ kind: 'expiry_changed', data: { from: before.expiresAt, to: after.expiresAt } });
+  }
+  if (isNewPeriod) {
+    const { resetPeriod, anchorAt } = after;
+    const data = { from: before.resetPeriod, to: resetPeriod, anchorAt };
+    events.push({ kind: 'period_changed', data });
+  }
+  return events;
+}
+
+function isOther(one: Date | null, other: Date | null): boolean {
+  return one?.getTime() !== other?.getTime();
+}
+
+function withoutUndefined(change: SubscriptionChange): Partial<Settings> {
+  return Object.fromEntries(Object.entries(change).filter(([, value]) => value !== undefined));
+}

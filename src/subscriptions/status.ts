@@ -1,0 +1,105 @@
+import type pg from 'pg';
+import { bumpLinkedNodes } from './linked-nodes.ts';
+
+export type SubscriptionStatus = 'active' | 'limited' | 'expired' | 'disabled';
+
+/** Bytes used in the period, of the row `s`. Numeric: two counters may add up past a bigint. */
+export const usedSql =
+  '(s.traffic_bytes_up::numeric + s.traffic_bytes_down - s.period_base_up - s.period_base_down)';
+
+/**
+ * The one place that says which status a subscription has: an SQL expression over SQL expressions.
+ * An operator's decision comes first, then time, then traffic.
+ */
+export function statusSql(of: {
+  disabled: string;
+  expiresAt: string;
+  used: string;
+  limit: string;
+}): string {
+  return `CASE WHEN ${of.disabled} THEN 'disabled'
+    WHEN ${of.expiresAt} <= now() THEN 'expired'
+    WHEN ${of.used} >= ${of.limit} THEN 'limited'
+    ELSE 'active' END`;
+}
+
+const currentStatusSql = statusSql({
+  disabled: 's.disabled',
+  expiresAt: 's.expires_at',
+  used: usedSql,
+  limit: 's.traffic_limit_bytes',
+});
+
+/** Highest threshold that the row `s` has reached; 0 without a limit. */
+const warnedSql = `CASE
+    WHEN ${usedSql} * 100 >= s.traffic_limit_bytes::numeric * 95 THEN 95
+    WHEN ${usedSql} * 100 >= s.traffic_limit_bytes::numeric * 80 THEN 80
+    ELSE 0 END`;
+
+/**
+ * Whether traffic took the row `s` over its limit or over a threshold that it was not yet warned
+ * of. For settle: a row without a limit costs one comparison.
+ */
+export const crossedSql = `(s.traffic_limit_bytes IS NOT NULL AND ${usedSql} * 100
+    >= s.traffic_limit_bytes::numeric * CASE s.warned_percent WHEN 0 THEN 80 WHEN 80 THEN 95 ELSE 100 END
+    AND (s.warned_percent < 95 OR s.status = 'active'))`;
+
+/** A subscription whose status is another than before. */
+export interface StatusChange {
+  subscriptionId: number;
+  before: SubscriptionStatus;
+  after: SubscriptionStatus;
+}
+
+/**
+ * Derives the status of these subscriptions anew, and the warnings they have been given; records an
+ * event for every change and every threshold reached, and bumps the nodes of those that may be
+ * served now and might not before, or the other way round. Call it in the transaction of whatever
+ * changed, which must hold the rows: it waits for nobody then.
+ *
+ * Where used traffic fell under a threshold (a reset, a raised limit), the threshold warns again.
+ * @returns those whose status changed.
+ */
+export async function deriveStatus(
+  client: pg.PoolClient,
+  subscriptionIds: readonly number[],
+): Promise<StatusChange[]> {
+  if (subscriptionIds.length === 0) return [];
+  const { rows } = await client.query<StatusChange>(
+    `WITH derived AS MATERIALIZED (
+       SELECT s.id, s.status AS before, ${currentStatusSql} AS after, s.warned_percent AS warned,
+         ${warnedSql} AS reached, ${usedSql} AS used, s.traffic_limit_bytes AS "limit"
+       FROM subscriptions s WHERE s.id = ANY ($1::bigint[])
+     ), warnings AS (
+       INSERT INTO subscription_events (subscription_id, kind, data)
+       SELECT id, 'warning_' || threshold, json_build_object('usedBytes', used, 'limitBytes', "limit")
+       FROM derived JOIN unnest('{80,95}'::integer[]) AS threshold
+         ON threshold > warned AND threshold <= reached
+       ORDER BY id, threshold
+     ), changed AS (
+       UPDATE subscriptions SET status = after, warned_percent = reached FROM derived
+       WHERE subscriptions.id = derived.id AND (before <> after OR warned <> reached)
+     )
+     SELECT id AS "subscriptionId", before, after FROM derived WHERE before <> after ORDER BY id`,
+    [subscriptionIds],
+  );
+  if (rows.length === 0) return rows;
+  await client.query(
+    `INSERT INTO subscription_events (subscription_id, kind, data)
+     SELECT id, CASE WHEN after = 'disabled' THEN 'disabled' WHEN before = 'disabled' THEN 'enabled'
+         WHEN after = 'active' THEN 'activated' ELSE after END,
+       json_build_object('from', before, 'to', after)
+     FROM unnest($1::bigint[], $2::text[], $3::text[]) AS change (id, before, after)`,
+    [
+      rows.map((row) => row.subscriptionId),
+      rows.map((row) => row.before),
+      rows.map((row) => row.after),
+    ],
+  );
+  const served = rows.filter((row) => (row.before === 'active') !== (row.after === 'active'));
+  await bumpLinkedNodes(
+    client,
+    served.map((row) => row.subscriptionId),
+  );
+  return rows;
+}
