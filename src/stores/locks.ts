@@ -8,7 +8,8 @@ const countersLock = 7_233_003;
  * Held until the transaction ends by whoever adds one side of the subscription links. Every
  * subscription has a link to every protocol, and two transactions that add a subscription and a
  * protocol side by side would not see each other's row: the link between the two would be missing
- * for good. Subscriptions share the lock among themselves; a protocol waits for them and they for it.
+ * for good. Whoever deletes subscriptions or changes links takes it too, so as not to hold rows that
+ * a protocol asks for while it holds its node. Subscriptions share the lock among themselves; a protocol waits for them and they for it.
  */
 export async function lockLinks(
   client: pg.PoolClient,

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { CoreError } from '../errors.ts';
 import type { Queryable } from '../stores/postgres.ts';
 
 export interface User {
@@ -29,4 +30,35 @@ export async function listUsers(
     [page.afterId, page.rowsMax],
   );
   return rows;
+}
+
+/**
+ * One user.
+ * @throws CoreError NOT_FOUND.
+ */
+export async function showUser(
+  db: Queryable,
+  userId: number,
+): Promise<User & { subscriptions: number }> {
+  const { rows } = await db.query<User & { subscriptions: number }>(
+    `SELECT id AS "userId", name, created_at AS "createdAt",
+       (SELECT count(*) FROM subscriptions WHERE user_id = users.id) AS subscriptions
+     FROM users WHERE id = $1`,
+    [userId],
+  );
+  const row = rows[0];
+  if (row === undefined) throw new CoreError('NOT_FOUND', `There is no user ${userId}`);
+  return row;
+}
+
+/** @throws CoreError NOT_FOUND. */
+export async function renameUser(
+  db: Queryable,
+  user: { userId: number; name: string },
+): Promise<void> {
+  const { rowCount } = await db.query('UPDATE users SET name = $2 WHERE id = $1', [
+    user.userId,
+    user.name,
+  ]);
+  if (rowCount === 0) throw new CoreError('NOT_FOUND', `There is no user ${user.userId}`);
 }

@@ -1,0 +1,78 @@
+import type pg from 'pg';
+import { CoreError } from '../errors.ts';
+import { lockCounters, lockLinks } from '../stores/locks.ts';
+import { inTransaction } from '../stores/postgres.ts';
+import { recordEvents } from './events.ts';
+import { bumpLinkedNodes } from './linked-nodes.ts';
+
+/**
+ * Deletes a subscription with its links and its history of resets, and bumps the nodes it was
+ * served on. Its rows stay in ClickHouse; those that come in later count as unknown.
+ * @throws CoreError NOT_FOUND.
+ */
+export async function deleteSubscription(pool: pg.Pool, subscriptionId: number): Promise<void> {
+  await inTransaction(pool, async (client) => {
+    // Before the row: whoever adds a protocol holds its node and then asks for every subscription.
+    await lockLinks(client, 'subscriptions');
+    const { rows } = await client.query<{ id: number; status: string }>(
+      'SELECT id, status FROM subscriptions WHERE id = $1 FOR UPDATE',
+      [subscriptionId],
+    );
+    if (rows.length === 0) {
+      throw new CoreError('NOT_FOUND', `There is no subscription ${subscriptionId}`);
+    }
+    await deleteHeld(client, rows);
+  });
+}
+
+/**
+ * Deletes a user with all subscriptions.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT where a subscription is active and `force` is not set.
+ */
+export async function deleteUser(
+  pool: pg.Pool,
+  userId: number,
+  options: { force: boolean },
+): Promise<{ userId: number; subscriptions: number }> {
+  return inTransaction(pool, async (client) => {
+    // Before the rows, as above; and a settle locks many of them in an order of its own.
+    await lockLinks(client, 'subscriptions');
+    await lockCounters(client);
+    const users = await client.query('SELECT FROM users WHERE id = $1 FOR UPDATE', [userId]);
+    if (users.rowCount === 0) throw new CoreError('NOT_FOUND', `There is no user ${userId}`);
+    const { rows } = await client.query<{ id: number; status: string }>(
+      'SELECT id, status FROM subscriptions WHERE user_id = $1 ORDER BY id FOR UPDATE',
+      [userId],
+    );
+    const active = rows.filter((row) => row.status === 'active').length;
+    if (active > 0 && !options.force) {
+      const message = `User ${userId} has active subscriptions (${active}); delete them too with --force`;
+      throw new CoreError('INVALID_ARGUMENT', message);
+    }
+    await deleteHeld(client, rows);
+    await client.query('DELETE FROM users WHERE id = $1', [userId]);
+    return { userId, subscriptions: rows.length };
+  });
+}
+
+async function deleteHeld(
+  client: pg.PoolClient,
+  held: readonly { id: number; status: string }[],
+): Promise<void> {
+  // While the links are still there to tell the nodes.
+  await bumpLinkedNodes(
+    client,
+    held.filter((row) => row.status === 'active').map((row) => row.id),
+  );
+  await recordEvents(
+    client,
+    held.map((row) => ({
+      subscriptionId: row.id,
+      kind: 'deleted' as const,
+      data: { status: row.status },
+    })),
+  );
+  await client.query('DELETE FROM subscriptions WHERE id = ANY ($1::bigint[])', [
+    held.map((row) => row.id),
+  ]);
+}
