@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 
 const domain = ['audit', 'ingest', 'nodes', 'subscriptions', 'render', 'stores', 'contract'];
-const edges = ['http', 'load', ...domain];
+const edges = ['http', 'load', 'webhooks', ...domain];
 /** Single files of src that everybody may import: they import nothing of the layers above them. */
 const ground = ['errors', 'config', 'log', 'root', 'lifecycle', 'failpoints'];
 
@@ -25,6 +25,7 @@ const allowed = {
   reachable: ['stores'],
   http: [...domain],
   load: [...domain],
+  webhooks: ['load', 'subscriptions', 'stores'],
   audit: ['stores'],
   ingest: ['stores', 'contract'],
   nodes: ['render', 'stores', 'contract'],

@@ -1,3 +1,4 @@
+import type { Pool } from 'pg';
 import { runAuditIfDue } from './audit/run-audit.ts';
 import type { Config } from './config.ts';
 import { ingestSchemas } from './contract/node.ts';
@@ -30,7 +31,9 @@ import { migrateClickHouse, migratePostgres } from './stores/migrate.ts';
 import { createPool } from './stores/postgres.ts';
 import { createReadiness } from './stores/readiness.ts';
 import { connectRedis, createRedis, requireDurableRedis } from './stores/redis.ts';
+import { pruneEvents } from './subscriptions/events.ts';
 import { expireDue } from './subscriptions/expire.ts';
+import { resetDue } from './subscriptions/reset.ts';
 
 /** Something that runs until it is closed. */
 export interface Running {
@@ -51,6 +54,8 @@ export interface WorkerSeams {
 
 const heartbeatFlushMs = 1_000;
 const upkeepEveryMs = 1_000;
+const pruneEveryMs = 3_600_000;
+const webhookTimeoutMs = 10_000;
 /** The audit runs daily; this is how soon one that failed is made up for. */
 const auditCheckMs = 3_600_000;
 /** An audit reads all rows, a page at a time. */
@@ -187,6 +192,7 @@ export async function startWorker(
     lifecycle.use('audit clickhouse', () => auditClickhouse.close());
     const stopAudit = new AbortController();
     const audit = { pool, clickhouse: auditClickhouse, log, signal: stopAudit.signal };
+    const dispatchEvents = await startEvents(config, log, lifecycle, pool);
     const worker = await startLoadWorker({
       ...(seams.load?.(load) ?? load),
       prefix,
@@ -196,6 +202,13 @@ export async function startWorker(
       tasks: [
         { name: 'bump-pending', everyMs: upkeepEveryMs, run: () => bumpPending(pool).then(noop) },
         { name: 'expire-due', everyMs: upkeepEveryMs, run: () => expireDue(pool).then(noop) },
+        { name: 'reset-due', everyMs: upkeepEveryMs, run: () => resetDue(pool).then(noop) },
+        { name: 'dispatch-events', everyMs: upkeepEveryMs, run: dispatchEvents },
+        {
+          name: 'prune-events',
+          everyMs: pruneEveryMs,
+          run: () => pruneEvents(pool, config.events).then(noop),
+        },
         { name: 'audit', everyMs: auditCheckMs, run: () => runAuditIfDue(audit) },
       ],
     });
@@ -207,6 +220,25 @@ export async function startWorker(
     await lifecycle.close().catch((err) => log.warn({ err }, 'not everything closed cleanly'));
     throw thrown;
   }
+}
+
+/** Starts the webhook, where one is set; returns what to do with new events every second. */
+async function startEvents(
+  config: Config,
+  log: Logger,
+  lifecycle: Lifecycle,
+  pool: Pool,
+): Promise<() => Promise<void>> {
+  if (config.events.webhook === undefined) {
+    const { passEvents } = await import('./webhooks/dispatch.ts');
+    return () => passEvents(pool);
+  }
+  const { startWebhook } = await import('./webhooks/worker.ts');
+  const { redisUrl, redisPrefix: prefix } = config.stores;
+  const target = { ...config.events.webhook, timeoutMs: webhookTimeoutMs };
+  const webhook = await startWebhook({ pool, redisUrl, prefix, target, log });
+  lifecycle.use('webhook', () => webhook.close());
+  return () => webhook.dispatch();
 }
 
 function noop(): void {}

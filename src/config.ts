@@ -72,6 +72,17 @@ export const settingsSchema = z.object({
     'Failed registrations an address may make in a minute.',
   ),
   CORE_NODE_OFFLINE_SECONDS: count(90, 1, 86_400, 'Heartbeat age past which a node is offline.'),
+  CORE_EVENT_DAYS: count(90, 1, 3_650, 'How long events of subscriptions are kept.'),
+  CORE_WEBHOOK_URL: url(
+    /^https?$/,
+    'Where events of subscriptions are sent; see docs/webhooks.md.',
+  ),
+  CORE_WEBHOOK_SECRET: z
+    .string()
+    .min(16)
+    .max(256)
+    .optional()
+    .describe('What the events are signed with; needed with CORE_WEBHOOK_URL.'),
   CORE_STOP_SECONDS_MAX: count(9, 1, 60, 'Longest time that a clean stop may take.'),
   CORE_FAILPOINT_URL: z
     .url({ protocol: /^http$/, hostname: /^(127\.0\.0\.1|localhost|\[::1\])$/ })
@@ -112,6 +123,11 @@ export interface Config {
   spool: { shards: number; bytesMax: number; idempotencySeconds: number };
   load: { intervalMs: number; segmentRowsMax: number; poisonAttempts: number };
   nodes: { registrationSeconds: number; registrationFailuresMax: number; offlineSeconds: number };
+  events: {
+    days: number;
+    /** Undefined where events are sent nowhere. */
+    webhook: { url: string; secret: string } | undefined;
+  };
   logLevel: Settings['CORE_LOG_LEVEL'];
   stopSecondsMax: number;
   /** Set by the fault suite only; see failpoints.ts. */
@@ -129,8 +145,13 @@ export function readConfig(environment: NodeJS.ProcessEnv): Config {
     if (value !== undefined && value !== '') given[name] = value;
   }
   const parsed = settingsSchema.safeParse(given);
-  if (!parsed.success) {
-    const faults = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
+  const faults = parsed.success
+    ? []
+    : parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
+  if (given['CORE_WEBHOOK_URL'] !== undefined && given['CORE_WEBHOOK_SECRET'] === undefined) {
+    faults.push('CORE_WEBHOOK_SECRET: needed where CORE_WEBHOOK_URL is set');
+  }
+  if (!parsed.success || faults.length > 0) {
     throw new CoreError('INVALID_SETTINGS', `Invalid settings: ${faults.join('; ')}`);
   }
   return toConfig(parsed.data);
@@ -177,6 +198,13 @@ function toConfig(s: Settings): Config {
       registrationSeconds: s.CORE_REGISTRATION_SECONDS,
       registrationFailuresMax: s.CORE_REGISTRATION_FAILURES_MAX,
       offlineSeconds: s.CORE_NODE_OFFLINE_SECONDS,
+    },
+    events: {
+      days: s.CORE_EVENT_DAYS,
+      webhook:
+        s.CORE_WEBHOOK_URL === undefined || s.CORE_WEBHOOK_SECRET === undefined
+          ? undefined
+          : { url: s.CORE_WEBHOOK_URL, secret: s.CORE_WEBHOOK_SECRET },
     },
     logLevel: s.CORE_LOG_LEVEL,
     stopSecondsMax: s.CORE_STOP_SECONDS_MAX,

@@ -74,6 +74,16 @@ t.test('from a post to a row and a counter, and what a limit does', async (t) =>
   );
   t.equal(beat.json['needSync'], true);
 
+  await api.pool.query(
+    `UPDATE subscriptions SET reset_period = 'day', anchor_at = now() - interval '25 hours',
+       next_reset_at = now() - interval '1 hour'`,
+  );
+  await until(config, (reply) => reply.text.includes(uuid));
+  t.same(await counter(), { up: 1, down: 5_002, status: 'active' }, 'a reset lets it in again');
+  const pending = async () =>
+    (await api.pool.query('SELECT FROM subscription_events WHERE pending')).rowCount;
+  t.equal(await until(pending, (count) => count === 0), 0, 'events go on');
+
   const queue = new Queue('load', {
     connection: { url: api.config.stores.redisUrl },
     prefix: `{${api.config.stores.redisPrefix}}:bull`,

@@ -1,0 +1,71 @@
+import { type Job, Worker } from 'bullmq';
+import { Redis } from 'ioredis';
+import type pg from 'pg';
+import { bullPrefix } from '../load/worker.ts';
+import type { Logger } from '../log.ts';
+import { dispatchEvents } from './dispatch.ts';
+import { openWebhookQueue, type WebhookJob, webhookQueueName } from './queue.ts';
+import { sendEvent, type WebhookTarget } from './send.ts';
+
+const sendsAtOnce = 8;
+/** Longer than a send takes, so that no two workers send the same event at once. */
+const lockDurationMs = 30_000;
+
+export interface Webhook {
+  /** Hands new events over; see dispatch.ts. */
+  dispatch(): Promise<void>;
+  /** Breaks off what is being sent (it is sent again) and gives the connections back. */
+  close(): Promise<void>;
+}
+
+/**
+ * Sends events to the webhook, some at once, each repeated with a growing pause. What fails every
+ * time stays in the queue as failed: the dead letters of `core webhook`.
+ */
+export async function startWebhook(options: {
+  pool: pg.Pool;
+  redisUrl: string;
+  prefix: string;
+  target: WebhookTarget;
+  log: Logger;
+  /** First pause between two attempts; for tests. */
+  backoffMs?: number;
+}): Promise<Webhook> {
+  const { pool, log, target } = options;
+  const onError = (err: Error): void => log.debug({ err }, 'webhook queue');
+  const { queue, close } = await openWebhookQueue({ ...options, onError });
+  // BullMQ blocks on this connection and wants it to wait for Redis for as long as it takes.
+  const consumer = new Redis(options.redisUrl, { maxRetriesPerRequest: null });
+  consumer.on('error', onError);
+  const stopping = new AbortController();
+  const worker = new Worker<WebhookJob>(
+    webhookQueueName,
+    (job: Job<WebhookJob>) => sendEvent(pool, target, job.data, stopping.signal),
+    {
+      connection: consumer,
+      prefix: bullPrefix(options.prefix),
+      concurrency: sendsAtOnce,
+      lockDuration: lockDurationMs,
+      maxStalledCount: 1_000,
+      runRetryDelay: 1_000,
+    },
+  );
+  worker.on('error', onError);
+  worker.on('failed', (job, err) => {
+    const isDead = job !== undefined && job.attemptsMade >= (job.opts.attempts ?? 1);
+    const fields = { eventId: job?.data.eventId, reason: err.message };
+    if (isDead) log.error(fields, 'webhook given up: see core webhook list');
+    else log.debug(fields, 'webhook failed, to be repeated');
+  });
+  return {
+    async dispatch() {
+      await dispatchEvents({ pool, queue }, { backoffMs: options.backoffMs });
+    },
+    async close() {
+      stopping.abort();
+      await worker.close();
+      await close();
+      consumer.disconnect();
+    },
+  };
+}
