@@ -154,14 +154,19 @@ t.test('protocols, outbounds, users, subscriptions', async (t) => {
   t.same(Object.keys(created), ['subscriptionId', 'links']);
   t.equal(created.links.length, 2);
   t.same(Object.keys(created.links[0] ?? {}), ['uuid', 'nodeProtocolId']);
-  t.same(await json('subscription', 'show', '2'), {
+  const shown = await json('subscription', 'show', '2');
+  t.same(shown, {
     subscriptionId: 2,
     userId: 1,
     status: 'active',
     trafficBytesUp: 0,
     trafficBytesDown: 0,
+    usedBytes: 0,
     trafficLimitBytes: 10_000_000_000,
     expiresAt: '2030-01-31T00:00:00.000Z',
+    resetPeriod: 'none',
+    anchorAt: shown['anchorAt'],
+    nextResetAt: null,
   });
   t.match(await json('subscription', 'show', '1'), { trafficLimitBytes: null, expiresAt: null });
   t.equal((await json<unknown[]>('subscription', 'list', '--user', '1')).length, 2);

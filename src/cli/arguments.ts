@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { type VpnProtocol, vpnProtocols } from '../contract/enums.ts';
 import { limits } from '../contract/limits.ts';
 import { type OutboundProtocol, outboundProtocols } from '../nodes/outbounds.ts';
+import { type ResetPeriod, resetPeriods } from '../subscriptions/period.ts';
 
 // Parsers of single arguments, for commander: what they throw becomes one line that names the
 // option. What they let through, the modules may take as checked.
@@ -123,6 +124,31 @@ export function date(given: string): Date {
   throw new InvalidArgumentError(
     'It must be a date and time with zone, like 2030-01-31T00:00:00Z.',
   );
+}
+
+/** How often traffic is reset, in any case. */
+export function resetPeriod(given: string): ResetPeriod {
+  const found = resetPeriods.find((period) => period === given.toLowerCase());
+  if (found !== undefined) return found;
+  throw new InvalidArgumentError(`It must be one of ${resetPeriods.join(', ')}.`);
+}
+
+// Commander makes an empty string of null, so these leave it to the command.
+
+/** Bytes, or `none`. */
+export const bytesOrNone = (given: string): number | 'none' =>
+  given.toLowerCase() === 'none' ? 'none' : bytes(given);
+
+/** A date, or `never`. */
+export const dateOrNever = (given: string): Date | 'never' =>
+  given.toLowerCase() === 'never' ? 'never' : date(given);
+
+const uuidShape = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+/** UUID of a link, in any case. */
+export function uuid(given: string): string {
+  if (uuidShape.test(given)) return given.toLowerCase();
+  throw new InvalidArgumentError('It must be a UUID.');
 }
 
 /** A query that reads. ClickHouse itself refuses all other writes, but not an INSERT into a file. */

@@ -20,6 +20,9 @@ export interface CliContext {
   config: Config;
   json: boolean;
   log: Logger;
+  stdin: NodeJS.ReadableStream;
+  /** For what is not the command's value: progress. */
+  stderr: NodeJS.WritableStream;
   /** Prints the one value of the command: JSON with `--json`, else as `text` puts it. */
   print(value: unknown, text?: string): void;
   /** Writes to stdout as it is, once what was written before has gone out. */
@@ -34,9 +37,11 @@ export interface CliContext {
 export function createCliContext(options: {
   config: Config;
   json: boolean;
+  stdin: NodeJS.ReadableStream;
   stdout: NodeJS.WritableStream;
+  stderr: NodeJS.WritableStream;
 }): CliContext {
-  const { config, json, stdout } = options;
+  const { config, json, stdin, stdout, stderr } = options;
   const lifecycle = new Lifecycle();
   let pool: Promise<pg.Pool> | undefined;
   let redis: Promise<Redis> | undefined;
@@ -45,6 +50,8 @@ export function createCliContext(options: {
     config,
     json,
     log: createLogger(config.logLevel),
+    stdin,
+    stderr,
     print(value, text) {
       if (json) stdout.write(`${JSON.stringify(value)}\n`);
       else stdout.write(text ?? renderFields(value as Record<string, unknown>));

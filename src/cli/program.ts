@@ -5,7 +5,9 @@ import type { Config } from '../config.ts';
 import { CoreError, errorBody } from '../errors.ts';
 import { projectRoot } from '../root.ts';
 import { createCliContext } from './context.ts';
+import { addEventCommands } from './event.ts';
 import { oneLine } from './failure.ts';
+import { addLinkCommands } from './link.ts';
 import { addNodeCommands } from './node.ts';
 import { addOutboundCommands } from './outbound.ts';
 import { addProtocolCommands } from './protocol.ts';
@@ -18,10 +20,13 @@ import { addStatusCommand } from './status.ts';
 import { addSubscriptionCommands } from './subscription.ts';
 import { printable } from './table.ts';
 import { addUserCommands } from './user.ts';
+import { addWebhookCommands } from './webhook.ts';
 
 export interface CliOptions {
   /** Read only once a command runs, so that `--help` needs no valid settings. */
   readConfig: () => Config;
+  /** Default: that of the process. */
+  stdin?: NodeJS.ReadableStream;
   stdout: NodeJS.WritableStream;
   stderr: NodeJS.WritableStream;
 }
@@ -65,12 +70,18 @@ function endOfOptions(args: readonly string[]): number {
 async function runCommand(
   body: CommandBody<object, unknown>,
   given: readonly unknown[],
-  { readConfig, stdout }: CliOptions,
+  { readConfig, stdin = process.stdin, stdout, stderr }: CliOptions,
 ): Promise<number | undefined> {
   const command = given.at(-1);
   if (!(command instanceof Command)) throw new Error('Commander passes the command last');
   const { json, ...options } = command.optsWithGlobals<{ json?: boolean }>();
-  const context = createCliContext({ config: readConfig(), json: json === true, stdout });
+  const context = createCliContext({
+    config: readConfig(),
+    json: json === true,
+    stdin,
+    stdout,
+    stderr,
+  });
   try {
     const result = await body(context, options, given.length > 2 ? given[0] : undefined);
     return result?.exitCode;
@@ -110,6 +121,9 @@ Examples:
   addOutboundCommands(program, run);
   addUserCommands(program, run);
   addSubscriptionCommands(program, run);
+  addLinkCommands(program, run);
+  addEventCommands(program, run);
+  addWebhookCommands(program, run);
   addStatusCommand(program, run);
   addSegmentCommands(program, run);
   addReconcileCommand(program, run);

@@ -1,8 +1,11 @@
 import type { Command } from 'commander';
 import { createSubscription } from '../subscriptions/create.ts';
+import type { ResetPeriod } from '../subscriptions/period.ts';
 import { listSubscriptions, showSubscription } from '../subscriptions/show.ts';
-import { afterId, bytes, date, id, rowsMax } from './arguments.ts';
+import { afterId, bytes, date, id, resetPeriod, rowsMax } from './arguments.ts';
+import { addImportCommand } from './import/command.ts';
 import type { Run } from './run.ts';
+import { addSubscriptionChanges } from './subscription-change.ts';
 import { renderFields, renderObjects } from './table.ts';
 
 /** `core subscription …` */
@@ -17,13 +20,23 @@ export function addSubscriptionCommands(program: Command, run: Run): void {
     .requiredOption('--user <id>', 'id of the user', id)
     .option('--limit <bytes>', 'traffic, up and down together, like 10GB or 512MiB', bytes)
     .option('--expires <date>', 'when it ends, like 2030-01-31T00:00:00Z', date)
-    .addHelpText('after', '\nExample:\n  core subscription create --user 1 --limit 10GB')
+    .option('--reset, --reset-period <period>', 'none, day, week or month', resetPeriod)
+    .option('--anchor <date>', 'what periods are counted from, in UTC (default: now)', date)
+    .addHelpText(
+      'after',
+      `
+Examples:
+  core subscription create --user 1 --limit 10GB
+  core subscription create --user 1 --limit 10GB --reset month --anchor 2030-01-31T00:00:00Z`,
+    )
     .action(
-      run(async (context, options: { user: number; limit?: number; expires?: Date }) => {
+      run(async (context, options: CreateOptions) => {
         const created = await createSubscription(await context.postgres(), {
           userId: options.user,
           trafficLimitBytes: options.limit ?? null,
           expiresAt: options.expires ?? null,
+          resetPeriod: options.resetPeriod,
+          anchorAt: options.anchor,
         });
         const { subscriptionId, links } = created;
         const table = renderObjects(
@@ -60,6 +73,17 @@ export function addSubscriptionCommands(program: Command, run: Run): void {
         context.print(found, renderObjects(found, listColumns, 'There are no subscriptions.'));
       }),
     );
+
+  addSubscriptionChanges(subscription, run);
+  addImportCommand(subscription, run);
+}
+
+interface CreateOptions {
+  user: number;
+  limit?: number;
+  expires?: Date;
+  resetPeriod?: ResetPeriod;
+  anchor?: Date;
 }
 
 const listColumns = [
@@ -68,6 +92,9 @@ const listColumns = [
   'status',
   'trafficBytesUp',
   'trafficBytesDown',
+  'usedBytes',
   'trafficLimitBytes',
   'expiresAt',
+  'resetPeriod',
+  'nextResetAt',
 ] as const;

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
-import { createUser, listUsers } from '../subscriptions/users.ts';
-import { afterId, name, rowsMax } from './arguments.ts';
+import { deleteUser } from '../subscriptions/delete.ts';
+import { createUser, listUsers, renameUser, showUser } from '../subscriptions/users.ts';
+import { afterId, id, name, rowsMax } from './arguments.ts';
 import type { Run } from './run.ts';
 import { renderObjects } from './table.ts';
 
@@ -31,6 +32,44 @@ export function addUserCommands(program: Command, run: Run): void {
         const found = await listUsers(await context.postgres(), page);
         const columns = ['userId', 'name', 'createdAt'];
         context.print(found, renderObjects(found, columns, 'There are no users.'));
+      }),
+    );
+
+  user
+    .command('show')
+    .description('One user')
+    .argument('<id>', 'id of the user', id)
+    .addHelpText('after', '\nExample:\n  core user show 1')
+    .action(
+      run(async (context, _options, userId: number) => {
+        context.print(await showUser(await context.postgres(), userId));
+      }),
+    );
+
+  user
+    .command('rename')
+    .description('Give a user another name')
+    .argument('<id>', 'id of the user', id)
+    .requiredOption('--name <name>', 'the new name', name)
+    .addHelpText('after', '\nExample:\n  core user rename 1 --name alice')
+    .action(
+      run(async (context, options: { name: string }, userId: number) => {
+        await renameUser(await context.postgres(), { userId, name: options.name });
+        context.print({ userId, name: options.name });
+      }),
+    );
+
+  user
+    .command('delete')
+    .description('Delete a user with all subscriptions; rows in ClickHouse stay')
+    .argument('<id>', 'id of the user', id)
+    .option('--force', 'also where subscriptions are active')
+    .addHelpText('after', '\nExample:\n  core user delete 1 --force')
+    .action(
+      run(async (context, options: { force?: boolean }, userId: number) => {
+        const force = options.force === true;
+        const deleted = await deleteUser(await context.postgres(), userId, { force });
+        context.print({ ...deleted, deleted: true });
       }),
     );
 }

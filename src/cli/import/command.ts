@@ -1,0 +1,147 @@
+import { createWriteStream } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { SingleBar } from 'cli-progress';
+import { type Command, Option } from 'commander';
+import { CoreError } from '../../errors.ts';
+import {
+  type ImportProgress,
+  type ImportReport,
+  importSubscriptions,
+} from '../../subscriptions/import.ts';
+import type { CliContext } from '../context.ts';
+import type { Run } from '../run.ts';
+import { printable, renderFields } from '../table.ts';
+import { type ImportFormat, importFormats, readImport } from './read.ts';
+
+interface ImportOptions {
+  format?: ImportFormat;
+  keepGoing?: boolean;
+}
+
+/** `core subscription import` */
+export function addImportCommand(subscription: Command, run: Run): void {
+  subscription
+    .command('import')
+    .description('Add many subscriptions from a CSV or NDJSON file, all or none')
+    .argument('<file>', 'a .csv or .ndjson file, or - for standard input')
+    .addOption(
+      new Option('--format <format>', 'needed where the name does not say it').choices(
+        importFormats,
+      ),
+    )
+    .option('--keep-going', 'leave bad lines out and take the good ones')
+    .addHelpText(
+      'after',
+      `
+A CSV file has a header. Columns, or fields of a JSON line:
+  user      name; a user who does not exist is made
+  user_id   in place of user
+  limit     traffic of a period, like 10GB; empty: none
+  expires   like 2030-01-31T00:00:00Z; empty: never
+  reset     none, day, week or month; empty: none
+  anchor    what periods are counted from; empty: now
+  status    active or disabled; empty: active
+Every line is checked before anything is written. See docs/import.md.
+
+Examples:
+  core subscription import customers.csv
+  core subscription import - --format ndjson --keep-going < customers.ndjson`,
+    )
+    .action(run(importFile));
+}
+
+async function importFile(
+  context: CliContext,
+  options: ImportOptions,
+  file: string,
+): Promise<{ exitCode: number } | undefined> {
+  const format = options.format ?? formatOf(file);
+  const pool = await context.postgres();
+  const progress = createProgress(context);
+  // What is read twice cannot be a pipe.
+  const spooled = file === '-' ? await spoolInput(context.stdin) : undefined;
+  try {
+    const report = await importSubscriptions(
+      pool,
+      () => readImport(spooled?.file ?? file, format),
+      {
+        keepGoing: options.keepGoing === true,
+        onProgress: progress.update,
+      },
+    );
+    progress.stop();
+    await context.write(context.json ? `${JSON.stringify(report)}\n` : renderReport(report));
+    return report.imported ? undefined : { exitCode: 1 };
+  } finally {
+    progress.stop();
+    await spooled?.remove();
+  }
+}
+
+function formatOf(file: string): ImportFormat {
+  const format = importFormats.find((known) => file.toLowerCase().endsWith(`.${known}`));
+  if (format !== undefined) return format;
+  throw new CoreError(
+    'INVALID_ARGUMENT',
+    'Give --format: the name ends in neither .csv nor .ndjson',
+  );
+}
+
+async function spoolInput(
+  stdin: NodeJS.ReadableStream,
+): Promise<{ file: string; remove: () => Promise<void> }> {
+  const folder = await mkdtemp(path.join(tmpdir(), 'core-import-'));
+  const remove = (): Promise<void> => rm(folder, { recursive: true, force: true });
+  try {
+    const file = path.join(folder, 'input');
+    await pipeline(stdin, createWriteStream(file, { mode: 0o600 }));
+    return { file, remove };
+  } catch (thrown) {
+    await remove();
+    throw thrown;
+  }
+}
+
+/** A bar for who watches; a file or `--json` gets none. */
+function createProgress(context: CliContext): {
+  update: ((progress: ImportProgress) => void) | undefined;
+  stop: () => void;
+} {
+  const { stderr } = context;
+  if (context.json || (stderr as { isTTY?: boolean }).isTTY !== true) {
+    return { update: undefined, stop: () => undefined };
+  }
+  const bar = new SingleBar({
+    stream: stderr,
+    format: '{phase} [{bar}] {value}/{total} lines, {duration_formatted}',
+    clearOnComplete: true,
+    hideCursor: true,
+  });
+  let phase: string | undefined;
+  return {
+    update(progress) {
+      const total = progress.linesTotal ?? progress.lines;
+      if (phase === undefined) bar.start(total, 0, { phase: progress.phase });
+      phase = progress.phase;
+      bar.setTotal(total);
+      bar.update(progress.lines, { phase });
+    },
+    stop() {
+      if (phase !== undefined) bar.stop();
+      phase = undefined;
+    },
+  };
+}
+
+function renderReport(report: ImportReport): string {
+  const lines = report.bad.map(({ line, fault }) => `line ${line}: ${printable(fault)}\n`);
+  if (report.badLines > report.bad.length) {
+    lines.push(`and ${report.badLines - report.bad.length} more\n`);
+  }
+  const { imported, subscriptions, users, links, badLines } = report;
+  const summary = { subscriptions, users, links, 'bad lines': badLines };
+  return lines.join('') + renderFields(imported ? summary : { imported: 'nothing', ...summary });
+}

@@ -1,0 +1,65 @@
+import { InvalidArgumentError } from 'commander';
+import type { ImportedSubscription } from '../../subscriptions/import.ts';
+import { bytes, date, id, name, resetPeriod } from '../arguments.ts';
+
+/** Columns of a CSV file, and fields of an NDJSON line. */
+export const importColumns = [
+  'user',
+  'user_id',
+  'limit',
+  'expires',
+  'reset',
+  'anchor',
+  'status',
+] as const;
+export type ImportColumn = (typeof importColumns)[number];
+
+/** A line's values as text; empty and missing are the same. */
+export type ImportValues = Partial<Record<ImportColumn, string>>;
+
+export function isImportColumn(given: string): given is ImportColumn {
+  return importColumns.some((column) => column === given);
+}
+
+/**
+ * A subscription of a line's values.
+ * @throws InvalidArgumentError that names the column at fault.
+ */
+export function toSubscription(values: ImportValues): ImportedSubscription {
+  const userName = read(values, 'user', name);
+  const userId = read(values, 'user_id', id);
+  if ((userName === undefined) === (userId === undefined)) {
+    throw new InvalidArgumentError('user, user_id: one of the two is needed');
+  }
+  return {
+    user: userId === undefined ? { name: userName ?? '' } : { id: userId },
+    trafficLimitBytes: read(values, 'limit', bytes) ?? null,
+    expiresAt: read(values, 'expires', date) ?? null,
+    resetPeriod: read(values, 'reset', resetPeriod),
+    anchorAt: read(values, 'anchor', date),
+    disabled: read(values, 'status', status) === 'disabled',
+  };
+}
+
+/** Other statuses follow from expiry and traffic. */
+function status(given: string): 'active' | 'disabled' {
+  if (given === 'active' || given === 'disabled') return given;
+  throw new InvalidArgumentError('It must be active or disabled.');
+}
+
+function read<T>(
+  values: ImportValues,
+  column: ImportColumn,
+  parse: (text: string) => T,
+): T | undefined {
+  const text = values[column]?.trim() ?? '';
+  if (text === '') return undefined;
+  // Postgres text cannot hold U+0000.
+  if (text.includes('\u0000')) throw new InvalidArgumentError(`${column}: it must not hold U+0000`);
+  try {
+    return parse(text);
+  } catch (thrown) {
+    if (!(thrown instanceof InvalidArgumentError)) throw thrown;
+    throw new InvalidArgumentError(`${column}: ${thrown.message}`);
+  }
+}

@@ -1,0 +1,36 @@
+import type { Command } from 'commander';
+import { listLinks, rotateLink } from '../subscriptions/links.ts';
+import { id, uuid } from './arguments.ts';
+import type { Run } from './run.ts';
+import { renderObjects } from './table.ts';
+
+/** `core link …` */
+export function addLinkCommands(program: Command, run: Run): void {
+  const link = program
+    .command('link')
+    .description('Links: the credential of a subscription on a protocol');
+
+  link
+    .command('list')
+    .description('Links of a subscription')
+    .requiredOption('--subscription <id>', 'id of the subscription', id)
+    .addHelpText('after', '\nExample:\n  core link list --subscription 1')
+    .action(
+      run(async (context, options: { subscription: number }) => {
+        const found = await listLinks(await context.postgres(), options.subscription);
+        const columns = ['nodeProtocolId', 'nodeId', 'protocol', 'uuid'];
+        context.print(found, renderObjects(found, columns, 'It has no links.'));
+      }),
+    );
+
+  link
+    .command('rotate')
+    .description('Give a link a new UUID; the old one stops working')
+    .argument('<uuid>', 'UUID of the link', uuid)
+    .addHelpText('after', '\nExample:\n  core link rotate 0c1d2e3f-0000-4000-8000-000000000000')
+    .action(
+      run(async (context, _options, given: string) => {
+        context.print(await rotateLink(await context.postgres(), given));
+      }),
+    );
+}

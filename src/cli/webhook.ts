@@ -1,0 +1,78 @@
+import type { Queue } from 'bullmq';
+import type { Command } from 'commander';
+import { CoreError } from '../errors.ts';
+import type { WebhookJob } from '../webhooks/queue.ts';
+import { id, rowsMax } from './arguments.ts';
+import type { CliContext } from './context.ts';
+import type { Run } from './run.ts';
+import { renderObjects } from './table.ts';
+
+/** `core webhook …` */
+export function addWebhookCommands(program: Command, run: Run): void {
+  const webhook = program
+    .command('webhook')
+    .description('Dead letters: events that the webhook did not take');
+
+  webhook
+    .command('list')
+    .description('Events that were given up, newest first')
+    .option('--max <rows>', 'at most this many', rowsMax, 100)
+    .addHelpText('after', '\nExample:\n  core webhook list')
+    .action(
+      run(async (context, options: { max: number }) => {
+        const { listDeadLetters } = await import('../webhooks/dead-letters.ts');
+        const found = await inQueue(context, (queue) =>
+          listDeadLetters(queue, { rowsMax: options.max }),
+        );
+        context.print(found, renderObjects(found, listColumns, 'There are no dead letters.'));
+      }),
+    );
+
+  webhook
+    .command('retry')
+    .description('Have a dead letter sent again, with all of its attempts')
+    .argument('[id]', 'id of the event', id)
+    .option('--all', 'every dead letter')
+    .addHelpText('after', '\nExamples:\n  core webhook retry 17\n  core webhook retry --all')
+    .action(
+      run(async (context, options: { all?: boolean }, eventId: number | undefined) => {
+        if ((eventId === undefined) === (options.all !== true)) {
+          throw new CoreError('INVALID_ARGUMENT', 'Give either the id of an event or --all');
+        }
+        const letters = await import('../webhooks/dead-letters.ts');
+        const retried = await inQueue(context, async (queue) => {
+          if (eventId === undefined) return letters.retryDeadLetters(queue);
+          await letters.retryDeadLetter(queue, eventId);
+          return 1;
+        });
+        context.print({ retried });
+      }),
+    );
+}
+
+/** BullMQ takes a while to load, and few commands need it. */
+async function inQueue<T>(
+  context: CliContext,
+  work: (queue: Queue<WebhookJob>) => Promise<T>,
+): Promise<T> {
+  const { redisUrl, redisPrefix: prefix } = context.config.stores;
+  // Fails with one clear line where Redis is away.
+  await context.redis();
+  const { openWebhookQueue } = await import('../webhooks/queue.ts');
+  const { queue, close } = await openWebhookQueue({ redisUrl, prefix });
+  try {
+    return await work(queue);
+  } finally {
+    await close();
+  }
+}
+
+const listColumns = [
+  'eventId',
+  'at',
+  'subscriptionId',
+  'kind',
+  'attempts',
+  'failedAt',
+  'lastError',
+] as const;

@@ -1,0 +1,208 @@
+import assert from 'node:assert/strict';
+import type pg from 'pg';
+import { bumpNodes } from '../nodes/bump.ts';
+import { lockLinks } from '../stores/locks.ts';
+import { inTransaction, type Queryable } from '../stores/postgres.ts';
+import { insertSubscriptions, type NewSubscription } from './insert.ts';
+
+/** A subscription to add, of a user by id, or by name: one that nobody has makes a new user. */
+export type ImportedSubscription = Omit<NewSubscription, 'userId'> & {
+  user: { id: number } | { name: string };
+};
+
+/** A line of an import, numbered from 1 as an editor does. */
+export type ImportLine =
+  | { line: number; subscription: ImportedSubscription }
+  | { line: number; fault: string };
+
+export interface BadLine {
+  line: number;
+  fault: string;
+}
+
+export interface ImportReport {
+  /** False where bad lines kept everything out. */
+  imported: boolean;
+  subscriptions: number;
+  /** Users that were made. */
+  users: number;
+  links: number;
+  badLines: number;
+  /** The first ones. */
+  bad: BadLine[];
+}
+
+export interface ImportProgress {
+  phase: 'checking' | 'writing';
+  lines: number;
+  /** Known once everything has been checked. */
+  linesTotal: number | undefined;
+}
+
+const batchLines = 2_000;
+const badShownMax = 100;
+
+/**
+ * Adds many subscriptions, each with a link to every protocol of every node that is not revoked.
+ * `open` gives the lines and is called twice: once to check every line before anything is written,
+ * once to write. All is one transaction, with one bump of the nodes at its end: either all good
+ * lines are in, or nothing. With `keepGoing` bad lines are left out; without, they keep all out.
+ *
+ * Memory holds one batch of lines at a time. Adding a protocol waits until this has ended.
+ */
+export async function importSubscriptions(
+  pool: pg.Pool,
+  open: () => AsyncIterable<ImportLine>,
+  options: { keepGoing: boolean; onProgress?: ((progress: ImportProgress) => void) | undefined },
+): Promise<ImportReport> {
+  const report: ImportReport = {
+    imported: false,
+    subscriptions: 0,
+    users: 0,
+    links: 0,
+    badLines: 0,
+    bad: [],
+  };
+  let linesTotal = 0;
+  let good = 0;
+  for await (const batch of batches(open())) {
+    const checked = await checkBatch(pool, batch);
+    good += checked.good.length;
+    report.badLines += checked.bad.length;
+    report.bad.push(...checked.bad.slice(0, badShownMax - report.bad.length));
+    linesTotal += batch.length;
+    options.onProgress?.({ phase: 'checking', lines: linesTotal, linesTotal: undefined });
+  }
+  report.bad.sort((one, other) => one.line - other.line);
+  if (good === 0 || (report.badLines > 0 && !options.keepGoing)) return report;
+  const written = await inTransaction(pool, (client) =>
+    write(client, open, (lines) => options.onProgress?.({ phase: 'writing', lines, linesTotal })),
+  );
+  return { ...report, ...written, imported: true };
+}
+
+async function write(
+  client: pg.PoolClient,
+  open: () => AsyncIterable<ImportLine>,
+  onLines: (lines: number) => void,
+): Promise<Pick<ImportReport, 'subscriptions' | 'users' | 'links'>> {
+  const written = { subscriptions: 0, users: 0, links: 0 };
+  await lockLinks(client, 'subscriptions');
+  const protocols = await client.query<{ id: number; node_id: number }>(
+    `SELECT p.id, p.node_id FROM node_protocols p JOIN nodes n ON n.id = p.node_id
+     WHERE n.revoked_at IS NULL ORDER BY p.id`,
+  );
+  const protocolIds = protocols.rows.map((row) => row.id);
+  let isAnyActive = false;
+  let lines = 0;
+  for await (const batch of batches(open())) {
+    const { good } = await checkBatch(client, batch);
+    const made = await createMissingUsers(client, good);
+    const added = await insertSubscriptions(
+      client,
+      good.map(({ user, ...rest }) => ({ ...rest, userId: userIdOf(user, made.idsByName) })),
+    );
+    const links = await client.query(
+      `INSERT INTO subscription_links (uuid, subscription_id, node_protocol_id)
+       SELECT gen_random_uuid(), s, p FROM unnest($1::bigint[]) AS s, unnest($2::bigint[]) AS p`,
+      [added.map((row) => row.subscriptionId), protocolIds],
+    );
+    isAnyActive ||= added.some((row) => row.status === 'active');
+    written.subscriptions += added.length;
+    written.users += made.count;
+    written.links += links.rowCount ?? 0;
+    lines += batch.length;
+    onLines(lines);
+  }
+  // Last, because whoever else bumps these nodes waits from here on.
+  if (isAnyActive) {
+    await bumpNodes(client, [...new Set(protocols.rows.map((row) => row.node_id))]);
+  }
+  return written;
+}
+
+async function* batches(lines: AsyncIterable<ImportLine>): AsyncGenerator<ImportLine[]> {
+  let batch: ImportLine[] = [];
+  for await (const line of lines) {
+    batch.push(line);
+    if (batch.length < batchLines) continue;
+    yield batch;
+    batch = [];
+  }
+  if (batch.length > 0) yield batch;
+}
+
+/** What a line cannot say by itself: whether its user exists, and is one. */
+async function checkBatch(
+  db: Queryable,
+  batch: readonly ImportLine[],
+): Promise<{ good: ImportedSubscription[]; bad: BadLine[] }> {
+  const good: ImportedSubscription[] = [];
+  const bad: BadLine[] = [];
+  const users = batch.flatMap((line) => ('fault' in line ? [] : [line.subscription.user]));
+  const known = await db.query<{ id: number }>(
+    'SELECT id FROM users WHERE id = ANY ($1::bigint[]) FOR KEY SHARE',
+    [users.flatMap((user) => ('id' in user ? [user.id] : []))],
+  );
+  const knownIds = new Set(known.rows.map((row) => row.id));
+  const byName = await findUsers(db, users);
+  for (const line of batch) {
+    if ('fault' in line) {
+      bad.push(line);
+      continue;
+    }
+    const { user } = line.subscription;
+    if ('id' in user && !knownIds.has(user.id)) {
+      bad.push({ line: line.line, fault: `user_id: there is no user ${user.id}` });
+    } else if ('name' in user && (byName.get(user.name)?.length ?? 0) > 1) {
+      const fault = `user: several users are called ${user.name}; give user_id instead`;
+      bad.push({ line: line.line, fault });
+    } else {
+      good.push(line.subscription);
+    }
+  }
+  return { good, bad };
+}
+
+async function findUsers(
+  db: Queryable,
+  users: readonly ImportedSubscription['user'][],
+): Promise<Map<string, number[]>> {
+  const names = [...new Set(users.flatMap((user) => ('name' in user ? [user.name] : [])))];
+  const found = await db.query<{ id: number; name: string }>(
+    'SELECT id, name FROM users WHERE name = ANY ($1::text[])',
+    [names],
+  );
+  const byName = new Map<string, number[]>();
+  for (const { id, name } of found.rows) byName.set(name, [...(byName.get(name) ?? []), id]);
+  return byName;
+}
+
+async function createMissingUsers(
+  client: pg.PoolClient,
+  subscriptions: readonly ImportedSubscription[],
+): Promise<{ idsByName: Map<string, number>; count: number }> {
+  const users = subscriptions.map((subscription) => subscription.user);
+  const byName = await findUsers(client, users);
+  const idsByName = new Map<string, number>();
+  for (const [name, [id]] of byName) if (id !== undefined) idsByName.set(name, id);
+  const missing = new Set<string>();
+  for (const user of users) {
+    if ('name' in user && !idsByName.has(user.name)) missing.add(user.name);
+  }
+  const made = await client.query<{ id: number; name: string }>(
+    'INSERT INTO users (name) SELECT unnest($1::text[]) RETURNING id, name',
+    [[...missing]],
+  );
+  for (const { id, name } of made.rows) idsByName.set(name, id);
+  return { idsByName, count: made.rows.length };
+}
+
+function userIdOf(
+  user: ImportedSubscription['user'],
+  idsByName: ReadonlyMap<string, number>,
+): number {
+  const id = 'id' in user ? user.id : idsByName.get(user.name);
+  assert(id !== undefined, 'a name that nobody had was made a user');
+  return id;
+}
