@@ -19,7 +19,7 @@ export const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const modules = path.join(root, 'node_modules');
 const installStamp = path.join(modules, '.core-installed');
 const buildStamp = path.join(root, 'dist', '.core-built');
-const sourceFolders = ['src', 'bench', 'test', 'assembly'];
+const sourceFolders = ['src', 'bench', 'test', 'examples', 'assembly'];
 /** assembly/usage.ts needs no runtime: it allocates nothing and its memory is given to it. */
 const scannerArguments = [
   ...['assembly/usage.ts', '--outFile', 'dist/usage.wasm'],

@@ -219,7 +219,7 @@ t.test('there is none for a node that does not exist', async (t) => {
 
 t.test('settings that cannot be rendered fail, and are not kept', async (t) => {
   const nodeId = await newNode();
-  const protocolId = await newProtocol(nodeId, 'VMESS', 443);
+  const protocolId = await newProtocol(nodeId, 'HYSTERIA2', 443);
   const cache = newCache();
   await t.rejects(cache.get(nodeId, 1), { code: 'INTERNAL' });
   await pool.query(`UPDATE node_protocols SET protocol = 'VLESS' WHERE id = $1`, [protocolId]);

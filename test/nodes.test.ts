@@ -260,7 +260,7 @@ t.test('protocols', async (t) => {
   await t.rejects(addProtocol(pool, { ...vless, port: 444, settings: { security: 'odd' } }), {
     code: 'INVALID_ARGUMENT',
   });
-  await t.rejects(addProtocol(pool, { ...vless, port: 444, protocol: 'VMESS' }), {
+  await t.rejects(addProtocol(pool, { ...vless, port: 444, protocol: 'HYSTERIA2' }), {
     code: 'INVALID_ARGUMENT',
   });
   await t.rejects(addProtocol(pool, { ...vless, nodeId: 99 }), { code: 'NOT_FOUND' });

@@ -1,11 +1,19 @@
+import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import t from 'tap';
 import type { VpnProtocol } from '../src/contract/enums.ts';
+import type { XrayStreamSettings } from '../src/contract/node-config.ts';
 import { CoreError } from '../src/errors.ts';
 import type { NodeRows } from '../src/render/load.ts';
 import { mtProtoSecret } from '../src/render/mtproto.ts';
 import { validateProtocolSettings } from '../src/render/protocol-settings.ts';
 import { renderNodeConfig } from '../src/render/render.ts';
+import {
+  generateShadowsocksKey,
+  isShadowsocksKey,
+  shadowsocksMethods,
+  shadowsocksUserKey,
+} from '../src/render/shadowsocks-key.ts';
 import { generateX25519, x25519PublicKey } from '../src/render/x25519.ts';
 
 const uuid1 = '11111111-1111-4111-8111-111111111111';
@@ -114,9 +122,19 @@ t.test('a node of three protocols', async (t) => {
           levels: {
             '0': { statsUserUplink: true, statsUserDownlink: true, statsUserOnline: true },
           },
-          system: { statsOutboundUplink: true, statsOutboundDownlink: true },
+          system: {
+            statsInboundUplink: true,
+            statsInboundDownlink: true,
+            statsOutboundUplink: true,
+            statsOutboundDownlink: true,
+          },
         },
         stats: {},
+        api: {
+          tag: 'api',
+          listen: '127.0.0.1:10085',
+          services: ['HandlerService', 'RoutingService', 'StatsService'],
+        },
       },
       mtproto: {
         inbounds: [
@@ -187,7 +205,10 @@ t.test('REALITY with vision, and the other transports', async (t) => {
     }),
   );
   const inbounds = config.services.xray?.inbounds ?? [];
-  t.same(inbounds[0]?.streamSettings, {
+  const [first, second, third] = inbounds.map((inbound) => {
+    return 'streamSettings' in inbound ? (inbound.streamSettings as XrayStreamSettings) : undefined;
+  });
+  t.same(first, {
     network: 'raw',
     security: 'reality',
     realitySettings: {
@@ -199,25 +220,154 @@ t.test('REALITY with vision, and the other transports', async (t) => {
   });
   t.same(inbounds[0]?.settings.clients, [{ id: uuid1, email: uuid1, flow: 'xtls-rprx-vision' }]);
   t.notMatch(JSON.stringify(config), String(block['publicKey']), 'the node needs no public key');
-  t.same(inbounds[1]?.streamSettings.grpcSettings, { serviceName: 'grpc' });
-  t.same(inbounds[2]?.streamSettings.xhttpSettings, { path: '/', mode: 'auto' });
+  t.same(second?.grpcSettings, { serviceName: 'grpc' });
+  t.same(third?.xhttpSettings, { path: '/', mode: 'auto' });
 });
 
 t.test('stored settings that cannot be rendered fail as a whole', async (t) => {
-  const unsupported: VpnProtocol[] = ['VMESS', 'SHADOWSOCKS', 'HYSTERIA2'];
-  for (const protocol of unsupported) {
-    const given = rows({ protocols: [{ id: 9, protocol, port: 443, settings: {} }] });
-    t.throws(() => renderNodeConfig(given), { code: 'INTERNAL', message: /Node protocol 9/ });
-  }
-  const bad = [{ network: 'quic' }, { security: 'reality', reality: { target: 'a.example:443' } }];
-  for (const settings of bad) {
-    const given = rows({ protocols: [{ id: 9, protocol: 'VLESS', port: 443, settings }] });
+  const bad: [VpnProtocol, object][] = [
+    ['VLESS', { network: 'quic' }],
+    ['VLESS', { security: 'reality', reality: { target: 'a.example:443' } }],
+    ['SHADOWSOCKS', {}],
+    ['HYSTERIA2', {}],
+    ['MTPROTO', { tlsDomain: '/' }],
+  ];
+  for (const [protocol, settings] of bad) {
+    const given = rows({ protocols: [{ id: 9, protocol, port: 443, settings }] });
     t.throws(() => renderNodeConfig(given), {
       code: 'INTERNAL',
       message: 'The configuration of node 7 cannot be rendered',
       cause: { code: 'INVALID_ARGUMENT' },
     });
   }
+});
+
+t.test('an inbound that would admit everybody without a user is left out', async (t) => {
+  const tls = { certificateFile: '/c.pem', keyFile: '/k.pem' };
+  const protocols: NodeRows['protocols'] = [
+    {
+      id: 1,
+      protocol: 'SHADOWSOCKS',
+      port: 443,
+      settings: validateProtocolSettings('SHADOWSOCKS', {}),
+    },
+    { id: 2, protocol: 'HYSTERIA2', port: 444, settings: { tls } },
+  ];
+  t.same(renderNodeConfig(rows({ protocols })).services, {});
+  const links = [link(uuid1, 1, 1), link(uuid2, 2, 1)];
+  const { xray } = renderNodeConfig(rows({ protocols, links })).services;
+  t.same(
+    xray?.inbounds.map((inbound) => inbound.protocol),
+    ['shadowsocks', 'hysteria'],
+  );
+});
+
+t.test('the api gets a port that no protocol has', async (t) => {
+  const at = (...ports: number[]) => {
+    const protocols = ports.map((port, index) => {
+      return { id: index + 1, protocol: 'VLESS' as const, port, settings: {} };
+    });
+    return renderNodeConfig(rows({ protocols })).services.xray?.api.listen;
+  };
+  t.equal(at(443), '127.0.0.1:10085');
+  t.equal(at(10_085, 10_086, 443), '127.0.0.1:10087');
+});
+
+t.test('a link that is no UUID is never written', async (t) => {
+  const given = rows({
+    protocols: [{ id: 1, protocol: 'VLESS', port: 443, settings: {} }],
+    links: [link('"}],"x":[{"id":"1111111111111111111', 1, 1)],
+  });
+  t.throws(() => renderNodeConfig(given), { code: 'INTERNAL' });
+});
+
+t.test('text in settings and rules comes out as it went in', async (t) => {
+  const content = '"clients":[] "users":[] \\" Ω';
+  const { xray } = renderNodeConfig(
+    rows({
+      protocols: [
+        {
+          id: 1,
+          protocol: 'HYSTERIA2',
+          port: 443,
+          settings: {
+            tls: { certificateFile: '/"clients":[].pem', keyFile: '/k.pem' },
+            masquerade: { type: 'string', content },
+          },
+        },
+      ],
+      links: [link(uuid1, 1, 1), link(uuid2, 1, 2)],
+      rules: [{ position: 1, rule: { domain: [content] } }],
+    }),
+  ).services;
+  const [inbound] = xray?.inbounds ?? [];
+  if (inbound?.protocol !== 'hysteria') throw new Error('the inbound is Hysteria2');
+  t.equal(inbound.streamSettings.hysteriaSettings.masquerade?.['content'], content);
+  t.equal(inbound.streamSettings.tlsSettings.certificates[0]?.certificateFile, '/"clients":[].pem');
+  t.same(inbound.settings.clients, [
+    { auth: uuid1, email: uuid1 },
+    { auth: uuid2, email: uuid2 },
+  ]);
+  t.same(xray?.routing.rules, [{ domain: [content] }]);
+});
+
+t.test('MTProto users carry the limits of the settings and their own expiry', async (t) => {
+  const expiresAt = '2030-01-31T00:00:00.000Z';
+  const { mtproto } = renderNodeConfig(
+    rows({
+      protocols: [
+        { id: 3, protocol: 'MTPROTO', port: 443, settings: { maxTcpConns: 50, maxUniqueIps: 3 } },
+      ],
+      links: [{ ...link(uuid1, 3, 1), expiresAt }, link(uuid2, 3, 2)],
+    }),
+  ).services;
+  const limits = { maxTcpConns: 50, maxUniqueIps: 3 };
+  t.same(mtproto?.inbounds[0]?.users, [
+    { name: uuid1, secret: mtProtoSecret(uuid1), ...limits, expiresAt },
+    { name: uuid2, secret: mtProtoSecret(uuid2), ...limits },
+  ]);
+});
+
+t.test('property: a node of any number of users is what its links say', async (t) => {
+  fc.assert(
+    fc.property(fc.uniqueArray(fc.uuid(), { maxLength: 300 }), (uuids) => {
+      const sorted = [...uuids].sort();
+      const config = renderNodeConfig(
+        rows({
+          protocols: [{ id: 1, protocol: 'TROJAN', port: 443, settings: {} }],
+          links: uuids.map((uuid, index) => link(uuid, 1, 10 ** (index % 15))),
+        }),
+      );
+      const [inbound] = config.services.xray?.inbounds ?? [];
+      const expected = sorted.map((uuid) => ({ password: uuid, email: uuid }));
+      t.strictSame(inbound?.settings.clients, expected);
+      t.equal(Object.keys(config.clientMap).join(), sorted.join());
+    }),
+    { numRuns: 20 },
+  );
+});
+
+t.test('a Shadowsocks key goes with the link and the server, and has its length', async (t) => {
+  for (const method of shadowsocksMethods) {
+    const serverKey = generateShadowsocksKey(method);
+    const key = shadowsocksUserKey(method, serverKey, uuid1);
+    t.ok(isShadowsocksKey(method, serverKey));
+    t.ok(isShadowsocksKey(method, key), `${method} ${key}`);
+    t.equal(shadowsocksUserKey(method, serverKey, uuid1), key);
+    t.not(shadowsocksUserKey(method, serverKey, uuid2), key, 'a rotated link has another key');
+    t.not(shadowsocksUserKey(method, generateShadowsocksKey(method), uuid1), key);
+  }
+  fc.assert(
+    fc.property(fc.uuid(), (uuid) => {
+      const [method] = shadowsocksMethods;
+      const text = `core shadowsocks 2022:${method}:AAECAwQFBgcICQoLDA0ODw==:${uuid}`;
+      const digest = createHash('sha256').update(text).digest().subarray(0, 16);
+      return (
+        shadowsocksUserKey(method, 'AAECAwQFBgcICQoLDA0ODw==', uuid) === digest.toString('base64')
+      );
+    }),
+    { numRuns: 200 },
+  );
 });
 
 t.test('property: the order of the rows changes no byte', async (t) => {
@@ -329,6 +479,13 @@ t.test('settings: validated ones come back unchanged', async (t) => {
     ['VLESS', { security: 'reality', reality: { target: 'a.example:443' } }],
     ['VLESS', { network: 'ws' }],
     ['TROJAN', { network: 'grpc', security: 'tls', tls: { certificateFile: '/c', keyFile: '/k' } }],
+    ['VMESS', { network: 'grpc', listen: '::' }],
+    ['SHADOWSOCKS', {}],
+    ['SHADOWSOCKS', { method: '2022-blake3-aes-256-gcm', network: 'tcp' }],
+    [
+      'HYSTERIA2',
+      { tls: { certificateFile: '/c', keyFile: '/k' }, masquerade: { type: 'file', dir: '/www' } },
+    ],
     ['MTPROTO', { publicHost: '2001:db8::1', adTag: '0123456789abcdef0123456789abcdef' }],
   ];
   for (const [protocol, settings] of given) {
@@ -398,9 +555,34 @@ t.test('settings: faults name their place', async (t) => {
     ['MTPROTO', { modes: { tls: false } }, /modes: At least one/],
     ['MTPROTO', { adTag: 'x' }, /adTag: Must be 32 hex digits/],
     ['MTPROTO', { publicPort: 0 }, /publicPort: /],
-    ['VMESS', {}, /does not render VMESS yet/],
-    ['SHADOWSOCKS', {}, /does not render SHADOWSOCKS yet/],
-    ['HYSTERIA2', {}, /does not render HYSTERIA2 yet/],
+    ['MTPROTO', { maxUniqueIps: 0 }, /maxUniqueIps: /],
+    ['VLESS', { listen: 'localhost' }, /listen: Must be an IP address/],
+    ['VLESS', { publicHost: 'a b' }, /publicHost: /],
+    ['VMESS', { security: 'reality' }, /security: /],
+    ['VMESS', { network: 'ws', security: 'tls' }, /tls: Is needed/],
+    [
+      'TROJAN',
+      { security: 'tls', tls: { certificateFile: 'c.pem', keyFile: '/k' } },
+      /tls\.certificateFile: Must be an absolute path/,
+    ],
+    ['SHADOWSOCKS', { method: 'aes-128-gcm' }, /method: /],
+    ['SHADOWSOCKS', { serverKey: 'AAECAwQFBgcICQoLDA0OD' }, /serverKey: Must be 16 bytes/],
+    [
+      'SHADOWSOCKS',
+      { method: '2022-blake3-aes-256-gcm', serverKey: 'AAECAwQFBgcICQoLDA0ODw==' },
+      /serverKey: Must be 32 bytes/,
+    ],
+    ['HYSTERIA2', {}, /tls: /],
+    [
+      'HYSTERIA2',
+      { tls: { certificateFile: '/c', keyFile: '/k' }, masquerade: { type: 'proxy', url: 'x' } },
+      /masquerade\.url: /,
+    ],
+    [
+      'VLESS',
+      { security: 'reality', reality: { ...reality, minClientVer: '26' } },
+      /reality\.minClientVer: /,
+    ],
   ];
   for (const [protocol, settings, message] of faults) {
     try {

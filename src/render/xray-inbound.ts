@@ -1,0 +1,136 @@
+import type { XrayInbound, XrayInboundPlace } from '../contract/node-config.ts';
+import { CoreError } from '../errors.ts';
+import { elementsJson, type Json, withElements } from './clients-json.ts';
+import type { LinkRow, ProtocolRow } from './load.ts';
+import { parseProtocolSettings } from './protocol-settings.ts';
+import { shadowsocksUserKey } from './shadowsocks-key.ts';
+import { hysteriaStream, streamSettings } from './stream-settings.ts';
+
+/** An inbound with its array of clients empty, and the clients as JSON to go into it. */
+interface Inbound {
+  inbound: XrayInbound;
+  clients: Json;
+}
+
+/** One inbound as JSON; undefined where the protocol is not Xray's, or must not run without users. */
+export function renderXrayInbound(row: ProtocolRow, links: readonly LinkRow[]): Json | undefined {
+  const rendered = inboundOf(row, links);
+  return rendered && withElements(rendered.inbound, 'clients', rendered.clients);
+}
+
+function inboundOf(row: ProtocolRow, links: readonly LinkRow[]): Inbound | undefined {
+  switch (row.protocol) {
+    case 'VLESS':
+      return vlessInbound(row, links);
+    case 'VMESS':
+      return vmessInbound(row, links);
+    case 'TROJAN':
+      return trojanInbound(row, links);
+    case 'SHADOWSOCKS':
+      return shadowsocksInbound(row, links);
+    case 'HYSTERIA2':
+      return hysteriaInbound(row, links);
+    case 'MTPROTO':
+      return undefined;
+  }
+}
+
+/** https://xtls.github.io/en/config/inbounds/vless.html */
+function vlessInbound(row: ProtocolRow, links: readonly LinkRow[]): Inbound {
+  const settings = parseProtocolSettings('VLESS', row.settings);
+  const flow = settings.flow === undefined ? '' : `,"flow":"${settings.flow}"`;
+  return {
+    inbound: {
+      ...place(row, settings),
+      protocol: 'vless',
+      settings: { clients: [], decryption: 'none' },
+      streamSettings: streamSettings(settings),
+    },
+    clients: elementsJson(links, (uuid) => `{"id":"${uuid}","email":"${uuid}"${flow}}`),
+  };
+}
+
+/** https://xtls.github.io/en/config/inbounds/vmess.html */
+function vmessInbound(row: ProtocolRow, links: readonly LinkRow[]): Inbound {
+  const settings = parseProtocolSettings('VMESS', row.settings);
+  return {
+    inbound: {
+      ...place(row, settings),
+      protocol: 'vmess',
+      settings: { clients: [] },
+      streamSettings: streamSettings(settings),
+    },
+    clients: elementsJson(links, (uuid) => `{"id":"${uuid}","email":"${uuid}"}`),
+  };
+}
+
+/** https://xtls.github.io/en/config/inbounds/trojan.html */
+function trojanInbound(row: ProtocolRow, links: readonly LinkRow[]): Inbound {
+  const settings = parseProtocolSettings('TROJAN', row.settings);
+  return {
+    inbound: {
+      ...place(row, settings),
+      protocol: 'trojan',
+      settings: { clients: [] },
+      streamSettings: streamSettings(settings),
+    },
+    clients: elementsJson(links, (uuid) => `{"password":"${uuid}","email":"${uuid}"}`),
+  };
+}
+
+/**
+ * https://xtls.github.io/en/config/inbounds/shadowsocks.html. Without a client Xray runs a server of
+ * one user whose key is the server's, which is in every share link ever given out: such an inbound
+ * is left out.
+ */
+function shadowsocksInbound(row: ProtocolRow, links: readonly LinkRow[]): Inbound | undefined {
+  const settings = parseProtocolSettings('SHADOWSOCKS', row.settings);
+  const { method, serverKey } = settings;
+  if (serverKey === undefined) {
+    throw new CoreError('INVALID_ARGUMENT', 'Stored Shadowsocks settings lack their server key');
+  }
+  if (links.length === 0) return undefined;
+  return {
+    inbound: {
+      ...place(row, settings),
+      protocol: 'shadowsocks',
+      settings: { method, password: serverKey, clients: [], network: settings.network },
+    },
+    clients: elementsJson(links, (uuid) => {
+      return `{"password":"${shadowsocksUserKey(method, serverKey, uuid)}","email":"${uuid}"}`;
+    }),
+  };
+}
+
+/**
+ * https://xtls.github.io/en/config/inbounds/hysteria.html. Without a client it is one shared
+ * password that admits, and there is none: such an inbound is left out too.
+ */
+function hysteriaInbound(row: ProtocolRow, links: readonly LinkRow[]): Inbound | undefined {
+  const settings = parseProtocolSettings('HYSTERIA2', row.settings);
+  if (links.length === 0) return undefined;
+  return {
+    inbound: {
+      ...place(row, settings),
+      protocol: 'hysteria',
+      settings: { version: 2, clients: [] },
+      streamSettings: hysteriaStream(settings),
+    },
+    clients: elementsJson(links, (uuid) => `{"auth":"${uuid}","email":"${uuid}"}`),
+  };
+}
+
+/** https://xtls.github.io/en/config/inbound.html */
+function place(
+  row: ProtocolRow,
+  settings: { listen?: string | undefined; sniffing: boolean },
+): XrayInboundPlace {
+  return {
+    tag: `in-${row.id}`,
+    listen: settings.listen ?? '0.0.0.0',
+    port: row.port,
+    ...(settings.sniffing
+      ? { sniffing: { enabled: true, destOverride: ['http', 'tls', 'quic'], routeOnly: true } }
+      : {}),
+  };
+}

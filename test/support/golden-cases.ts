@@ -1,0 +1,127 @@
+import type { VpnProtocol } from '../../src/contract/enums.ts';
+import type { NodeRows } from '../../src/render/load.ts';
+import { validateProtocolSettings } from '../../src/render/protocol-settings.ts';
+
+/** One rendered configuration for a reviewer: `test/golden/<name>.json`. */
+export interface GoldenCase {
+  name: string;
+  protocol: VpnProtocol;
+  settings: Record<string, unknown>;
+}
+
+const tls = { certificateFile: '/etc/core/cert.pem', keyFile: '/etc/core/key.pem' };
+const named = { ...tls, serverName: 'vpn.example.com' };
+/** Made for these files and used nowhere else. */
+const reality = {
+  target: 'www.example.com:443',
+  privateKey: 'yBaw532IIUNuQWDTncozoBaLJmcd1JZzvsHUgVPxMk8',
+  shortIds: ['0123456789abcdef'],
+};
+const ws = { path: '/chat', host: 'cdn.example.com' };
+const grpc = { serviceName: 'chat' };
+const xhttp = { path: '/chat', mode: 'auto', host: 'cdn.example.com' };
+const overTls = [
+  { name: 'raw-tls', settings: { security: 'tls', tls: named } },
+  { name: 'ws-tls', settings: { network: 'ws', ws, security: 'tls', tls: named } },
+  { name: 'grpc-tls', settings: { network: 'grpc', grpc, security: 'tls', tls: named } },
+  { name: 'xhttp-tls', settings: { network: 'xhttp', xhttp, security: 'tls', tls: named } },
+];
+const flow = 'xtls-rprx-vision';
+
+export const goldenCases: readonly GoldenCase[] = [
+  { name: 'vless-raw-none', protocol: 'VLESS', settings: {} },
+  {
+    name: 'vless-raw-reality',
+    protocol: 'VLESS',
+    settings: { security: 'reality', reality, flow },
+  },
+  {
+    name: 'vless-grpc-reality',
+    protocol: 'VLESS',
+    settings: { network: 'grpc', grpc, security: 'reality', reality },
+  },
+  {
+    name: 'vless-xhttp-reality',
+    protocol: 'VLESS',
+    settings: { network: 'xhttp', xhttp: { path: '/chat' }, security: 'reality', reality },
+  },
+  ...overTls.map((one) => ({
+    name: `vless-${one.name}`,
+    protocol: 'VLESS' as const,
+    settings: one.name === 'raw-tls' ? { ...one.settings, flow } : one.settings,
+  })),
+  ...overTls.map((one) => ({
+    name: `trojan-${one.name}`,
+    protocol: 'TROJAN' as const,
+    settings: one.settings,
+  })),
+  ...overTls.map((one) => ({
+    name: `vmess-${one.name}`,
+    protocol: 'VMESS' as const,
+    settings: one.settings,
+  })),
+  {
+    name: 'shadowsocks-raw-aes128gcm',
+    protocol: 'SHADOWSOCKS',
+    settings: { serverKey: 'AAECAwQFBgcICQoLDA0ODw==' },
+  },
+  {
+    name: 'shadowsocks-raw-aes256gcm',
+    protocol: 'SHADOWSOCKS',
+    settings: {
+      method: '2022-blake3-aes-256-gcm',
+      serverKey: 'AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=',
+    },
+  },
+  {
+    name: 'hysteria2-hysteria-tls',
+    protocol: 'HYSTERIA2',
+    settings: {
+      tls: named,
+      udpIdleTimeout: 60,
+      masquerade: { type: 'proxy', url: 'https://www.example.com/' },
+    },
+  },
+  {
+    name: 'mtproto-telemt-tls',
+    protocol: 'MTPROTO',
+    settings: {
+      tlsDomain: 'www.example.com',
+      adTag: '0123456789abcdef0123456789abcdef',
+      maxTcpConns: 50,
+      maxUniqueIps: 3,
+    },
+  },
+];
+
+export const goldenUuids = [
+  '0b8f5f26-3c1d-4e2a-9a47-6f1f0c5d7e11',
+  '9c2e4d88-71aa-4f0b-8d53-2b6a9e7f4c22',
+] as const;
+
+/** A node with the one protocol of the case, two users, two outbounds and a rule. */
+export function goldenRows(given: GoldenCase): NodeRows {
+  return {
+    node: { id: 7, host: 'node.example.com', ip: '192.0.2.7', revision: 3 },
+    protocols: [
+      {
+        id: 12,
+        protocol: given.protocol,
+        port: 8443,
+        settings: validateProtocolSettings(given.protocol, given.settings),
+      },
+    ],
+    outbounds: [
+      { tag: 'direct', protocol: 'freedom', settings: {}, position: 1 },
+      { tag: 'blocked', protocol: 'blackhole', settings: {}, position: 2 },
+    ],
+    rules: [{ position: 1, rule: { protocol: ['bittorrent'], outboundTag: 'blocked' } }],
+    links: goldenUuids.map((uuid, index) => ({
+      uuid,
+      nodeProtocolId: 12,
+      userId: index + 1,
+      subscriptionId: index + 101,
+      expiresAt: given.protocol === 'MTPROTO' && index === 0 ? '2030-01-31T00:00:00.000Z' : null,
+    })),
+  };
+}
