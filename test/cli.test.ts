@@ -278,7 +278,12 @@ t.test('faults are one line on stderr', async (t) => {
     [[], /^core needs a command: up/],
     [['nope'], /^core has no command nope/],
     [['protocol', 'add', '--node', '1', '--protocol', 'VLES', '--port', '1'], /must be one of/],
-    [['protocol', 'add', '--node', '1', '--protocol', 'VMESS', '--port', '1'], /VMESS/],
+    [
+      ['protocol', 'add', '--node', '1', '--protocol', 'HYSTERIA2', '--port', '1'],
+      /Invalid HYSTERIA2 settings: tls: /,
+    ],
+    [['link', 'show', 'nope'], /must be a UUID/],
+    [['link', 'show', '0b8f5f26-3c1d-4e2a-9a47-6f1f0c5d7e11'], /^There is no link 0b8f5f26/],
     [['protocol', 'add', '--node', '1', '--protocol', 'VLESS', '--port', '65536'], /to 65535/],
     [['outbound', 'list', '--node', '99'], /^There is no node 99$/],
     [['sql', ' -- nothing'], /empty/],

@@ -41,6 +41,13 @@ export function name(given: string): string {
   return trimmed;
 }
 
+/** A UUID, in any case; as Postgres writes it. */
+export function uuid(given: string): string {
+  const lower = given.toLowerCase();
+  if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(lower)) return lower;
+  throw new InvalidArgumentError('It must be a UUID, 36 characters with dashes.');
+}
+
 /** A VPN protocol, in any case. */
 export function vpnProtocol(given: string): VpnProtocol {
   const found = vpnProtocols.find((protocol) => protocol === given.toUpperCase());
@@ -142,14 +149,6 @@ export const bytesOrNone = (given: string): number | 'none' =>
 /** A date, or `never`. */
 export const dateOrNever = (given: string): Date | 'never' =>
   given.toLowerCase() === 'never' ? 'never' : date(given);
-
-const uuidShape = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
-
-/** UUID of a link, in any case. */
-export function uuid(given: string): string {
-  if (uuidShape.test(given)) return given.toLowerCase();
-  throw new InvalidArgumentError('It must be a UUID.');
-}
 
 /** A query that reads. ClickHouse itself refuses all other writes, but not an INSERT into a file. */
 export function query(given: string): string {

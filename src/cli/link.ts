@@ -1,5 +1,7 @@
 import type { Command } from 'commander';
+import QRCode from 'qrcode';
 import { listLinks, rotateLink } from '../subscriptions/links.ts';
+import { shareUri } from '../subscriptions/share.ts';
 import { id, uuid } from './arguments.ts';
 import type { Run } from './run.ts';
 import { renderObjects } from './table.ts';
@@ -20,6 +22,28 @@ export function addLinkCommands(program: Command, run: Run): void {
         const found = await listLinks(await context.postgres(), options.subscription);
         const columns = ['nodeProtocolId', 'nodeId', 'protocol', 'uuid'];
         context.print(found, renderObjects(found, columns, 'It has no links.'));
+      }),
+    );
+
+  link
+    .command('show')
+    .description('The URI of a link for a client app, and its QR code')
+    .argument('<uuid>', 'UUID of the link', uuid)
+    .addHelpText(
+      'after',
+      `
+The URI is the credential itself. With --json there is no QR code.
+
+Example:
+  core link show 11111111-1111-4111-8111-111111111111`,
+    )
+    .action(
+      run(async (context, _options, given: string) => {
+        const uri = await shareUri(await context.postgres(), given);
+        if (context.json) return context.print({ uri });
+        // Low correction keeps a long URI scannable from a screen, where nothing gets smudged.
+        const options = { type: 'terminal', small: true, errorCorrectionLevel: 'L' } as const;
+        context.print({ uri }, `${uri}\n\n${await QRCode.toString(uri, options)}\n`);
       }),
     );
 

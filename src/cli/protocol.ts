@@ -1,7 +1,8 @@
 import type { Command } from 'commander';
-import type { VpnProtocol } from '../contract/enums.ts';
+import { type VpnProtocol, vpnProtocols } from '../contract/enums.ts';
 import { addProtocol, listProtocols } from '../nodes/protocols.ts';
 import { nodeId, port, settings, vpnProtocol } from './arguments.ts';
+import { protocolSettingsHelp } from './protocol-settings-help.ts';
 import type { Run } from './run.ts';
 import { renderObjects } from './table.ts';
 
@@ -13,14 +14,18 @@ export function addProtocolCommands(program: Command, run: Run): void {
     .command('add')
     .description('Let a node serve a protocol on a port')
     .requiredOption('--node <id>', 'id of the node', nodeId)
-    .requiredOption('--protocol <protocol>', 'VLESS, TROJAN or MTPROTO', vpnProtocol)
+    .requiredOption('--protocol <protocol>', vpnProtocols.join(', '), vpnProtocol)
     .requiredOption('--port <port>', 'port that the node listens on', port)
     .option('--settings <json>', 'settings of the protocol: a JSON object or @file', settings, {})
     .addHelpText(
       'after',
       `
+${protocolSettingsHelp}
 Examples:
   core protocol add --node 1 --protocol VLESS --port 443
+  core protocol add --node 1 --protocol VLESS --port 443 --settings \
+    '{"security":"reality","flow":"xtls-rprx-vision","reality":{"target":"www.example.com:443"}}'
+  core protocol add --node 1 --protocol SHADOWSOCKS --port 8388
   core protocol add --node 1 --protocol MTPROTO --port 8443 --settings @mtproto.json`,
     )
     .action(

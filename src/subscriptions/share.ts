@@ -1,0 +1,41 @@
+import type { VpnProtocol } from '../contract/enums.ts';
+import { CoreError } from '../errors.ts';
+import { publicAddress } from '../render/public-address.ts';
+import { shareLink } from '../render/share-link.ts';
+import type { Queryable } from '../stores/postgres.ts';
+
+interface LinkedProtocol {
+  nodeId: number;
+  nodeName: string;
+  host: string;
+  ip: string;
+  protocol: VpnProtocol;
+  port: number;
+  settings: { publicHost?: string; publicPort?: number };
+}
+
+/**
+ * The URI of a link for a client app. A link has one also while its subscription may not be served.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT where nobody has said yet where the node is reached.
+ */
+export async function shareUri(db: Queryable, uuid: string): Promise<string> {
+  const { rows } = await db.query<LinkedProtocol>(
+    `SELECT n.id AS "nodeId", n.name AS "nodeName", n.host, n.ip, p.protocol, p.port, p.settings
+     FROM subscription_links l
+     JOIN node_protocols p ON p.id = l.node_protocol_id
+     JOIN nodes n ON n.id = p.node_id
+     WHERE l.uuid = $1`,
+    [uuid],
+  );
+  const row = rows[0];
+  if (row === undefined) throw new CoreError('NOT_FOUND', `There is no link ${uuid}`);
+  const { host, port } = publicAddress(row, row.port, row.settings);
+  if (host === '') {
+    throw new CoreError(
+      'INVALID_ARGUMENT',
+      `Node ${row.nodeId} has no host or address yet, and its protocol no publicHost`,
+    );
+  }
+  const name = `${row.nodeName} ${row.protocol}`;
+  return shareLink(row.protocol, row.settings, { uuid, host, port, name });
+}
