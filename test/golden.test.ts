@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import t from 'tap';
+import type { NodeConfig } from '../src/contract/node-config.ts';
 import { renderNodeConfigJson } from '../src/render/render.ts';
 import { projectRoot } from '../src/root.ts';
 import { goldenCases, goldenRows } from './support/golden-cases.ts';
@@ -24,6 +25,22 @@ for (const given of goldenCases) {
     t.equal(pretty, readFileSync(file, 'utf8'));
   });
 }
+
+t.test('docs/protocols.md shows inbounds as they are rendered', async (t) => {
+  const page = readFileSync(path.join(projectRoot, 'docs', 'protocols.md'), 'utf8');
+  const shown = [
+    ...page.matchAll(/<!-- inbound of test\/golden\/(\S+) -->\n\n```json\n(.*?)```/gs),
+  ];
+  t.same(
+    shown.map(([, file]) => goldenCases.find((given) => `${given.name}.json` === file)?.protocol),
+    ['VLESS', 'TROJAN', 'VMESS', 'SHADOWSOCKS', 'HYSTERIA2', 'MTPROTO'],
+  );
+  for (const [, file = '', json = ''] of shown) {
+    const { services } = JSON.parse(readFileSync(path.join(folder, file), 'utf8')) as NodeConfig;
+    const inbounds: unknown[] = services.xray?.inbounds ?? services.mtproto?.inbounds ?? [];
+    t.strictSame(JSON.parse(json), inbounds[0], file);
+  }
+});
 
 t.test('every golden file has its case, and its page in the README', async (t) => {
   const files = readdirSync(folder).filter((name) => name.endsWith('.json'));

@@ -1,23 +1,17 @@
-import { execFile } from 'node:child_process';
-import { existsSync, mkdirSync, realpathSync } from 'node:fs';
+import { mkdirSync, realpathSync } from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { promisify } from 'node:util';
 import { CoreError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { requireFreePort } from '../port.ts';
 import { type Supervised, supervise } from '../supervisor.ts';
 import { endLeftovers, programName, type ServerMark, writePidFile } from './process.ts';
+import { findOrInstall } from './program.ts';
 
-const run = promisify(execFile);
-
-/** Where packages put servers that a plain user's PATH leaves out. */
-const usualFolders = ['/usr/bin', '/usr/local/bin', '/usr/sbin', '/opt/homebrew/bin'];
 /** Loading a spool of gigabytes from the append-only file takes its time. */
 const readyMsMax = 300_000;
 const pollMs = 20;
-const aptMsMax = 300_000;
 
 /**
  * Starts the embedded Redis: durable (each answer waits for the fsync of the append-only file),
@@ -28,7 +22,7 @@ export async function startRedis(
   log: Logger,
   signal: AbortSignal,
 ): Promise<Supervised> {
-  const program = await findOrInstall(log, signal);
+  const program = await requireRedis(log, signal);
   const dir = path.join(realpathSync(options.dataDir), 'redis');
   mkdirSync(dir, { recursive: true, mode: 0o700 });
   const mark: ServerMark = {
@@ -101,70 +95,12 @@ function ping(port: number): Promise<string | undefined> {
 }
 
 /** Path of redis-server, which is installed on Debian and Ubuntu where it is missing. */
-async function findOrInstall(log: Logger, signal: AbortSignal): Promise<string> {
-  const found = await findProgram('redis-server');
-  if (found !== undefined) return found;
-  const apt = await findProgram('apt-get');
-  if (apt !== undefined && process.getuid?.() === 0) {
-    await installWithApt(apt, log, signal);
-    const installed = await findProgram('redis-server');
-    if (installed !== undefined) return installed;
-  }
-  throw missing(apt === undefined ? 'install Redis 6 or later' : 'apt-get install redis-server');
-}
-
-function missing(remedy: string, cause?: unknown): CoreError {
-  return new CoreError(
+async function requireRedis(log: Logger, signal: AbortSignal): Promise<string> {
+  const found = await findOrInstall('redis-server', log, signal);
+  if ('path' in found) return found.path;
+  throw new CoreError(
     'EMBEDDED_SERVER_FAILED',
-    `redis-server is not on the PATH and could not be installed. Get it (${remedy}), or set REDIS_URL to a running Redis`,
-    cause === undefined ? {} : { cause },
+    `redis-server is not on the PATH and could not be installed. Get it (${found.remedy}), or set REDIS_URL to a running Redis`,
+    found.cause === undefined ? {} : { cause: found.cause },
   );
-}
-
-/** Full path of a program, by the shell's own search of the PATH and then the usual folders. */
-async function findProgram(name: string): Promise<string | undefined> {
-  const search = `PATH="$PATH:${usualFolders.join(':')}"; command -v "$1"`;
-  try {
-    const { stdout } = await run('/bin/sh', ['-c', search, 'sh', name]);
-    return stdout.trim() || undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-async function installWithApt(apt: string, log: Logger, signal: AbortSignal): Promise<void> {
-  log.info('redis-server is missing; installing it with apt-get');
-  // The environment is inherited; `env` adds to it.
-  const quietly = ['DEBIAN_FRONTEND=noninteractive', apt];
-  const options = { signal, timeout: aptMsMax, maxBuffer: 16_777_216 };
-  try {
-    // An update may fail for one of many sources while the one that matters is fine.
-    await run('env', [...quietly, 'update'], options).catch((cause: unknown) =>
-      log.warn({ err: cause }, 'apt-get update failed'),
-    );
-    await run(
-      'env',
-      [...quietly, 'install', '-y', '--no-install-recommends', 'redis-server'],
-      options,
-    );
-  } catch (cause) {
-    throw missing('apt-get install redis-server', cause);
-  }
-  await stopDistroService(log);
-}
-
-/**
- * The package also starts a Redis of its own on 6379. The program was not there before, so that
- * service is of our making and nobody uses it yet.
- */
-async function stopDistroService(log: Logger): Promise<void> {
-  try {
-    if (existsSync('/run/systemd/system')) {
-      await run('systemctl', ['disable', '--now', 'redis-server']);
-    } else if (existsSync('/etc/init.d/redis-server')) {
-      await run('/etc/init.d/redis-server', ['stop']);
-    }
-  } catch (cause) {
-    log.warn({ err: cause }, 'the redis-server service that apt started could not be stopped');
-  }
 }

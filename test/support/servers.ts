@@ -3,6 +3,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { readConfig } from '../../src/config.ts';
 import { claimDataDir } from '../../src/embedded/data-dir.ts';
+import { findOrInstall } from '../../src/embedded/program.ts';
 import { startEmbedded } from '../../src/embedded/start.ts';
 import { createLogger } from '../../src/log.ts';
 import { freePorts } from './free-port.ts';
@@ -15,7 +16,8 @@ export interface TestServers {
 
 /**
  * Starts one Postgres, Redis and ClickHouse in a temporary folder for all test files together. They
- * are the embedded servers of `core up`, so that starting them is tested along the way.
+ * are the embedded servers of `core up`, so that starting them is tested along the way. V2Ray, a
+ * program that tests run, is installed as Redis is.
  */
 export async function startTestServers(signal: AbortSignal): Promise<TestServers> {
   const dataDir = mkdtempSync(path.join(os.tmpdir(), 'core-test-'));
@@ -28,8 +30,11 @@ export async function startTestServers(signal: AbortSignal): Promise<TestServers
   });
   const removeFolder = (): void => rmSync(dataDir, { recursive: true, force: true });
   const claim = claimDataDir(dataDir);
+  const log = createLogger('warn');
   try {
-    const servers = await startEmbedded(config, createLogger('warn'), signal);
+    const servers = await startEmbedded(config, log, signal);
+    // Where it cannot be installed, the tests that run it say so.
+    await findOrInstall('v2ray', log, signal);
     return {
       environment: {
         CORE_TEST_POSTGRES_URL: config.stores.postgresUrl,

@@ -1,0 +1,82 @@
+import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { promisify } from 'node:util';
+import type { Logger } from '../log.ts';
+
+const run = promisify(execFile);
+
+/** Where packages put servers that a plain user's PATH leaves out. */
+const usualFolders = ['/usr/bin', '/usr/local/bin', '/usr/sbin', '/opt/homebrew/bin'];
+const aptMsMax = 300_000;
+
+/** A program's path, or what would get it where it is missing and could not be installed. */
+export type FoundProgram = { path: string } | { remedy: string; cause?: unknown };
+
+/**
+ * Path of a program that is in the package of the same name on Debian and Ubuntu, where it is
+ * installed if it is missing and this process may.
+ */
+export async function findOrInstall(
+  name: string,
+  log: Logger,
+  signal: AbortSignal,
+): Promise<FoundProgram> {
+  const found = await findProgram(name);
+  if (found !== undefined) return { path: found };
+  const apt = await findProgram('apt-get');
+  if (apt === undefined) return { remedy: `install ${name}` };
+  const remedy = `apt-get install ${name}`;
+  if (process.getuid?.() !== 0) return { remedy };
+  try {
+    await installWithApt(apt, name, log, signal);
+  } catch (cause) {
+    return { remedy, cause };
+  }
+  await stopDistroService(name, log);
+  const installed = await findProgram(name);
+  return installed === undefined ? { remedy } : { path: installed };
+}
+
+/** Full path of a program, by the shell's own search of the PATH and then the usual folders. */
+async function findProgram(name: string): Promise<string | undefined> {
+  const search = `PATH="$PATH:${usualFolders.join(':')}"; command -v "$1"`;
+  try {
+    const { stdout } = await run('/bin/sh', ['-c', search, 'sh', name]);
+    return stdout.trim() || undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+async function installWithApt(
+  apt: string,
+  name: string,
+  log: Logger,
+  signal: AbortSignal,
+): Promise<void> {
+  log.info(`${name} is missing; installing it with apt-get`);
+  // The environment is inherited; `env` adds to it.
+  const quietly = ['DEBIAN_FRONTEND=noninteractive', apt];
+  const options = { signal, timeout: aptMsMax, maxBuffer: 16_777_216 };
+  // An update may fail for one of many sources while the one that matters is fine.
+  await run('env', [...quietly, 'update'], options).catch((cause: unknown) =>
+    log.warn({ err: cause }, 'apt-get update failed'),
+  );
+  await run('env', [...quietly, 'install', '-y', '--no-install-recommends', name], options);
+}
+
+/**
+ * The package may also start a service of its own, on the usual port. The program was not there
+ * before, so that service is of our making and nobody uses it yet.
+ */
+async function stopDistroService(name: string, log: Logger): Promise<void> {
+  try {
+    if (existsSync('/run/systemd/system')) {
+      await run('systemctl', ['disable', '--now', name]);
+    } else if (existsSync(`/etc/init.d/${name}`)) {
+      await run(`/etc/init.d/${name}`, ['stop']);
+    }
+  } catch (cause) {
+    log.warn({ err: cause }, `the ${name} service that apt started could not be stopped`);
+  }
+}
