@@ -175,41 +175,6 @@ t.test('protocols, outbounds, users, subscriptions', async (t) => {
   t.match((await core(['subscription', 'show', '1'])).stdout, /^expiresAt +-$/m);
 });
 
-t.test('link show', async (t) => {
-  const { links } = await json<{ links: { uuid: string }[] }>(
-    'subscription',
-    'create',
-    '--user',
-    '1',
-  );
-  const [vless, telegram] = links.map((link) => link.uuid);
-  const hostless = await core(['link', 'show', String(vless)]);
-  t.match(hostless.stderr, 'Node 1 has no host or address yet');
-  t.equal(hostless.exitCode, 1);
-  const node = ['--name', 'ams-1', '--host', 'ams-1.example.net'];
-  const { nodeId } = await json('node', 'create', ...node);
-  const settings = JSON.stringify({ publicPort: 443, sniffing: false });
-  const added = ['--protocol', 'vless', '--port', '8443', '--settings', settings];
-  const { nodeProtocolId } = await json('protocol', 'add', '--node', String(nodeId), ...added);
-  t.match(await json('protocol', 'list', '--node', String(nodeId)), [{ nodeProtocolId }]);
-  const created = await json<{ links: { uuid: string }[] }>(
-    'subscription',
-    'create',
-    '--user',
-    '1',
-  );
-  const uuid = String(created.links.at(-1)?.uuid);
-  const uri = `vless://${uuid}@ams-1.example.net:443?encryption=none&type=tcp&security=none#ams-1%20VLESS`;
-  t.same(await json('link', 'show', uuid.toUpperCase()), { uri });
-  const { stdout } = await core(['link', 'show', uuid]);
-  t.ok(stdout.startsWith(`${uri}\n\n`));
-  // A QR code of version 1 is 21 modules wide, and two rows of modules are one line.
-  const lines = stdout.trimEnd().split('\n').slice(2);
-  t.ok(lines.length > 10, `${lines.length} lines`);
-  t.match(lines[2], /[\u2580\u2584\u2588]/);
-  t.match((await core(['link', 'show', String(telegram)])).stderr, 'no host or address');
-});
-
 t.test('protocol add --help lists every setting of every protocol', async (t) => {
   const { stdout } = await core(['protocol', 'add', '--help']);
   for (const [protocol, names] of Object.entries(settingNames)) {
@@ -480,4 +445,39 @@ t.test('tables', async (t) => {
     '1.23 MB',
     '1 MB',
   ]);
+});
+
+t.test('link show', async (t) => {
+  const { links } = await json<{ links: { uuid: string }[] }>(
+    'subscription',
+    'create',
+    '--user',
+    '1',
+  );
+  const [vless, telegram] = links.map((link) => link.uuid);
+  const hostless = await core(['link', 'show', String(vless)]);
+  t.match(hostless.stderr, 'Node 1 has no host or address yet');
+  t.equal(hostless.exitCode, 1);
+  const node = ['--name', 'ams-1', '--host', 'ams-1.example.net'];
+  const { nodeId } = await json('node', 'create', ...node);
+  const settings = JSON.stringify({ publicPort: 443, sniffing: false });
+  const added = ['--protocol', 'vless', '--port', '8443', '--settings', settings];
+  const { nodeProtocolId } = await json('protocol', 'add', '--node', String(nodeId), ...added);
+  t.match(await json('protocol', 'list', '--node', String(nodeId)), [{ nodeProtocolId }]);
+  const created = await json<{ links: { uuid: string }[] }>(
+    'subscription',
+    'create',
+    '--user',
+    '1',
+  );
+  const uuid = String(created.links.at(-1)?.uuid);
+  const uri = `vless://${uuid}@ams-1.example.net:443?encryption=none&type=tcp&security=none#ams-1%20VLESS`;
+  t.same(await json('link', 'show', uuid.toUpperCase()), { uri });
+  const { stdout } = await core(['link', 'show', uuid]);
+  t.ok(stdout.startsWith(`${uri}\n\n`));
+  // A QR code of version 1 is 21 modules wide, and two rows of modules are one line.
+  const lines = stdout.trimEnd().split('\n').slice(2);
+  t.ok(lines.length > 10, `${lines.length} lines`);
+  t.match(lines[2], /[\u2580\u2584\u2588]/);
+  t.match((await core(['link', 'show', String(telegram)])).stderr, 'no host or address');
 });
