@@ -163,6 +163,48 @@ t.test('a wrong key is refused before anything of the body is looked at', async 
   }
 });
 
+t.test('of a large body with a wrong key next to nothing is read', async (t) => {
+  const api = await startTestApi(t);
+  const wrong = headOf('A'.repeat(43));
+  const bodyBytes = 4_000_000;
+  for (const head of [
+    `${wrong}Content-Length: ${bodyBytes}\r\n\r\n`,
+    `${wrong}Transfer-Encoding: chunked\r\n\r\n${bodyBytes.toString(16)}\r\n`,
+  ]) {
+    // Nothing but the first byte of the body ever comes: an answer shows that no more is awaited.
+    const { answers, closed } = await exchange(api.port, [head, '{']);
+    t.ok(closed);
+    t.equal(answers.length, 1);
+    t.equal(answers[0]?.status, 401);
+    t.equal(answers[0]?.headers.get('connection')?.[0], 'close');
+  }
+  const node = await registerTestNode(api);
+  const entries = Array.from({ length: 9_000 }, (_, index) => usageEntry({ userId: index + 1 }));
+  const reply = await post(api, '/node/usage', { entries }, { node });
+  t.equal(reply.status, 200, 'one with a key that has to be looked up first is taken');
+});
+
+t.test('a sender without a key is given 16 KiB', async (t) => {
+  const api = await startTestApi(t);
+  const dto = { code: 'NOPE', name: 'n', host: 'h', ip: 'i', region: 'r' };
+  const gzip = { 'content-encoding': 'gzip' };
+  const fits = { ...dto, ignored: 'x'.repeat(16_000) };
+  t.equal((await post(api, '/node/register', fits)).status, 403);
+  const over = { ...dto, ignored: 'x'.repeat(17_000) };
+  for (const [body, headers] of [
+    [over, {}],
+    [gzipSync(JSON.stringify(over)), gzip],
+  ] as const) {
+    const reply = await post(api, '/node/register', body, { headers });
+    t.equal(reply.status, 413);
+    t.equal(reply.json.error?.code, 'BODY_TOO_LARGE');
+  }
+  const head = 'POST /node/register HTTP/1.1\r\nHost: core\r\n';
+  const { answers, closed } = await exchange(api.port, [`${head}Content-Length: 70000\r\n\r\n{`]);
+  t.ok(closed, 'a longer one is not even read');
+  t.equal(answers[0]?.status, 413);
+});
+
 t.test('gzip bombs are 413 and cost no more than their bound', async (t) => {
   const api = await startTestApi(t);
   const node = await registerTestNode(api);

@@ -13,7 +13,7 @@ export type Met =
   | { outcome: 'violation'; reason: string };
 
 /** Longest wait for the answer to a whole request. */
-const answerMsMax = 60_000;
+const answerMsMax = 20_000;
 /** How long a damaged request is given to be answered. */
 const silenceMs = 40;
 

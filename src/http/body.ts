@@ -26,6 +26,12 @@ export interface BodyReading {
 }
 
 /**
+ * Largest body that is read to its end although nobody will look at it, so that the client can read
+ * the answer and the connection goes on. Where more may come the connection is closed instead.
+ */
+export const discardBytesMax = 65_536;
+
+/**
  * Collects a body. Every chunk is copied: its memory is taken back when the callback returns.
  * Must be called before the first await of a handler, or chunks are lost. `declaredBytes` is
  * undefined where the end shows only when it comes (chunked).
@@ -110,16 +116,24 @@ export async function unpackBody(
 ): Promise<Buffer> {
   if (headers.contentEncoding.trim().toLowerCase() !== 'gzip') return body;
   try {
-    // Each chunk of output is a turn of the event loop: with zlib's 16 KiB a body that unpacks to
-    // megabytes waits for hundreds of them, which under load are seconds.
-    const chunkSize = Math.min(262_144, Math.max(16_384, body.length * 8));
-    return await gunzipAsync(body, { maxOutputLength: bytesMax, chunkSize });
+    return await gunzipAsync(body, { maxOutputLength: bytesMax, chunkSize: chunkBytes(body) });
   } catch (cause) {
     if ((cause as { code?: unknown }).code === 'ERR_BUFFER_TOO_LARGE') {
       throw tooLarge(bytesMax, cause);
     }
     throw new CoreError('MALFORMED_BODY', 'The body is not valid gzip', { cause });
   }
+}
+
+/**
+ * Bytes unpacked at a time. zlib unpacks off the event loop; each chunk it hands back is a turn of
+ * the loop, and with zlib's own 16 KiB a body of megabytes waits for hundreds of them, which under
+ * load are seconds. The last four bytes of gzip say how much it holds: a hint only, since a client
+ * may lie there, so it decides how much is allocated at a time and nothing else.
+ */
+function chunkBytes(packed: Buffer): number {
+  const hinted = packed.length < 4 ? 0 : packed.readUInt32LE(packed.length - 4) + 1;
+  return Math.min(1_048_576, Math.max(16_384, hinted));
 }
 
 export function tooLarge(bytesMax: number, cause?: unknown): CoreError {

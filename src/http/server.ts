@@ -1,20 +1,21 @@
 import uws, { type HttpRequest, type HttpResponse, type us_listen_socket } from 'uWebSockets.js';
 import { randomBytes } from 'node:crypto';
-import { STATUS_CODES } from 'node:http';
-import { CoreError, errorBody } from '../errors.ts';
+import { CoreError } from '../errors.ts';
 import type { Logger } from '../log.ts';
-import type { NodeDirectory } from '../nodes/directory.ts';
+import type { KnownNode, NodeDirectory } from '../nodes/directory.ts';
 import { classifyFailure } from '../stores/failures.ts';
 import {
   type BodyReading,
   type BodyResult,
   checkMediaType,
+  discardBytesMax,
   readBody,
   tooLarge,
   unpackBody,
 } from './body.ts';
 import { readHeaders } from './request-headers.ts';
 import type { Reply, Route, RouteRequest } from './route.ts';
+import { errorReply, write, writeLast } from './write-reply.ts';
 
 export interface HttpServer {
   port: number;
@@ -32,6 +33,9 @@ export interface HttpServerOptions {
   routes: readonly Route[];
   log: Logger;
 }
+
+/** Largest body on a route that takes no key: a registration has five short strings. */
+const unauthenticatedBytesMax = 16_384;
 
 /** State of one server that its requests share. */
 interface Serving extends HttpServerOptions {
@@ -109,7 +113,7 @@ function refuse(response: HttpResponse, request: HttpRequest, error: CoreError):
   const isHead = request.getMethod() === 'head';
   const { headers, framing } = readHeaders(request);
   const requestId = newRequestId();
-  if (framing === 'length' && Number(headers.contentLength || '0') <= 65_536) {
+  if (framing === 'length' && Number(headers.contentLength || '0') <= discardBytesMax) {
     write(response, errorReply(error), { requestId, closes: false, isHead });
     return;
   }
@@ -143,10 +147,11 @@ function serve(serving: Serving, route: Route, response: HttpResponse, request: 
     refuse(response, request, unauthorized());
     return;
   }
+  const declaredBytes = framing === 'chunked' ? undefined : Number(headers.contentLength || '0');
   const reading = readBody(response, {
-    bytesMax: serving.bodyBytesMax,
+    bytesMax: bodyBytesMaxOf(serving, route),
     secondsMax: serving.bodySecondsMax,
-    declaredBytes: framing === 'chunked' ? undefined : Number(headers.contentLength || '0'),
+    declaredBytes,
   });
   let aborted = false;
   response.onAborted(() => {
@@ -155,7 +160,14 @@ function serve(serving: Serving, route: Route, response: HttpResponse, request: 
   });
   const address = Buffer.from(response.getRemoteAddressAsText()).toString();
   serving.inFlight += 1;
-  void answer(serving, route, reading, { requestId, headers, address }).then(
+  const key = keyCheck(serving, route, headers.authKey);
+  const arrival: Arrival = {
+    reading,
+    key,
+    mayBeLarge: (declaredBytes ?? Infinity) > discardBytesMax,
+  };
+  if (key !== undefined && arrival.mayBeLarge) holdBack(response, key, () => aborted);
+  void answer(serving, route, arrival, { requestId, headers, address }).then(
     ({ reply, closes }) => {
       if (closes || framing === 'chunked') {
         writeLast(response, () => aborted, reply, { requestId, isHead: false });
@@ -168,33 +180,74 @@ function serve(serving: Serving, route: Route, response: HttpResponse, request: 
   );
 }
 
+/** How the body of a request comes in, and whose it is. */
+interface Arrival {
+  reading: BodyReading;
+  /** Undefined on routes without a key; rejects where the key is wrong. */
+  key: Promise<KnownNode> | undefined;
+  /** Over `discardBytesMax`, or of no declared length. */
+  mayBeLarge: boolean;
+}
+
+/** A sender that has shown no key is given little memory. */
+function bodyBytesMaxOf(serving: Serving, route: Route): number {
+  if (route.authenticated) return serving.bodyBytesMax;
+  return Math.min(serving.bodyBytesMax, unauthenticatedBytesMax);
+}
+
+function keyCheck(serving: Serving, route: Route, authKey: string): Promise<KnownNode> | undefined {
+  if (!route.authenticated) return undefined;
+  const key = authenticate(serving, authKey);
+  // Awaited in `answer`; a rejection must not count as unhandled before that.
+  key.catch(() => undefined);
+  return key;
+}
+
+/**
+ * Takes nothing more of a body off its connection until its key has been found good: what waits is
+ * the kernel's, and for most of it the client's. What came with the head is kept meanwhile.
+ */
+function holdBack(response: HttpResponse, key: Promise<KnownNode>, isAborted: () => boolean): void {
+  response.pause();
+  key.then(
+    () => {
+      if (!isAborted()) response.resume();
+    },
+    () => undefined,
+  );
+}
+
 /**
  * The steps of a request, in order: authenticate, receive, check, unpack, handle. Never rejects:
- * this is the edge where every failure becomes a reply. The body arrives while the key is looked
- * up; that of a wrong key is read to its end, so that the client can read the answer, but not kept.
+ * this is the edge where every failure becomes a reply. A small body arrives while the key is looked
+ * up; where the key is wrong it is read to its end, so that the client can read the answer, but not
+ * kept. Of a large one nothing more is read then: it is answered at once and the connection closed.
  */
 async function answer(
   serving: Serving,
   route: Route,
-  reading: BodyReading,
+  { reading, key, mayBeLarge }: Arrival,
   request: Pick<RouteRequest, 'requestId' | 'headers' | 'address'>,
 ): Promise<{ reply: Reply; closes: boolean }> {
+  const bytesMax = bodyBytesMaxOf(serving, route);
   let received: BodyResult | undefined;
   try {
-    const node = route.authenticated
-      ? await authenticate(serving, request.headers.authKey)
-      : undefined;
+    const node = await key;
     received = await reading.result;
-    let body = bodyOf(received, serving.bodyBytesMax);
+    let body = bodyOf(received, bytesMax);
     if (route.method === 'POST') {
       checkMediaType(request.headers);
-      body = await unpackBody(body, request.headers, serving.bodyBytesMax);
+      body = await unpackBody(body, request.headers, bytesMax);
     }
     return { reply: await route.handle({ ...request, node, body }), closes: false };
   } catch (thrown) {
     const error = classifyFailure(thrown);
     logFailure(serving.log, request.requestId, route, error);
     if (received === undefined) {
+      if (mayBeLarge) {
+        reading.abort();
+        return { reply: errorReply(error), closes: true };
+      }
       reading.discard();
       received = await reading.result;
     }
@@ -215,7 +268,7 @@ function isUnread(received: BodyResult): boolean {
   return received.outcome !== 'complete';
 }
 
-async function authenticate(serving: Serving, authKey: string) {
+async function authenticate(serving: Serving, authKey: string): Promise<KnownNode> {
   const node = await serving.directory.authenticate(authKey);
   if (node === undefined) throw unauthorized();
   return node;
@@ -230,19 +283,6 @@ function ambiguousFraming(): CoreError {
     'MALFORMED_BODY',
     'The length of the body is not clear: send one Content-Length, or Transfer-Encoding: chunked',
   );
-}
-
-function errorReply(error: CoreError): Reply {
-  const retry = error.status === 503 && error.headers['Retry-After'] === undefined;
-  return {
-    status: error.status,
-    headers: {
-      'Content-Type': 'application/json',
-      ...(retry ? { 'Retry-After': '2' } : {}),
-      ...error.headers,
-    },
-    body: errorBody(error),
-  };
 }
 
 /** Faults of Core or a store are logged with their causes; what a client did wrong only on debug. */
@@ -261,37 +301,4 @@ let requestCount = 0;
 function newRequestId(): string {
   requestCount += 1;
   return `${requestIdPrefix}-${requestCount.toString(36)}`;
-}
-
-/**
- * The last answer on a connection. It is written once uWebSockets has gone through all bytes that
- * it has: while no answer is out it drops a connection on which another request begins, but after
- * one it would serve what follows, also where an answer says that the connection closes.
- */
-function writeLast(
-  response: HttpResponse,
-  isAborted: () => boolean,
-  reply: Reply,
-  options: { requestId: string; isHead: boolean },
-): void {
-  setImmediate(() => {
-    if (!isAborted()) response.cork(() => write(response, reply, { ...options, closes: true }));
-  });
-}
-
-function write(
-  response: HttpResponse,
-  reply: Reply,
-  options: { requestId: string; closes: boolean; isHead: boolean },
-): void {
-  response.writeStatus(`${reply.status} ${STATUS_CODES[reply.status] ?? ''}`);
-  response.writeHeader('X-Request-Id', options.requestId);
-  for (const [name, value] of Object.entries(reply.headers ?? {})) {
-    response.writeHeader(name, value);
-  }
-  if (options.closes) response.writeHeader('Connection', 'close');
-  if (!options.isHead && reply.status !== 304) response.end(reply.body ?? '', options.closes);
-  // With any length given, even none, uWebSockets would write a Content-Length.
-  else if (options.closes) response.endWithoutBody(0, true);
-  else response.endWithoutBody();
 }

@@ -1,0 +1,51 @@
+import type { HttpResponse } from 'uWebSockets.js';
+import { STATUS_CODES } from 'node:http';
+import { type CoreError, errorBody } from '../errors.ts';
+import type { Reply } from './route.ts';
+
+/** What the wire shows of a failure; a 503 always says when to come back. */
+export function errorReply(error: CoreError): Reply {
+  const retry = error.status === 503 && error.headers['Retry-After'] === undefined;
+  return {
+    status: error.status,
+    headers: {
+      'Content-Type': 'application/json',
+      ...(retry ? { 'Retry-After': '2' } : {}),
+      ...error.headers,
+    },
+    body: errorBody(error),
+  };
+}
+
+/**
+ * The last answer on a connection. It is written once uWebSockets has gone through all bytes that
+ * it has: while no answer is out it drops a connection on which another request begins, but after
+ * one it would serve what follows, also where an answer says that the connection closes.
+ */
+export function writeLast(
+  response: HttpResponse,
+  isAborted: () => boolean,
+  reply: Reply,
+  options: { requestId: string; isHead: boolean },
+): void {
+  setImmediate(() => {
+    if (!isAborted()) response.cork(() => write(response, reply, { ...options, closes: true }));
+  });
+}
+
+export function write(
+  response: HttpResponse,
+  reply: Reply,
+  options: { requestId: string; closes: boolean; isHead: boolean },
+): void {
+  response.writeStatus(`${reply.status} ${STATUS_CODES[reply.status] ?? ''}`);
+  response.writeHeader('X-Request-Id', options.requestId);
+  for (const [name, value] of Object.entries(reply.headers ?? {})) {
+    response.writeHeader(name, value);
+  }
+  if (options.closes) response.writeHeader('Connection', 'close');
+  if (!options.isHead && reply.status !== 304) response.end(reply.body ?? '', options.closes);
+  // With any length given, even none, uWebSockets would write a Content-Length.
+  else if (options.closes) response.endWithoutBody(0, true);
+  else response.endWithoutBody();
+}
