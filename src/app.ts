@@ -128,6 +128,7 @@ export async function startApi(
     const renderPool = createPool(databaseUrl, { max: 2, connectTimeoutMs: 30_000 });
     lifecycle.use('render pool', () => renderPool.end());
     const configs = createConfigCache({ pool: renderPool, redis, prefix });
+    const readiness = createReadiness({ pool, redis, clickhouse });
     const server = await createHttpServer({
       ...config.http,
       directory,
@@ -142,8 +143,8 @@ export async function startApi(
         configAppliedRoute({ pool }),
         nodeErrorRoute({ pool }),
         healthzRoute(),
-        readyzRoute({ readiness: createReadiness({ pool, redis, clickhouse }) }),
-        metricsRoute({ pool, redis, prefix, offlineSeconds: config.nodes.offlineSeconds }),
+        readyzRoute({ readiness }),
+        metricsRoute({ pool, redis, prefix, readiness, ...config.nodes }),
       ],
     });
     lifecycle.use('http', () => server.close(config.stopSecondsMax * 1_000 - closeReserveMs));

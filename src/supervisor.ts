@@ -111,7 +111,7 @@ export async function supervise(
     let failures = 0;
     for (;;) {
       const upSinceMs = performance.now();
-      let reason = describeExit(await running.exited);
+      let reason = describeEnd(spec, running, await running.exited);
       current = undefined;
       if (performance.now() - upSinceMs > settledMs) failures = 0;
       for (let back = false; !back; ) {
@@ -225,11 +225,7 @@ async function untilReady(
   // Whichever of these loses the race must not be left as an unhandled rejection.
   ready.catch(() => undefined);
   const exited = running.exited.then((exit) => {
-    const complaint =
-      spec.logFile === undefined ? undefined : lastComplaint(spec.logFile, running.logOffset);
-    fail(
-      `${describeExit(exit)} before it was ready${complaint === undefined ? '' : `: ${complaint}`}`,
-    );
+    fail(`${describeExit(exit)} before it was ready${complaintOf(spec, running)}`);
   });
   exited.catch(() => undefined);
   const late = delay(spec.readyMsMax, undefined, { signal: waiting.signal }).then(() =>
@@ -292,6 +288,17 @@ function describeExit(exit: Exit): string {
   if (exit.error !== undefined) return `could not be executed (${exit.error.message})`;
   if (exit.signal !== null) return `was killed by ${exit.signal}`;
   return `exited with code ${exit.code}`;
+}
+
+/** For a program that gave up by itself also what it said, such as that its disk is full. */
+function describeEnd(spec: ProcessSpec, running: Running, exit: Exit): string {
+  const gaveUp = exit.code !== null && exit.code !== 0;
+  return `${describeExit(exit)}${gaveUp ? complaintOf(spec, running) : ''}`;
+}
+
+function complaintOf({ logFile }: ProcessSpec, { logOffset }: Running): string {
+  const complaint = logFile === undefined ? undefined : lastComplaint(logFile, logOffset);
+  return complaint === undefined ? '' : `: ${complaint}`;
 }
 
 function messageOf(thrown: unknown): string {

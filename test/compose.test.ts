@@ -231,10 +231,7 @@ t.test('the dashboard asks for metrics that Core has', async (t) => {
     panels: { datasource: { uid: string }; targets: { expr: string }[] }[];
   };
   const datasource = parse(read('deploy/grafana/provisioning/datasources/prometheus.yml'));
-  const source = readdirSync(path.join(projectRoot, 'src'), { recursive: true })
-    .filter((file) => String(file).endsWith('.ts'))
-    .map((file) => read(path.join('src', String(file))))
-    .join('\n');
+  const source = allSource();
   t.ok(dashboard.panels.length > 0);
   for (const panel of dashboard.panels) {
     t.equal(panel.datasource.uid, datasource.datasources[0].uid);
@@ -246,6 +243,36 @@ t.test('the dashboard asks for metrics that Core has', async (t) => {
     }
   }
 });
+
+t.test('the alerts are those that Prometheus reads, over metrics that Core has', async (t) => {
+  const prometheus = parse(read('deploy/prometheus/prometheus.yml')) as { rule_files: string[] };
+  const mounts = compose.services['prometheus']?.volumes ?? [];
+  for (const file of prometheus.rule_files) {
+    const mount = mounts.find((one) => one.endsWith(`:${file}:ro`));
+    t.match(mount, /^\.\/deploy\/prometheus\/alerts\.yml:/, `${file} is mounted`);
+  }
+  const { groups } = parse(read('deploy/prometheus/alerts.yml')) as {
+    groups: { rules: { alert: string; expr: string; annotations: { summary: string } }[] }[];
+  };
+  const source = allSource();
+  const alerts = groups.flatMap(({ rules }) => rules);
+  for (const { alert, expr, annotations } of alerts) {
+    t.ok(annotations.summary, alert);
+    for (const [metric] of expr.matchAll(/\bcore_[a-z0-9_]+/g)) {
+      t.ok(source.includes(`'${metric}'`), `${alert}: ${metric}`);
+    }
+  }
+  const names = alerts.map(({ alert }) => alert);
+  t.match(names, ['CoreStoreAway', 'CoreApiAway', 'CoreSegmentStuck', 'CoreReconcileDifferences']);
+});
+
+/** Everything under src/ as one text. */
+function allSource(): string {
+  return readdirSync(path.join(projectRoot, 'src'), { recursive: true })
+    .filter((file) => String(file).endsWith('.ts'))
+    .map((file) => read(path.join('src', String(file))))
+    .join('\n');
+}
 
 t.test('the Dockerfile copies what exists and what is not ignored', async (t) => {
   const dockerfile = read('Dockerfile');

@@ -1,13 +1,26 @@
+import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync, statSync, truncateSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Redis } from 'ioredis';
+import { pino } from 'pino';
 import t, { type Test } from 'tap';
 import { startApi } from '../src/app.ts';
 import { startRedis } from '../src/embedded/redis.ts';
-import { createLogger } from '../src/log.ts';
+import { createLogger, type Logger } from '../src/log.ts';
 import {
+  get,
   post,
   registerTestNode,
   startTestApi,
@@ -18,10 +31,9 @@ import {
 import { freePorts } from './support/free-port.ts';
 
 /** A Redis of this test's own, which it may starve, kill and damage, and an api on it. */
-async function startOnOwnRedis(t: Test) {
-  const dataDir = t.testdir({});
+async function startOnOwnRedis(t: Test, options: { log?: Logger; dataDir?: string } = {}) {
+  const { log = createLogger('silent'), dataDir = t.testdir({}) } = options;
   const [port = 0] = await freePorts(1);
-  const log = createLogger('silent');
   const server = await startRedis({ dataDir, port }, log, new AbortController().signal);
   const url = `redis://127.0.0.1:${port}`;
   const admin = new Redis(url, { maxRetriesPerRequest: null });
@@ -57,6 +69,86 @@ t.test('a full Redis refuses, keeps what it has, and takes again', async (t) => 
   await admin.config('SET', 'maxmemory', '0');
   t.equal((await usage(2)).status, 200);
   t.equal(await rows(), 2);
+});
+
+/**
+ * Makes the disk under the append-only file a small one: a file system of 24 MB, or where mounting
+ * is not allowed (a container without that right) a limit on the size of files, which Redis inherits.
+ */
+function giveSmallDisk(t: Test) {
+  // Not a testdir: tap would remove that before it is unmounted.
+  const dataDir = mkdtempSync(path.join(os.tmpdir(), 'core-disk-'));
+  t.teardown(() => rmSync(dataDir, { recursive: true, force: true }));
+  const folder = path.join(dataDir, 'redis');
+  mkdirSync(folder);
+  const filler = path.join(folder, 'filler');
+  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=24m', 'core-test', folder]);
+  if (mounted.status === 0) {
+    t.teardown(() => spawnSync('umount', ['--lazy', folder]));
+    return {
+      dataDir,
+      fill(leftBytes: number) {
+        const { bavail, bsize } = statfsSync(folder);
+        writeFileSync(filler, Buffer.alloc(bavail * bsize - leftBytes));
+      },
+      empty: () => rmSync(filler),
+    };
+  }
+  t.comment('no right to mount: a limit on the size of files in place of a full disk');
+  const limit = (redisPid: number | undefined, bytes: number | 'unlimited') => {
+    for (const pid of [process.pid, redisPid]) {
+      if (pid !== undefined) spawnSync('prlimit', [`--pid=${pid}`, `--fsize=${bytes}:unlimited`]);
+    }
+  };
+  t.teardown(() => limit(undefined, 'unlimited'));
+  return {
+    dataDir,
+    fill(leftBytes: number, redisPid: number | undefined) {
+      limit(redisPid, statSync(appendOnlyFile(dataDir)).size + leftBytes);
+    },
+    empty: (redisPid: number | undefined) => limit(redisPid, 'unlimited'),
+  };
+}
+
+t.test('the disk of the append-only file full: refused, told, and taken again', async (t) => {
+  const lines: string[] = [];
+  const log = pino({ level: 'warn' }, { write: (line: string) => void lines.push(line) });
+  const disk = giveSmallDisk(t);
+  const { dataDir } = disk;
+  const { api, server, node, usage, rows } = await startOnOwnRedis(t, { log, dataDir });
+  for (let userId = 1; userId <= 3; userId += 1) t.equal((await usage(userId)).status, 200);
+  t.match((await get(api, '/metrics')).text, /^core_store_up\{store="redis"\} 1$/m);
+
+  disk.fill(100_000, server.pid());
+  const entries = Array.from({ length: 9_000 }, (_, index) => usageEntry({ userId: index + 1 }));
+  const large = () => post(api, '/node/usage', { entries }, { node });
+  const refused = await large();
+  t.equal(refused.status, 503);
+  t.equal(refused.json.error?.code, 'STORE_UNAVAILABLE');
+  t.ok(refused.headers['retry-after']);
+  const others: number[] = [refused.status];
+  const metrics = await until(
+    async () => {
+      const [reply, shown] = await Promise.all([large(), get(api, '/metrics')]);
+      others.push(reply.status);
+      return shown;
+    },
+    ({ text }) => /^core_store_up\{store="redis"\} 0$/m.test(text),
+  );
+  t.match(metrics.text, /^core_nodes\{status="online"\} \d+$/m, 'what Postgres knows still shows');
+  t.notMatch(metrics.text, /^core_backlog_bytes/m);
+  t.ok(
+    others.every((status) => status === 503),
+    'as long as the disk is full',
+  );
+  t.match(
+    lines.join(''),
+    /redis (exited with code 1: [^"]*AOF write error|was killed by SIGXFSZ)[^"]*starting it again/,
+  );
+
+  disk.empty(server.pid());
+  await until(large, ({ status }) => status === 200);
+  t.equal(await until(rows, (count) => count > 3), 9_003, 'once, and nothing of what was refused');
 });
 
 t.test(

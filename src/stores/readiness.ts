@@ -2,9 +2,12 @@ import type { ClickHouseClient } from '@clickhouse/client';
 import type { Redis } from 'ioredis';
 import type pg from 'pg';
 
+export const storeNames = ['postgres', 'redis', 'clickhouse'] as const;
+export type StoreName = (typeof storeNames)[number];
+
 export interface Readiness {
   /** Names of the stores that do not answer within two seconds. */
-  storesAway(): Promise<('postgres' | 'redis' | 'clickhouse')[]>;
+  storesAway(): Promise<StoreName[]>;
 }
 
 const answerMsMax = 2_000;
@@ -24,9 +27,8 @@ export function createReadiness(stores: {
   };
   return {
     async storesAway() {
-      const names = Object.keys(checks) as (keyof typeof checks)[];
-      const answers = await Promise.all(names.map((name) => answersInTime(checks[name])));
-      return names.filter((_, index) => answers[index] !== true);
+      const answers = await Promise.all(storeNames.map((name) => answersInTime(checks[name])));
+      return storeNames.filter((_, index) => answers[index] !== true);
     },
   };
 }

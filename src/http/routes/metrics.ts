@@ -2,23 +2,30 @@ import type { Redis } from 'ioredis';
 import type pg from 'pg';
 import { Gauge, Registry } from 'prom-client';
 import { lastAudit } from '../../audit/run-audit.ts';
-import { countRejected, readBacklog } from '../../ingest/backlog.ts';
+import { countRejected, countUnsettled, readBacklog } from '../../ingest/backlog.ts';
 import { countNodes } from '../../nodes/count.ts';
+import { classifyFailure } from '../../stores/failures.ts';
+import { type Readiness, storeNames } from '../../stores/readiness.ts';
 import type { Route } from '../route.ts';
 
 /**
  * GET /metrics in Prometheus' text format. Every value comes from the stores, so that it does not
- * matter which of several api processes answers the scrape.
+ * matter which of several api processes answers the scrape. While a store is away the metrics that
+ * come from it are left out, and `core_store_up` says so: an alarm must not go with what it is about.
  */
 export function metricsRoute(deps: {
   pool: pg.Pool;
   redis: Redis;
   prefix: string;
   offlineSeconds: number;
+  readiness: Readiness;
 }): Route {
   const registry = new Registry();
   const gauge = (name: string, help: string, labelNames: string[]) =>
     new Gauge({ name, help, labelNames, registers: [registry] });
+  const storeUp = gauge('core_store_up', '1 where the store answers this api process, else 0.', [
+    'store',
+  ]);
   const bytes = gauge('core_backlog_bytes', 'Bytes in Redis not yet settled.', ['stream']);
   const unsettled = gauge('core_segments_unsettled', 'Segments sealed and not settled.', [
     'stream',
@@ -30,6 +37,11 @@ export function metricsRoute(deps: {
     'core_unknown_rows_total',
     'Rows settled that named a subscription or node that does not exist.',
     ['stream'],
+  );
+  const oldest = gauge(
+    'core_segments_oldest_seconds',
+    'Age of the oldest segment that is sealed and not settled; 0 where all are.',
+    [],
   );
   const nodes = gauge('core_nodes', 'Nodes by status.', ['status']);
   const rejected = gauge(
@@ -52,24 +64,28 @@ export function metricsRoute(deps: {
     path: '/metrics',
     authenticated: false,
     async handle() {
-      const [streams, counts, audit, rejectedRows] = await Promise.all([
-        readBacklog(deps.pool, deps.redis, deps.prefix),
-        countNodes(deps.pool, deps.offlineSeconds),
-        lastAudit(deps.pool),
-        countRejected(deps.pool),
+      const [away, streams, counts, audit, rejectedRows, unsettledSegments] = await Promise.all([
+        deps.readiness.storesAway(),
+        unlessAway(readBacklog(deps.pool, deps.redis, deps.prefix)),
+        unlessAway(countNodes(deps.pool, deps.offlineSeconds)),
+        unlessAway(lastAudit(deps.pool).then((last) => ({ last }))),
+        unlessAway(countRejected(deps.pool)),
+        unlessAway(countUnsettled(deps.pool)),
       ]);
       registry.resetMetrics();
-      for (const stream of streams) {
+      for (const store of storeNames) storeUp.set({ store }, away.includes(store) ? 0 : 1);
+      for (const stream of streams ?? []) {
         const labels = { stream: stream.stream };
         bytes.set(labels, stream.bytes);
         unsettled.set(labels, stream.segments);
         lag.set(labels, stream.lagSeconds);
         unknown.set(labels, stream.unknownRows);
       }
-      rejected.set(rejectedRows);
-      differences.set(audit?.differences ?? 0);
-      auditAge.set(audit?.ageSeconds ?? Number.POSITIVE_INFINITY);
-      for (const [status, count] of Object.entries(counts)) nodes.set({ status }, count);
+      set(oldest, unsettledSegments?.oldestSeconds);
+      set(rejected, rejectedRows);
+      set(differences, audit && (audit.last?.differences ?? 0));
+      set(auditAge, audit && (audit.last?.ageSeconds ?? Number.POSITIVE_INFINITY));
+      for (const [status, count] of Object.entries(counts ?? {})) nodes.set({ status }, count);
       return {
         status: 200,
         headers: { 'Content-Type': registry.contentType },
@@ -77,4 +93,19 @@ export function metricsRoute(deps: {
       };
     },
   };
+}
+
+/** A gauge without labels shows 0 by itself, so one that has no value is taken away. */
+function set(gauge: Gauge, value: number | undefined): void {
+  if (value === undefined) gauge.remove();
+  else gauge.set(value);
+}
+
+async function unlessAway<T>(asked: Promise<T>): Promise<T | undefined> {
+  try {
+    return await asked;
+  } catch (thrown) {
+    if (classifyFailure(thrown).code !== 'STORE_UNAVAILABLE') throw thrown;
+    return undefined;
+  }
 }
