@@ -8,6 +8,9 @@ export const failpointNames = [
   'seal:before',
   'seal:after',
   'insert:before',
+  // Around the decision which rows of a poisoned segment are left out.
+  'reject:before',
+  'reject:after',
   'insert:after',
   'settle:before',
   'settle:before-commit',

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { packOutbounds, packSessions, packUsage, usageColumns } from '../src/ingest/pack.ts';
 import { streamName } from '../src/ingest/streams.ts';
@@ -8,6 +9,7 @@ import { oldestSealed, sealNext } from '../src/load/seal.ts';
 import { settleSegment } from '../src/load/settle.ts';
 import { insertRowBinary } from '../src/stores/clickhouse.ts';
 import { createSubscription } from '../src/subscriptions/create.ts';
+import { until } from './support/api.ts';
 import { atMs, startSpool } from './support/load.ts';
 
 /** A spool with one subscription, limited to 10,000 bytes, which usage is for unless it says so. */
@@ -314,4 +316,41 @@ t.test('a segment is bounded in rows', async (t) => {
   for (let i = 0; i < 5; i += 1) await load.appendUsage([{}, { recordedAt: atMs + i * 1_000 }]);
   const run = await runStream({ ...load.deps, segmentRowsMax: 4 }, load.names.usage);
   t.same(run, { outcome: 'drained', segments: 3, rows: 10 });
+});
+
+t.test('a run that stands still loses its stream, one that takes long does not', async (t) => {
+  const load = await startSpool(t);
+  const subscriptionId = await load.subscribe();
+  await load.appendUsage([{ subscriptionId }, { subscriptionId }]);
+  let goOn: () => void = () => undefined;
+  const stopped = new Promise<void>((resume) => {
+    goOn = resume;
+  });
+  const silentMsMax = 1_500;
+  const first = load.run('usage', {
+    silentMsMax,
+    failpoint: (name) => (name === 'insert:before' ? stopped : undefined),
+  });
+  const failed = t.rejects(first, 'and can do no more once it goes on');
+  // As another worker does. Its own insert takes three times as long as it may be silent.
+  const slow = new Proxy(load.clickhouse, {
+    get(target, key) {
+      const value = Reflect.get(target, key, target);
+      if (key !== 'exec') return typeof value === 'function' ? value.bind(target) : value;
+      return async (params: Parameters<typeof target.exec>[0]) => {
+        await delay(3 * silentMsMax);
+        return target.exec(params);
+      };
+    },
+  });
+  const second = await until(
+    () => load.run('usage', { silentMsMax, clickhouse: slow }),
+    ({ outcome }) => outcome !== 'locked',
+  );
+  t.match(second, { outcome: 'drained', segments: 1, rows: 2 });
+  goOn();
+  await failed;
+  t.match(await load.run('usage'), { outcome: 'drained', segments: 0 });
+  t.same(await load.rows('SELECT count() AS n FROM usage'), [{ n: 2 }]);
+  t.match(await load.counters(), [{ up: 20, down: 200 }]);
 });

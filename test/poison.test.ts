@@ -5,6 +5,7 @@ import { buffer } from 'node:stream/consumers';
 import { ClickHouseError } from '@clickhouse/client';
 import t, { type Test } from 'tap';
 import { reconcile } from '../src/audit/reconcile.ts';
+import { listUnsettled } from '../src/ingest/backlog.ts';
 import { usageColumns } from '../src/ingest/pack.ts';
 import { streamName } from '../src/ingest/streams.ts';
 import { findRefusedRows, trialTable } from '../src/load/bisect.ts';
@@ -12,7 +13,7 @@ import { dataRefusal } from '../src/load/refusal.ts';
 import { rejectRows } from '../src/load/reject.ts';
 import { splitRows } from '../src/load/rows.ts';
 import { sealNext } from '../src/load/seal.ts';
-import { createClickHouse } from '../src/stores/clickhouse.ts';
+import { type ClickHouseClient, createClickHouse } from '../src/stores/clickhouse.ts';
 import { until } from './support/api.ts';
 import { startCore } from './support/core-process.ts';
 import { freePorts } from './support/free-port.ts';
@@ -180,6 +181,62 @@ t.test('a ClickHouse that is away, or lacks something, poisons nothing', async (
   t.match(await load.run('usage', { poisonAttempts: 1 }), { segments: 1, rows: 2 });
   t.same((await load.pool.query('SELECT * FROM rejected_rows')).rows, []);
 });
+
+t.test(
+  'a table that refuses over 1,000 rows is at fault itself: nothing is set aside',
+  async (t) => {
+    const load = await startSpool(t);
+    await load.command(refuse666);
+    await load.appendUsage(Array.from({ length: 1_010 }, () => ({ userId: 666 })));
+    await t.rejects(load.run('usage', { poisonAttempts: 1 }), {
+      code: 'SEGMENT_REFUSED',
+      message: /over 1000 rows of segment \d+: VIOLATED_CONSTRAINT/,
+    });
+    t.same((await load.pool.query('SELECT * FROM rejected_rows')).rows, []);
+    t.same(await trialTables(load), []);
+    t.same(await load.rows('SELECT count() AS n FROM usage'), [{ n: 0 }]);
+    const event = { userId: 3, protocol: 'VLESS', eventType: 'ONLINE', occurredAt: atMs } as const;
+    await load.appendSessions([event]);
+    t.match(await load.run('session'), { outcome: 'drained', segments: 1 }, 'other streams go on');
+    const listed = await listUnsettled(load.pool, { rowsMax: 10 });
+    t.match(listed, [{ rows: 1_010, attempts: 1, rejected: 0, lastError: /over 1000 rows/ }]);
+    t.equal(listed.length, 1, 'it waits, and `core segments` shows it');
+
+    await load.command('ALTER TABLE usage DROP CONSTRAINT c');
+    t.match(await load.run('usage', { poisonAttempts: 1 }), { segments: 1, rows: 1_010 });
+    t.same(await load.rows('SELECT count() AS n FROM usage'), [{ n: 1_010 }]);
+  },
+);
+
+t.test('a ClickHouse short of memory is tried again and bisects nothing', async (t) => {
+  const load = await startSpool(t);
+  const subscriptionId = await load.subscribe();
+  await load.appendUsage(Array.from({ length: 20_000 }, () => ({ subscriptionId })));
+  const starved = withMemory(load.clickhouse, 50_000);
+  for (const attempts of [1, 2]) {
+    await t.rejects(load.run('usage', { poisonAttempts: 1, clickhouse: starved }), { code: '241' });
+    t.match(await listUnsettled(load.pool, { rowsMax: 10 }), [{ attempts, lastError: /memory/i }]);
+  }
+  t.same((await load.pool.query('SELECT * FROM rejected_rows')).rows, []);
+  t.same(await load.rows('SELECT count() AS n FROM usage'), [{ n: 0 }]);
+  t.match(await load.run('usage', { poisonAttempts: 1 }), { segments: 1, rows: 20_000 });
+  await checkSettled(t, load, { inserted: 20_000, rejected: 0 });
+});
+
+/** The same ClickHouse, which gives an insert so much memory. */
+function withMemory(clickhouse: ClickHouseClient, bytes: number): ClickHouseClient {
+  return new Proxy(clickhouse, {
+    get(target, key) {
+      const value = Reflect.get(target, key, target);
+      if (key !== 'exec') return typeof value === 'function' ? value.bind(target) : value;
+      return (params: Parameters<ClickHouseClient['exec']>[0]) =>
+        target.exec({
+          ...params,
+          clickhouse_settings: { ...params.clickhouse_settings, max_memory_usage: String(bytes) },
+        });
+    },
+  });
+}
 
 t.test('only what ClickHouse says against the data counts', async (t) => {
   const refusal = (code: string) => new ClickHouseError({ code, type: 'T', message: 'no\u0000' });

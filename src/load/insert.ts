@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
+import type { Failpoint } from '../failpoints.ts';
 import { sessionColumns, usageColumns } from '../ingest/pack.ts';
 import { type ClickHouseClient, insertRowBinary } from '../stores/clickhouse.ts';
 import { dropTrialTable, findRefusedRows } from './bisect.ts';
@@ -7,6 +8,7 @@ import { type Partition, partitionRows } from './partition.ts';
 import { dataRefusal } from './refusal.ts';
 import { keptRows, readRejected, rejectRows, withoutRejected } from './reject.ts';
 import type { Segment } from './seal.ts';
+import { keepingSession } from './session.ts';
 
 interface InsertDeps {
   client: pg.PoolClient;
@@ -15,6 +17,8 @@ interface InsertDeps {
    * From this attempt on, a month that ClickHouse refuses for its data is bisected. Absent: never.
    */
   poisonAttempts?: number | undefined;
+  failpoint?: Failpoint | undefined;
+  silentMsMax?: number | undefined;
 }
 
 const tables = {
@@ -69,7 +73,7 @@ async function readEarlier(deps: InsertDeps, segment: Segment, kind: 'usage' | '
   }
   return {
     rejected: await readRejected(deps.client, segment.id),
-    present: await countRows(deps.clickhouse, kind, segment.id),
+    present: await keepingSession(deps, () => countRows(deps.clickhouse, kind, segment.id)),
   };
 }
 
@@ -92,22 +96,31 @@ async function insertOrReject(
   const { client, clickhouse } = deps;
   const { whole, partition, rejected } = month;
   try {
-    if (segment.attempts === 0) await insertPartition(clickhouse, kind, segment.id, partition, 0);
-    else await insertMissing(clickhouse, kind, segment, partition);
+    await keepingSession(deps, () =>
+      segment.attempts === 0
+        ? insertPartition(clickhouse, kind, segment.id, partition, 0)
+        : insertMissing(clickhouse, kind, segment, partition),
+    );
     return partition;
   } catch (thrown) {
     if (dataRefusal(thrown) === undefined || !bisects(deps, segment)) throw thrown;
     const target = { ...tables[kind], segmentId: segment.id };
-    const refused = await findRefusedRows(clickhouse, target, keptRows(kind, whole, rejected));
+    const refused = await keepingSession(deps, () =>
+      findRefusedRows(clickhouse, target, keptRows(kind, whole, rejected)),
+    );
     // No row is at fault alone, so it is not the rows: the refusal stands for the operator to see.
     if (refused.length === 0) throw thrown;
     // Refused and there all the same: the table took it, something behind the table did not.
     const present = await countRows(clickhouse, kind, segment.id);
     if (isPresent(partition, present, segment)) return partition;
+    await deps.failpoint?.('reject:before');
     await rejectRows(client, segment, kind, whole.yyyymm, refused);
+    await deps.failpoint?.('reject:after');
     const positions = new Set([...rejected, ...refused.map((row) => row.position)]);
     const rest = withoutRejected(kind, whole, positions);
-    if (rest.rows > 0) await insertMissing(clickhouse, kind, segment, rest);
+    if (rest.rows > 0) {
+      await keepingSession(deps, () => insertMissing(clickhouse, kind, segment, rest));
+    }
     return rest;
   }
 }

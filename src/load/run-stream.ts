@@ -6,6 +6,7 @@ import type { ClickHouseClient } from '../stores/clickhouse.ts';
 import { readEntries } from './entries.ts';
 import { insertSegment } from './insert.ts';
 import { oldestSealed, type Sealed, sealNext } from './seal.ts';
+import { boundSilence, silentMsMax } from './session.ts';
 import { settleSegment } from './settle.ts';
 import { type TrimRedis, trimSettled } from './trim.ts';
 
@@ -17,6 +18,8 @@ export interface LoadDeps {
   /** From this attempt on a segment that ClickHouse refuses for its data is bisected; see insert.ts. */
   poisonAttempts?: number | undefined;
   failpoint?: Failpoint | undefined;
+  /** See session.ts; shorter in tests. */
+  silentMsMax?: number | undefined;
 }
 
 export type StreamRun =
@@ -32,7 +35,7 @@ const segmentsMax = 64;
 /**
  * Loads what a stream holds, segment by segment: seal, insert, settle, trim. Everything happens on
  * one Postgres connection that holds the stream's advisory lock; when that connection dies, the
- * lock and this run's ability to seal or settle die with it.
+ * lock and this run's ability to seal or settle die with it. A run that falls silent loses it.
  */
 export async function runStream(deps: LoadDeps, stream: string): Promise<StreamRun> {
   const client = await deps.pool.connect();
@@ -47,7 +50,9 @@ export async function runStream(deps: LoadDeps, stream: string): Promise<StreamR
       destroy = false;
       return { outcome: 'locked' };
     }
+    await boundSilence(client, deps.silentMsMax ?? silentMsMax);
     const run = await loadSegments(deps, client, stream);
+    await boundSilence(client, 0);
     await client.query('SELECT pg_advisory_unlock(hashtextextended($1, 0))', [stream]);
     destroy = false;
     return run;
@@ -87,8 +92,7 @@ async function loadSegment(
     let counted = block;
     if (kind !== 'outbound') {
       await deps.failpoint?.('insert:before');
-      const { clickhouse, poisonAttempts } = deps;
-      counted = await insertSegment({ client, clickhouse, poisonAttempts }, segment, kind, block);
+      counted = await insertSegment({ ...deps, client }, segment, kind, block);
       await deps.failpoint?.('insert:after');
     }
     await deps.failpoint?.('settle:before');
