@@ -43,6 +43,7 @@ function readOptions(): Options {
         .conflicts('remove'),
     )
     .option('--window <n>', 'insert tokens that ClickHouse remembers', integer(0, 1_000_000))
+    .option('--away-seconds <n>', 'outage of `store-away-long`', integer(1, 3_600), 60)
     .option('--json', 'print one JSON value and nothing else', false)
     .parse();
   const given = program.opts();
@@ -58,6 +59,7 @@ function readOptions(): Options {
     scenario,
     mix: removal !== undefined ? removalMix[removal] : scenario === undefined ? wholeMix : noMix,
     window: given['window'] ?? (shortWindowFor.includes(removal) ? shortWindow : undefined),
+    awaySeconds: given['awaySeconds'],
     json: given['json'],
     say: (line) => (given['json'] ? process.stderr : process.stdout).write(`${line}\n`),
     interrupted: interrupted.signal,

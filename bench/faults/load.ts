@@ -1,7 +1,7 @@
 import { setMaxListeners } from 'node:events';
 import { createHistogram } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
-import { createTarget } from '../fleet/client.ts';
+import { type Attempt, createTarget } from '../fleet/client.ts';
 import { type DeliverContext, type Delivery, deliver, type Patience } from '../fleet/deliver.ts';
 import { createLedger, type IngestKind } from '../fleet/ledger.ts';
 import { createRandom, integerIn, nodeSeed, type Random } from '../fleet/random.ts';
@@ -15,6 +15,8 @@ export interface FaultLedger {
   unexpected: string[];
   attempts: number;
   retries: number;
+  /** Answers by status; 0 for attempts that met none. */
+  answers: Map<number, number>;
 }
 
 /** What each loop of a node posts in a round, one after the other. */
@@ -23,6 +25,8 @@ const loops: readonly IngestKind[][] = [
   ['outbound', 'session', 'outbound', 'session'],
 ];
 const gapMsMax = 300;
+/** Where posts go on for a minute. */
+const lastingGapMsMax = 2_000;
 /** Share of posts sent twice at the same time. */
 const twinShare = 0.08;
 /** Share whose first attempt is cut right after it was sent. */
@@ -37,7 +41,7 @@ const patience: Patience = { backOffBaseMs: 50, backOffMsMax: 400, retryAfterMsM
 const timeoutMs = 5_000;
 
 export function createFaultLedger(): FaultLedger {
-  return { posts: [], unexpected: [], attempts: 0, retries: 0 };
+  return { posts: [], unexpected: [], attempts: 0, retries: 0, answers: new Map() };
 }
 
 /**
@@ -51,8 +55,15 @@ export async function runLoad(options: {
   world: FaultWorld;
   ledger: FaultLedger;
   deadlineMs: number;
+  /** Whether some usage rows are to be refused by ClickHouse. */
+  poison: boolean;
+  /**
+   * Where set, every loop starts anew until this is aborted, slower, and every answer has to be a
+   * 200 or a 503 with Retry-After.
+   */
+  until: AbortSignal | undefined;
 }): Promise<Post[]> {
-  const { seed, round, world, ledger, url } = options;
+  const { seed, round, world, ledger, url, poison } = options;
   const end = new AbortController();
   setMaxListeners(0, end.signal);
   const timer = setTimeout(() => end.abort(), options.deadlineMs);
@@ -73,10 +84,17 @@ export async function runLoad(options: {
           ledger: tally,
           latencyUs: createHistogram(),
           end: end.signal,
+          ...(options.until === undefined ? {} : { onAnswer: judgeAnswer(ledger) }),
         };
-        for (const kind of kinds) {
-          await delay(random() * gapMsMax);
-          await sendPost(kind, { round, node, world, ledger, context, random });
+        const gapMs = options.until === undefined ? gapMsMax : lastingGapMsMax;
+        const done = (): boolean => options.until?.aborted !== false || end.signal.aborted;
+        const turns = function* () {
+          do yield* kinds;
+          while (!done());
+        };
+        for (const kind of turns()) {
+          await delay(random() * gapMs);
+          await sendPost(kind, { round, node, world, ledger, context, random, poison });
         }
       }),
     ),
@@ -85,7 +103,25 @@ export async function runLoad(options: {
   target.connections.destroy();
   ledger.attempts += tally.tally.attempts;
   ledger.retries += tally.tally.retries;
+  for (const [status, count] of [
+    ...tally.tally.answersByStatus,
+    [0, tally.tally.unanswered] as const,
+  ]) {
+    ledger.answers.set(status, (ledger.answers.get(status) ?? 0) + count);
+  }
   return ledger.posts.slice(firstPost);
+}
+
+/** While a store is away an answer is a 200, which the oracle holds Core to, or says when to repeat. */
+function judgeAnswer(ledger: FaultLedger): (answer: Attempt) => void {
+  return (answer) => {
+    if (answer.kind !== 'answered' || answer.status === 200) return;
+    const retryAfter = String(answer.headers['retry-after'] ?? '');
+    if (answer.status === 503 && /^[1-9]\d*$/.test(retryAfter)) return;
+    ledger.unexpected.push(
+      `other: an answer was ${answer.status}, Retry-After ${retryAfter || 'none'}`,
+    );
+  };
 }
 
 async function sendPost(
@@ -97,6 +133,7 @@ async function sendPost(
     ledger: FaultLedger;
     context: DeliverContext;
     random: Random;
+    poison: boolean;
   },
 ): Promise<void> {
   const { node, ledger, context, random } = given;

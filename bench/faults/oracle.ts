@@ -63,6 +63,7 @@ export async function findViolations(
     ...(await compareSubscriptions(stores)),
     ...(await findUnsettled(stores.pool)),
     ...(await findFailedJobs(stores.redis, prefix)),
+    ...judgeRejected(posts, found.usage, await readRejected(stores.pool)),
   );
   const rows = posts.reduce((sum, post) => sum + (found[post.kind].get(post.n)?.rows ?? 0), 0);
   return { violations, rows };
@@ -86,6 +87,31 @@ function judge(post: Post, found: Found): Violation[] {
     found.bytesUp === post.bytesUp &&
     found.bytesDown === post.bytesDown;
   return isWhole && post.outcome !== 'undelivered' ? [] : violation('wrong');
+}
+
+/** Poisoned rows are set aside as often as the rest of their post is in the table. */
+function judgeRejected(
+  posts: readonly Post[],
+  found: ReadonlyMap<number, Found>,
+  rejected: ReadonlyMap<number, number>,
+): Violation[] {
+  return posts.flatMap((post) => {
+    const rows = rejected.get(post.n) ?? 0;
+    const stored = post.kind === 'usage' && (found.get(post.n)?.rows ?? 0) > 0;
+    const due = stored ? post.poisoned : 0;
+    if (rows === due) return [];
+    const text = `rejected: post ${post.n} (round ${post.round}) has ${rows} rows in rejected_rows, not ${due}`;
+    return [{ kind: rows > due ? ('doubled' as const) : ('lost' as const), text }];
+  });
+}
+
+/** Rows set aside, by post. */
+async function readRejected(pool: pg.Pool): Promise<Map<number, number>> {
+  const { rows } = await pool.query<{ n: number; rows: number }>(
+    `SELECT (row_json->>'node_protocol_id')::bigint AS n, count(*)::integer AS rows
+     FROM rejected_rows WHERE kind = 'usage' GROUP BY n`,
+  );
+  return new Map(rows.map((row) => [row.n, row.rows]));
 }
 
 async function readUsage(

@@ -16,13 +16,19 @@ export interface Post {
   round: number;
   kind: IngestKind;
   nodeId: number;
+  /** Rows that ClickHouse takes. */
   rows: number;
+  /** Rows that it refuses, which must land in rejected_rows as often as the others in the table. */
+  poisoned: number;
   bytesUp: number;
   bytesDown: number;
   /** What an outbound post adds to the counter that all posts of its node share. */
   shared: { bytesUp: number; bytesDown: number };
   outcome: Outcome;
 }
+
+/** The user whose usage rows the suite's ClickHouse refuses (servers.ts). */
+export const poisonUserId = 4_000_000_000;
 
 /** The tag whose counter all outbound posts of a node add to. */
 export const sharedTag = 'direct';
@@ -33,6 +39,8 @@ const largeRows = 1_500;
 const largeShare = 0.04;
 /** Share of posts with rows of two months, which are two inserts. */
 const twoMonthsShare = 0.15;
+/** Share of usage posts with a poisoned row, in a round that has some. */
+const poisonShare = 0.3;
 const bytesMax = 1_000_000;
 const monthMs = 31 * 86_400_000;
 
@@ -45,7 +53,14 @@ export interface BuiltPost {
 /** Makes the next post of a node, with its number in every row. */
 export function buildPost(
   kind: IngestKind,
-  given: { n: number; round: number; node: FaultNode; world: FaultWorld; random: Random },
+  given: {
+    n: number;
+    round: number;
+    node: FaultNode;
+    world: FaultWorld;
+    random: Random;
+    poison: boolean;
+  },
 ): BuiltPost {
   const { n, round, node, random } = given;
   const post: Post = {
@@ -54,6 +69,7 @@ export function buildPost(
     kind,
     nodeId: node.nodeId,
     rows: 0,
+    poisoned: 0,
     bytesUp: 0,
     bytesDown: 0,
     shared: { bytesUp: 0, bytesDown: 0 },
@@ -67,7 +83,10 @@ export function buildPost(
 }
 
 /** Users count up from 1 in each post, so that a row that is there twice shows. */
-function usageBody(post: Post, { world, random }: { world: FaultWorld; random: Random }): Buffer {
+function usageBody(
+  post: Post,
+  { world, random, poison }: { world: FaultWorld; random: Random; poison: boolean },
+): Buffer {
   const { subscriptionIds } = world;
   post.rows = random() < largeShare ? largeRows : integerIn(random, 1, rowsMax);
   const twoMonths = random() < twoMonthsShare;
@@ -86,6 +105,11 @@ function usageBody(post: Post, { world, random }: { world: FaultWorld; random: R
       recordedAt: new Date(nowMs - (twoMonths && index % 2 === 0 ? monthMs : 0)).toISOString(),
     };
   });
+  const first = entries[0];
+  if (poison && random() < poisonShare && first !== undefined) {
+    post.poisoned = 1;
+    entries.splice(entries.length >> 1, 0, { ...first, userId: poisonUserId });
+  }
   return Buffer.from(JSON.stringify({ entries }));
 }
 

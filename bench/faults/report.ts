@@ -13,6 +13,8 @@ export interface Summary {
   missed: number;
   requests: number;
   attempts: number;
+  /** By status; 0 for attempts without an answer. */
+  answers: Record<number, number>;
   acked: number;
   unknown: number;
   undelivered: number;
@@ -32,6 +34,7 @@ export function createSummary(seed: number): Summary {
     missed: 0,
     requests: 0,
     attempts: 0,
+    answers: {},
     acked: 0,
     unknown: 0,
     undelivered: 0,
@@ -103,6 +106,10 @@ export function summaryText(summary: Summary): string {
     ['faults whose moment never came', String(summary.missed)],
     ['requests', String(summary.requests)],
     ['  attempts', String(summary.attempts)],
+    ...Object.entries(summary.answers).map(([status, count]): [string, string] => [
+      status === '0' ? '    unanswered' : `    answered ${status}`,
+      String(count),
+    ]),
     ['  acked', String(summary.acked)],
     ['  without an answer', String(summary.unknown)],
     ['  turned away', String(summary.undelivered)],

@@ -40,6 +40,9 @@ export interface RoundContext {
   drainMsMax: number;
   /** Played besides the plan's faults. */
   scenario: Scenario | undefined;
+  /** Posts go on for as long as the scenario does. */
+  lasting: boolean;
+  awaySeconds: number;
 }
 
 /** How often a difference is looked at again: what is only late is no violation. */
@@ -53,14 +56,16 @@ export async function runRound(context: RoundContext, plan: RoundPlan): Promise<
   const unexpectedBefore = ledger.unexpected.length;
   const faults = armFaults(servers, plan);
   const random = createRandom(nodeSeed(context.seed, plan.round));
-  const scenario = context.scenario?.(servers, context.stores, random);
+  const scenario = context.scenario?.({ ...context, random, round: plan.round });
+  const played = new AbortController();
   // Awaited below; should it fail before that, nobody is listening yet.
-  scenario?.catch(() => undefined);
+  scenario?.catch(() => undefined).finally(() => played.abort());
   const posts = await runLoad({
     ...context,
     ...plan,
     url: servers.url,
     deadlineMs: context.loadMsMax,
+    until: context.lasting ? played.signal : undefined,
   });
   await faults.finish();
   const note = await scenario;

@@ -23,6 +23,8 @@ export interface RoundPlan {
   round: number;
   kills: Kill[];
   holds: Hold[];
+  /** Whether usage posts hold rows that ClickHouse refuses; without any, nothing is bisected. */
+  poison: boolean;
 }
 
 /** What a schedule is drawn from; a removed protection narrows it to the faults it is there for. */
@@ -63,7 +65,7 @@ const afterMsMax = 1_500;
 const downMsMax = 500;
 const recoveryMsMax = 1_000;
 /** How often a failpoint is passed in a round at least, nearly always. */
-const passMax = { accept: 12, load: 4 };
+const passMax = { accept: 12, load: 4, reject: 1 };
 
 /** The faults of one round: the same ones for the same seed and round, whatever ran before. */
 export function planRound(seed: number, round: number, mix: FaultMix): RoundPlan {
@@ -85,7 +87,9 @@ export function planRound(seed: number, round: number, mix: FaultMix): RoundPlan
     const ms = integerIn(random, Math.ceil(mix.holdMsMax / 3), mix.holdMsMax);
     holds.push({ when: { failpoint, pass }, ms });
   }
-  return { round, kills, holds };
+  const atReject = ({ when }: Kill | Hold): boolean =>
+    'failpoint' in when && when.failpoint.startsWith('reject');
+  return { round, kills, holds, poison: [...kills, ...holds].some(atReject) };
 }
 
 function makeKill(random: Random, mix: FaultMix, victim: Victim, when: When): Kill {
@@ -101,6 +105,7 @@ function makeKill(random: Random, mix: FaultMix, victim: Victim, when: When): Ki
 }
 
 function passesOf(failpoint: FailpointName): number {
+  if (failpoint.startsWith('reject')) return passMax.reject;
   return failpoint.startsWith('accept') ? passMax.accept : passMax.load;
 }
 

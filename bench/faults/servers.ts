@@ -10,12 +10,14 @@ import { startRedis } from '../../src/embedded/redis.ts';
 import type { Lifecycle } from '../../src/lifecycle.ts';
 import type { Logger } from '../../src/log.ts';
 import { projectRoot } from '../../src/root.ts';
+import { createClickHouse } from '../../src/stores/clickhouse.ts';
 import { createRedis } from '../../src/stores/redis.ts';
 import { type Supervised, supervise } from '../../src/supervisor.ts';
 import { type CuttingProxy, startCuttingProxy } from './cutting-proxy.ts';
 import { type FailpointServer, startFailpointServer } from './failpoint-server.ts';
 import { type Killable, startKillable, type Victim } from './killable.ts';
 import { fixedPorts } from './ports.ts';
+import { poisonUserId } from './posts.ts';
 import type { Removal } from './removals.ts';
 import type { ScenarioName } from './scenarios.ts';
 
@@ -56,6 +58,8 @@ export async function startServers(
     CORE_REDIS_PORT: String(redis),
     CORE_CLICKHOUSE_PORT: String(clickhouse),
     CORE_LOAD_INTERVAL_MS: String(loadIntervalMs),
+    // At the first refusal, so that a round with poisoned rows takes no longer than others.
+    CORE_POISON_ATTEMPTS: '1',
     CORE_LOG_LEVEL: 'warn',
     CORE_FAILPOINT_URL: `http://127.0.0.1:${asked}`,
     ...(removal === 'aof' ? { CORE_REDIS_REQUIRE_AOF: 'false' } : {}),
@@ -99,6 +103,7 @@ export async function startServers(
     ),
   ]);
   await migrate(config, log);
+  await refusePoison(config.stores.clickhouseUrl);
   const proxies = await startProxies(
     config,
     scenario === 'lost-replies' ? proxyPorts : [],
@@ -123,6 +128,18 @@ export async function startServers(
   }
   const url = `http://127.0.0.1:${proxies.get('api')?.port ?? http}`;
   return { config, dataDir, url, failpoints, processes, deaths, proxies };
+}
+
+/** Makes ClickHouse refuse the rows of one user, as a table would that an operator has changed. */
+async function refusePoison(url: string): Promise<void> {
+  const clickhouse = createClickHouse(url);
+  try {
+    await clickhouse.command({
+      query: `ALTER TABLE usage ADD CONSTRAINT faults CHECK user_id != ${poisonUserId}`,
+    });
+  } finally {
+    await clickhouse.close();
+  }
 }
 
 /** One in front of the api and of each store; none where there are no ports for them. */

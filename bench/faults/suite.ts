@@ -15,7 +15,7 @@ import {
   type Summary,
 } from './report.ts';
 import { type RoundContext, residentBytes, runRound } from './round.ts';
-import { type ScenarioName, scenarios } from './scenarios.ts';
+import { lastingScenarios, type ScenarioName, scenarios } from './scenarios.ts';
 import { type FaultMix, planRound } from './schedule.ts';
 import { type Servers, startServers } from './servers.ts';
 import { createFaultWorld } from './world.ts';
@@ -33,6 +33,8 @@ export interface SuiteOptions {
   window: number | undefined;
   say: (line: string) => void;
   interrupted: AbortSignal;
+  /** How long a store is gone in `store-away-long`. */
+  awaySeconds?: number;
 }
 
 export interface SuiteResult {
@@ -53,7 +55,8 @@ const residentBytesMax = 600 * 1_048_576;
  * post of all rounds is looked at once more.
  */
 export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
-  const { seed, removal, say } = options;
+  const { seed, removal, say, awaySeconds = 60 } = options;
+  const lasting = lastingScenarios.includes(options.scenario);
   const lifecycle = new Lifecycle();
   const summary = createSummary(seed);
   const violations: Violation[] = [];
@@ -72,7 +75,9 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
       world,
       ledger,
       seed,
-      loadMsMax,
+      loadMsMax: loadMsMax + (lasting ? awaySeconds * 1_000 : 0),
+      lasting,
+      awaySeconds,
       scenario: options.scenario === undefined ? undefined : scenarios[options.scenario],
       drainMsMax: removal === undefined ? drainMsMax : drainMsMaxRemoved,
     };
@@ -86,6 +91,7 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
       if (result.violations.length > 0) break;
     }
     summary.attempts = ledger.attempts;
+    for (const [status, count] of ledger.answers) summary.answers[status] = count;
     if (isClean(summary)) {
       const { posts } = ledger;
       const { redisPrefix: prefix } = servers.config.stores;

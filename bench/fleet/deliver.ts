@@ -25,6 +25,8 @@ export interface DeliverContext {
   end: AbortSignal;
   /** Shorter waits between attempts than a node has, for a run of many short rounds. */
   patience?: Patience;
+  /** Told of every attempt's end. */
+  onAnswer?: (answer: Attempt) => void;
 }
 
 /** Bounds of the waits between two attempts. */
@@ -95,6 +97,7 @@ async function measured(
     signal: context.end,
   });
   tally.attempts += 1;
+  context.onAnswer?.(answer);
   if (answer.kind === 'answered') {
     countUp(tally.answersByStatus, answer.status);
     context.latencyUs.record(Math.max(1, Math.round((performance.now() - startedMs) * 1_000)));
