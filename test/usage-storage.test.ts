@@ -1,0 +1,158 @@
+import t from 'tap';
+import { packUsage, usageColumns } from '../src/ingest/pack.ts';
+import { createLogger } from '../src/log.ts';
+import {
+  type ClickHouseClient,
+  createClickHouse,
+  insertRowBinary,
+} from '../src/stores/clickhouse.ts';
+import { migrateClickHouse, migratePostgres, readMigrations } from '../src/stores/migrate.ts';
+import { createPool } from '../src/stores/postgres.ts';
+import { freshStores } from './support/stores.ts';
+
+const log = createLogger('silent');
+const months = [Date.UTC(2026, 8, 30, 23), Date.UTC(2026, 9, 31, 23), Date.UTC(2026, 10, 2)];
+
+/** Rows of every minute of two hours from `fromMs` on, 20 subscriptions in turn. */
+function rowsFrom(fromMs: number, segment: bigint): Buffer {
+  const block = packUsage(
+    7,
+    Array.from({ length: 2_400 }, (_, index) => ({
+      userId: 1 + (index % 20),
+      subscriptionId: 1 + (index % 20),
+      nodeProtocolId: 1 + (index % 3),
+      bytesUp: index * 1_000,
+      bytesDown: 2 ** 53 - 1 - index,
+      recordedAt: fromMs + Math.floor(index / 20) * 60_000,
+    })),
+  );
+  for (let at = 48; at < block.length; at += 56) block.writeBigUInt64LE(segment, at);
+  return block;
+}
+
+function insert(clickhouse: ClickHouseClient, rows: Buffer, token: string): Promise<void> {
+  return insertRowBinary(clickhouse, { table: 'usage', columns: usageColumns, token, rows });
+}
+
+async function ask(
+  clickhouse: ClickHouseClient,
+  query: string,
+): Promise<Record<string, unknown>[]> {
+  return (await clickhouse.query({ query, format: 'JSONEachRow' })).json();
+}
+
+const allRows = `SELECT toYYYYMM(recorded_at) AS month, count() AS rows,
+  toString(groupBitXor(cityHash64(*))) AS hash FROM usage GROUP BY month ORDER BY month`;
+const hourly = `SELECT toStartOfHour(recorded_at) AS hour, subscription_id, toString(sum(bytes_up)) AS up,
+  toString(sum(bytes_down)) AS down, count() AS rows
+  FROM usage GROUP BY hour, subscription_id ORDER BY hour, subscription_id`;
+const noRollup = ' SETTINGS optimize_use_projections = 0';
+const onlyRollup =
+  " SETTINGS force_optimize_projection = 1, force_optimize_projection_name = 'hourly'";
+
+t.test('rows of a database of version 1 survive the change of storage', async (t) => {
+  const stores = await freshStores(t);
+  const pool = createPool(stores.databaseUrl);
+  const clickhouse = createClickHouse(stores.clickhouseUrl);
+  t.teardown(async () => {
+    await pool.end();
+    await clickhouse.close();
+  });
+  await migratePostgres(pool, log);
+  const [first, second] = await readMigrations('clickhouse');
+  if (first === undefined || second === undefined) throw new Error('a migration is missing');
+  const run = async (sql: string, limit = Number.POSITIVE_INFINITY): Promise<void> => {
+    for (const query of sql.split(/;\s*$/m).slice(0, limit)) {
+      if (query.trim() !== '') await clickhouse.command({ query });
+    }
+  };
+  await clickhouse.command({
+    query: `CREATE TABLE migrations (version UInt32, name String, hash String,
+      applied_at DateTime('UTC') DEFAULT now()) ENGINE = MergeTree ORDER BY version`,
+  });
+  await run(first.sql);
+  await clickhouse.insert({
+    table: 'migrations',
+    values: [{ version: 1, name: first.name, hash: first.hash }],
+    format: 'JSONEachRow',
+  });
+  for (const [index, month] of months.entries()) {
+    // The first two hours each lie in two months.
+    const half = rowsFrom(month, BigInt(index));
+    await insert(clickhouse, half.subarray(0, half.length / 2), `old-${index}-0`);
+    await insert(clickhouse, half.subarray(half.length / 2), `old-${index}-1`);
+  }
+  const before = await ask(clickhouse, allRows);
+  t.same(
+    before.map(({ month, rows }) => [month, rows]),
+    [
+      [202609, 1200],
+      [202610, 2400],
+      [202611, 3600],
+    ],
+  );
+
+  // Killed after two statements, then after the last one but before its version was noted.
+  await run(second.sql, 2);
+  await run(second.sql);
+  await migrateClickHouse(stores.clickhouseUrl, pool, log);
+  t.same(await ask(clickhouse, allRows), before);
+  // The same again, and waited for.
+  await run('ALTER TABLE usage MATERIALIZE PROJECTION hourly SETTINGS mutations_sync = 2');
+  t.same(await ask(clickhouse, allRows), before);
+  t.same(
+    await ask(
+      clickhouse,
+      `SELECT countIf(NOT has(projections, 'hourly')) AS without FROM system.parts
+      WHERE database = currentDatabase() AND table = 'usage' AND active`,
+    ),
+    [{ without: 0 }],
+    'old rows have the rollup',
+  );
+  t.same(await ask(clickhouse, hourly + onlyRollup), await ask(clickhouse, hourly + noRollup));
+});
+
+t.test('the rollup follows the rows, whoever made it and whether it is there yet', async (t) => {
+  const stores = await freshStores(t);
+  const pool = createPool(stores.databaseUrl);
+  const clickhouse = createClickHouse(stores.clickhouseUrl);
+  t.teardown(async () => {
+    await pool.end();
+    await clickhouse.close();
+  });
+  await migratePostgres(pool, log);
+  await migrateClickHouse(stores.clickhouseUrl, pool, log);
+  await clickhouse.command({ query: 'SYSTEM STOP MERGES usage' });
+  const [, , november = 0] = months;
+  for (const segment of [1n, 2n, 3n]) {
+    await insert(clickhouse, rowsFrom(november, segment), `segment-${segment}`);
+    // A token that came before stores nothing, rollup or not.
+    await insert(clickhouse, rowsFrom(november, segment), `segment-${segment}`);
+  }
+  const parts = `SELECT rows, projections FROM system.parts
+    WHERE database = currentDatabase() AND table = 'usage' AND active ORDER BY name`;
+  t.same(await ask(clickhouse, parts), Array(3).fill({ rows: 2_400, projections: [] }));
+  const truth = await ask(clickhouse, hourly + noRollup);
+  t.equal(truth.length, 40);
+  t.same(await ask(clickhouse, hourly), truth, 'before any merge');
+
+  await clickhouse.command({ query: 'SYSTEM START MERGES usage' });
+  await clickhouse.command({ query: 'OPTIMIZE TABLE usage FINAL' });
+  // Should a merge of two have come first, the third is left without, and this gives it one.
+  await clickhouse.command({
+    query: 'ALTER TABLE usage MATERIALIZE PROJECTION hourly SETTINGS mutations_sync = 2',
+  });
+  const merged = await ask(clickhouse, parts);
+  t.ok(merged.length < 3, 'merged');
+  t.ok(merged.every((part) => String(part['projections']) === 'hourly'));
+  t.same(await ask(clickhouse, hourly + onlyRollup), truth, 'from the rollup alone');
+  const plan = await ask(clickhouse, `EXPLAIN ${hourly}`);
+  t.match(JSON.stringify(plan), /ReadFromMergeTree \(hourly\)/);
+
+  await insert(clickhouse, rowsFrom(november, 4n), 'segment-4');
+  t.same(await ask(clickhouse, hourly), await ask(clickhouse, hourly + noRollup), 'of both kinds');
+  // Deleting by hand rebuilds it.
+  await clickhouse.command({ query: 'DELETE FROM usage WHERE segment IN (1, 4)' });
+  t.same(await ask(clickhouse, hourly), await ask(clickhouse, hourly + noRollup));
+  t.same(await ask(clickhouse, 'SELECT count() AS rows FROM usage'), [{ rows: 4_800 }]);
+});
