@@ -27,6 +27,13 @@ export interface SpooledFile {
   release(): Promise<void>;
 }
 
+/**
+ * A socket gives 64 KiB at a time, and each write costs a turn of the thread pool and of the event
+ * loop: so a write takes several chunks, as many as one call may take (IOV_MAX) where they are small.
+ */
+const writeBytesMin = 1024 * 1024;
+const writeChunksMax = 1_024;
+
 /** A spool in a folder, with a bound on the bytes that wait in written files at once. */
 export function openSpool(folder: string, bytesMax: number): Spool {
   let bytesHeld = 0;
@@ -47,12 +54,20 @@ export function openSpool(folder: string, bytesMax: number): Spool {
       let handle: FileHandle | undefined;
       try {
         handle = await open(file, 'wx', 0o600);
+        let gathered: Buffer[] = [];
+        let gatheredBytes = 0;
         for await (const chunk of chunks) {
           if (bytesHeld + chunk.length > bytesMax) throw spoolFullFault();
           bytesHeld += chunk.length;
           bytes += chunk.length;
-          await handle.writeFile(chunk);
+          gathered.push(chunk);
+          gatheredBytes += chunk.length;
+          if (gatheredBytes < writeBytesMin && gathered.length < writeChunksMax) continue;
+          await writeAll(handle, gathered, gatheredBytes);
+          gathered = [];
+          gatheredBytes = 0;
         }
+        await writeAll(handle, gathered, gatheredBytes);
       } catch (thrown) {
         await handle?.close();
         await release();
@@ -66,6 +81,18 @@ export function openSpool(folder: string, bytesMax: number): Spool {
       mkdirSync(folder, { recursive: true, mode: 0o700 });
     },
   };
+}
+
+/** Appends chunks in one call where the system takes them all, which it need not. */
+async function writeAll(
+  handle: FileHandle,
+  chunks: readonly Buffer[],
+  bytes: number,
+): Promise<void> {
+  if (bytes === 0) return;
+  const { bytesWritten } = await handle.writev(chunks);
+  if (bytesWritten === bytes) return;
+  await handle.writeFile(Buffer.concat(chunks).subarray(bytesWritten));
 }
 
 function spoolFullFault(): Error {
