@@ -1,0 +1,76 @@
+/** One way to lay `usage` out. `codecs` are by column; absent ones are ZSTD(1). */
+export interface Variant {
+  name: string;
+  orderBy: string;
+  codecs: Record<string, string>;
+  projection?: string;
+  settings?: string;
+}
+
+const columns = {
+  node_id: 'UInt32',
+  node_protocol_id: 'UInt64',
+  user_id: 'UInt64',
+  subscription_id: 'UInt64',
+  bytes_up: 'UInt64',
+  bytes_down: 'UInt64',
+  recorded_at: "DateTime('UTC')",
+  segment: 'UInt64',
+} as const;
+
+export function createTable(name: string, variant: Variant): string {
+  const lines = Object.entries(columns).map(
+    ([column, type]) => `${column} ${type} CODEC(${variant.codecs[column] ?? 'ZSTD(1)'})`,
+  );
+  lines.push('INDEX segment_range segment TYPE minmax GRANULARITY 1');
+  if (variant.projection !== undefined) lines.push(`PROJECTION hourly (${variant.projection})`);
+  return `CREATE TABLE ${name} (${lines.join(', ')}) ENGINE = MergeTree
+    PARTITION BY toYYYYMM(recorded_at) ORDER BY (${variant.orderBy})
+    SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1,
+      fsync_part_directory = 1${variant.settings === undefined ? '' : `, ${variant.settings}`}`;
+}
+
+const delta = 'Delta, ZSTD(1)';
+const t64 = 'T64, ZSTD(1)';
+const bySubscription = 'subscription_id, recorded_at';
+const first = { recorded_at: 'DoubleDelta, ZSTD(1)' };
+const common = { bytes_up: t64, bytes_down: t64, recorded_at: delta, segment: delta };
+const ids = { node_id: delta, node_protocol_id: delta, user_id: delta, subscription_id: delta };
+const chosen = { ...common, ...ids, node_id: t64, node_protocol_id: t64 };
+const hourly = `SELECT toStartOfHour(recorded_at) AS hour, subscription_id, user_id, node_id,
+  node_protocol_id, sum(bytes_up), sum(bytes_down), count()
+  GROUP BY hour, subscription_id, user_id, node_id, node_protocol_id`;
+const zstd = "default_compression_codec = 'ZSTD(1)'";
+const onMerge = `${zstd}, materialize_projections_on_insert = 0, materialize_projections_on_merge = 1`;
+
+/** The rows of the table in bench/README.md. */
+export const variants: readonly Variant[] = [
+  { name: 'migration 000001', orderBy: bySubscription, codecs: first },
+  { name: 'counts T64, time and segment Delta', orderBy: bySubscription, codecs: common },
+  { name: '… and ids Delta', orderBy: bySubscription, codecs: { ...common, ...ids } },
+  { name: '… but node and protocol T64 (chosen)', orderBy: bySubscription, codecs: chosen },
+  {
+    name: 'ids Delta, by subscription, protocol, time',
+    orderBy: 'subscription_id, node_protocol_id, recorded_at',
+    codecs: { ...common, ...ids },
+  },
+  {
+    name: 'ids Delta, by node, subscription, time',
+    orderBy: 'node_id, subscription_id, recorded_at',
+    codecs: { ...common, ...ids },
+  },
+  {
+    name: 'chosen, rollup at insert',
+    orderBy: bySubscription,
+    codecs: chosen,
+    projection: hourly,
+    settings: zstd,
+  },
+  {
+    name: 'chosen, rollup at merge',
+    orderBy: bySubscription,
+    codecs: chosen,
+    projection: hourly,
+    settings: onMerge,
+  },
+];
