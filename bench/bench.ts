@@ -1,0 +1,97 @@
+import { Command, InvalidArgumentError } from 'commander';
+import { settingsSchema } from '../src/config.ts';
+import { CoreError, toCoreError } from '../src/errors.ts';
+import { untilSignalled } from '../src/lifecycle.ts';
+import { type BenchName, type BenchOptions, benchNames } from './measure/metric.ts';
+import { isGood, runBenches } from './measure/run.ts';
+
+const integer =
+  (min: number, max: number) =>
+  (text: string): number => {
+    const value = Number(text);
+    if (Number.isInteger(value) && value >= min && value <= max) return value;
+    throw new InvalidArgumentError(`Not an integer from ${min} to ${max}.`);
+  };
+
+/** `NAME=VALUE`, added to those before it. */
+function setting(text: string, before: Record<string, string>): Record<string, string> {
+  const at = text.indexOf('=');
+  const name = text.slice(0, at);
+  if (at < 1 || !(name in settingsSchema.shape)) {
+    throw new InvalidArgumentError('Not NAME=VALUE with a setting of .env.example.');
+  }
+  return { ...before, [name]: text.slice(at + 1) };
+}
+
+function benches(names: readonly string[]): BenchName[] {
+  for (const name of names) {
+    if (!benchNames.some((known) => known === name)) {
+      throw new CoreError(
+        'INVALID_ARGUMENT',
+        `There is no bench ${name}; there are ${benchNames.join(', ')}`,
+      );
+    }
+  }
+  return names.length === 0 ? [...benchNames] : benchNames.filter((name) => names.includes(name));
+}
+
+function addOptions(command: Command): Command {
+  return command
+    .option('--quick', 'short runs of a small world: to see that it works, not for figures', false)
+    .option('--rounds <n>', 'repetitions that a median is taken of', integer(1, 100))
+    .option('--seconds <n>', 'length of the sustained runs', integer(5, 3_600))
+    .option('--nodes <n>', 'nodes that send', integer(1, 10_000))
+    .option(
+      '--subscriptions <n>',
+      'subscriptions that the traffic belongs to',
+      integer(1, 1_000_000),
+    )
+    .option('--connections <n>', 'connections of the sender', integer(1, 1_000), 64)
+    .option('--rate <n>', 'entries a second of the latency bench', integer(1_000, 10_000_000))
+    .option(
+      '--set <name=value>',
+      'a setting of the Core that is measured; repeatable',
+      setting,
+      {},
+    );
+}
+
+function readOptions(given: Record<string, unknown>, signal: AbortSignal): BenchOptions {
+  const quick = given['quick'] as boolean;
+  const number = (name: string, usual: number): number => (given[name] as number) ?? usual;
+  return {
+    quick,
+    rounds: number('rounds', quick ? 1 : 3),
+    seconds: number('seconds', quick ? 10 : 60),
+    nodes: number('nodes', quick ? 500 : 10_000),
+    subscriptions: number('subscriptions', quick ? 10_000 : 200_000),
+    connections: number('connections', 64),
+    rate: given['rate'] as number | undefined,
+    settings: given['set'] as Record<string, string>,
+    say: (line) => process.stderr.write(`${line}\n`),
+    signal,
+    earlier: [],
+  };
+}
+
+async function main(): Promise<void> {
+  const interrupted = new AbortController();
+  void untilSignalled().then(() => interrupted.abort(new Error('interrupted')));
+  const program = new Command('bench').description('Measures Core on this machine.');
+  addOptions(program)
+    .argument('[benches...]', `which of ${benchNames.join(', ')}; all without a name`)
+    .option('--out <file>', 'write the results there, and neither keep nor compare them')
+    .action(async (names: string[], given: Record<string, unknown>) => {
+      const options = readOptions(given, interrupted.signal);
+      const out = given['out'] as string | undefined;
+      const results = await runBenches(benches(names), options, out);
+      process.exitCode = isGood(results) ? 0 : 1;
+    });
+  await program.parseAsync();
+}
+
+main().catch((thrown: unknown) => {
+  const { message, cause } = toCoreError(thrown);
+  process.stderr.write(`bench: ${cause instanceof Error ? cause.stack : message}\n`);
+  process.exitCode = 1;
+});

@@ -1,0 +1,168 @@
+import assert from 'node:assert/strict';
+import { createRandom, integerIn, type Random } from '../fleet/random.ts';
+import type { BenchWorld } from './world.ts';
+
+/** One usage entry as the benches send it. All numbers have a fixed count of digits. */
+export interface SentEntry {
+  userId: number;
+  subscriptionId: number;
+  nodeProtocolId: number;
+  /** Eight digits. */
+  bytesUp: number;
+  /** Ten digits. */
+  bytesDown: number;
+  recordedAtMs: number;
+}
+
+/**
+ * How a protocol writes entries, all of one length: Core's JSON, or what a peer takes. `fours` and
+ * `sixties` are offsets in an entry at which the sender puts four random digits, and two from 00 to
+ * 59, into every entry of every request. The first two of `fours` of a body's first entry count the
+ * requests instead, so that no body ever comes twice.
+ */
+export interface EntryFormat {
+  prefix: string;
+  separator: string;
+  suffix: string;
+  format: (entry: SentEntry) => string;
+  fours: readonly number[];
+  sixties: readonly number[];
+}
+
+/** Bodies of one length and where the sender changes them. */
+export interface BodySet {
+  bodies: Buffer[];
+  entries: number;
+  /** Offset of the first entry in a body, and from one entry to the next. */
+  firstAt: number;
+  stride: number;
+  fours: readonly number[];
+  sixties: readonly number[];
+}
+
+/** The bodies are held in memory by this process and by the sender. */
+const bodyBytesMax = 67_108_864;
+const bodiesMax = 20_000;
+
+/** Core's JSON, keys in the order of the contract. */
+export const coreFormat: EntryFormat = createCoreFormat();
+
+function createCoreFormat(): EntryFormat {
+  const format = (entry: SentEntry): string =>
+    `{"userId":${entry.userId},"subscriptionId":${entry.subscriptionId},` +
+    `"nodeProtocolId":${entry.nodeProtocolId},"bytesUp":${entry.bytesUp},` +
+    `"bytesDown":${entry.bytesDown},"recordedAt":"${new Date(entry.recordedAtMs).toISOString()}"}`;
+  const sample = format({
+    userId: 1_000_001,
+    subscriptionId: 1_000_001,
+    nodeProtocolId: 1_000_001,
+    bytesUp: 10_000_000,
+    bytesDown: 1_000_000_000,
+    recordedAtMs: 0,
+  });
+  const valueAt = (name: string): number => sample.indexOf(`"${name}":`) + name.length + 3;
+  // "2026-01-01T00:00:00.000Z": minutes and seconds, 15 and 18 behind the quote.
+  const minuteAt = valueAt('recordedAt') + 15;
+  return {
+    prefix: '{"entries":[',
+    separator: ',',
+    suffix: ']}',
+    format,
+    // Behind the leading digit, which is never a zero.
+    fours: [valueAt('bytesUp') + 1, valueAt('bytesDown') + 1],
+    sixties: [minuteAt, minuteAt + 3],
+  };
+}
+
+/**
+ * Bodies of `entries` entries. Together they name every subscription of the world about equally
+ * often, as far as they fit into 64 MB; within one body a subscription comes once, as in a node's
+ * report of a minute, unless the world has fewer of them than the body has entries.
+ *
+ * `atMs` is about when the entries are said to have been recorded: the sender varies minute and
+ * second of the hour before.
+ */
+export function createBodies(
+  world: Pick<BenchWorld, 'userIds' | 'subscriptionIds' | 'nodeProtocolIds'>,
+  options: { entries: number; seed: number; atMs: number; format?: EntryFormat },
+): BodySet {
+  const { entries, seed } = options;
+  assert(entries > 0, 'a body has an entry');
+  assert(world.subscriptionIds.length > 0, 'the world has a subscription');
+  const format = options.format ?? coreFormat;
+  const random = createRandom(seed);
+  const order = shuffled(world.subscriptionIds.length, random);
+  const recordedAtMs = Math.floor(options.atMs / 3_600_000 - 1) * 3_600_000;
+  let next = 0;
+  const entry = (): string => {
+    const member = order[next % order.length] as number;
+    next += 1;
+    return format.format({
+      userId: world.userIds[member] as number,
+      subscriptionId: world.subscriptionIds[member] as number,
+      nodeProtocolId: pick(world.nodeProtocolIds, random),
+      bytesUp: integerIn(random, 10_000_000, 99_999_999),
+      bytesDown: integerIn(random, 1_000_000_000, 9_999_999_999),
+      recordedAtMs,
+    });
+  };
+  const body = (): Buffer => {
+    const texts = Array.from({ length: entries }, entry);
+    return Buffer.from(`${format.prefix}${texts.join(format.separator)}${format.suffix}`);
+  };
+  const first = body();
+  const wanted = Math.ceil((2 * world.subscriptionIds.length) / entries);
+  const count = Math.min(Math.max(wanted, 16), bodiesMax, Math.floor(bodyBytesMax / first.length));
+  const bodies = [first, ...Array.from({ length: Math.max(0, count - 1) }, body)];
+  assert(
+    bodies.every(({ length }) => length === first.length),
+    'bodies are of one length',
+  );
+  const { prefix, separator, suffix } = format;
+  return {
+    bodies,
+    entries,
+    firstAt: prefix.length,
+    stride: (first.length - prefix.length - suffix.length + separator.length) / entries,
+    fours: format.fours,
+    sixties: format.sixties,
+  };
+}
+
+/**
+ * Makes `body` the request of this number, in place: what the sender does in Lua, for senders in
+ * this language. Numbers under 10^8 never give the same bytes twice.
+ */
+export function numberBody(set: BodySet, body: Buffer, requestNumber: number, random: Random) {
+  const { firstAt, stride, fours, sixties } = set;
+  for (const at of sixties) {
+    const digits = String(integerIn(random, 0, 59)).padStart(2, '0');
+    for (let index = 0; index < set.entries; index += 1) {
+      body.write(digits, firstAt + index * stride + at, 'latin1');
+    }
+  }
+  for (let index = 0; index < set.entries; index += 1) {
+    for (const at of fours) {
+      const digits = String(integerIn(random, 0, 9_999)).padStart(4, '0');
+      body.write(digits, firstAt + index * stride + at, 'latin1');
+    }
+  }
+  const counted = String(requestNumber).padStart(8, '0');
+  body.write(counted.slice(0, 4), firstAt + (fours[0] as number), 'latin1');
+  body.write(counted.slice(4), firstAt + (fours[1] as number), 'latin1');
+}
+
+function pick(values: readonly number[], random: Random): number {
+  return values[Math.floor(random() * values.length)] as number;
+}
+
+function shuffled(count: number, random: Random): number[] {
+  const order = Array.from({ length: count }, (_, index) => index);
+  for (let last = count - 1; last > 0; last -= 1) {
+    const other = integerIn(random, 0, last);
+    const kept = order[last] as number;
+    order[last] = order[other] as number;
+    order[other] = kept;
+  }
+  return order;
+}

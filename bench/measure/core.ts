@@ -1,0 +1,168 @@
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import type { Redis } from 'ioredis';
+import type pg from 'pg';
+import { migrate } from '../../src/app.ts';
+import { type Config, readConfig, settingsSchema } from '../../src/config.ts';
+import { startClickHouse } from '../../src/embedded/clickhouse.ts';
+import { startPostgres } from '../../src/embedded/postgres.ts';
+import { startRedis } from '../../src/embedded/redis.ts';
+import type { Lifecycle } from '../../src/lifecycle.ts';
+import { createLogger, type Logger } from '../../src/log.ts';
+import { projectRoot } from '../../src/root.ts';
+import { type ClickHouseClient, createClickHouse } from '../../src/stores/clickhouse.ts';
+import { createPool } from '../../src/stores/postgres.ts';
+import { connectRedis, createRedis } from '../../src/stores/redis.ts';
+import { type Supervised, supervise } from '../../src/supervisor.ts';
+import { fixedPorts } from '../faults/ports.ts';
+import type { ProcessRoots } from './processes.ts';
+
+/** A whole Core with real stores in a temporary folder, every protection on. */
+export interface BenchCore {
+  config: Config;
+  url: string;
+  /** Clients of the bench's own. */
+  pool: pg.Pool;
+  redis: Redis;
+  clickhouse: ClickHouseClient;
+  /** Process ids of api, worker and stores as they are now; each may have children. */
+  roots: () => ProcessRoots;
+  startWorker(): Promise<void>;
+  /** Ends the worker cleanly: what it had begun is settled. */
+  stopWorker(): Promise<void>;
+}
+
+const coreProgram = path.join(projectRoot, 'dist', 'src', 'bin', 'core.js');
+const readyMsMax = 60_000;
+const stopMsMax = 15_000;
+
+/**
+ * Starts the three stores, migrates them, and starts the api and (unless `worker` is false) the
+ * worker. `settings` are Core's own, by the names of .env.example; nothing is taken from the
+ * environment, so that a DATABASE_URL set there is not written to. Everything is given back, and the
+ * folder removed, by `lifecycle`.
+ */
+export async function startBenchCore(
+  lifecycle: Lifecycle,
+  options: { settings: Record<string, string>; worker: boolean; signal: AbortSignal },
+): Promise<BenchCore> {
+  const dataDir = mkdtempSync(path.join(os.tmpdir(), 'core-bench-'));
+  lifecycle.use('bench folder', () => rmSync(dataDir, { recursive: true, force: true }));
+  mkdirSync(path.join(dataDir, 'logs'));
+  const [http, postgres, redisPort, clickhousePort] = await fixedPorts(4);
+  const environment: Record<string, string> = {
+    CORE_LOG_LEVEL: 'warn',
+    ...options.settings,
+    CORE_DATA_DIR: dataDir,
+    CORE_PORT: String(http),
+    CORE_POSTGRES_PORT: String(postgres),
+    CORE_REDIS_PORT: String(redisPort),
+    CORE_CLICKHOUSE_PORT: String(clickhousePort),
+  };
+  const config = readConfig(environment);
+  const log = createLogger('error');
+  const running = new Map<string, Supervised>();
+  const keep = async (name: string, start: Promise<Supervised>): Promise<void> => {
+    const supervised = await start;
+    running.set(name, supervised);
+    lifecycle.use(name, () => supervised.stop());
+  };
+  const { signal } = options;
+  const { postgresUrl } = config.stores;
+  await Promise.all([
+    keep('postgres', startPostgres({ dataDir, url: postgresUrl }, log, signal)),
+    keep('redis', startRedis({ dataDir, port: redisPort as number }, log, signal)),
+    keep('clickhouse', startClickHouse({ dataDir, port: clickhousePort as number }, log, signal)),
+  ]);
+  await migrate(config, log);
+  const start = (role: 'serve' | 'work'): Promise<Supervised> =>
+    startRole(role, { environment, dataDir, log, signal });
+  await keep('api', start('serve'));
+  const worker = createWorkerSwitch(lifecycle, running, () => start('work'));
+  if (options.worker) await worker.start();
+
+  return {
+    config,
+    url: `http://127.0.0.1:${http}`,
+    ...(await openClients(lifecycle, config)),
+    roots: () => readRoots(running, dataDir),
+    startWorker: worker.start,
+    stopWorker: worker.stop,
+  };
+}
+
+async function openClients(lifecycle: Lifecycle, { stores }: Config) {
+  const pool = createPool(stores.postgresUrl, { max: 16 });
+  lifecycle.use('bench postgres client', () => pool.end());
+  const redis = createRedis(stores.redisUrl, { commandTimeoutMs: 60_000 });
+  lifecycle.use('bench redis client', () => redis.disconnect());
+  await connectRedis(redis);
+  const clickhouse = createClickHouse(stores.clickhouseUrl, { requestTimeoutMs: 600_000 });
+  lifecycle.use('bench clickhouse client', () => clickhouse.close());
+  return { pool, redis, clickhouse };
+}
+
+function createWorkerSwitch(
+  lifecycle: Lifecycle,
+  running: Map<string, Supervised>,
+  start: () => Promise<Supervised>,
+) {
+  lifecycle.use('worker', async () => running.get('worker')?.stop());
+  return {
+    async start(): Promise<void> {
+      if (!running.has('worker')) running.set('worker', await start());
+    },
+    async stop(): Promise<void> {
+      await running.get('worker')?.stop();
+      running.delete('worker');
+    },
+  };
+}
+
+function startRole(
+  role: 'serve' | 'work',
+  options: {
+    environment: Record<string, string>;
+    dataDir: string;
+    log: Logger;
+    signal: AbortSignal;
+  },
+): Promise<Supervised> {
+  const { environment, dataDir, log, signal } = options;
+  const settings = Object.entries(environment).map(([key, value]) => `${key}=${value}`);
+  // Nothing of Core's own is inherited: a DATABASE_URL of the caller must not be written to.
+  const unset = Object.keys(settingsSchema.shape).flatMap((name) => ['-u', name]);
+  return supervise(
+    {
+      name: role === 'serve' ? 'api' : 'worker',
+      command: 'env',
+      args: [...unset, ...settings, process.execPath, coreProgram, role],
+      logFile: path.join(dataDir, 'logs', `${role}.log`),
+      ready: 'ipc',
+      readyMsMax,
+      stopSignal: 'SIGTERM',
+      stopMsMax,
+      failureCode: 'PROCESS_FAILED',
+    },
+    log,
+    signal,
+  );
+}
+
+function readRoots(running: ReadonlyMap<string, Supervised>, dataDir: string): ProcessRoots {
+  const roots: ProcessRoots = {};
+  for (const [name, supervised] of running) {
+    const pid = supervised.pid() ?? readPid(path.join(dataDir, `${name}.pid`));
+    if (pid !== undefined) roots[name] = pid;
+  }
+  return roots;
+}
+
+function readPid(file: string): number | undefined {
+  try {
+    return Number(readFileSync(file, 'utf8').trim()) || undefined;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,127 @@
+import { Lifecycle } from '../../src/lifecycle.ts';
+import { createBodies } from './bodies.ts';
+import { type BenchCore, startBenchCore } from './core.ts';
+import {
+  type BenchOptions,
+  emptyMeasured,
+  type Measured,
+  type Metric,
+  type Target,
+} from './metric.ts';
+import { checkAppended, checkSettled, untilDrained } from './spool.ts';
+import { type Sustained, sustain } from './sustain.ts';
+import { type BenchWorld, createBenchWorld } from './world.ts';
+
+/** Entries a second that issue and README promise, by entries a request. */
+const targets = new Map<number, Target>([
+  [500, { min: 1_000_000 }],
+  [100, { min: 600_000 }],
+]);
+const residentTargets: Record<string, Target> = { api: { max: 250 }, worker: { max: 400 } };
+const processNames = ['api', 'worker', 'redis', 'postgres', 'clickhouse', 'generator'];
+const drainMsMax = 300_000;
+/** Change of the backlog over the window, as a share of what was accepted in it. */
+const flatShareMax = 0.05;
+
+/**
+ * The highest rate at which entries go all the way (ClickHouse and counters) with the backlog flat,
+ * for `seconds`, at 500 and at 100 entries a request. Each size has a Core of its own, so that
+ * neither finds the other's parts and keys. Afterwards everything is drained and compared.
+ */
+export async function measureEndToEnd(options: BenchOptions): Promise<Measured> {
+  const measured = emptyMeasured();
+  const points: { x: number; y: number }[] = [];
+  for (const entries of targets.keys()) {
+    const lifecycle = new Lifecycle();
+    try {
+      const core = await startBenchCore(lifecycle, { ...options, worker: true });
+      options.say(`creating ${options.nodes} nodes and ${options.subscriptions} subscriptions`);
+      const world = await createBenchWorld(core.pool, core.config, options);
+      const found = await measureSize(core, world, entries, options, measured);
+      points.unshift({ x: entries, y: found.settledPerSecond });
+    } finally {
+      await lifecycle.close();
+    }
+  }
+  measured.series.push({ bench: 'e2e', plot: 'batch', label: 'end to end', points });
+  return measured;
+}
+
+async function measureSize(
+  core: BenchCore,
+  world: BenchWorld,
+  entries: number,
+  options: BenchOptions,
+  measured: Measured,
+): Promise<Sustained> {
+  const { connections } = options;
+  const bodies = createBodies(world, { entries, seed: entries, atMs: Date.now() });
+  const found = await sustain(core, world, { ...options, bodies });
+  options.say('draining');
+  const { appendedRows } = await untilDrained(core, drainMsMax);
+  options.say(`comparing ${appendedRows} rows`);
+  const { acked, refused, lost } = found;
+  const name = `${entries} a request`;
+  const changed = found.backlogEndRows - found.backlogStartRows;
+  const checks = [
+    checkAppended('e2e', 'rows appended', { acked, entries, appendedRows, connections }),
+    ...(await checkSettled('e2e', core, appendedRows)),
+    {
+      bench: 'e2e' as const,
+      name: 'backlog flat',
+      passed: Math.abs(changed) <= flatShareMax * found.acceptedRows,
+      detail: `${found.backlogStartRows} to ${found.backlogEndRows} rows, by least squares, while ${found.acceptedRows} were accepted`,
+    },
+    {
+      bench: 'e2e' as const,
+      name: 'every answer a 200',
+      passed: refused === 0 && lost === 0,
+      detail: `${refused} refused, ${lost} lost`,
+    },
+  ];
+  measured.checks.push(...checks.map((check) => ({ ...check, name: `${name}: ${check.name}` })));
+  measured.metrics.push(...metricsOf(found, entries));
+  measured.series.push({ bench: 'e2e', plot: 'backlog', label: name, points: found.backlog });
+  return found;
+}
+
+function metricsOf(found: Sustained, entries: number): Metric[] {
+  const target = targets.get(entries);
+  const of = (name: string): string => `${entries} a request${name}`;
+  const bench = 'e2e' as const;
+  const metrics: Metric[] = [
+    {
+      bench,
+      name: of(''),
+      value: found.settledPerSecond,
+      unit: 'entries/s',
+      better: 'higher',
+      ...(target === undefined ? {} : { target }),
+    },
+    {
+      bench,
+      name: of(': backlog, largest'),
+      value: found.backlogBytesMax / 1e6,
+      unit: 'MB',
+      better: 'none',
+    },
+  ];
+  const { cpuSeconds, residentBytesMax, seconds } = found.use;
+  for (const name of processNames) {
+    const value = ((cpuSeconds[name] ?? 0) / seconds) * 100;
+    const cpu = { bench, unit: '% of a core', better: 'none' } as const;
+    metrics.push({ ...cpu, name: of(`: CPU of ${name}`), value });
+  }
+  for (const name of processNames.slice(0, -1)) {
+    const resident = residentTargets[name];
+    metrics.push({
+      bench,
+      name: of(`: memory of ${name}, largest`),
+      value: (residentBytesMax[name] ?? 0) / 1e6,
+      unit: 'MB',
+      better: 'lower',
+      ...(resident === undefined ? {} : { target: resident }),
+    });
+  }
+  return metrics;
+}

@@ -1,0 +1,89 @@
+/** The benches, in the order in which they run. */
+export const benchNames = [
+  'micro',
+  'accept',
+  'e2e',
+  'latency',
+  'flatness',
+  'config',
+  'storage',
+] as const;
+export type BenchName = (typeof benchNames)[number];
+
+/** What is to be reached: at least `min`, or at most `max`. */
+export type Target = { min: number } | { max: number };
+
+/** One figure. Its name is unique within its bench and stays the same from run to run. */
+export interface Metric {
+  bench: BenchName;
+  name: string;
+  value: number;
+  unit: string;
+  /** Which way is better; `none` for figures that only describe the run. */
+  better: 'higher' | 'lower' | 'none';
+  target?: Target;
+}
+
+/** A check of the data that a bench took in: a figure whose check failed counts for nothing. */
+export interface Check {
+  bench: BenchName;
+  name: string;
+  passed: boolean;
+  detail: string;
+}
+
+/** Points of one line of a plot. */
+export interface Series {
+  bench: BenchName;
+  plot: 'batch' | 'nodes-throughput' | 'nodes-cpu' | 'backlog';
+  label: string;
+  points: { x: number; y: number }[];
+}
+
+/** What a bench hands back. */
+export interface Measured {
+  metrics: Metric[];
+  checks: Check[];
+  series: Series[];
+}
+
+/** What a bench is given. */
+export interface BenchOptions {
+  quick: boolean;
+  /** Repetitions that a median is taken of. */
+  rounds: number;
+  /** Length of the sustained runs. */
+  seconds: number;
+  nodes: number;
+  subscriptions: number;
+  connections: number;
+  /** Entries a second of the latency bench; undefined for half of what e2e reached. */
+  rate: number | undefined;
+  /** Settings of the Core that is measured, by the names of .env.example. */
+  settings: Record<string, string>;
+  /** Progress, a line at a time. */
+  say: (line: string) => void;
+  /** Aborted by Ctrl-C. */
+  signal: AbortSignal;
+  /** What the benches before this one measured. */
+  earlier: readonly Metric[];
+}
+
+export function emptyMeasured(): Measured {
+  return { metrics: [], checks: [], series: [] };
+}
+
+/** True where the metric has no target or has reached it. */
+export function isReached({ value, target }: Pick<Metric, 'value' | 'target'>): boolean {
+  if (target === undefined) return true;
+  return 'min' in target ? value >= target.min : value <= target.max;
+}
+
+/** The value of a metric among those measured; undefined where it was not. */
+export function measuredValue(
+  metrics: readonly Metric[],
+  bench: BenchName,
+  name: string,
+): number | undefined {
+  return metrics.find((metric) => metric.bench === bench && metric.name === name)?.value;
+}

@@ -1,0 +1,156 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+
+/** Process ids by name; a name stands for its process and all that descend from it. */
+export type ProcessRoots = Record<string, number>;
+
+/** Clock ticks a second in /proc/<pid>/stat: USER_HZ, which is 100 on every Linux of today. */
+const ticksPerSecond = 100;
+const sampleEveryMs = 500;
+
+interface Stat {
+  pid: number;
+  parent: number;
+  /** CPU of the process and of its children that have ended, in ticks. */
+  ticks: number;
+}
+
+/** What the processes did between `start` and `stop`. */
+export interface ProcessUse {
+  seconds: number;
+  /** CPU seconds by name. */
+  cpuSeconds: Record<string, number>;
+  /** Largest resident memory seen by name, in bytes; shared pages of a name count once. */
+  residentBytesMax: Record<string, number>;
+}
+
+export interface ProcessSampler {
+  /** Forgets what was, and measures from here on. */
+  start(): void;
+  stop(): ProcessUse;
+}
+
+/** True where the system tells what processes use. Elsewhere all figures are zero. */
+export function tellsProcessUse(): boolean {
+  return existsSync('/proc/self/stat');
+}
+
+/** Measures CPU and memory of processes that run on this machine, twice a second. */
+export function createProcessSampler(roots: () => ProcessRoots): ProcessSampler {
+  let timer: NodeJS.Timeout | undefined;
+  let startedAtMs = 0;
+  let before: Record<string, number> = {};
+  let residentBytesMax: Record<string, number> = {};
+  const sample = (): void => {
+    for (const [name, bytes] of Object.entries(residentBytes(roots()))) {
+      residentBytesMax[name] = Math.max(bytes, residentBytesMax[name] ?? 0);
+    }
+  };
+  return {
+    start() {
+      clearInterval(timer);
+      residentBytesMax = {};
+      startedAtMs = performance.now();
+      before = cpuSeconds(roots());
+      timer = setInterval(sample, sampleEveryMs);
+      timer.unref();
+    },
+    stop() {
+      clearInterval(timer);
+      sample();
+      const after = cpuSeconds(roots());
+      const used = Object.entries(after).map(([name, seconds]) => [
+        name,
+        Math.max(0, seconds - (before[name] ?? 0)),
+      ]);
+      return {
+        seconds: (performance.now() - startedAtMs) / 1_000,
+        cpuSeconds: Object.fromEntries(used),
+        residentBytesMax,
+      };
+    },
+  };
+}
+
+/**
+ * CPU seconds that each tree of processes has ever used. What a child used moves to its parent when
+ * it is waited for, so a sum over the living does not go back.
+ */
+export function cpuSeconds(roots: ProcessRoots): Record<string, number> {
+  const byTree = groupByTree(roots);
+  return Object.fromEntries(
+    [...byTree].map(([name, stats]) => [
+      name,
+      stats.reduce((sum, { ticks }) => sum + ticks, 0) / ticksPerSecond,
+    ]),
+  );
+}
+
+/** Private pages of all processes of a tree, and of shared and file pages those of the largest. */
+function residentBytes(roots: ProcessRoots): Record<string, number> {
+  const result: Record<string, number> = {};
+  for (const [name, stats] of groupByTree(roots)) {
+    let own = 0;
+    let file = 0;
+    let shared = 0;
+    for (const { pid } of stats) {
+      const status = readText(`/proc/${pid}/status`);
+      own += kilobytes(status, 'RssAnon');
+      file = Math.max(file, kilobytes(status, 'RssFile'));
+      shared = Math.max(shared, kilobytes(status, 'RssShmem'));
+    }
+    result[name] = (own + file + shared) * 1_024;
+  }
+  return result;
+}
+
+function kilobytes(status: string | undefined, field: string): number {
+  return Number(new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(status ?? '')?.[1] ?? 0);
+}
+
+function groupByTree(roots: ProcessRoots): Map<string, Stat[]> {
+  const stats = readStats();
+  const children = new Map<number, Stat[]>();
+  for (const stat of stats.values()) {
+    const siblings = children.get(stat.parent);
+    if (siblings === undefined) children.set(stat.parent, [stat]);
+    else siblings.push(stat);
+  }
+  const trees = new Map<string, Stat[]>();
+  for (const [name, pid] of Object.entries(roots)) {
+    const root = stats.get(pid);
+    const tree = root === undefined ? [] : [root];
+    // The list grows while it is walked, by each process once: parents come before children.
+    for (const { pid: parent } of tree) tree.push(...(children.get(parent) ?? []));
+    trees.set(name, tree);
+  }
+  return trees;
+}
+
+function readStats(): Map<number, Stat> {
+  const stats = new Map<number, Stat>();
+  if (!tellsProcessUse()) return stats;
+  for (const name of readdirSync('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    const stat = parseStat(readText(`/proc/${name}/stat`));
+    if (stat !== undefined) stats.set(stat.pid, stat);
+  }
+  return stats;
+}
+
+/** A line of /proc/<pid>/stat; the name of the program may hold spaces and brackets. */
+export function parseStat(text: string | undefined): Stat | undefined {
+  if (text === undefined) return undefined;
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  // State is field 3 of proc(5): parent is 4, utime to cstime are 14 to 17.
+  const ticks = [11, 12, 13, 14].reduce((sum, index) => sum + Number(fields[index]), 0);
+  return { pid: Number.parseInt(text, 10), parent: Number(fields[1]), ticks };
+}
+
+function readText(file: string): string | undefined {
+  try {
+    return readFileSync(file, 'latin1');
+  } catch {
+    // It has ended meanwhile.
+    return undefined;
+  }
+}

@@ -1,0 +1,58 @@
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { projectRoot } from '../../src/root.ts';
+import { measureAccept } from './accept.ts';
+import { measureEndToEnd } from './end-to-end.ts';
+import type { BenchName, BenchOptions, Measured } from './metric.ts';
+import { describeMachine, type Results, readBefore, writeResults } from './results.ts';
+import { checksText, metricsTable } from './table.ts';
+
+const benches: Record<string, (options: BenchOptions) => Promise<Measured>> = {
+  accept: measureAccept,
+  e2e: measureEndToEnd,
+};
+
+/**
+ * Runs the benches one after the other, each with a Core of its own, prints the table, and keeps the
+ * results in bench/results (or writes them to `out` and keeps nothing).
+ */
+export async function runBenches(
+  names: readonly BenchName[],
+  options: BenchOptions,
+  out: string | undefined,
+): Promise<Results> {
+  const all: Measured = { metrics: [], checks: [], series: [] };
+  for (const [index, name] of names.entries()) {
+    const say = (line: string): void =>
+      options.say(`${name} (${index + 1} of ${names.length}): ${line}`);
+    const measure = benches[name];
+    if (measure === undefined) continue;
+    const measured = await measure({ ...options, say, earlier: all.metrics });
+    all.metrics.push(...measured.metrics);
+    all.checks.push(...measured.checks);
+    all.series.push(...measured.series);
+  }
+  const { quick, rounds, seconds, nodes, subscriptions, connections, settings } = options;
+  const results: Results = {
+    date: new Date().toISOString(),
+    quick,
+    machine: describeMachine(),
+    options: { benches: names, rounds, seconds, nodes, subscriptions, connections, settings },
+    ...all,
+  };
+  const before = out === undefined ? readBefore(quick) : new Map();
+  process.stdout.write(metricsTable(results.metrics, before));
+  process.stdout.write(checksText(results.checks));
+  if (out !== undefined) {
+    writeFileSync(out, `${JSON.stringify(results, null, 2)}\n`);
+    return results;
+  }
+  const file = writeResults(results);
+  process.stdout.write(`kept in ${path.relative(projectRoot, file)}\n`);
+  return results;
+}
+
+/** True where every check passed: then the figures are those of a Core that did its work. */
+export function isGood({ checks }: Results): boolean {
+  return checks.every(({ passed }) => passed);
+}

@@ -1,0 +1,170 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { reconcile } from '../../src/audit/reconcile.ts';
+import { usageRow } from '../../src/ingest/pack.ts';
+import { streamKeys } from '../../src/ingest/streams.ts';
+import type { BenchCore } from './core.ts';
+import type { BenchName, Check } from './metric.ts';
+
+/** Where the usage rows of a Core are, counted at one moment. */
+export interface Standing {
+  atMs: number;
+  /** Ever appended to the spool, which is what got a 200. */
+  appendedRows: number;
+  /** Of segments that are settled: in ClickHouse and in the counters. */
+  settledRows: number;
+  /** In Redis, appended and not yet trimmed. */
+  backlogBytes: number;
+}
+
+const pollMs = 100;
+/** As long as a flush may take on a busy machine. */
+const stillMs = 1_000;
+const stillTurnsMax = 60;
+const auditMsMax = 600_000;
+
+/** Reads the counters that Core itself keeps; a usage row has a fixed length in the spool. */
+export async function readStanding(core: BenchCore): Promise<Standing> {
+  const { rows } = await core.pool.query<{ stream: string; settled: number }>(
+    `SELECT s.stream, coalesce(sum(g.rows) FILTER (WHERE g.state = 'settled'), 0)::bigint AS settled
+     FROM streams s LEFT JOIN segments g USING (stream) WHERE s.kind = 'usage' GROUP BY s.stream`,
+  );
+  const settledRows = rows.reduce((sum, { settled }) => sum + settled, 0);
+  let appendedBytes = 0;
+  let trimmedBytes = 0;
+  for (const { stream } of rows) {
+    const keys = streamKeys(stream);
+    const [appended, trimmed] = await core.redis.mget(keys.appended, keys.trimmed);
+    appendedBytes += Number(appended ?? 0);
+    trimmedBytes += Number(trimmed ?? 0);
+  }
+  return {
+    atMs: performance.now(),
+    appendedRows: appendedBytes / usageRow.length,
+    settledRows,
+    backlogBytes: appendedBytes - trimmedBytes,
+  };
+}
+
+/** Reads the standing every second until `until` resolves, and hands each one to `see`. */
+export async function watchStanding(
+  core: BenchCore,
+  until: AbortSignal,
+  see: (standing: Standing) => void,
+): Promise<void> {
+  const startMs = performance.now();
+  for (let turn = 0; !until.aborted; turn += 1) {
+    see(await readStanding(core));
+    const waitMs = Math.max(0, startMs + (turn + 1) * 1_000 - performance.now());
+    await delay(waitMs, undefined, { signal: until }).catch(() => undefined);
+  }
+}
+
+/**
+ * Waits until everything appended is settled and trimmed.
+ * @throws Error where that takes longer than `msMax`.
+ */
+export async function untilDrained(core: BenchCore, msMax: number): Promise<Standing> {
+  await untilStill(core);
+  const giveUpAtMs = performance.now() + msMax;
+  for (;;) {
+    const standing = await readStanding(core);
+    if (standing.settledRows === standing.appendedRows && standing.backlogBytes === 0) {
+      return standing;
+    }
+    if (performance.now() > giveUpAtMs) {
+      throw new Error(
+        `Core has settled ${standing.settledRows} of ${standing.appendedRows} rows in ${msMax / 1_000} s`,
+      );
+    }
+    await delay(pollMs);
+  }
+}
+
+/**
+ * Waits until nothing is appended any more. wrk leaves without waiting for its last answers, and
+ * what it had sent by then is still on its way through the api.
+ */
+export async function untilStill(core: BenchCore): Promise<Standing> {
+  let last = await readStanding(core);
+  for (let turns = 0; turns < stillTurnsMax; turns += 1) {
+    await delay(stillMs);
+    const standing = await readStanding(core);
+    if (standing.appendedRows === last.appendedRows) return standing;
+    last = standing;
+  }
+  throw new Error(`rows are still appended ${(stillTurnsMax * stillMs) / 1_000} s after the last`);
+}
+
+/**
+ * Empties the spool of a Core whose worker is stopped and whose api is idle, so that a run of accept
+ * alone need not wait until the last one's rows are loaded. Never while a worker runs: what is in
+ * Redis is thrown away.
+ */
+export async function emptySpool(core: BenchCore): Promise<void> {
+  await core.redis.flushall();
+  await core.pool.query("DELETE FROM segments WHERE state = 'sealed'");
+}
+
+/**
+ * Holds what was acked against what was appended. wrk does not wait for the requests that are on
+ * their way when it ends, so up to one a connection may have been stored without being counted.
+ */
+export function checkAppended(
+  bench: BenchName,
+  name: string,
+  run: { acked: number; entries: number; appendedRows: number; connections: number },
+): Check {
+  const least = run.acked * run.entries;
+  const most = (run.acked + run.connections) * run.entries;
+  const { appendedRows, entries } = run;
+  return {
+    bench,
+    name,
+    passed: appendedRows >= least && appendedRows <= most && appendedRows % entries === 0,
+    detail: `${run.acked} answers of 200 with ${entries} entries, ${appendedRows} rows appended`,
+  };
+}
+
+/**
+ * After a drain: rows in ClickHouse are those appended, the counters of all subscriptions add up to
+ * all rows, and Core's own audit finds each segment and each counter right.
+ */
+export async function checkSettled(
+  bench: BenchName,
+  core: BenchCore,
+  appendedRows: number,
+): Promise<Check[]> {
+  const result = await core.clickhouse.query({
+    query: `SELECT toString(count()) AS rows, toString(sum(bytes_up)) AS up,
+              toString(sum(bytes_down)) AS down FROM usage`,
+    format: 'JSONEachRow',
+  });
+  const [found] = await result.json<{ rows: string; up: string; down: string }>();
+  const counters = await core.pool.query<{ up: string; down: string }>(
+    `SELECT coalesce(sum(traffic_bytes_up), 0)::text AS up,
+       coalesce(sum(traffic_bytes_down), 0)::text AS down FROM subscriptions`,
+  );
+  const [counted] = counters.rows;
+  const signal = AbortSignal.timeout(auditMsMax);
+  const audit = await reconcile(core, { since: null, signal });
+  return [
+    {
+      bench,
+      name: 'audit',
+      passed: audit.differences === 0,
+      detail: `${audit.segments} segments and ${audit.subscriptions} counters compared, ${audit.differences} differ`,
+    },
+    {
+      bench,
+      name: 'rows in ClickHouse',
+      passed: found?.rows === String(appendedRows),
+      detail: `${appendedRows} appended, ${found?.rows} in ClickHouse`,
+    },
+    {
+      bench,
+      name: 'counters in Postgres',
+      passed: found?.up === counted?.up && found?.down === counted?.down,
+      detail: `rows add up to ${found?.up} and ${found?.down} bytes, counters to ${counted?.up} and ${counted?.down}`,
+    },
+  ];
+}

@@ -1,0 +1,39 @@
+import assert from 'node:assert/strict';
+
+/** The middle value, or the mean of the two in the middle. */
+export function median(values: readonly number[]): number {
+  assert(values.length > 0, 'a median needs a value');
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = Math.floor(sorted.length / 2);
+  const upper = sorted[middle] as number;
+  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] as number) + upper) / 2;
+}
+
+/** The smallest value that at least `share` of all values do not pass (nearest rank). */
+export function percentile(values: readonly number[], share: number): number {
+  assert(values.length > 0, 'a percentile needs a value');
+  assert(share > 0 && share <= 1);
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.ceil(share * sorted.length) - 1] as number;
+}
+
+/** Change of y a unit of x, by least squares; 0 where all points share one x. */
+export function slope(points: readonly { x: number; y: number }[]): number {
+  if (points.length === 0) return 0;
+  const meanX = points.reduce((sum, { x }) => sum + x, 0) / points.length;
+  const meanY = points.reduce((sum, { y }) => sum + y, 0) / points.length;
+  let covariance = 0;
+  let variance = 0;
+  for (const { x, y } of points) {
+    covariance += (x - meanX) * (y - meanY);
+    variance += (x - meanX) ** 2;
+  }
+  return variance === 0 ? 0 : covariance / variance;
+}
+
+/** How far the values lie apart: (largest - smallest) / smallest. */
+export function spread(values: readonly number[]): number {
+  assert(values.length > 0, 'a spread needs a value');
+  const smallest = Math.min(...values);
+  return smallest === 0 ? Number.POSITIVE_INFINITY : (Math.max(...values) - smallest) / smallest;
+}

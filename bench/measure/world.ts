@@ -1,0 +1,98 @@
+import type pg from 'pg';
+import type { Config } from '../../src/config.ts';
+import { createNode } from '../../src/nodes/create.ts';
+import { registerNode } from '../../src/nodes/register.ts';
+import { validateProtocolSettings } from '../../src/render/protocol-settings.ts';
+import { lockLinks } from '../../src/stores/locks.ts';
+import { inTransaction } from '../../src/stores/postgres.ts';
+import { eachBounded } from '../fleet/each.ts';
+
+/** Who sends, and whom the traffic belongs to. */
+export interface BenchWorld {
+  /** Auth keys of registered nodes, all 43 characters. */
+  keys: string[];
+  nodeIds: number[];
+  userIds: number[];
+  subscriptionIds: number[];
+  nodeProtocolIds: number[];
+}
+
+/** Ids of seven digits from here on, so that every entry of a body is equally long. */
+const firstId = 1_000_001;
+const creatingMax = 16;
+const rowsAtOnceMax = 10_000;
+
+/**
+ * Creates and registers nodes as the CLI and the route do, with one protocol each, and users with a
+ * subscription each. No links: what is measured with this world is intake, not config.
+ */
+export async function createBenchWorld(
+  pool: pg.Pool,
+  config: Config,
+  counts: { nodes: number; subscriptions: number },
+): Promise<BenchWorld> {
+  for (const table of ['node_protocols', 'users', 'subscriptions']) {
+    await pool.query(`ALTER TABLE ${table} ALTER COLUMN id RESTART WITH ${firstId}`);
+  }
+  const { keys, nodeIds } = await registerNodes(pool, config, counts.nodes);
+  const nodeProtocolIds = await createProtocols(pool, nodeIds);
+  const userIds: number[] = [];
+  const subscriptionIds: number[] = [];
+  for (let first = 0; first < counts.subscriptions; first += rowsAtOnceMax) {
+    const count = Math.min(rowsAtOnceMax, counts.subscriptions - first);
+    for (const row of await createSubscriptions(pool, first, count)) {
+      userIds.push(row.user_id);
+      subscriptionIds.push(row.id);
+    }
+  }
+  // As autovacuum would have done by the time that a Core has so many.
+  await pool.query('VACUUM ANALYZE subscriptions, users, nodes');
+  return { keys, nodeIds, userIds, subscriptionIds, nodeProtocolIds };
+}
+
+async function registerNodes(pool: pg.Pool, config: Config, count: number) {
+  const keys: string[] = new Array(count);
+  const nodeIds: number[] = new Array(count);
+  await eachBounded(Array.from({ length: count }), creatingMax, async (_, index) => {
+    const node = {
+      name: `bench-${index + 1}`,
+      host: `bench-${index + 1}.example.net`,
+      ip: `10.${(index >> 16) & 255}.${(index >> 8) & 255}.${index & 255}`,
+      region: 'eu-central',
+    };
+    const { code } = await createNode(pool, node, config.nodes);
+    const registered = await registerNode(pool, { ...node, code });
+    keys[index] = registered.authKey;
+    nodeIds[index] = registered.nodeId;
+  });
+  return { keys, nodeIds };
+}
+
+async function createProtocols(pool: pg.Pool, nodeIds: readonly number[]): Promise<number[]> {
+  const settings = JSON.stringify(validateProtocolSettings('VLESS', {}));
+  return inTransaction(pool, async (client) => {
+    await lockLinks(client, 'protocols');
+    const { rows } = await client.query<{ id: number }>(
+      `INSERT INTO node_protocols (node_id, protocol, port, settings)
+       SELECT node_id, 'VLESS', 443, $2 FROM unnest($1::integer[]) AS node_id RETURNING id`,
+      [nodeIds, settings],
+    );
+    return rows.map(({ id }) => id);
+  });
+}
+
+async function createSubscriptions(
+  pool: pg.Pool,
+  first: number,
+  count: number,
+): Promise<{ id: number; user_id: number }[]> {
+  const { rows } = await pool.query<{ id: number; user_id: number }>(
+    `WITH made AS (
+       INSERT INTO users (name)
+       SELECT 'bench-' || n FROM generate_series($1::integer, $2::integer) AS n RETURNING id
+     )
+     INSERT INTO subscriptions (user_id) SELECT id FROM made RETURNING id, user_id`,
+    [first + 1, first + count],
+  );
+  return rows;
+}

@@ -1,0 +1,9 @@
+// `npm run bench -- …` from a checkout in any state.
+import path from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { bootstrap, root } from './bootstrap.mjs';
+
+await bootstrap();
+const program = path.join(root, 'dist', 'bench', 'bench.js');
+process.argv[1] = program;
+await import(pathToFileURL(program).href);
