@@ -55,7 +55,7 @@ const rowsAtOnceMax = 10_000;
 export async function createWorld(
   pool: pg.Pool,
   config: Config,
-  options: FleetOptions,
+  options: Pick<FleetOptions, 'nodes' | 'users' | 'nodesPerUser'>,
 ): Promise<World> {
   const nodes = await createNodes(pool, config, options.nodes);
   await createProtocols(pool, nodes);

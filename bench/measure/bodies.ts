@@ -133,23 +133,32 @@ export function createBodies(
  * Makes `body` the request of this number, in place: what the sender does in Lua, for senders in
  * this language. Numbers under 10^8 never give the same bytes twice.
  */
-export function numberBody(set: BodySet, body: Buffer, requestNumber: number, random: Random) {
+export function numberBody(
+  set: BodySet,
+  body: Uint8Array,
+  requestNumber: number,
+  random: Random,
+): void {
   const { firstAt, stride, fours, sixties } = set;
-  for (const at of sixties) {
-    const digits = String(integerIn(random, 0, 59)).padStart(2, '0');
-    for (let index = 0; index < set.entries; index += 1) {
-      body.write(digits, firstAt + index * stride + at, 'latin1');
-    }
-  }
+  const minutes = sixties.map(() => integerIn(random, 0, 59));
   for (let index = 0; index < set.entries; index += 1) {
-    for (const at of fours) {
-      const digits = String(integerIn(random, 0, 9_999)).padStart(4, '0');
-      body.write(digits, firstAt + index * stride + at, 'latin1');
-    }
+    const entryAt = firstAt + index * stride;
+    for (const at of fours) putDigits(body, entryAt + at, 4, integerIn(random, 0, 9_999));
+    sixties.forEach((at, which) => {
+      putDigits(body, entryAt + at, 2, minutes[which] as number);
+    });
   }
-  const counted = String(requestNumber).padStart(8, '0');
-  body.write(counted.slice(0, 4), firstAt + (fours[0] as number), 'latin1');
-  body.write(counted.slice(4), firstAt + (fours[1] as number), 'latin1');
+  putDigits(body, firstAt + (fours[0] as number), 4, Math.floor(requestNumber / 10_000));
+  putDigits(body, firstAt + (fours[1] as number), 4, requestNumber % 10_000);
+}
+
+/** Byte by byte: a string a number would cost more than everything else about a request. */
+function putDigits(body: Uint8Array, at: number, count: number, value: number): void {
+  let rest = value;
+  for (let place = at + count - 1; place >= at; place -= 1) {
+    body[place] = 48 + (rest % 10);
+    rest = Math.floor(rest / 10);
+  }
 }
 
 function pick(values: readonly number[], random: Random): number {

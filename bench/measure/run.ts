@@ -2,14 +2,24 @@ import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { projectRoot } from '../../src/root.ts';
 import { measureAccept } from './accept.ts';
+import { measureConfig } from './config.ts';
 import { measureEndToEnd } from './end-to-end.ts';
+import { measureFlatness } from './flatness.ts';
+import { measureLatency } from './latency.ts';
 import type { BenchName, BenchOptions, Measured } from './metric.ts';
+import { measureMicro } from './micro.ts';
 import { describeMachine, type Results, readBefore, writeResults } from './results.ts';
+import { measureStorage } from './storage.ts';
 import { checksText, metricsTable } from './table.ts';
 
-const benches: Record<string, (options: BenchOptions) => Promise<Measured>> = {
+const benches: Record<BenchName, (options: BenchOptions) => Promise<Measured>> = {
+  micro: measureMicro,
   accept: measureAccept,
   e2e: measureEndToEnd,
+  latency: measureLatency,
+  flatness: measureFlatness,
+  config: measureConfig,
+  storage: measureStorage,
 };
 
 /**
@@ -26,7 +36,6 @@ export async function runBenches(
     const say = (line: string): void =>
       options.say(`${name} (${index + 1} of ${names.length}): ${line}`);
     const measure = benches[name];
-    if (measure === undefined) continue;
     const measured = await measure({ ...options, say, earlier: all.metrics });
     all.metrics.push(...measured.metrics);
     all.checks.push(...measured.checks);

@@ -1,0 +1,206 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { Lifecycle } from '../../src/lifecycle.ts';
+import { type BodySet, createBodies } from './bodies.ts';
+import { type BenchCore, startBenchCore } from './core.ts';
+import { type BenchOptions, emptyMeasured, type Measured, type Metric } from './metric.ts';
+import { createProcessSampler, type ProcessUse, tellsProcessUse } from './processes.ts';
+import { measureWrk, usagePlan } from './sender.ts';
+import { checkSettled, emptySpool, untilDrained, untilStill } from './spool.ts';
+import { median, spread } from './statistics.ts';
+import { type BenchWorld, createBenchWorld } from './world.ts';
+import { runWrk } from './wrk.ts';
+
+const entries = 100;
+/** Low enough that every number of nodes gets it on the smallest machine. */
+const entriesPerSecond = 100_000;
+const entriesPerSecondQuick = 20_000;
+const runSeconds = 20;
+const runSecondsQuick = 4;
+const drainMsMax = 120_000;
+const heartbeatEverySeconds = 10;
+const spreadMax = 20;
+const heartbeatCoreShareMax = 5;
+/** All that Core consists of; the sender's own CPU is not Core's. */
+const coreProcesses = ['api', 'worker', 'redis', 'postgres', 'clickhouse'];
+
+/**
+ * CPU an entry, over all of Core's processes and from the first request until all is settled, at the
+ * same total rate from 10, 100, 1,000 and 10,000 nodes; the rate that accept alone reaches from as
+ * many; and what the heartbeats of all nodes cost.
+ */
+export async function measureFlatness(options: BenchOptions): Promise<Measured> {
+  if (!tellsProcessUse())
+    throw new Error('flatness needs /proc to read CPU times from: Linux only');
+  const lifecycle = new Lifecycle();
+  const measured = emptyMeasured();
+  try {
+    const core = await startBenchCore(lifecycle, { ...options, worker: true });
+    options.say(`creating ${options.nodes} nodes and ${options.subscriptions} subscriptions`);
+    const world = await createBenchWorld(core.pool, core.config, options);
+    const bodies = createBodies(world, { entries, seed: 1, atMs: Date.now() });
+    const counts = [10, 100, 1_000, 10_000].filter((nodes) => nodes <= options.nodes);
+    await measureCost(core, world, bodies, counts, options, measured);
+    await measureHeartbeats(core, world, options, measured);
+    const { appendedRows } = await untilDrained(core, drainMsMax);
+    measured.checks.push(...(await checkSettled('flatness', core, appendedRows)));
+    await core.stopWorker();
+    await measureThroughput(core, world, bodies, counts, options, measured);
+  } finally {
+    await lifecycle.close();
+  }
+  return measured;
+}
+
+async function measureCost(
+  core: BenchCore,
+  world: BenchWorld,
+  bodies: BodySet,
+  counts: readonly number[],
+  options: BenchOptions,
+  measured: Measured,
+): Promise<void> {
+  const { connections } = options;
+  const seconds = options.quick ? runSecondsQuick : runSeconds;
+  const rate = (options.quick ? entriesPerSecondQuick : entriesPerSecond) / entries;
+  const costs = new Map<number, { use: ProcessUse; rows: number }[]>(counts.map((n) => [n, []]));
+  const sampler = createProcessSampler(core.roots);
+  for (let round = 0; round <= options.rounds; round += 1) {
+    for (const nodes of counts) {
+      options.signal.throwIfAborted();
+      const before = await untilDrained(core, drainMsMax);
+      sampler.start();
+      // The first round warms caches and the compiler, and is not counted.
+      const run = { bodies, connections, nodes, rate, seconds: round === 0 ? 3 : seconds };
+      const { ok } = await runWrk(usagePlan(core, world, run));
+      const { appendedRows } = await untilDrained(core, drainMsMax);
+      const use = sampler.stop();
+      if (round === 0) continue;
+      const rows = appendedRows - before.appendedRows;
+      costs.get(nodes)?.push({ use, rows });
+      measured.checks.push({
+        bench: 'flatness',
+        name: `${nodes} nodes, round ${round}: the same rate`,
+        passed: ok >= 0.95 * rate * seconds,
+        detail: `${ok} of ${rate * seconds} requests`,
+      });
+      options.say(`${nodes} nodes, round ${round}: ${microseconds(use, rows, coreProcesses)} µs`);
+    }
+  }
+  reportCost(costs, measured);
+}
+
+function microseconds({ cpuSeconds }: ProcessUse, rows: number, names: readonly string[]): number {
+  const seconds = names.reduce((sum, name) => sum + (cpuSeconds[name] ?? 0), 0);
+  return rows === 0 ? 0 : Number(((seconds * 1e6) / rows).toPrecision(3));
+}
+
+function reportCost(
+  costs: ReadonlyMap<number, { use: ProcessUse; rows: number }[]>,
+  measured: Measured,
+): void {
+  const metric = (name: string, values: number[]): number => {
+    const value = median(values);
+    const unit = 'µs CPU an entry';
+    measured.metrics.push({ bench: 'flatness', name, value, unit, better: 'lower' });
+    return value;
+  };
+  const points: { x: number; y: number }[] = [];
+  for (const [nodes, runs] of costs) {
+    const of = (names: readonly string[]): number[] =>
+      runs.map(({ use, rows }) => microseconds(use, rows, names));
+    points.push({ x: nodes, y: metric(`${nodes} nodes`, of(coreProcesses)) });
+    for (const name of coreProcesses) metric(`${nodes} nodes: ${name}`, of([name]));
+  }
+  measured.metrics.push({
+    bench: 'flatness',
+    name: 'CPU an entry, dearest against cheapest number of nodes',
+    value: spread(points.map(({ y }) => y)) * 100,
+    unit: '% more',
+    better: 'lower',
+    target: { max: spreadMax },
+  });
+  measured.series.push({ bench: 'flatness', plot: 'nodes-cpu', label: 'all of Core', points });
+}
+
+/** Beside what Core uses when nobody sends anything. */
+async function measureHeartbeats(
+  core: BenchCore,
+  world: BenchWorld,
+  options: BenchOptions,
+  measured: Measured,
+): Promise<void> {
+  const seconds = options.quick ? runSecondsQuick : runSeconds;
+  const rate = world.keys.length / heartbeatEverySeconds;
+  await untilDrained(core, drainMsMax);
+  options.say(`${Math.round(rate)} heartbeats a second`);
+  const idle = createProcessSampler(core.roots);
+  idle.start();
+  await delay(seconds * 1_000, undefined, { signal: options.signal });
+  const share = (use: ProcessUse, names: readonly string[]): number =>
+    (names.reduce((sum, name) => sum + (use.cpuSeconds[name] ?? 0), 0) / use.seconds) * 100;
+  const idleUse = idle.stop();
+  const { result, use } = await measureWrk(core, {
+    url: core.url,
+    method: 'POST',
+    path: '/node/heartbeat',
+    headers: { 'content-type': 'application/json' },
+    keys: { header: 'x-node-auth-key', values: world.keys },
+    fixedBody: '{"revision":1}',
+    connections: options.connections,
+    seconds,
+    rate,
+    seed: 1,
+  });
+  const push = (name: string, value: number, more: Partial<Metric> = {}): void => {
+    const base = { bench: 'flatness', unit: '% of a core', better: 'lower' } as const;
+    measured.metrics.push({ ...base, name, value, ...more });
+  };
+  const nodes = world.keys.length;
+  push(
+    `heartbeats of ${nodes} nodes every ${heartbeatEverySeconds} s`,
+    Math.max(0, share(use, coreProcesses) - share(idleUse, coreProcesses)),
+    { target: { max: heartbeatCoreShareMax } },
+  );
+  push('nobody sends', share(idleUse, coreProcesses));
+  measured.checks.push({
+    bench: 'flatness',
+    name: 'heartbeats answered',
+    passed: result.refused === 0 && result.lost === 0 && result.ok >= 0.95 * rate * seconds,
+    detail: `${result.ok} of ${rate * seconds}, ${result.refused} refused, ${result.lost} lost`,
+  });
+}
+
+async function measureThroughput(
+  core: BenchCore,
+  world: BenchWorld,
+  bodies: BodySet,
+  counts: readonly number[],
+  options: BenchOptions,
+  measured: Measured,
+): Promise<void> {
+  const { connections } = options;
+  const seconds = options.quick ? 2 : 5;
+  const rates = new Map<number, number[]>(counts.map((nodes) => [nodes, []]));
+  for (let round = 1; round <= options.rounds; round += 1) {
+    for (const nodes of counts) {
+      options.signal.throwIfAborted();
+      const result = await runWrk(usagePlan(core, world, { bodies, connections, nodes, seconds }));
+      rates.get(nodes)?.push((result.ok * entries) / result.seconds);
+      await untilStill(core);
+      await emptySpool(core);
+    }
+  }
+  const points = [...rates].map(([x, values]) => ({ x, y: median(values) }));
+  for (const { x, y } of points) {
+    const name = `${x} nodes: accepted, alone`;
+    measured.metrics.push({
+      bench: 'flatness',
+      name,
+      value: y,
+      unit: 'entries/s',
+      better: 'higher',
+    });
+  }
+  const label = `accepted, ${entries} a request`;
+  measured.series.push({ bench: 'flatness', plot: 'nodes-throughput', label, points });
+}

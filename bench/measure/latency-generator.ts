@@ -1,0 +1,215 @@
+import { once } from 'node:events';
+import net from 'node:net';
+import { createHistogram, type RecordableHistogram } from 'node:perf_hooks';
+import { setTimeout as delay } from 'node:timers/promises';
+import { createRandom } from '../fleet/random.ts';
+import { createBodies, numberBody } from './bodies.ts';
+import type { BenchWorld } from './world.ts';
+
+/** What the sender is told, over IPC. */
+export interface LatencyOrder {
+  port: number;
+  world: BenchWorld;
+  markSubscriptionId: number;
+  markEveryMs: number;
+  entries: number;
+  requestsPerSecond: number;
+  /** At most so many requests are under way; what is due meanwhile waits, and its clock runs. */
+  connections: number;
+  /** Sent, but not measured. */
+  warmSeconds: number;
+  seconds: number;
+}
+
+/** What it answers when all is acked. */
+export interface LatencyReport {
+  acked: number;
+  failed: number;
+  /** How many of which status; `lost` for connections that ended without an answer. */
+  failures: Record<string, number>;
+  latencyMs: { p50: number; p99: number; p999: number; max: number };
+  /** From the appointed time to the write: what the sender itself, or a lack of connections, adds. */
+  lateMs: { p99: number };
+  /** Marked requests of the measured time, and when (epoch, ms) their 200 came. */
+  marks: { number: number; ackedAtMs: number }[];
+}
+
+interface Request {
+  number: number;
+  dueMs: number;
+  marked: boolean;
+  measured: boolean;
+}
+
+interface Connection {
+  socket: net.Socket;
+  request: Request | undefined;
+  answer: string;
+}
+
+const tickMs = 1;
+const lastAnswersMsMax = 60_000;
+const lastAnswersPollMs = 20;
+
+/** Sends at the appointed times until the order is done, then waits for the last answers. */
+async function send(order: LatencyOrder): Promise<LatencyReport> {
+  const latencyNs = createHistogram();
+  const lateNs = createHistogram();
+  const marks: LatencyReport['marks'] = [];
+  const counts = { acked: 0, failed: 0, underWay: 0 };
+  const failures: LatencyReport['failures'] = {};
+  const waiting: Request[] = [];
+  const idle: Connection[] = [];
+  const compose = createComposer(order);
+
+  const write = (connection: Connection, request: Request): void => {
+    connection.request = request;
+    connection.answer = '';
+    if (request.measured) record(lateNs, performance.now() - request.dueMs);
+    connection.socket.write(compose(request));
+  };
+  const onAnswer = (connection: Connection, status: number | undefined): void => {
+    const { request } = connection;
+    if (request === undefined) return;
+    connection.request = undefined;
+    counts.underWay -= 1;
+    if (status === 200) counts.acked += 1;
+    else {
+      counts.failed += 1;
+      const name = String(status ?? 'lost');
+      failures[name] = (failures[name] ?? 0) + 1;
+    }
+    if (request.measured) {
+      record(latencyNs, performance.now() - request.dueMs);
+      if (request.marked && status === 200) {
+        marks.push({ number: request.number, ackedAtMs: Date.now() });
+      }
+    }
+    if (status === undefined) return;
+    const next = waiting.shift();
+    if (next === undefined) idle.push(connection);
+    else write(connection, next);
+  };
+  const connections = await connectAll(order, onAnswer);
+  idle.push(...connections);
+  await onSchedule(order, (request) => {
+    counts.underWay += 1;
+    const connection = idle.pop();
+    if (connection === undefined) waiting.push(request);
+    else write(connection, request);
+  });
+  const giveUpAtMs = performance.now() + lastAnswersMsMax;
+  while (counts.underWay > 0 && performance.now() < giveUpAtMs) await delay(lastAnswersPollMs);
+  for (const { socket } of connections) socket.destroy();
+  const at = (histogram: RecordableHistogram, percentile: number): number =>
+    histogram.count === 0 ? 0 : histogram.percentile(percentile) / 1e6;
+  return {
+    acked: counts.acked,
+    failed: counts.failed + counts.underWay,
+    failures,
+    latencyMs: {
+      p50: at(latencyNs, 50),
+      p99: at(latencyNs, 99),
+      p999: at(latencyNs, 99.9),
+      max: latencyNs.count === 0 ? 0 : latencyNs.max / 1e6,
+    },
+    lateMs: { p99: at(lateNs, 99) },
+    marks,
+  };
+}
+
+/** In nanoseconds; a histogram takes integers from 1. */
+function record(histogram: RecordableHistogram, ms: number): void {
+  histogram.record(Math.max(1, Math.round(ms * 1e6)));
+}
+
+/** Hands out every request at its time, evenly spaced, until the order's seconds are over. */
+function onSchedule(order: LatencyOrder, start: (request: Request) => void): Promise<void> {
+  const { requestsPerSecond, warmSeconds, seconds, markEveryMs } = order;
+  const total = Math.floor(requestsPerSecond * (warmSeconds + seconds));
+  const markEvery = Math.max(1, Math.round((requestsPerSecond * markEveryMs) / 1_000));
+  const startedMs = performance.now();
+  let number = 0;
+  return new Promise((resolve) => {
+    const tick = (): void => {
+      const nowMs = performance.now();
+      while (number < total) {
+        const dueMs = startedMs + (number * 1_000) / requestsPerSecond;
+        if (dueMs > nowMs) break;
+        const measured = dueMs - startedMs >= warmSeconds * 1_000;
+        start({ number, dueMs, measured, marked: number % markEvery === 0 });
+        number += 1;
+      }
+      if (number < total) setTimeout(tick, tickMs);
+      else resolve();
+    };
+    tick();
+  });
+}
+
+/** A request as its bytes: head and body, the next node's key, and a body of its own. */
+function createComposer(order: LatencyOrder): (request: Request) => Buffer {
+  const { world, entries, markSubscriptionId } = order;
+  const set = createBodies(world, { entries, seed: 1, atMs: Date.now() });
+  const random = createRandom(1);
+  const length = set.bodies[0]?.length ?? 0;
+  const heads = world.keys.map((key) =>
+    Buffer.from(
+      `POST /node/usage HTTP/1.1\r\nhost: 127.0.0.1:${order.port}\r\n` +
+        `content-type: application/json\r\ncontent-length: ${length}\r\nx-node-auth-key: ${key}\r\n\r\n`,
+    ),
+  );
+  return ({ number, marked }) => {
+    const head = heads[number % heads.length] as Buffer;
+    const bytes = Buffer.concat([head, set.bodies[number % set.bodies.length] as Buffer]);
+    const body = bytes.subarray(head.length);
+    numberBody(set, body, number, random);
+    if (marked) {
+      const field = '"subscriptionId":';
+      body.write(String(markSubscriptionId), body.indexOf(field) + field.length, 'latin1');
+    }
+    return bytes;
+  };
+}
+
+/** Opens all connections. `onAnswer` gets the status of each answer, undefined for a lost one. */
+async function connectAll(
+  order: LatencyOrder,
+  onAnswer: (connection: Connection, status: number | undefined) => void,
+): Promise<Connection[]> {
+  const connections: Connection[] = [];
+  for (let count = 0; count < order.connections; count += 1) {
+    const socket = net.connect({ host: '127.0.0.1', port: order.port, noDelay: true });
+    const connection: Connection = { socket, request: undefined, answer: '' };
+    await once(socket, 'connect');
+    socket.on('data', (chunk) => {
+      connection.answer += chunk.toString('latin1');
+      const status = readStatus(connection.answer);
+      if (status !== undefined) onAnswer(connection, status);
+    });
+    socket.on('error', () => undefined);
+    socket.on('close', () => onAnswer(connection, undefined));
+    connections.push(connection);
+  }
+  return connections;
+}
+
+/** The status of an answer that is complete; undefined while bytes of it are missing. */
+export function readStatus(answer: string): number | undefined {
+  const headEnd = answer.indexOf('\r\n\r\n');
+  if (headEnd < 0) return undefined;
+  const length = Number(/\r\ncontent-length: *(\d+)/i.exec(answer.slice(0, headEnd + 2))?.[1] ?? 0);
+  if (answer.length < headEnd + 4 + length) return undefined;
+  return Number(answer.slice(9, 12));
+}
+
+process.once('message', (order: LatencyOrder) => {
+  process.once('disconnect', () => process.exit(0));
+  send(order).then(
+    (report) => process.send?.(report),
+    (thrown: unknown) => {
+      process.stderr.write(`latency: ${thrown instanceof Error ? thrown.stack : thrown}\n`);
+      process.exit(1);
+    },
+  );
+});

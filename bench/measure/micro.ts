@@ -1,0 +1,163 @@
+import { ingestSchemas } from '../../src/contract/node.ts';
+import { decodeBody } from '../../src/ingest/decode.ts';
+import { packUsage, usageRow } from '../../src/ingest/pack.ts';
+import { createUsageScanner } from '../../src/ingest/usage-scanner.ts';
+import { partitionRows } from '../../src/load/partition.ts';
+import { sumUsage } from '../../src/load/sums.ts';
+import { createBodies } from './bodies.ts';
+import { type BenchOptions, emptyMeasured, type Measured, type Metric } from './metric.ts';
+import { median } from './statistics.ts';
+
+const batchSizes = [1, 10, 100, 500];
+const entriesMax = 10_000;
+/** Rows of a full segment, as CORE_SEGMENT_ROWS_MAX has it unless it is set. */
+const segmentRows = 500_000;
+const roundMs = 300;
+const roundMsQuick = 60;
+/** More than elsewhere: a round is short here. */
+const roundsFactor = 5;
+
+/** One thing that is timed: does its work once and returns how many entries that was. */
+interface Subject {
+  name: string;
+  run: () => number;
+}
+
+/**
+ * Entries a second of one core, in this process, without sockets and stores: the WebAssembly scanner
+ * (bytes to packed rows) beside JSON.parse with zod (bytes to values) and that with packing (to the
+ * same rows), and what the worker does in memory. Rounds of all subjects alternate, so that a slow
+ * moment of the machine meets them all; each figure is the median of its rounds.
+ */
+export async function measureMicro(options: BenchOptions): Promise<Measured> {
+  const measured = emptyMeasured();
+  const bounds = { entriesMax, nowMs: Date.now };
+  const scanner = createUsageScanner(bounds);
+  const schema = ingestSchemas(bounds).usage;
+  const world = numberedWorld(options.subscriptions);
+  for (const entries of batchSizes) {
+    options.signal.throwIfAborted();
+    options.say(`decoders at ${entries} entries a request`);
+    const { bodies } = createBodies(world, { entries, seed: entries, atMs: Date.now() });
+    // Few enough to stay in the processor's cache, as a body that has just arrived is.
+    const next = turns(bodies.slice(0, 16));
+    const values = turns(bodies.slice(0, 16).map((body) => decodeBody(schema, body).entries));
+    const rates = timeAll(options, [
+      {
+        name: 'scanner',
+        run: () => {
+          const packed = scanner.scan(1, next());
+          // Anything it does not take would be timed as if it had been read.
+          if (packed?.rows !== entries) throw new Error('the scanner did not take a plain body');
+          return entries;
+        },
+      },
+      { name: 'JSON.parse and zod', run: () => decodeBody(schema, next()).entries.length },
+      {
+        name: 'JSON.parse, zod and packing',
+        run: () => {
+          const decoded = decodeBody(schema, next()).entries;
+          packUsage(1, decoded);
+          return decoded.length;
+        },
+      },
+      { name: 'packing', run: () => packUsage(1, values()).length / usageRow.length },
+    ]);
+    measured.metrics.push(...decoderMetrics(entries, rates));
+  }
+  options.say('sums and partition of a segment');
+  measured.metrics.push(...segmentMetrics(options, world));
+  return measured;
+}
+
+function decoderMetrics(entries: number, rates: ReadonlyMap<string, number>): Metric[] {
+  const metrics: Metric[] = [...rates].map(([name, value]) => ({
+    bench: 'micro',
+    name: `${name}, ${entries} a request`,
+    value,
+    unit: 'entries/s',
+    better: 'higher',
+  }));
+  const ratio = (rates.get('scanner') ?? 0) / (rates.get('JSON.parse and zod') ?? 1);
+  metrics.push({
+    bench: 'micro',
+    name: `scanner against JSON.parse and zod, ${entries} a request`,
+    value: ratio,
+    unit: 'times',
+    better: 'higher',
+    ...(entries === 100 ? { target: { min: 8 } } : {}),
+    ...(entries === 1 ? { target: { min: 1 } } : {}),
+  });
+  return metrics;
+}
+
+function segmentMetrics(options: BenchOptions, world: ReturnType<typeof numberedWorld>): Metric[] {
+  const scanner = createUsageScanner({ entriesMax, nowMs: Date.now });
+  const { bodies } = createBodies(world, { entries: 500, seed: 1, atMs: Date.now() });
+  const next = turns(bodies);
+  const blocks = Array.from({ length: segmentRows / 500 }, () => scanner.scan(1, next())?.bytes);
+  const block = Buffer.concat(blocks.filter((bytes) => bytes !== undefined));
+  const rates = timeAll(options, [
+    {
+      name: 'sums by subscription',
+      run: () => sumUsage(block).subscriptionIds.length && segmentRows,
+    },
+    {
+      name: 'partition and stamp',
+      run: () => partitionRows('usage', block, 7).reduce((sum, { rows }) => sum + rows, 0),
+    },
+  ]);
+  return [...rates].map(([name, value]) => ({
+    bench: 'micro',
+    name: `${name}, ${segmentRows} rows of ${options.subscriptions} subscriptions`,
+    value,
+    unit: 'rows/s',
+    better: 'higher',
+  }));
+}
+
+/** Median rate of each subject. The first round of each is for the compiler and is not counted. */
+function timeAll(options: BenchOptions, subjects: readonly Subject[]): Map<string, number> {
+  const lengthMs = options.quick ? roundMsQuick : roundMs;
+  const found = new Map<string, number[]>(subjects.map(({ name }) => [name, []]));
+  for (let round = 0; round <= options.rounds * roundsFactor; round += 1) {
+    for (const { name, run } of subjects) {
+      const rate = timeOne(run, lengthMs);
+      if (round > 0) found.get(name)?.push(rate);
+    }
+  }
+  return new Map([...found].map(([name, rates]) => [name, median(rates)]));
+}
+
+/** Entries a second over at least `lengthMs`. */
+function timeOne(run: () => number, lengthMs: number): number {
+  const startedMs = performance.now();
+  let entries = 0;
+  let nowMs = startedMs;
+  while (nowMs - startedMs < lengthMs) {
+    // The clock is not read for each single body of one entry.
+    for (let turn = 0; turn < 8; turn += 1) entries += run();
+    nowMs = performance.now();
+  }
+  return (entries * 1_000) / (nowMs - startedMs);
+}
+
+/** One after the other, for ever. */
+function turns<T>(values: readonly T[]): () => T {
+  let at = -1;
+  return () => {
+    at = (at + 1) % values.length;
+    return values[at] as T;
+  };
+}
+
+/** Ids as createBenchWorld makes them, without a database. */
+export function numberedWorld(subscriptions: number) {
+  const from = (first: number, count: number): number[] =>
+    Array.from({ length: count }, (_, index) => first + index);
+  return {
+    userIds: from(1_000_001, subscriptions),
+    subscriptionIds: from(1_000_001, subscriptions),
+    nodeProtocolIds: from(1_000_001, 100),
+  };
+}
