@@ -2,6 +2,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import { settingsSchema } from '../src/config.ts';
 import { CoreError, toCoreError } from '../src/errors.ts';
 import { untilSignalled } from '../src/lifecycle.ts';
+import { compareWith } from './measure/compare.ts';
 import { type BenchName, type BenchOptions, benchNames } from './measure/metric.ts';
 import { isGood, runBenches } from './measure/run.ts';
 
@@ -74,6 +75,18 @@ function readOptions(given: Record<string, unknown>, signal: AbortSignal): Bench
   };
 }
 
+/** The same options for each single run of a comparison; the rounds are those of the comparison. */
+function argumentsOf(options: BenchOptions): string[] {
+  const { quick, seconds, nodes, subscriptions, connections, rate, settings } = options;
+  return [
+    ...(quick ? ['--quick'] : []),
+    ...['--rounds', '1', '--seconds', String(seconds), '--nodes', String(nodes)],
+    ...['--subscriptions', String(subscriptions), '--connections', String(connections)],
+    ...(rate === undefined ? [] : ['--rate', String(rate)]),
+    ...Object.entries(settings).flatMap(([name, value]) => ['--set', `${name}=${value}`]),
+  ];
+}
+
 async function main(): Promise<void> {
   const interrupted = new AbortController();
   void untilSignalled().then(() => interrupted.abort(new Error('interrupted')));
@@ -86,6 +99,21 @@ async function main(): Promise<void> {
       const out = given['out'] as string | undefined;
       const results = await runBenches(benches(names), options, out);
       process.exitCode = isGood(results) ? 0 : 1;
+    });
+  addOptions(program.command('compare'))
+    .description('measures another commit and this tree by turns, and prints medians and ratios')
+    .argument('<base>', 'commit, branch or tag')
+    .argument('[benches...]', 'as above')
+    .action(async (base: string, names: string[], given: Record<string, unknown>) => {
+      const options = readOptions(given, interrupted.signal);
+      const good = await compareWith({
+        base,
+        rounds: options.rounds,
+        args: [...benches(names), ...argumentsOf(options)],
+        say: options.say,
+        signal: options.signal,
+      });
+      process.exitCode = good ? 0 : 1;
     });
   await program.parseAsync();
 }

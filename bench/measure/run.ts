@@ -8,7 +8,8 @@ import { measureFlatness } from './flatness.ts';
 import { measureLatency } from './latency.ts';
 import type { BenchName, BenchOptions, Measured } from './metric.ts';
 import { measureMicro } from './micro.ts';
-import { describeMachine, type Results, readBefore, writeResults } from './results.ts';
+import { writePlots } from './plots.ts';
+import { describeMachine, type Results, readBefore, resultsDir, writeResults } from './results.ts';
 import { measureStorage } from './storage.ts';
 import { checksText, metricsTable } from './table.ts';
 
@@ -56,8 +57,9 @@ export async function runBenches(
     writeFileSync(out, `${JSON.stringify(results, null, 2)}\n`);
     return results;
   }
-  const file = writeResults(results);
-  process.stdout.write(`kept in ${path.relative(projectRoot, file)}\n`);
+  const files = [writeResults(results), ...writePlots(results.series, quick, resultsDir)];
+  const kept = files.map((file) => path.relative(projectRoot, file));
+  process.stdout.write(`kept in ${kept.join(', ')}\n`);
   return results;
 }
 

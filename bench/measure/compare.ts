@@ -1,0 +1,143 @@
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { renderTable } from '../../src/cli/table.ts';
+import { projectRoot } from '../../src/root.ts';
+import type { Metric } from './metric.ts';
+import { type Results, readResults } from './results.ts';
+import { median } from './statistics.ts';
+import { changeText, checksText, metricKey, numberText } from './table.ts';
+
+/** Two trees that are measured alternately: another commit, and this working tree. */
+export interface Comparison {
+  base: string;
+  rounds: number;
+  /** Arguments of each single run: benches and options. */
+  args: readonly string[];
+  say: (line: string) => void;
+  signal: AbortSignal;
+}
+
+/**
+ * What is compared is Core; how it is measured is the same in both trees. The other suites in bench/
+ * stay out, since they reach into parts of Core that may not be there yet.
+ */
+const measuring = [
+  ...['bench/bench.ts', 'bench/measure', 'bench/faults/ports.ts'],
+  ...['bodies', 'each', 'ledger', 'options', 'random', 'world'].map((f) => `bench/fleet/${f}.ts`),
+  ...['bench', 'bootstrap', 'build'].map((name) => `scripts/${name}.mjs`),
+];
+
+/**
+ * Checks `base` out into a temporary folder, with the measuring code of this tree in place of its
+ * own, builds both, runs the benches in one and the other by turns, and prints medians and ratios.
+ * @throws Error where there is no such commit, or where it does not build with this measuring code.
+ */
+export async function compareWith(options: Comparison): Promise<boolean> {
+  const { base, rounds, say, signal } = options;
+  const dir = mkdtempSync(path.join(os.tmpdir(), 'core-bench-base-'));
+  const tree = path.join(dir, 'tree');
+  try {
+    checkOut(base, tree);
+    say(`building ${base}`);
+    await run(tree, ['scripts/build.mjs'], signal);
+    const found: Record<'base' | 'here', Results[]> = { base: [], here: [] };
+    for (let round = 1; round <= rounds; round += 1) {
+      for (const side of ['base', 'here'] as const) {
+        say(`round ${round} of ${rounds}, ${side === 'base' ? base : 'this tree'}`);
+        const out = path.join(dir, `${side}-${round}.json`);
+        const root = side === 'base' ? tree : projectRoot;
+        // Ends with 1 where a check has failed; that is in the results then.
+        await run(root, ['dist/bench/bench.js', ...options.args, '--out', out], signal, [0, 1]);
+        found[side].push(...readResults(out));
+      }
+    }
+    if (found.base.length < rounds || found.here.length < rounds) {
+      throw new Error('not every run ended with results; what they said is above');
+    }
+    process.stdout.write(comparisonTable(base, found.base, found.here));
+    const checks = [...found.base, ...found.here].flatMap((results) => results.checks);
+    process.stdout.write(checksText(checks));
+    return checks.every(({ passed }) => passed);
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+    git('worktree', 'prune');
+  }
+}
+
+/** A line a figure: the medians of both sides, and how the second differs. */
+export function comparisonTable(
+  base: string,
+  before: readonly Results[],
+  after: readonly Results[],
+): string {
+  const valuesOf = (runs: readonly Results[]): Map<string, number[]> => {
+    const values = new Map<string, number[]>();
+    for (const metric of runs.flatMap(({ metrics }) => metrics)) {
+      const key = metricKey(metric);
+      values.set(key, [...(values.get(key) ?? []), metric.value]);
+    }
+    return values;
+  };
+  const [left, right] = [valuesOf(before), valuesOf(after)];
+  const rows = (after[0]?.metrics ?? []).flatMap((metric: Metric) => {
+    const old = left.get(metricKey(metric));
+    const now = right.get(metricKey(metric));
+    if (old === undefined || now === undefined) return [];
+    const [a, b] = [median(old), median(now)];
+    const ratio = a === 0 ? '' : `${numberText(b / a)} times`;
+    const texts = [numberText(a), numberText(b), metric.unit, ratio, changeText(b, a)];
+    return [[metric.bench, metric.name, ...texts, verdict(metric, a, b)]];
+  });
+  return renderTable(
+    ['bench', 'figure', base, 'this tree', 'unit', 'ratio', 'change', 'better'],
+    rows,
+  );
+}
+
+function verdict({ better }: Metric, before: number, after: number): string {
+  if (better === 'none' || before === after) return '';
+  return after > before === (better === 'higher') ? 'yes' : 'no';
+}
+
+function checkOut(base: string, tree: string): void {
+  try {
+    git('worktree', 'add', '--detach', tree, base);
+  } catch (cause) {
+    throw new Error(`${base} cannot be checked out: is it a commit of this repository?`, { cause });
+  }
+  rmSync(path.join(tree, 'bench'), { recursive: true, force: true });
+  for (const name of measuring) {
+    cpSync(path.join(projectRoot, name), path.join(tree, name), { recursive: true });
+  }
+  // Tests are of no use there, and theirs may not fit the measuring code.
+  rmSync(path.join(tree, 'test'), { recursive: true, force: true });
+  const lock = (root: string): string => readFileSync(path.join(root, 'package-lock.json'), 'utf8');
+  if (lock(tree) === lock(projectRoot)) {
+    symlinkSync(path.join(projectRoot, 'node_modules'), path.join(tree, 'node_modules'));
+  }
+}
+
+function git(...args: string[]): void {
+  execFileSync('git', args, { cwd: projectRoot, stdio: 'pipe' });
+}
+
+/** Runs a program of a tree, its output on stderr: stdout is for the table alone. */
+async function run(
+  root: string,
+  args: readonly string[],
+  signal: AbortSignal,
+  codes: readonly number[] = [0],
+): Promise<void> {
+  const child = spawn(process.execPath, args, { cwd: root, stdio: ['ignore', 2, 2] });
+  const stop = (): void => void child.kill('SIGTERM');
+  signal.addEventListener('abort', stop, { once: true });
+  const [code] = (await once(child, 'exit')) as [number | null];
+  signal.removeEventListener('abort', stop);
+  signal.throwIfAborted();
+  if (code === null || !codes.includes(code)) {
+    throw new Error(`${args[0]} ended with code ${code} in ${path.basename(root)}`);
+  }
+}

@@ -1,0 +1,226 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import t, { type Test } from 'tap';
+import { createRandom } from '../bench/fleet/random.ts';
+import { coreFormat, createBodies, numberBody } from '../bench/measure/bodies.ts';
+import { comparisonTable } from '../bench/measure/compare.ts';
+import { isReached, type Metric } from '../bench/measure/metric.ts';
+import { numberedWorld } from '../bench/measure/micro.ts';
+import { writePlots } from '../bench/measure/plots.ts';
+import { cpuSeconds, parseStat, tellsProcessUse } from '../bench/measure/processes.ts';
+import { type Results, readBefore, writeResults } from '../bench/measure/results.ts';
+import { checkAppended } from '../bench/measure/spool.ts';
+import { median, percentile, slope, spread } from '../bench/measure/statistics.ts';
+import { niceTicks, renderPlot, shortNumber } from '../bench/measure/svg.ts';
+import { changeText, checksText, metricsTable, numberText } from '../bench/measure/table.ts';
+import { startWrk } from '../bench/measure/wrk.ts';
+import { ingestSchemas } from '../src/contract/node.ts';
+import { decodeBody } from '../src/ingest/decode.ts';
+import { packUsage } from '../src/ingest/pack.ts';
+import { createUsageScanner } from '../src/ingest/usage-scanner.ts';
+
+const bounds = { entriesMax: 10_000, nowMs: Date.now };
+
+function folder(t: Test): string {
+  const dir = mkdtempSync(path.join(os.tmpdir(), 'core-bench-test-'));
+  t.teardown(() => rmSync(dir, { recursive: true, force: true }));
+  return dir;
+}
+
+t.test('statistics', async (t) => {
+  t.equal(median([3, 1, 2]), 2);
+  t.equal(median([4, 1, 2, 3]), 2.5);
+  t.throws(() => median([]));
+  const hundred = Array.from({ length: 100 }, (_, index) => 100 - index);
+  t.equal(percentile(hundred, 0.5), 50);
+  t.equal(percentile(hundred, 0.99), 99);
+  t.equal(percentile(hundred, 1), 100);
+  t.equal(percentile([7], 0.01), 7);
+  t.equal(slope([]), 0);
+  t.equal(slope([{ x: 1, y: 5 }]), 0);
+  t.equal(slope([0, 1, 2, 3].map((x) => ({ x, y: 3 * x + 1 }))), 3);
+  t.equal(spread([10, 12]), 0.2);
+  t.equal(spread([0, 1]), Number.POSITIVE_INFINITY);
+});
+
+t.test(
+  'every body is another one, and the scanner and zod take it with the same rows',
+  async (t) => {
+    const scanner = createUsageScanner(bounds);
+    const schema = ingestSchemas(bounds).usage;
+    const random = createRandom(1);
+    for (const entries of [1, 10, 100]) {
+      const set = createBodies(numberedWorld(300), { entries, seed: 5, atMs: Date.now() });
+      const seen = new Set<string>();
+      const requests = 3 * set.bodies.length;
+      for (let number = 0; number < requests; number += 1) {
+        const body = Buffer.from(set.bodies[number % set.bodies.length] as Buffer);
+        numberBody(set, body, number, random);
+        seen.add(body.toString('latin1'));
+        const packed = scanner.scan(7, body);
+        const decoded = decodeBody(schema, body).entries;
+        if (packed?.bytes.equals(packUsage(7, decoded)) !== true || packed.rows !== entries) {
+          t.fail(body.toString());
+        }
+        const [first] = decoded;
+        const high = Math.floor((first?.bytesUp ?? 0) / 1_000) % 10_000;
+        const low = Math.floor((first?.bytesDown ?? 0) / 100_000) % 10_000;
+        if (high * 10_000 + low !== number) t.fail(`${number} cannot be read back`);
+      }
+      t.equal(seen.size, requests);
+    }
+  },
+);
+
+t.test('bodies name every subscription about equally often', async (t) => {
+  const world = numberedWorld(500);
+  const { bodies } = createBodies(world, { entries: 50, seed: 1, atMs: Date.now() });
+  const counts = new Map<number, number>();
+  for (const body of bodies) {
+    const { entries } = JSON.parse(body.toString()) as { entries: { subscriptionId: number }[] };
+    const named = new Set(entries.map((entry) => entry.subscriptionId));
+    t.equal(named.size, entries.length);
+    for (const { subscriptionId } of entries) {
+      counts.set(subscriptionId, (counts.get(subscriptionId) ?? 0) + 1);
+    }
+  }
+  t.equal(counts.size, 500);
+  t.ok(Math.max(...counts.values()) - Math.min(...counts.values()) <= 1);
+  const digits = [...coreFormat.fours.map(() => 4), ...coreFormat.sixties.map(() => 2)];
+  const sample = (bodies[0] as Buffer).toString('latin1').slice(coreFormat.prefix.length);
+  [...coreFormat.fours, ...coreFormat.sixties].forEach((at, index) => {
+    t.match(sample.slice(at, at + (digits[index] as number)), /^\d+$/);
+  });
+});
+
+const metric = (value: number, more: Partial<Metric> = {}): Metric => ({
+  bench: 'e2e',
+  name: '100 a request',
+  value,
+  unit: 'entries/s',
+  better: 'higher',
+  ...more,
+});
+
+t.test('a table with targets, and what the last run had', async (t) => {
+  t.equal(isReached(metric(1)), true);
+  t.equal(isReached(metric(9, { target: { min: 10 } })), false);
+  t.equal(isReached(metric(10, { target: { max: 10 } })), true);
+  const before = new Map([['e2e / 100 a request', { value: 500_000, date: '2026-01-01' }]]);
+  const metrics = [
+    metric(600_000, { target: { min: 550_000 } }),
+    metric(300, { name: 'memory', unit: 'MB', better: 'lower', target: { max: 250 } }),
+  ];
+  const [, first, second] = metricsTable(metrics, before).split('\n');
+  t.match(first, /100 a request +600,000 +entries\/s +>= 550,000 +yes +\+20 %/);
+  t.match(second, /memory +300 +MB +<= 250 +NO$/);
+  t.equal(numberText(0.12345), '0.123');
+  t.equal(numberText(1_234_567.8), '1,234,568');
+  t.equal(changeText(90, 100), '-10 %');
+  t.equal(changeText(1, 0), '');
+});
+
+t.test('a failed check is named', async (t) => {
+  const run = { entries: 10, connections: 2 };
+  const check = (acked: number, appendedRows: number) =>
+    checkAppended('accept', 'rows', { ...run, acked, appendedRows });
+  t.equal(check(5, 50).passed, true);
+  t.equal(check(5, 70).passed, true, 'two more may have been on their way');
+  t.equal(check(5, 80).passed, false);
+  t.equal(check(5, 40).passed, false, 'lost');
+  t.equal(check(5, 55).passed, false, 'half a body');
+  t.match(checksText([check(5, 50)]), /1 checks of the data, all passed/);
+  t.match(checksText([check(5, 40), check(5, 50)]), /FAILED {2}accept: rows: .*\n1 of 2/);
+});
+
+const results = (date: string, value: number, quick = false): Results => ({
+  date,
+  quick,
+  machine: { cores: 2, processor: 'p', memoryBytes: 1, system: 's', node: '20', commit: 'c' },
+  options: {},
+  metrics: [metric(value)],
+  checks: [],
+  series: [],
+});
+
+t.test('results are kept by date, and the newest of the same kind is compared', async (t) => {
+  const dir = path.join(folder(t), 'results');
+  t.equal(readBefore(false, dir).size, 0);
+  const names = [
+    results('2026-01-02T10:00:00.000Z', 3),
+    results('2026-01-02T09:00:00.000Z', 2),
+    results('2026-01-03T00:00:00.000Z', 9, true),
+  ].map((one) => path.basename(writeResults(one, dir)));
+  t.same(names, ['2026-01-02.json', '2026-01-02-2.json', '2026-01-03-quick.json']);
+  writeFileSync(path.join(dir, 'other.json'), '{"metrics": 1}');
+  writeFileSync(path.join(dir, 'broken.json'), '{');
+  t.equal(readBefore(false, dir).get('e2e / 100 a request')?.value, 3);
+  t.equal(readBefore(true, dir).get('e2e / 100 a request')?.value, 9);
+});
+
+t.test('two commits side by side: medians, ratio, and which is better', async (t) => {
+  const runs = (values: number[]) =>
+    values.map((value) => results('2026-01-01T00:00:00.000Z', value));
+  const text = comparisonTable('abc', runs([100, 300, 200]), runs([400, 500, 300]));
+  t.match(text, /100 a request +200 +400 +entries\/s +2 times +\+100 % +yes/);
+  t.match(text.split('\n')[0], /abc +this tree/);
+});
+
+t.test('a plot holds its lines, escaped, and follows the color scheme', async (t) => {
+  t.same(niceTicks(0), [0, 1]);
+  for (const max of [0.3, 1, 7, 10, 99, 1_234_567, 3e6]) {
+    const ticks = niceTicks(max);
+    t.ok((ticks.at(-1) as number) >= max && ticks.length >= 4 && ticks.length <= 9, String(max));
+  }
+  t.equal(shortNumber(1_500_000), '1.5 M');
+  t.equal(shortNumber(1_000), '1000');
+  const svg = renderPlot({
+    title: 'a < b & c',
+    xLabel: 'x',
+    yLabel: 'y',
+    xScale: 'log',
+    lines: [
+      { label: 'one', points: [10, 100, 1_000].map((x) => ({ x, y: x })) },
+      { label: 'two', points: [{ x: 10, y: 0 }] },
+    ],
+  });
+  t.match(svg, /a &lt; b &amp; c/);
+  t.match(svg, /prefers-color-scheme: dark/);
+  t.equal(svg.match(/<polyline/g)?.length, 2);
+  t.notMatch(svg, /NaN|Infinity|undefined/);
+  const dir = folder(t);
+  const files = writePlots(
+    [{ bench: 'e2e', plot: 'batch', label: 'end to end', points: [{ x: 100, y: 1 }] }],
+    false,
+    dir,
+  );
+  t.same(
+    files.map((file) => path.basename(file)),
+    ['throughput-batch.svg'],
+  );
+  t.match(readFileSync(files[0] as string, 'utf8'), /^<svg /);
+});
+
+t.test('CPU of a process and what descends from it', async (t) => {
+  const stat = `42 (a (b) c) S 7 42 42 0 -1 4194560 1 2 0 0 11 22 33 44 20 0 1 0 1 1 1`;
+  t.same(parseStat(stat), { pid: 42, parent: 7, ticks: 110 });
+  t.equal(parseStat(undefined), undefined);
+  if (tellsProcessUse()) {
+    const used = cpuSeconds({ test: process.pid, gone: 2_000_000_000 });
+    t.ok((used['test'] ?? 0) > 0);
+    t.equal(used['gone'], 0);
+  }
+});
+
+t.test('without wrk one line says what is missing', async (t) => {
+  const before = process.env['PATH'];
+  t.teardown(() => {
+    process.env['PATH'] = before;
+  });
+  process.env['PATH'] = folder(t);
+  const plan = { url: 'http://127.0.0.1:9', method: 'GET', path: '/', headers: {} } as const;
+  await t.rejects(startWrk({ ...plan, connections: 1, seconds: 1, seed: 1 }), {
+    message: /^wrk is not on the PATH/,
+  });
+});
