@@ -68,6 +68,7 @@ function readOptions(given: Record<string, unknown>, signal: AbortSignal): Bench
     subscriptions: number('subscriptions', quick ? 10_000 : 200_000),
     connections: number('connections', 64),
     rate: given['rate'] as number | undefined,
+    profileDir: given['profile'] as string | undefined,
     settings: given['set'] as Record<string, string>,
     say: (line) => process.stderr.write(`${line}\n`),
     signal,
@@ -90,9 +91,13 @@ function argumentsOf(options: BenchOptions): string[] {
 async function main(): Promise<void> {
   const interrupted = new AbortController();
   void untilSignalled().then(() => interrupted.abort(new Error('interrupted')));
-  const program = new Command('bench').description('Measures Core on this machine.');
+  const program = new Command('bench')
+    .description('Measures Core on this machine.')
+    // Else options behind `compare` would be taken for those of the command above it.
+    .enablePositionalOptions();
   addOptions(program)
     .argument('[benches...]', `which of ${benchNames.join(', ')}; all without a name`)
+    .option('--profile <folder>', 'leave V8 CPU profiles of api and worker there')
     .option('--out <file>', 'write the results there, and neither keep nor compare them')
     .action(async (names: string[], given: Record<string, unknown>) => {
       const options = readOptions(given, interrupted.signal);

@@ -45,7 +45,13 @@ const stopMsMax = 15_000;
  */
 export async function startBenchCore(
   lifecycle: Lifecycle,
-  options: { settings: Record<string, string>; worker: boolean; signal: AbortSignal },
+  options: {
+    settings: Record<string, string>;
+    worker: boolean;
+    signal: AbortSignal;
+    /** Where api and worker leave a V8 CPU profile when they end; without it none is taken. */
+    profileDir?: string | undefined;
+  },
 ): Promise<BenchCore> {
   const dataDir = mkdtempSync(path.join(os.tmpdir(), 'core-bench-'));
   lifecycle.use('bench folder', () => rmSync(dataDir, { recursive: true, force: true }));
@@ -77,7 +83,7 @@ export async function startBenchCore(
   ]);
   await migrate(config, log);
   const start = (role: 'serve' | 'work'): Promise<Supervised> =>
-    startRole(role, { environment, dataDir, log, signal });
+    startRole(role, { environment, dataDir, log, signal, profileDir: options.profileDir });
   await keep('api', start('serve'));
   const worker = createWorkerSwitch(lifecycle, running, () => start('work'));
   if (options.worker) await worker.start();
@@ -127,9 +133,12 @@ function startRole(
     dataDir: string;
     log: Logger;
     signal: AbortSignal;
+    profileDir: string | undefined;
   },
 ): Promise<Supervised> {
-  const { environment, dataDir, log, signal } = options;
+  const { environment, dataDir, log, signal, profileDir } = options;
+  const profile =
+    profileDir === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${path.resolve(profileDir)}`];
   const settings = Object.entries(environment).map(([key, value]) => `${key}=${value}`);
   // Nothing of Core's own is inherited: a DATABASE_URL of the caller must not be written to.
   const unset = Object.keys(settingsSchema.shape).flatMap((name) => ['-u', name]);
@@ -137,7 +146,7 @@ function startRole(
     {
       name: role === 'serve' ? 'api' : 'worker',
       command: 'env',
-      args: [...unset, ...settings, process.execPath, coreProgram, role],
+      args: [...unset, ...settings, process.execPath, ...profile, coreProgram, role],
       logFile: path.join(dataDir, 'logs', `${role}.log`),
       ready: 'ipc',
       readyMsMax,

@@ -61,6 +61,8 @@ export interface BenchOptions {
   rate: number | undefined;
   /** Settings of the Core that is measured, by the names of .env.example. */
   settings: Record<string, string>;
+  /** Folder for V8 CPU profiles of api and worker; they cost some speed. */
+  profileDir: string | undefined;
   /** Progress, a line at a time. */
   say: (line: string) => void;
   /** Aborted by Ctrl-C. */
