@@ -186,7 +186,7 @@ CREATE TABLE subscriptions (
   CONSTRAINT subscriptions_status_check CHECK ((status = ANY (ARRAY['active'::text, 'limited'::text, 'expired'::text, 'disabled'::text]))),
   CONSTRAINT subscriptions_traffic_limit_bytes_check CHECK ((traffic_limit_bytes > 0)),
   CONSTRAINT subscriptions_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id)
-) WITH (fillfactor=70);
+) WITH (fillfactor=45);
 
 CREATE TABLE users (
   id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,

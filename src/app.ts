@@ -184,6 +184,8 @@ export async function startWorker(
       clickhouse,
       redis: withTrim(redis),
       segmentRowsMax: config.load.segmentRowsMax,
+      groupMsMin: config.load.settleMsMin,
+      groupBytesMax: config.spool.bytesMax / 4,
       poisonAttempts: config.load.poisonAttempts,
       failpoint: createFailpoint(config.failpointUrl, 'worker'),
     };

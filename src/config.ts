@@ -58,6 +58,12 @@ export const settingsSchema = z.object({
   CORE_IDEMPOTENCY_SECONDS: count(3_600, 1, 604_800, 'How long an idempotency key is kept.'),
   CORE_LOAD_INTERVAL_MS: count(500, 50, 60_000, 'How often each stream is looked at for new rows.'),
   CORE_SEGMENT_ROWS_MAX: count(500_000, 1_000, 1_000_000, 'Rows a sealed segment may hold.'),
+  CORE_SETTLE_MS_MIN: count(
+    0,
+    0,
+    60_000,
+    'Least time that loaded segments are gathered before their counters are settled.',
+  ),
   CORE_POISON_ATTEMPTS: count(
     5,
     1,
@@ -121,7 +127,7 @@ export interface Config {
     redisRequireAof: boolean;
   };
   spool: { shards: number; bytesMax: number; idempotencySeconds: number };
-  load: { intervalMs: number; segmentRowsMax: number; poisonAttempts: number };
+  load: { intervalMs: number; segmentRowsMax: number; settleMsMin: number; poisonAttempts: number };
   nodes: { registrationSeconds: number; registrationFailuresMax: number; offlineSeconds: number };
   events: {
     days: number;
@@ -192,6 +198,7 @@ function toConfig(s: Settings): Config {
     load: {
       intervalMs: s.CORE_LOAD_INTERVAL_MS,
       segmentRowsMax: s.CORE_SEGMENT_ROWS_MAX,
+      settleMsMin: s.CORE_SETTLE_MS_MIN,
       poisonAttempts: s.CORE_POISON_ATTEMPTS,
     },
     nodes: {

@@ -3,10 +3,11 @@ import t, { type Test } from 'tap';
 import { packOutbounds, packSessions, packUsage, usageColumns } from '../src/ingest/pack.ts';
 import { streamName } from '../src/ingest/streams.ts';
 import { readEntries } from '../src/load/entries.ts';
+import { groupDueInMs } from '../src/load/group.ts';
 import { insertSegment } from '../src/load/insert.ts';
 import { runStream } from '../src/load/run-stream.ts';
-import { oldestSealed, sealNext } from '../src/load/seal.ts';
-import { settleSegment } from '../src/load/settle.ts';
+import { oldestSealed, type Segment, sealNext } from '../src/load/seal.ts';
+import { createGroupSums, settleGroup } from '../src/load/settle.ts';
 import { insertRowBinary } from '../src/stores/clickhouse.ts';
 import { createSubscription } from '../src/subscriptions/create.ts';
 import { until } from './support/api.ts';
@@ -208,8 +209,11 @@ t.test('a run that ended after any step is made up for, once', async (t) => {
     'usage',
     settled.entries.block,
   );
-  await settleSegment(client, settled.segment, settled.entries.block);
-  await settleSegment(client, settled.segment, settled.entries.block);
+  const sums = createGroupSums('usage');
+  sums.add(settled.entries.block);
+  const group = { stream, segmentIds: [settled.segment.id], sums };
+  await settleGroup(client, group);
+  await t.rejects(settleGroup(client, group), { code: 'STORE_UNAVAILABLE' });
   t.same(
     await load.counters(),
     { up: 80, down: 800, status: 'active' },
@@ -222,6 +226,105 @@ t.test('a run that ended after any step is made up for, once', async (t) => {
     "SELECT count(*)::int AS n FROM segments WHERE state = 'sealed'",
   );
   t.same(open.rows, [{ n: 0 }]);
+});
+
+t.test('a group that a crash left is gone through in order, and settled once', async (t) => {
+  const load = await startLoad(t);
+  const stream = load.names.usage;
+  const client = await load.pool.connect();
+  t.teardown(() => client.release());
+  for (const insertedBefore of [true, false, true]) {
+    await load.appendUsage([{}, { subscriptionId: 999_999 }]);
+    const sealed = await sealNext(client, load.redis, stream, 100_000);
+    if (sealed?.entries === undefined) throw new Error('nothing to seal');
+    const { segment, entries } = sealed;
+    const { clickhouse } = load;
+    if (insertedBefore)
+      await insertSegment({ client, clickhouse }, segment, 'usage', entries.block);
+  }
+  await load.appendUsage([{}]);
+  t.same(await runStream({ ...load.deps, groupMsMin: 500 }, stream), {
+    outcome: 'drained',
+    segments: 4,
+    rows: 7,
+  });
+  t.same(await load.rows('SELECT count() AS n FROM usage'), [{ n: 7 }]);
+  t.same(await load.counters(), { up: 40, down: 400, status: 'active' });
+  const { rows } = await load.pool.query(
+    "SELECT count(*) AS n, count(DISTINCT settled_at) AS at FROM segments WHERE state = 'settled'",
+  );
+  t.same(rows, [{ n: 4, at: 1 }], 'all four in one transaction');
+  t.same((await load.pool.query('SELECT sum(unknown_rows)::int AS n FROM streams')).rows, [
+    { n: 3 },
+  ]);
+  t.equal(await load.redis.xlen(stream), 0);
+});
+
+t.test('a segment that fails leaves those before it settled', async (t) => {
+  const load = await startLoad(t);
+  const stream = load.names.usage;
+  const client = await load.pool.connect();
+  t.teardown(() => client.release());
+  for (let i = 0; i < 3; i += 1) {
+    await load.appendUsage([{}]);
+    const sealed = await sealNext(client, load.redis, stream, 100_000);
+    if (i === 1) await load.redis.xdel(stream, sealed?.segment.lastId ?? '');
+  }
+  await t.rejects(runStream({ ...load.deps, groupMsMin: 60_000 }, stream), {
+    code: 'SEGMENT_ROWS_LOST',
+  });
+  const { rows } = await load.pool.query('SELECT state, last_error FROM segments ORDER BY seq');
+  t.match(rows, [
+    { state: 'settled', last_error: null },
+    { state: 'sealed', last_error: /holds 0 of them/ },
+    { state: 'sealed', last_error: null },
+  ]);
+  t.same(await load.counters(), { up: 10, down: 100, status: 'active' });
+  t.equal(await load.redis.xlen(stream), 1);
+});
+
+t.test('of a group of which another worker has settled a part nothing counts', async (t) => {
+  const load = await startLoad(t);
+  const stream = load.names.usage;
+  const client = await load.pool.connect();
+  t.teardown(() => client.release());
+  const sums = createGroupSums('usage');
+  const segmentIds: number[] = [];
+  for (let i = 0; i < 2; i += 1) {
+    await load.appendUsage([{}]);
+    const sealed = await sealNext(client, load.redis, stream, 100_000);
+    if (sealed?.entries === undefined) throw new Error('nothing to seal');
+    segmentIds.push(sealed.segment.id);
+    sums.add(sealed.entries.block);
+  }
+  await load.pool.query("UPDATE segments SET state = 'settled' WHERE id = $1", [segmentIds[0]]);
+  await t.rejects(settleGroup(client, { stream, segmentIds, sums }), { code: 'STORE_UNAVAILABLE' });
+  t.same(await load.counters(), { up: 0, down: 0, status: 'active' });
+  await runStream(load.deps, stream);
+  t.same(await load.counters(), { up: 10, down: 100, status: 'active' }, 'the other one does');
+});
+
+t.test('how long a group gathers', async (t) => {
+  const dueInMs = (
+    counters: number,
+    drained: boolean,
+    options: { msMin?: number; bytes?: number },
+  ) => {
+    const { msMin = 0, bytes = 1 } = options;
+    const sums = { add: () => undefined, size: counters, settle: async () => 0 };
+    const segments = [{ bytes }, { bytes }] as Segment[];
+    const group = { stream: 's', segments, sums, openedAtMs: 1_000 };
+    return groupDueInMs(group, { drained, msMin, bytesMax: 1_000, nowMs: 1_000 });
+  };
+  t.equal(dueInMs(0, true, {}), 0, 'nothing to coalesce');
+  t.equal(dueInMs(10_000, true, {}), 250);
+  t.equal(dueInMs(10_000, false, {}), 250);
+  t.equal(dueInMs(200_000, true, {}), 1_000, 'a limit bites within two seconds');
+  t.equal(dueInMs(200_000, false, {}), 5_000);
+  t.equal(dueInMs(450_000, false, {}), 10_000);
+  t.equal(dueInMs(500_000, false, {}), 0, 'bounded in memory');
+  t.equal(dueInMs(200_000, false, { bytes: 500 }), 0, 'bounded in backlog');
+  t.equal(dueInMs(0, true, { msMin: 300 }), 300);
 });
 
 t.test('a repeat after the window of tokens has passed finds the rows themselves', async (t) => {

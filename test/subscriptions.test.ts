@@ -18,7 +18,8 @@ const options = { registrationSeconds: 60, offlineSeconds: 90 };
 const bigintMax = '9223372036854775807';
 
 const { databaseUrl } = await freshStores(t);
-const pool = createPool(databaseUrl, { max: 4 });
+// A hundred transactions at once wait for four connections, however slow the machine.
+const pool = createPool(databaseUrl, { max: 4, connectTimeoutMs: 120_000 });
 t.teardown(() => pool.end());
 await migratePostgres(pool, createLogger('silent'));
 
@@ -159,21 +160,22 @@ t.test('counters', async (t) => {
   const settle = (sums: [id: number, up: bigint, down: bigint][]) =>
     inTransaction(pool, (client) =>
       addTraffic(client, {
-        subscriptionIds: sums.map(([id]) => id),
-        bytesUp: sums.map(([, up]) => up),
-        bytesDown: sums.map(([, , down]) => down),
+        subscriptionIds: BigUint64Array.from(sums, ([id]) => BigInt(id)),
+        bytesUp: BigUint64Array.from(sums, ([, up]) => up),
+        bytesDown: BigUint64Array.from(sums, ([, , down]) => down),
+        rows: BigUint64Array.from(sums, () => 1n),
       }),
     );
 
   await ageBumps();
   const before = await revisionOf(nodeId);
-  t.same(await settle([]), { known: new Set(), limited: [] });
+  t.same(await settle([]), { knownRows: 0, limited: [] });
   const first = await settle([
     [free, 5n, 7n],
     [limited, 50n, 49n],
     [1_000_000, 1n, 1n],
   ]);
-  t.same(first, { known: new Set([free, limited]), limited: [] }, 'an unknown one is no fault');
+  t.same(first, { knownRows: 2, limited: [] }, 'an unknown one is no fault');
   t.equal(await revisionOf(nodeId), before, 'traffic alone changes no config');
   t.same((await settle([[limited, 1n, 0n]])).limited, [limited], 'the limit itself is the limit');
   t.equal(await revisionOf(nodeId), before + 1);
@@ -186,7 +188,7 @@ t.test('counters', async (t) => {
   t.match(await showSubscription(pool, limited), { status: 'limited', trafficBytesUp: 52 });
   t.match(await showSubscription(pool, free), { status: 'active', trafficBytesDown: 7 });
 
-  const huge = 2n ** 72n;
+  const huge = 2n ** 64n - 1n;
   await settle([[free, huge, 2n ** 62n]]);
   await settle([[free, huge, 2n ** 62n]]);
   const { rows } = await pool.query(
@@ -213,9 +215,10 @@ t.test('segments settled side by side add up', async (t) => {
     segments.map((subscriptionIds) =>
       inTransaction(pool, (client) =>
         addTraffic(client, {
-          subscriptionIds,
-          bytesUp: subscriptionIds.map(() => 1n),
-          bytesDown: subscriptionIds.map(() => 2n),
+          subscriptionIds: BigUint64Array.from(subscriptionIds, BigInt),
+          bytesUp: BigUint64Array.from(subscriptionIds, () => 1n),
+          bytesDown: BigUint64Array.from(subscriptionIds, () => 2n),
+          rows: BigUint64Array.from(subscriptionIds, () => 1n),
         }),
       ),
     ),

@@ -37,6 +37,7 @@ export interface Servers {
 const coreProgram = path.join(projectRoot, 'dist', 'src', 'bin', 'core.js');
 const removalProgram = path.join(projectRoot, 'dist', 'bench', 'faults', 'core.js');
 /** Often, so that a round is short. */
+const settleMsMin = 250;
 const loadIntervalMs = 150;
 
 /**
@@ -60,6 +61,8 @@ export async function startServers(
     CORE_LOAD_INTERVAL_MS: String(loadIntervalMs),
     // At the first refusal, so that a round with poisoned rows takes no longer than others.
     CORE_POISON_ATTEMPTS: '1',
+    // Without it the little load of a round would make groups of one segment only.
+    CORE_SETTLE_MS_MIN: String(settleMsMin),
     CORE_LOG_LEVEL: 'warn',
     CORE_FAILPOINT_URL: `http://127.0.0.1:${asked}`,
     ...(removal === 'aof' ? { CORE_REDIS_REQUIRE_AOF: 'false' } : {}),

@@ -1,4 +1,5 @@
 import { sessionRow, sessionRowLength, usageRow } from '../ingest/pack.ts';
+import { viewOf } from './view.ts';
 
 /** The rows of one segment that belong to one month, stamped with the segment's number. */
 export interface Partition {
@@ -8,23 +9,25 @@ export interface Partition {
   bytes: Buffer;
 }
 
+const two32 = 4_294_967_296;
+
 interface Layout {
   segment: number;
   length: (block: Buffer, at: number) => number;
-  seconds: (block: Buffer, at: number) => number;
+  seconds: (view: DataView, at: number) => number;
 }
 
 const layouts: Record<'usage' | 'session', Layout> = {
   usage: {
     segment: usageRow.segment,
     length: () => usageRow.length,
-    seconds: (block, at) => block.readUInt32LE(at + usageRow.recordedAt),
+    seconds: (view, at) => view.getUint32(at + usageRow.recordedAt, true),
   },
   session: {
     segment: sessionRow.segment,
     length: sessionRowLength,
-    seconds: (block, at) =>
-      Math.floor(Number(block.readBigInt64LE(at + sessionRow.occurredAt)) / 1_000),
+    seconds: (view, at) =>
+      Math.floor(Number(view.getBigInt64(at + sessionRow.occurredAt, true)) / 1_000),
   },
 };
 
@@ -55,8 +58,9 @@ export function partitionRows(
   segmentId: number,
 ): Partition[] {
   const layout = layouts[kind];
-  const stamp = Buffer.alloc(8);
-  stamp.writeBigUInt64LE(BigInt(segmentId));
+  const view = viewOf(block);
+  const segmentLow = segmentId % two32;
+  const segmentHigh = Math.floor(segmentId / two32);
   const runs = new Map<number, { rows: number; slices: Buffer[] }>();
   let month: Month | undefined;
   let runStart = 0;
@@ -65,8 +69,9 @@ export function partitionRows(
     runStart = end;
   };
   for (let at = 0; at < block.length; at += layout.length(block, at)) {
-    stamp.copy(block, at + layout.segment);
-    const seconds = layout.seconds(block, at);
+    view.setUint32(at + layout.segment, segmentLow, true);
+    view.setUint32(at + layout.segment + 4, segmentHigh, true);
+    const seconds = layout.seconds(view, at);
     if (month === undefined || seconds < month.startSeconds || seconds >= month.endSeconds) {
       closeRun(at);
       month = monthOf(seconds);

@@ -1,13 +1,11 @@
-import type { Redis } from 'ioredis';
 import type pg from 'pg';
-import { CoreError } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
 import type { ClickHouseClient } from '../stores/clickhouse.ts';
-import { readEntries } from './entries.ts';
+import { type Group, groupDueInMs, openGroup } from './group.ts';
 import { insertSegment } from './insert.ts';
-import { oldestSealed, type Sealed, sealNext } from './seal.ts';
+import { oldestSealed, readSealed, type Sealed, type Segment, sealNext } from './seal.ts';
 import { boundSilence, silentMsMax } from './session.ts';
-import { settleSegment } from './settle.ts';
+import { settleGroup } from './settle.ts';
 import { type TrimRedis, trimSettled } from './trim.ts';
 
 export interface LoadDeps {
@@ -15,6 +13,10 @@ export interface LoadDeps {
   redis: TrimRedis;
   clickhouse: ClickHouseClient;
   segmentRowsMax: number;
+  /** Least time that a group of segments is gathered; see group.ts. */
+  groupMsMin?: number | undefined;
+  /** Bytes of packed rows that a group of segments may hold back in Redis; see group.ts. */
+  groupBytesMax?: number | undefined;
   /** From this attempt on a segment that ClickHouse refuses for its data is bisected; see insert.ts. */
   poisonAttempts?: number | undefined;
   failpoint?: Failpoint | undefined;
@@ -31,11 +33,15 @@ export type StreamRun =
 
 /** A run gives its place up after this many segments, so that other streams get their turn. */
 const segmentsMax = 64;
+const groupBytesMaxDefault = 268_435_456;
+/** How often a group that waits for its time looks whether the stream has something new. */
+const lookEveryMs = 200;
 
 /**
- * Loads what a stream holds, segment by segment: seal, insert, settle, trim. Everything happens on
- * one Postgres connection that holds the stream's advisory lock; when that connection dies, the
- * lock and this run's ability to seal or settle die with it. A run that falls silent loses it.
+ * Loads what a stream holds: seals and inserts segment after segment, and settles and trims them in
+ * groups. Everything happens on one Postgres connection that holds the stream's advisory lock; when
+ * that connection dies, the lock and this run's ability to seal or settle die with it. A run that
+ * falls silent loses it.
  */
 export async function runStream(deps: LoadDeps, stream: string): Promise<StreamRun> {
   const client = await deps.pool.connect();
@@ -66,71 +72,128 @@ async function loadSegments(
   client: pg.PoolClient,
   stream: string,
 ): Promise<StreamRun> {
+  const bounds = {
+    msMin: deps.groupMsMin ?? 0,
+    bytesMax: deps.groupBytesMax ?? groupBytesMaxDefault,
+  };
+  const next = createSource(deps, client, stream);
+  let group: Group | undefined;
+  let segments = 0;
   let rows = 0;
-  for (let segments = 0; segments < segmentsMax; segments += 1) {
-    const sealed =
-      (await oldestSealed(client, stream)) ??
-      (await sealNext(client, deps.redis, stream, deps.segmentRowsMax, deps.failpoint));
+  while (segments < segmentsMax) {
+    const sealed = await next();
     if (sealed === undefined) {
-      if (segments === 0) await trimSettled(client, deps.redis, stream);
-      return { outcome: 'drained', segments, rows };
+      if (group === undefined) {
+        if (segments === 0) await trimSettled(client, deps.redis, stream);
+        return { outcome: 'drained', segments, rows };
+      }
+      const dueInMs = groupDueInMs(group, { drained: true, ...bounds });
+      if (dueInMs > 0) {
+        await new Promise((resume) => setTimeout(resume, Math.min(dueInMs, lookEveryMs)));
+        continue;
+      }
+    } else {
+      const { segment } = sealed;
+      group ??= openGroup(segment.stream, segment.kind);
+      await insertInto(deps, client, group, sealed);
+      segments += 1;
+      rows += segment.rows;
+      if (groupDueInMs(group, { drained: false, ...bounds }) > 0) continue;
     }
-    await loadSegment(deps, client, sealed);
-    rows += sealed.segment.rows;
+    await settle(deps, client, group);
+    group = undefined;
   }
-  return { outcome: 'paused', segments: segmentsMax, rows };
+  if (group !== undefined) await settle(deps, client, group);
+  return { outcome: 'paused', segments, rows };
 }
 
-async function loadSegment(
+/**
+ * The stream's segments in their order: first those that an earlier run left sealed, inserted or
+ * not, then new ones.
+ */
+function createSource(
   deps: LoadDeps,
   client: pg.PoolClient,
+  stream: string,
+): () => Promise<Sealed | undefined> {
+  let afterSeq = 0;
+  let leftOver = true;
+  return async () => {
+    if (leftOver) {
+      const sealed = await oldestSealed(client, stream, afterSeq);
+      if (sealed !== undefined) {
+        afterSeq = sealed.segment.seq;
+        return sealed;
+      }
+      // Nobody else seals while this run has the lock.
+      leftOver = false;
+    }
+    return sealNext(client, deps.redis, stream, deps.segmentRowsMax, deps.failpoint);
+  };
+}
+
+/**
+ * Inserts a segment and adds its rows to the group's sums. Where that fails, the segments before it
+ * are settled all the same, so that one that keeps failing holds up what comes after it and no more.
+ */
+async function insertInto(
+  deps: LoadDeps,
+  client: pg.PoolClient,
+  group: Group,
   { segment, entries }: Sealed,
 ): Promise<void> {
+  let counted: Buffer;
   try {
     const { block } = entries ?? (await readSealed(deps.redis, segment));
-    const { kind } = segment;
-    let counted = block;
-    if (kind !== 'outbound') {
-      await deps.failpoint?.('insert:before');
-      counted = await insertSegment({ ...deps, client }, segment, kind, block);
-      await deps.failpoint?.('insert:after');
-    }
+    counted = await insert(deps, client, segment, block);
+  } catch (cause) {
+    await recordError(client, [segment.id], cause);
+    // What is wrong with the settle is on record, too; the segment's failure came first.
+    if (group.segments.length > 0) await settle(deps, client, group).catch(() => undefined);
+    throw cause;
+  }
+  group.sums.add(counted);
+  group.segments.push(segment);
+}
+
+/** Returns the rows that count. Outbound rows end in Postgres: nothing is inserted. */
+async function insert(
+  deps: LoadDeps,
+  client: pg.PoolClient,
+  segment: Segment,
+  block: Buffer,
+): Promise<Buffer> {
+  const { kind } = segment;
+  if (kind === 'outbound') return block;
+  await deps.failpoint?.('insert:before');
+  const counted = await insertSegment({ ...deps, client }, segment, kind, block);
+  await deps.failpoint?.('insert:after');
+  return counted;
+}
+
+async function settle(deps: LoadDeps, client: pg.PoolClient, group: Group): Promise<void> {
+  const { stream, sums } = group;
+  const segmentIds = group.segments.map((segment) => segment.id);
+  try {
     await deps.failpoint?.('settle:before');
-    await settleSegment(client, segment, counted, deps.failpoint);
+    await settleGroup(client, { stream, segmentIds, sums }, deps.failpoint);
     await deps.failpoint?.('settle:after');
   } catch (cause) {
-    await recordError(client, segment.id, cause);
+    await recordError(client, segmentIds, cause);
     throw cause;
   }
   await deps.failpoint?.('trim:before');
-  await trimSettled(client, deps.redis, segment.stream);
+  await trimSettled(client, deps.redis, stream);
   await deps.failpoint?.('trim:after');
 }
 
-/** Reads a sealed range again after a crash or failure. It must be what was sealed, to the row. */
-async function readSealed(redis: Redis, segment: Sealed['segment']): Promise<{ block: Buffer }> {
-  const entries = await readEntries(redis, {
-    stream: segment.stream,
-    start: segment.firstId,
-    end: segment.lastId,
-    rowsMax: segment.rows,
-  });
-  if (entries?.lastId !== segment.lastId || entries.rows !== segment.rows) {
-    throw new CoreError(
-      'SEGMENT_ROWS_LOST',
-      `Segment ${segment.id} has ${segment.rows} rows, Redis holds ${entries?.rows ?? 0} of them`,
-    );
-  }
-  return entries;
-}
-
 /** For the operator (`core status`). The failure itself matters more than that this was written. */
-async function recordError(client: pg.PoolClient, segmentId: number, cause: unknown) {
+async function recordError(client: pg.PoolClient, segmentIds: readonly number[], cause: unknown) {
   const message = cause instanceof Error ? cause.message : String(cause);
   await client
-    .query('UPDATE segments SET last_error = $2 WHERE id = $1', [
-      segmentId,
-      message.slice(0, 1_000),
-    ])
+    .query(
+      `UPDATE segments SET last_error = $2 WHERE id = ANY ($1::bigint[]) AND state = 'sealed'`,
+      [segmentIds, message.slice(0, 1_000)],
+    )
     .catch(() => undefined);
 }

@@ -1,5 +1,6 @@
 import type { Redis } from 'ioredis';
 import type pg from 'pg';
+import { CoreError } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
 import type { Kind } from '../ingest/streams.ts';
 import { inClientTransaction } from '../stores/postgres.ts';
@@ -14,6 +15,7 @@ export interface Segment {
   firstId: string;
   lastId: string;
   rows: number;
+  bytes: number;
   appendedBytes: number;
   attempts: number;
 }
@@ -24,17 +26,18 @@ export interface Sealed {
   entries: Entries | undefined;
 }
 
-/** The oldest segment of the stream that is sealed and not settled. */
+/** The oldest segment of the stream after `afterSeq` that is sealed and not settled. */
 export async function oldestSealed(
   client: pg.PoolClient,
   stream: string,
+  afterSeq = 0,
 ): Promise<Sealed | undefined> {
   const { rows } = await client.query<Segment>(
     `SELECT s.id, s.stream, t.kind, s.seq, s.first_id AS "firstId", s.last_id AS "lastId", s.rows,
-       s.appended_bytes AS "appendedBytes", s.attempts
+       s.bytes, s.appended_bytes AS "appendedBytes", s.attempts
      FROM segments s JOIN streams t USING (stream)
-     WHERE s.stream = $1 AND s.state = 'sealed' ORDER BY s.seq LIMIT 1`,
-    [stream],
+     WHERE s.stream = $1 AND s.seq > $2 AND s.state = 'sealed' ORDER BY s.seq LIMIT 1`,
+    [stream, afterSeq],
   );
   const segment = rows[0];
   return segment === undefined ? undefined : { segment, entries: undefined };
@@ -82,6 +85,28 @@ export async function sealNext(
     return inserted.rows[0]?.id ?? 0;
   });
   await failpoint?.('seal:after');
-  const { block: _, ...range } = entries;
-  return { segment: { id, stream, kind: at.kind, seq: at.seq, attempts: 0, ...range }, entries };
+  const { block, ...range } = entries;
+  const { kind, seq } = at;
+  const bytes = block.length;
+  return { segment: { id, stream, kind, seq, attempts: 0, bytes, ...range }, entries };
+}
+
+/**
+ * Reads a sealed range again after a crash or failure.
+ * @throws CoreError SEGMENT_ROWS_LOST where it is not what was sealed, to the row.
+ */
+export async function readSealed(redis: Redis, segment: Segment): Promise<Entries> {
+  const entries = await readEntries(redis, {
+    stream: segment.stream,
+    start: segment.firstId,
+    end: segment.lastId,
+    rowsMax: segment.rows,
+  });
+  if (entries?.lastId !== segment.lastId || entries.rows !== segment.rows) {
+    throw new CoreError(
+      'SEGMENT_ROWS_LOST',
+      `Segment ${segment.id} has ${segment.rows} rows, Redis holds ${entries?.rows ?? 0} of them`,
+    );
+  }
+  return entries;
 }

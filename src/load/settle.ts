@@ -1,54 +1,82 @@
 import type pg from 'pg';
+import { CoreError } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
+import type { Kind } from '../ingest/streams.ts';
 import { addOutboundTraffic } from '../nodes/outbounds.ts';
 import { inClientTransaction } from '../stores/postgres.ts';
 import { addTraffic } from '../subscriptions/settle-counters.ts';
-import type { Segment } from './seal.ts';
-import { sumOutbounds, sumUsage } from './sums.ts';
+import { createOutboundSums, createUsageSums } from './sums.ts';
+
+/** What a group of inserted segments of one stream adds to the counters, kept until it is settled. */
+export interface GroupSums {
+  /** Packed rows that count: of a segment all but its rejected ones. */
+  add(block: Buffer): void;
+  /** Counters that the group will touch. */
+  readonly size: number;
+  /** Adds the sums in the running transaction; returns how many rows count towards nothing. */
+  settle(client: pg.PoolClient): Promise<number>;
+}
+
+export function createGroupSums(kind: Kind): GroupSums {
+  if (kind === 'usage') {
+    const sums = createUsageSums();
+    return {
+      add: sums.add,
+      get size() {
+        return sums.size;
+      },
+      async settle(client) {
+        const { knownRows } = await addTraffic(client, sums.columns());
+        return sums.rows - knownRows;
+      },
+    };
+  }
+  if (kind === 'outbound') {
+    const sums = createOutboundSums();
+    return {
+      add: sums.add,
+      get size() {
+        return sums.size;
+      },
+      settle: async (client) => (await addOutboundTraffic(client, sums.list())).dropped,
+    };
+  }
+  return { add: () => undefined, size: 0, settle: async () => 0 };
+}
 
 /**
- * Adds a segment's sums to the counters and marks it settled, in one transaction: both happened or
- * neither. The state is changed first, and only from `sealed`, so that of two workers one adds.
+ * Adds the sums of a group of segments to the counters and marks the segments settled, in one
+ * transaction: both happened or neither. The states are changed first, and only from `sealed`, so
+ * that of two workers one adds.
+ * @throws CoreError STORE_UNAVAILABLE where not all of them were sealed any more. Nothing is settled
+ * then: the sums hold rows that another worker has counted, so they are worth nothing, and the next
+ * run starts from what Postgres says.
  */
-export async function settleSegment(
+export async function settleGroup(
   client: pg.PoolClient,
-  segment: Segment,
-  block: Buffer,
+  group: { stream: string; segmentIds: readonly number[]; sums: GroupSums },
   failpoint?: Failpoint | undefined,
 ): Promise<void> {
+  const { stream, segmentIds, sums } = group;
   await inClientTransaction(client, async () => {
     const { rowCount } = await client.query(
       `UPDATE segments SET state = 'settled', settled_at = now(), last_error = NULL
-       WHERE id = $1 AND state = 'sealed'`,
-      [segment.id],
+       WHERE id = ANY ($1::bigint[]) AND state = 'sealed'`,
+      [segmentIds],
     );
-    if (rowCount !== 1) return;
-    const unknownRows = await addSums(client, segment, block);
+    if (rowCount !== segmentIds.length) {
+      throw new CoreError(
+        'STORE_UNAVAILABLE',
+        `Another worker has settled some of the segments ${segmentIds.join(', ')} of ${stream}`,
+      );
+    }
+    const unknownRows = await sums.settle(client);
     if (unknownRows > 0) {
       await client.query('UPDATE streams SET unknown_rows = unknown_rows + $2 WHERE stream = $1', [
-        segment.stream,
+        stream,
         unknownRows,
       ]);
     }
     await failpoint?.('settle:before-commit');
   });
-}
-
-/** Returns how many rows count towards nothing, because what they name does not exist. */
-async function addSums(client: pg.PoolClient, segment: Segment, block: Buffer): Promise<number> {
-  if (segment.kind === 'usage') {
-    const sums = sumUsage(block);
-    if (sums.subscriptionIds.length === 0) return 0;
-    const { known } = await addTraffic(client, sums);
-    return sums.rows.reduce(
-      (unknown, rows, index) =>
-        known.has(sums.subscriptionIds[index] ?? 0) ? unknown : unknown + rows,
-      0,
-    );
-  }
-  if (segment.kind === 'outbound') {
-    const { dropped } = await addOutboundTraffic(client, sumOutbounds(block));
-    return dropped;
-  }
-  return 0;
 }

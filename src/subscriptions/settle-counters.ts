@@ -1,47 +1,64 @@
 import assert from 'node:assert/strict';
 import type pg from 'pg';
+import { int8Array } from '../stores/int8-array.ts';
 import { lockCounters } from '../stores/locks.ts';
 import { crossedSql, deriveStatus } from './status.ts';
 
-/** What a segment adds to counters: three columns, one place a subscription, ids distinct. */
+/** What segments add to counters: four columns, one place a subscription, ids distinct. */
 export interface TrafficSums {
-  subscriptionIds: readonly number[];
-  bytesUp: readonly bigint[];
-  bytesDown: readonly bigint[];
+  subscriptionIds: BigUint64Array;
+  bytesUp: BigUint64Array;
+  bytesDown: BigUint64Array;
+  /** Usage rows that each sum is made of. */
+  rows: BigUint64Array;
 }
 
+/** A counter stops at the largest bigint, where the plain sum would be an error. */
+const added = (column: string, sum: string): string =>
+  `CASE WHEN s.${column} > 9223372036854775807 - given.${sum} THEN 9223372036854775807
+     ELSE s.${column} + given.${sum} END`;
+
 /**
- * Adds a segment's sums to the subscriptions' counters, in the transaction that settles it, and
+ * Adds sums to the subscriptions' counters, in the transaction that settles their segments, and
  * marks as limited the active ones that reach their limit; their nodes are bumped. Thresholds of
  * the limit that are reached become warnings (status.ts).
  *
- * Sums are numeric, and a counter stops at the largest bigint: a node that reports nonsense must
- * not make the transaction, and with it the stream, fail for ever.
- * @returns the ids that exist, and those that crossed their limit now.
+ * A sum and a counter stop at the largest bigint: a node that reports nonsense must not make the
+ * transaction, and with it the stream, fail for ever.
+ * @returns how many rows belong to subscriptions that exist, and the ids that crossed their limit now.
  */
 export async function addTraffic(
   client: pg.PoolClient,
   sums: TrafficSums,
-): Promise<{ known: Set<number>; limited: number[] }> {
-  const { subscriptionIds, bytesUp, bytesDown } = sums;
-  assert(bytesUp.length === subscriptionIds.length, 'one sum a subscription');
-  assert(bytesDown.length === subscriptionIds.length, 'one sum a subscription');
-  if (subscriptionIds.length === 0) return { known: new Set(), limited: [] };
+): Promise<{ knownRows: number; limited: number[] }> {
+  const { subscriptionIds, bytesUp, bytesDown, rows } = sums;
+  for (const column of [bytesUp, bytesDown, rows]) {
+    assert(column.length === subscriptionIds.length, 'one sum a subscription');
+  }
+  if (subscriptionIds.length === 0) return { knownRows: 0, limited: [] };
   await lockCounters(client);
-  const { rows } = await client.query<{ id: number; crossed: boolean }>(
-    `UPDATE subscriptions s SET
-       traffic_bytes_up = least(s.traffic_bytes_up + given.up, 9223372036854775807),
-       traffic_bytes_down = least(s.traffic_bytes_down + given.down, 9223372036854775807)
-     FROM unnest($1::bigint[], $2::numeric[], $3::numeric[]) AS given (id, up, down)
-     WHERE s.id = given.id
-     RETURNING s.id, ${crossedSql} AS crossed`,
-    [subscriptionIds, bytesUp, bytesDown],
+  // Of hundreds of thousands of updated rows only what matters comes back.
+  const updated = await client.query<{ knownRows: number; crossed: number[] }>(
+    `WITH updated AS (
+       UPDATE subscriptions s SET
+         traffic_bytes_up = ${added('traffic_bytes_up', 'up')},
+         traffic_bytes_down = ${added('traffic_bytes_down', 'down')}
+       FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])
+         AS given (id, up, down, rows)
+       WHERE s.id = given.id
+       RETURNING s.id, given.rows, ${crossedSql} AS crossed
+     )
+     SELECT coalesce(sum(rows), 0)::bigint AS "knownRows",
+       coalesce(json_agg(id) FILTER (WHERE crossed), '[]') AS crossed
+     FROM updated`,
+    [subscriptionIds, bytesUp, bytesDown, rows].map(int8Array),
   );
-  const limited = await settleCrossings(
-    client,
-    rows.filter((row) => row.crossed).map((row) => row.id),
-  );
-  return { known: new Set(rows.map((row) => row.id)), limited };
+  const result = updated.rows[0];
+  assert(result !== undefined, 'an aggregate returns its row');
+  return {
+    knownRows: result.knownRows,
+    limited: await settleCrossings(client, result.crossed),
+  };
 }
 
 /** Few at a time, and their rows are this transaction's already. Returns the newly limited ones. */
