@@ -3,7 +3,7 @@ import { decodeBody } from '../../src/ingest/decode.ts';
 import { packUsage, usageRow } from '../../src/ingest/pack.ts';
 import { createUsageScanner } from '../../src/ingest/usage-scanner.ts';
 import { partitionRows } from '../../src/load/partition.ts';
-import { sumUsage } from '../../src/load/sums.ts';
+import { createUsageSums } from '../../src/load/sums.ts';
 import { createBodies } from './bodies.ts';
 import { type BenchOptions, emptyMeasured, type Measured, type Metric } from './metric.ts';
 import { median } from './statistics.ts';
@@ -100,7 +100,11 @@ function segmentMetrics(options: BenchOptions, world: ReturnType<typeof numbered
   const rates = timeAll(options, [
     {
       name: 'sums by subscription',
-      run: () => sumUsage(block).subscriptionIds.length && segmentRows,
+      run: () => {
+        const sums = createUsageSums();
+        sums.add(block);
+        return sums.columns().subscriptionIds.length && segmentRows;
+      },
     },
     {
       name: 'partition and stamp',
