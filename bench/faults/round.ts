@@ -165,7 +165,7 @@ function armFaults(servers: Servers, plan: RoundPlan) {
     missed: () => pending.size,
     /** Waits for the kills that are timed, lets no more happen, and waits until all is up. */
     async finish(): Promise<void> {
-      await graceForFailpoints(pending);
+      await graceForFailpoints(pending, plan.poison ? bisectMsMax : loadedMsMax);
       while (timers.size > 0) await delay(20);
       servers.failpoints.onPass(async () => undefined);
       while (timers.size > 0) await delay(20);
@@ -174,9 +174,13 @@ function armFaults(servers: Servers, plan: RoundPlan) {
   };
 }
 
-/** Loading goes on for a moment after the last answer: its failpoints may still be passed. */
-async function graceForFailpoints(pending: ReadonlySet<unknown>): Promise<void> {
-  for (let wait = 0; pending.size > 0 && wait < 25; wait += 1) await delay(20);
+/** How long after the last answer a failpoint may still be passed: by a load, and by a bisect. */
+const loadedMsMax = 500;
+const bisectMsMax = 15_000;
+
+async function graceForFailpoints(pending: ReadonlySet<unknown>, msMax: number): Promise<void> {
+  const giveUpAtMs = performance.now() + msMax;
+  while (pending.size > 0 && performance.now() < giveUpAtMs) await delay(20);
 }
 
 /** Resident memory of a process in bytes; undefined where it has ended or there is no /proc. */

@@ -18,6 +18,8 @@ export interface TrialTarget {
   table: string;
   columns: readonly string[];
   segmentId: number;
+  /** Lower in tests: each row found takes two trial inserts. */
+  refusedRowsMax?: number | undefined;
 }
 
 /** The trial table of a segment. One that a crash left behind is dropped by the next attempt. */
@@ -41,6 +43,7 @@ export async function findRefusedRows(
   const trial = trialTable(target);
   await dropTrialTable(clickhouse, target);
   await clickhouse.command({ query: `CREATE TABLE ${trial} AS ${target.table} ENGINE = Null` });
+  const { refusedRowsMax: rowsMax = refusedRowsMax } = target;
   const refused: RefusedRow[] = [];
   // At most 20 deep: a segment has under 2^20 rows.
   const search = async (part: readonly PlacedRow[]): Promise<void> => {
@@ -54,10 +57,10 @@ export async function findRefusedRows(
       return;
     }
     refused.push({ ...first, reason });
-    if (refused.length > refusedRowsMax) {
+    if (refused.length > rowsMax) {
       throw new CoreError(
         'SEGMENT_REFUSED',
-        `ClickHouse refuses over ${refusedRowsMax} rows of segment ${target.segmentId}: ${reason}`,
+        `ClickHouse refuses over ${rowsMax} rows of segment ${target.segmentId}: ${reason}`,
       );
     }
   };

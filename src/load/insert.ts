@@ -19,6 +19,7 @@ interface InsertDeps {
   poisonAttempts?: number | undefined;
   failpoint?: Failpoint | undefined;
   silentMsMax?: number | undefined;
+  refusedRowsMax?: number | undefined;
 }
 
 const tables = {
@@ -104,7 +105,8 @@ async function insertOrReject(
     return partition;
   } catch (thrown) {
     if (dataRefusal(thrown) === undefined || !bisects(deps, segment)) throw thrown;
-    const target = { ...tables[kind], segmentId: segment.id };
+    const { refusedRowsMax } = deps;
+    const target = { ...tables[kind], segmentId: segment.id, refusedRowsMax };
     const refused = await keepingSession(deps, () =>
       findRefusedRows(clickhouse, target, keptRows(kind, whole, rejected)),
     );

@@ -22,6 +22,8 @@ export interface LoadDeps {
   failpoint?: Failpoint | undefined;
   /** See session.ts; shorter in tests. */
   silentMsMax?: number | undefined;
+  /** See bisect.ts; lower in tests. */
+  refusedRowsMax?: number | undefined;
 }
 
 export type StreamRun =
