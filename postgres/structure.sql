@@ -42,6 +42,40 @@ CREATE TABLE node_protocols (
   CONSTRAINT node_protocols_protocol_check CHECK ((protocol = ANY (ARRAY['VLESS'::text, 'VMESS'::text, 'TROJAN'::text, 'SHADOWSOCKS'::text, 'HYSTERIA2'::text, 'MTPROTO'::text])))
 );
 
+CREATE TABLE node_reports (
+  id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+  node_id integer NOT NULL,
+  kind text NOT NULL,
+  revision integer NOT NULL,
+  message text,
+  code text,
+  details json,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT node_reports_kind_check CHECK ((kind = ANY (ARRAY['applied'::text, 'error'::text]))),
+  CONSTRAINT node_reports_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id) ON DELETE CASCADE,
+  CONSTRAINT node_reports_pkey PRIMARY KEY (id)
+);
+
+CREATE TABLE node_revisions (
+  node_id integer NOT NULL,
+  revision integer NOT NULL,
+  content_hash bytea NOT NULL,
+  content_bytes integer NOT NULL,
+  settings_hash bytea NOT NULL,
+  causes text[] NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT node_revisions_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id) ON DELETE CASCADE,
+  CONSTRAINT node_revisions_pkey PRIMARY KEY (node_id, revision)
+);
+
+CREATE TABLE node_settings (
+  node_id integer NOT NULL,
+  settings_hash bytea NOT NULL,
+  settings jsonb NOT NULL,
+  CONSTRAINT node_settings_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id) ON DELETE CASCADE,
+  CONSTRAINT node_settings_pkey PRIMARY KEY (node_id, settings_hash)
+);
+
 CREATE TABLE nodes (
   id integer GENERATED ALWAYS AS IDENTITY NOT NULL,
   name text NOT NULL,
@@ -53,8 +87,6 @@ CREATE TABLE nodes (
   registered_at timestamp with time zone,
   last_seen_at timestamp with time zone,
   revision integer NOT NULL DEFAULT 1,
-  revision_bumped_at timestamp with time zone NOT NULL DEFAULT now(),
-  revision_pending boolean NOT NULL DEFAULT false,
   applied_revision integer,
   sync_status text NOT NULL DEFAULT 'pending'::text,
   error_message text,
@@ -62,6 +94,21 @@ CREATE TABLE nodes (
   error_details json,
   error_at timestamp with time zone,
   created_at timestamp with time zone NOT NULL DEFAULT now(),
+  change_seq bigint NOT NULL DEFAULT 0,
+  changed_at timestamp with time zone,
+  change_causes text[] NOT NULL DEFAULT '{}'::text[],
+  published_seq bigint NOT NULL DEFAULT 0,
+  published_at timestamp with time zone,
+  content_hash bytea,
+  content_bytes integer,
+  publish_error text,
+  publish_failed_seq bigint,
+  publish_failed_at timestamp with time zone,
+  pinned_revision integer,
+  pinned_settings_hash bytea,
+  reported_revision bigint,
+  maintenance_at timestamp with time zone,
+  maintenance_reason text,
   CONSTRAINT nodes_auth_key_hash_key UNIQUE (auth_key_hash),
   CONSTRAINT nodes_pkey PRIMARY KEY (id),
   CONSTRAINT nodes_sync_status_check CHECK ((sync_status = ANY (ARRAY['pending'::text, 'synced'::text, 'failed'::text])))
@@ -196,7 +243,7 @@ CREATE TABLE users (
 );
 
 CREATE INDEX audits_ran_at ON public.audits USING btree (ran_at);
-CREATE INDEX nodes_revision_pending ON public.nodes USING btree (id) WHERE revision_pending;
+CREATE INDEX node_reports_node ON public.node_reports USING btree (node_id, kind, id);
 CREATE INDEX segments_unsettled ON public.segments USING btree (stream, seq) WHERE (state = 'sealed'::text);
 CREATE INDEX subscription_events_at ON public.subscription_events USING btree (at);
 CREATE INDEX subscription_events_pending ON public.subscription_events USING btree (id) WHERE pending;

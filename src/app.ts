@@ -20,12 +20,12 @@ import { Lifecycle } from './lifecycle.ts';
 import type { LoadDeps } from './load/run-stream.ts';
 import { withTrim } from './load/trim.ts';
 import type { Logger } from './log.ts';
-import { bumpPending } from './nodes/bump.ts';
 import { createNodeDirectory } from './nodes/directory.ts';
 import { createHeartbeats } from './nodes/heartbeat.ts';
 import { createRegistrationLimit } from './nodes/registration-limit.ts';
+import { pruneRevisions } from './nodes/revisions.ts';
 import { createConfigCache } from './render/config-cache.ts';
-import { warmOnChange } from './render/warm.ts';
+import { startPublisher } from './render/publisher.ts';
 import { createClickHouse } from './stores/clickhouse.ts';
 import { migrateClickHouse, migratePostgres } from './stores/migrate.ts';
 import { createPool } from './stores/postgres.ts';
@@ -54,8 +54,9 @@ export interface WorkerSeams {
 
 const heartbeatFlushMs = 1_000;
 const upkeepEveryMs = 1_000;
-const pruneEveryMs = 3_600_000;
+const pruneEventsEveryMs = 3_600_000;
 const webhookTimeoutMs = 10_000;
+const pruneRevisionsEveryMs = 60_000;
 /** The audit runs daily; this is how soon one that failed is made up for. */
 const auditCheckMs = 3_600_000;
 /** An audit reads all rows, a page at a time. */
@@ -144,7 +145,7 @@ export async function startApi(
         nodeErrorRoute({ pool }),
         healthzRoute(),
         readyzRoute({ readiness }),
-        metricsRoute({ pool, redis, prefix, readiness, ...config.nodes }),
+        metricsRoute({ pool, redis, prefix, readiness, health: config.nodes }),
       ],
     });
     lifecycle.use('http', () => server.close(config.stopSecondsMax * 1_000 - closeReserveMs));
@@ -174,9 +175,10 @@ export async function startWorker(
     const { pool, redis, clickhouse } = await openStores(config, log, lifecycle, 12);
     const { redisPrefix: prefix, postgresUrl: databaseUrl, redisUrl } = config.stores;
     await registerStreams(pool, prefix, config.spool.shards).catch(rethrowUnmigrated);
-    const configs = createConfigCache({ pool, redis, prefix });
-    const warming = warmOnChange({ databaseUrl, configs, log });
-    lifecycle.use('config warming', () => warming.close());
+    const publishPool = createPool(databaseUrl, { max: 4 });
+    lifecycle.use('publish pool', () => publishPool.end());
+    const publisher = startPublisher({ pool: publishPool, redis, prefix, databaseUrl, log });
+    lifecycle.use('publisher', () => publisher.close());
     // BullMQ takes a while to load, and the api, which imports this file too, does not need it.
     const { startLoadWorker } = await import('./load/worker.ts');
     const load: LoadDeps = {
@@ -203,14 +205,18 @@ export async function startWorker(
       log,
       intervalMs: config.load.intervalMs,
       tasks: [
-        { name: 'bump-pending', everyMs: upkeepEveryMs, run: () => bumpPending(pool).then(noop) },
         { name: 'expire-due', everyMs: upkeepEveryMs, run: () => expireDue(pool).then(noop) },
         { name: 'reset-due', everyMs: upkeepEveryMs, run: () => resetDue(pool).then(noop) },
         { name: 'dispatch-events', everyMs: upkeepEveryMs, run: dispatchEvents },
         {
           name: 'prune-events',
-          everyMs: pruneEveryMs,
+          everyMs: pruneEventsEveryMs,
           run: () => pruneEvents(pool, config.events).then(noop),
+        },
+        {
+          name: 'prune-revisions',
+          everyMs: pruneRevisionsEveryMs,
+          run: () => pruneRevisions(pool),
         },
         { name: 'audit', everyMs: auditCheckMs, run: () => runAuditIfDue(audit) },
       ],

@@ -77,6 +77,7 @@ export const settingsSchema = z.object({
     10_000,
     'Failed registrations an address may make in a minute.',
   ),
+  CORE_NODE_STALE_SECONDS: count(30, 1, 86_400, 'Heartbeat age past which a node is stale.'),
   CORE_NODE_OFFLINE_SECONDS: count(90, 1, 86_400, 'Heartbeat age past which a node is offline.'),
   CORE_EVENT_DAYS: count(90, 1, 3_650, 'How long events of subscriptions are kept.'),
   CORE_WEBHOOK_URL: url(
@@ -128,7 +129,12 @@ export interface Config {
   };
   spool: { shards: number; bytesMax: number; idempotencySeconds: number };
   load: { intervalMs: number; segmentRowsMax: number; settleMsMin: number; poisonAttempts: number };
-  nodes: { registrationSeconds: number; registrationFailuresMax: number; offlineSeconds: number };
+  nodes: {
+    registrationSeconds: number;
+    registrationFailuresMax: number;
+    staleSeconds: number;
+    offlineSeconds: number;
+  };
   events: {
     days: number;
     /** Undefined where events are sent nowhere. */
@@ -204,6 +210,8 @@ function toConfig(s: Settings): Config {
     nodes: {
       registrationSeconds: s.CORE_REGISTRATION_SECONDS,
       registrationFailuresMax: s.CORE_REGISTRATION_FAILURES_MAX,
+      // An offline limit below the stale one leaves no room for stale, and is no fault.
+      staleSeconds: Math.min(s.CORE_NODE_STALE_SECONDS, s.CORE_NODE_OFFLINE_SECONDS),
       offlineSeconds: s.CORE_NODE_OFFLINE_SECONDS,
     },
     events: {

@@ -101,6 +101,11 @@ t.test('nodes', async (t) => {
     syncStatus: 'pending',
     revision: 1,
     appliedRevision: null,
+    reportedRevision: null,
+    rolledBackTo: null,
+    unpublishedSince: null,
+    publishError: null,
+    maintenance: null,
     lastSeenAt: null,
     lastError: null,
   });
@@ -143,7 +148,14 @@ t.test('protocols, outbounds, users, subscriptions', async (t) => {
   const outbound = ['--node', '1', '--tag', 'direct', '--protocol', 'freedom'];
   await json('outbound', 'add', ...outbound, '--settings', '{"domainStrategy":"UseIP"}');
   t.same(await json('outbound', 'list', '--node', '1'), [
-    { tag: 'direct', trafficBytesUp: 0, trafficBytesDown: 0, configured: true },
+    {
+      tag: 'direct',
+      trafficBytesUp: 0,
+      trafficBytesDown: 0,
+      configured: true,
+      protocol: 'freedom',
+      settings: { domainStrategy: 'UseIP' },
+    },
   ]);
 
   const limited = ['--user', '1', '--limit', '10GB', '--expires', '2030-01-31T01:00:00+01:00'];
@@ -230,7 +242,10 @@ t.test('status', async (t) => {
     { bytes: 312, entries: 2, segments: 1 },
   );
   const { stdout } = await core(['status']);
-  t.match(stdout, /^nodes +3 \(0 online, 0 offline, 0 error, 2 pending, 1 revoked\)$/m);
+  t.match(
+    stdout,
+    /^nodes +3 \(0 online, 0 outdated, .* 2 pending, 1 revoked\)\nbacklog[\s\S]*^not published +1 nodes, change not yet published since 20/m,
+  );
   t.match(stdout, /^backlog +312 B in 2 entries$/m);
   t.match(await json('segments'), [
     { stream, seq: 1, attempts: 2, lastError: 'ClickHouse is away' },

@@ -1,17 +1,20 @@
-import { once } from 'node:events';
 import { gunzipSync } from 'node:zlib';
 import type { Redis } from 'ioredis';
 import type pg from 'pg';
 import t, { type Test } from 'tap';
 import { createLogger } from '../src/log.ts';
-import { type CachedConfig, createConfigCache } from '../src/render/config-cache.ts';
+import { bumpNodes } from '../src/nodes/bump.ts';
+import { createConfigCache } from '../src/render/config-cache.ts';
 import { createConfigMemory } from '../src/render/config-memory.ts';
+import { configKey, type KeptConfig } from '../src/render/config-store.ts';
 import { loadNodeRows } from '../src/render/load.ts';
 import { renderNodeConfig } from '../src/render/render.ts';
 import { migratePostgres } from '../src/stores/migrate.ts';
 import { createPool, inTransaction } from '../src/stores/postgres.ts';
 import { createRedis } from '../src/stores/redis.ts';
+import { until } from './support/api.ts';
 import { freePorts } from './support/free-port.ts';
+import { publishNow } from './support/publish.ts';
 import { freshStores } from './support/stores.ts';
 
 const stores = await freshStores(t);
@@ -76,16 +79,23 @@ async function newLink(options: {
   return { uuid: String(link.rows[0]?.uuid), subscriptionId };
 }
 
-const bump = (nodeId: number) =>
-  pool.query('UPDATE nodes SET revision = revision + 1 WHERE id = $1', [nodeId]);
+/** What a process knows of the node. */
+async function wanted(nodeId: number) {
+  const { rows } = await pool.query<{ revision: number; contentHash: string | null }>(
+    `SELECT revision, encode(content_hash, 'hex') AS "contentHash" FROM nodes WHERE id = $1`,
+    [nodeId],
+  );
+  return { nodeId, revision: rows[0]?.revision ?? 1, contentHash: rows[0]?.contentHash ?? null };
+}
+const mark = (nodeId: number) => inTransaction(pool, (client) => bumpNodes(client, [nodeId]));
 
 function newCache(given: { pool?: pg.Pool; redis?: Redis; prefix?: string } = {}) {
   return createConfigCache({ pool, redis, prefix: stores.redisPrefix, ...given });
 }
 
-function contentOf(config: CachedConfig | undefined) {
+function contentOf(config: KeptConfig | undefined) {
   if (config === undefined) throw new Error('no config');
-  const content = JSON.parse(config.json.toString());
+  const content = JSON.parse(gunzipSync(config.gzip).toString());
   if (content.revision !== config.revision) throw new Error('revision differs from its content');
   return content;
 }
@@ -150,101 +160,140 @@ t.test('loads what the node should run and nothing else', async (t) => {
 t.test('is rendered once however many ask, here or in another process', async (t) => {
   const nodeId = await newNode();
   await newProtocol(nodeId, 'VLESS', 443);
+  const unrendered = await wanted(nodeId);
+  t.same(unrendered, { nodeId, revision: 1, contentHash: null });
   const counted = openPool(t);
   let acquired = 0;
   counted.on('acquire', () => {
     acquired += 1;
   });
   const cache = newCache({ pool: counted });
-  const answers = await Promise.all(Array.from({ length: 50 }, () => cache.get(nodeId, 1)));
-  t.equal(acquired, 1);
+  const answers = await Promise.all(Array.from({ length: 50 }, () => cache.get(unrendered)));
+  t.equal(acquired, 2, 'a look whether it was rendered meanwhile, and the render');
   t.equal(new Set(answers).size, 1);
   const [first] = answers;
+  t.equal(first?.revision, 1);
   t.equal(contentOf(first).services.xray.inbounds[0].port, 443);
-  t.strictSame(gunzipSync(first?.gzip ?? ''), first?.json);
-  await cache.get(nodeId, 1);
-  const elsewhere = await newCache({ pool: counted }).get(nodeId, 1);
-  t.equal(acquired, 1, 'from memory, and from Redis');
+  const current = await wanted(nodeId);
+  t.equal(current.contentHash, first?.hash);
+  await cache.get(current);
+  const elsewhere = await newCache({ pool: counted }).get(current);
+  t.equal(acquired, 2, 'from memory, and from Redis');
   t.strictSame(elsewhere, first);
-  const ttlSeconds = await redis.ttl(`${stores.redisPrefix}:config:{${nodeId}}:1`);
+  const ttlSeconds = await redis.ttl(configKey(stores.redisPrefix, nodeId, 1, first?.hash ?? ''));
   t.ok(ttlSeconds > 86_000 && ttlSeconds <= 86_400);
 });
 
-t.test('a revision has the same bytes for good; the next one is new', async (t) => {
+t.test('processes that render one node at once give it one revision', async (t) => {
   const nodeId = await newNode();
-  const before = await newCache().get(nodeId, 1);
-  await newProtocol(nodeId, 'TROJAN', 443);
-  // The revision was not bumped, so what was rendered first stands, for another process too.
-  t.strictSame(await newCache().get(nodeId, 1), before);
-  await bump(nodeId);
-  const cache = newCache();
-  const after = await cache.warm(nodeId);
-  t.equal(after?.revision, 2);
-  t.equal(contentOf(after).services.xray.inbounds[0].protocol, 'trojan');
-  t.equal(await cache.get(nodeId, 2), after, 'warm in memory');
-  t.strictSame(await cache.get(nodeId, 1), before, 'the old one is still kept');
-});
-
-t.test('of two renders at once the first one kept wins', async (t) => {
-  const nodeId = await newNode();
+  const unrendered = await wanted(nodeId);
   const caches = Array.from({ length: 8 }, () => newCache());
   const answers = await Promise.all(
     caches.map(async (cache, index) => {
       if (index === 3) await newProtocol(nodeId, 'VLESS', 443);
-      return cache.get(nodeId, 1);
+      return cache.get(unrendered);
     }),
   );
-  for (const answer of answers) t.strictSame(answer, answers[0]);
+  // Who renders after the protocol was added has other bytes, and so another revision.
+  const hashes = new Map<number, Set<string>>();
+  for (const answer of answers) {
+    const { revision = 0, hash = '' } = answer ?? {};
+    hashes.set(revision, (hashes.get(revision) ?? new Set()).add(hash));
+  }
+  for (const [revision, found] of hashes) t.equal(found.size, 1, `revision ${revision}`);
+  t.ok(Math.max(...hashes.keys()) <= 2);
 });
 
-t.test('answers the current revision where the asked one is gone', async (t) => {
+t.test(
+  'a revision that is kept nowhere is rendered again: as it was, or as a new one',
+  async (t) => {
+    const nodeId = await newNode();
+    const first = await newCache().get(await wanted(nodeId));
+    const known = await wanted(nodeId);
+    const drop = async () => {
+      const keys = await redis.keys(`${stores.redisPrefix}:config:{${nodeId}}:*`);
+      await redis.unlink(...keys);
+    };
+    await drop();
+    t.strictSame(await newCache().get(known), first, 'the same bytes, so the same revision');
+    await newProtocol(nodeId, 'TROJAN', 443);
+    t.strictSame(await newCache().get(known), first, 'kept again');
+    await drop();
+    const after = await newCache().get(known);
+    t.equal(after?.revision, 2, 'the old bytes can be had no more');
+    t.equal(contentOf(after).services.xray.inbounds[0].protocol, 'trojan');
+    t.same(await wanted(nodeId), { nodeId, revision: 2, contentHash: after?.hash });
+  },
+);
+
+t.test('what a worker published is served from Redis; the old one for a minute yet', async (t) => {
   const nodeId = await newNode();
-  await bump(nodeId);
-  const cache = newCache();
-  for (const asked of [1, 99]) {
-    const answer = await cache.get(nodeId, asked);
-    t.equal(answer?.revision, 2);
-    contentOf(answer);
+  const first = await newCache().get(await wanted(nodeId));
+  const old = await wanted(nodeId);
+  await newProtocol(nodeId, 'TROJAN', 443);
+  await mark(nodeId);
+  t.same((await publishNow({ pool, redis, prefix: stores.redisPrefix })).published, [nodeId]);
+  const cache = newCache({ pool: (await away(t)).pool });
+  const current = await wanted(nodeId);
+  const second = await cache.get(current);
+  t.equal(second?.revision, 2);
+  t.equal(contentOf(second).services.xray.inbounds[0].protocol, 'trojan');
+  t.strictSame(await cache.get(old), first);
+  t.strictSame(await cache.get(current), second, 'the older one did not take its place in memory');
+  const ttlSeconds = await redis.ttl(configKey(stores.redisPrefix, nodeId, 1, first?.hash ?? ''));
+  t.ok(ttlSeconds > 0 && ttlSeconds <= 60);
+});
+
+t.test('a process that is behind is given the current revision', async (t) => {
+  const nodeId = await newNode();
+  await newCache().get(await wanted(nodeId));
+  const current = await wanted(nodeId);
+  for (const stale of [
+    { nodeId, revision: 1, contentHash: 'f'.repeat(64) },
+    { nodeId, revision: 99, contentHash: null },
+  ]) {
+    const answer = await newCache().get(stale);
+    t.match(answer, { revision: 1, hash: current.contentHash });
   }
-  const keys = await redis.keys(`${stores.redisPrefix}:config:{${nodeId}}:*`);
-  t.same(keys, [`${stores.redisPrefix}:config:{${nodeId}}:2`]);
 });
 
 t.test('there is none for a node that does not exist', async (t) => {
-  const cache = newCache();
-  t.equal(await cache.get(2_000_000, 1), undefined);
-  t.equal(await cache.warm(2_000_000), undefined);
-  t.equal(await redis.exists(`${stores.redisPrefix}:config:{2000000}:1`), 0);
+  t.equal(await newCache().get(await wanted(2_000_000)), undefined);
 });
 
 t.test('settings that cannot be rendered fail, and are not kept', async (t) => {
   const nodeId = await newNode();
-  const protocolId = await newProtocol(nodeId, 'HYSTERIA2', 443);
+  const protocolId = await newProtocol(nodeId, 'VLESS', 443);
+  const spoil = (settings: string) =>
+    pool.query('UPDATE node_protocols SET settings = $2 WHERE id = $1', [protocolId, settings]);
+  await spoil('{"network":"carrier pigeon"}');
   const cache = newCache();
-  await t.rejects(cache.get(nodeId, 1), { code: 'INTERNAL' });
-  await pool.query(`UPDATE node_protocols SET protocol = 'VLESS' WHERE id = $1`, [protocolId]);
-  t.equal((await cache.get(nodeId, 1))?.revision, 1);
+  await t.rejects(cache.get(await wanted(nodeId)), { code: 'INTERNAL' });
+  await spoil('{}');
+  t.equal((await cache.get(await wanted(nodeId)))?.revision, 1);
 });
 
 t.test('without Redis every process renders for itself', async (t) => {
   const { redis } = await away(t);
   const nodeId = await newNode();
-  const cache = newCache({ redis });
-  const answer = await cache.get(nodeId, 1);
+  const answer = await newCache({ redis }).get(await wanted(nodeId));
   t.equal(contentOf(answer).revision, 1);
-  t.equal(await cache.get(nodeId, 1), answer, 'from memory');
+  const known = await wanted(nodeId);
+  const cache = newCache({ redis });
+  const again = await cache.get(known);
+  t.match(again, { revision: 1, hash: answer?.hash });
+  t.equal(await cache.get(known), again, 'from memory');
 });
 
 t.test('without Postgres what is kept is served', async (t) => {
   const gone = await away(t);
   const nodeId = await newNode();
-  const kept = await newCache().get(nodeId, 1);
+  const kept = await newCache().get(await wanted(nodeId));
+  const known = await wanted(nodeId);
   const cache = newCache({ pool: gone.pool });
-  t.strictSame(await cache.get(nodeId, 1), kept);
-  await t.rejects(cache.get(nodeId, 2), { code: 'STORE_UNAVAILABLE', status: 503 });
-  await t.rejects(cache.warm(nodeId), { code: 'STORE_UNAVAILABLE' });
-  const neither = newCache(gone);
-  await t.rejects(neither.get(nodeId, 1), {
+  t.strictSame(await cache.get(known), kept);
+  await t.rejects(cache.get({ ...known, revision: 2 }), { code: 'STORE_UNAVAILABLE', status: 503 });
+  await t.rejects(newCache(gone).get(known), {
     code: 'STORE_UNAVAILABLE',
     headers: { 'Retry-After': /^\d+$/ },
   });
@@ -252,40 +301,52 @@ t.test('without Postgres what is kept is served', async (t) => {
 
 t.test('a connection that dies during a render is a 503, and the next try works', async (t) => {
   const nodeId = await newNode();
+  const unrendered = await wanted(nodeId);
   const dying = openPool(t);
   const cache = newCache({ pool: dying });
   // Under the lock the render cannot end before its connection does.
   await inTransaction(pool, async (client) => {
     await client.query('LOCK TABLE node_protocols IN ACCESS EXCLUSIVE MODE');
-    const acquired = once(dying, 'acquire');
-    const refused = t.rejects(cache.get(nodeId, 1), { code: 'STORE_UNAVAILABLE' });
-    const [connection] = (await acquired) as [{ processID: number }];
-    await client.query('SELECT pg_terminate_backend($1)', [connection.processID]);
+    const refused = t.rejects(cache.get(unrendered), { code: 'STORE_UNAVAILABLE' });
+    await until(
+      async () =>
+        (
+          await client.query(
+            `SELECT pg_terminate_backend(pid) FROM pg_locks
+             WHERE NOT granted AND relation = 'node_protocols'::regclass`,
+          )
+        ).rowCount,
+      (count) => count === 1,
+    );
     await refused;
   });
-  t.equal((await cache.get(nodeId, 1))?.revision, 1);
+  t.equal((await cache.get(unrendered))?.revision, 1);
 });
 
 t.test('the memory is bounded in bytes and drops what was not used', async (t) => {
   const memory = createConfigMemory(100);
-  const config = (revision: number, bytes: number): CachedConfig => ({
+  const config = (nodeId: number, revision: number, bytes: number): KeptConfig => ({
+    nodeId,
     revision,
-    json: Buffer.alloc(bytes - 10),
-    gzip: Buffer.alloc(10),
+    hash: 'h',
+    gzip: Buffer.alloc(bytes),
   });
-  memory.put(1, config(1, 40));
-  memory.put(2, config(1, 40));
-  t.ok(memory.get(1, 1), 'used, so younger than 2');
-  memory.put(3, config(1, 40));
+  const get = (nodeId: number, revision: number, contentHash = 'h') =>
+    memory.get({ nodeId, revision, contentHash });
+  memory.put(config(1, 1, 40));
+  memory.put(config(2, 1, 40));
+  t.ok(get(1, 1), 'used, so younger than 2');
+  memory.put(config(3, 1, 40));
   t.equal(memory.bytes(), 80);
-  t.equal(memory.get(2, 1), undefined);
-  t.ok(memory.get(1, 1));
-  memory.put(1, config(3, 50));
-  memory.put(1, config(2, 20));
-  t.equal(memory.get(1, 3)?.revision, 3, 'an older revision does not replace a newer one');
-  t.equal(memory.get(1, 2), undefined);
+  t.equal(get(2, 1), undefined);
+  t.ok(get(1, 1));
+  t.equal(get(1, 1, 'other'), undefined, 'other bytes are another configuration');
+  memory.put(config(1, 3, 50));
+  memory.put(config(1, 2, 20));
+  t.equal(get(1, 3)?.revision, 3, 'an older revision does not replace a newer one');
+  t.equal(get(1, 2), undefined);
   t.equal(memory.bytes(), 90);
-  memory.put(3, config(2, 101));
-  t.equal(memory.get(3, 2), undefined, 'over the bound by itself');
+  memory.put(config(3, 2, 101));
+  t.equal(get(3, 2), undefined, 'over the bound by itself');
   t.equal(memory.bytes(), 50);
 });

@@ -13,16 +13,22 @@ import { addProtocol } from '../src/nodes/protocols.ts';
 import { showNode } from '../src/nodes/show.ts';
 import { migratePostgres } from '../src/stores/migrate.ts';
 import { createPool } from '../src/stores/postgres.ts';
+import { connectRedis, createRedis } from '../src/stores/redis.ts';
 import type { ImportReport } from '../src/subscriptions/import.ts';
 import { listLinks } from '../src/subscriptions/links.ts';
 import { listSubscriptions } from '../src/subscriptions/show.ts';
 import { createUser, listUsers } from '../src/subscriptions/users.ts';
+import { publishNow } from './support/publish.ts';
 import { freshStores } from './support/stores.ts';
 
-const options = { registrationSeconds: 60, offlineSeconds: 90 };
+const options = { registrationSeconds: 60, staleSeconds: 30, offlineSeconds: 90 };
 const stores = await freshStores(t);
 const pool = createPool(stores.databaseUrl, { max: 4 });
 t.teardown(() => pool.end());
+const redis = createRedis(stores.redisUrl);
+t.teardown(() => redis.disconnect());
+await connectRedis(redis);
+const publish = () => publishNow({ pool, redis, prefix: stores.redisPrefix });
 await migratePostgres(pool, createLogger('silent'));
 
 t.beforeEach(async () => {
@@ -62,7 +68,7 @@ t.test('a CSV file: users are made, links too, and each node is bumped once', as
   const { nodeId } = await createNode(pool, { name: 'n', region: 'eu', host: '', ip: '' }, options);
   await addProtocol(pool, { nodeId, protocol: 'VLESS', port: 443, settings: {} });
   await addProtocol(pool, { nodeId, protocol: 'TROJAN', port: 444, settings: {} });
-  await pool.query("UPDATE nodes SET revision_bumped_at = 'epoch', revision_pending = false");
+  await publish();
   const before = (await showNode(pool, nodeId, options)).revision;
   const alice = await createUser(pool, { name: 'alice' });
   const file = write(
@@ -111,6 +117,7 @@ t.test('a CSV file: users are made, links too, and each node is bumped once', as
   for (const { subscriptionId } of found) {
     t.equal((await listLinks(pool, subscriptionId)).length, 2);
   }
+  await publish();
   t.equal((await showNode(pool, nodeId, options)).revision, before + 1);
 });
 

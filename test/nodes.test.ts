@@ -2,12 +2,13 @@ import fc from 'fast-check';
 import pg from 'pg';
 import t, { type Test } from 'tap';
 import { createLogger } from '../src/log.ts';
-import { bumpNodes, bumpPending } from '../src/nodes/bump.ts';
+import { bumpNodes } from '../src/nodes/bump.ts';
 import { hashCode, newCode } from '../src/nodes/codes.ts';
 import { createNode } from '../src/nodes/create.ts';
 import { listNodes } from '../src/nodes/list.ts';
 import { type NodeStateRow, nodeState } from '../src/nodes/node-state.ts';
-import { addOutbound, addOutboundTraffic, listOutbounds } from '../src/nodes/outbounds.ts';
+import { addOutboundTraffic } from '../src/nodes/outbound-traffic.ts';
+import { addOutbound, listOutbounds } from '../src/nodes/outbounds.ts';
 import { addProtocol, listProtocols } from '../src/nodes/protocols.ts';
 import { registerNode } from '../src/nodes/register.ts';
 import { rekeyNode } from '../src/nodes/rekey.ts';
@@ -17,7 +18,7 @@ import { migratePostgres } from '../src/stores/migrate.ts';
 import { createPool, inTransaction } from '../src/stores/postgres.ts';
 import { freshStores } from './support/stores.ts';
 
-const options = { registrationSeconds: 60, offlineSeconds: 90 };
+const options = { registrationSeconds: 60, staleSeconds: 30, offlineSeconds: 90 };
 const dto = { name: 'reported', host: 'n.example.net', ip: '198.51.100.7', region: '' };
 
 const { databaseUrl } = await freshStores(t);
@@ -34,26 +35,29 @@ async function addNode(name = 'n'): Promise<number> {
   return (await createNode(pool, node, options)).nodeId;
 }
 
-/** Makes the last bump look older, in place of waiting. */
-async function ageBump(nodeId: number, seconds: number): Promise<void> {
-  await pool.query(
-    'UPDATE nodes SET revision_bumped_at = now() - make_interval(secs => $2) WHERE id = $1',
-    [nodeId, seconds],
+/** How many changes of a node were marked that no worker has published. */
+async function marksOf(nodeId: number): Promise<number> {
+  const { rows } = await pool.query<{ marks: number }>(
+    'SELECT change_seq - published_seq AS marks FROM nodes WHERE id = $1',
+    [nodeId],
   );
+  return Number(rows[0]?.marks);
 }
 
-/** Node ids notified on core_nodes, in order. */
+/** Node ids notified on core_nodes, in order, and `change` for each notification of a change. */
 async function listen(t: Test) {
   const client = new pg.Client({ connectionString: databaseUrl });
   await client.connect();
   t.teardown(() => client.end());
-  const heard: number[] = [];
-  client.on('notification', ({ payload }) => heard.push(Number(payload)));
-  await client.query('LISTEN core_nodes');
+  const heard: (number | 'change')[] = [];
+  client.on('notification', ({ channel, payload }) =>
+    heard.push(channel === 'core_changes' ? 'change' : Number(payload)),
+  );
+  await client.query('LISTEN core_nodes; LISTEN core_changes');
   return {
     heard,
     /** Everything committed before the call has been heard when it resolves. */
-    async drain(): Promise<number[]> {
+    async drain(): Promise<(number | 'change')[]> {
       await client.query('SELECT 1');
       return heard.splice(0);
     },
@@ -80,9 +84,16 @@ t.test('node state', async (t) => {
     has_key: true,
     revoked: false,
     last_seen_at: new Date(0),
-    seconds_since_seen: 90,
+    seconds_since_seen: 30,
     revision: 3,
     applied_revision: 3,
+    reported_revision: 3,
+    pinned_revision: null,
+    unpublished_since: null,
+    change_causes: [],
+    publish_error: null,
+    maintenance_at: null,
+    maintenance_reason: null,
     sync_status: 'synced',
     error_message: null,
     error_code: null,
@@ -90,21 +101,31 @@ t.test('node state', async (t) => {
     error_at: null,
   };
   const stateOf = (change: Partial<NodeStateRow>) => {
-    const { status, syncStatus } = nodeState({ ...row, ...change }, { offlineSeconds: 90 });
+    const { status, syncStatus } = nodeState({ ...row, ...change }, options);
     return `${status} ${syncStatus}`;
   };
   t.equal(stateOf({}), 'online synced');
+  t.equal(stateOf({ seconds_since_seen: 30.1 }), 'stale synced');
+  t.equal(stateOf({ seconds_since_seen: 90 }), 'stale synced');
   t.equal(stateOf({ seconds_since_seen: 90.1 }), 'offline synced');
   t.equal(stateOf({ seconds_since_seen: null, last_seen_at: null }), 'offline synced');
-  t.equal(stateOf({ applied_revision: 2 }), 'online outdated');
+  t.equal(stateOf({ applied_revision: 2 }), 'outdated outdated');
+  t.equal(stateOf({ applied_revision: 2, seconds_since_seen: 31 }), 'stale outdated');
+  const maintained = { maintenance_at: new Date(2), maintenance_reason: 'disk' };
+  t.equal(stateOf({ ...maintained, sync_status: 'failed' }), 'maintenance failed');
+  t.equal(stateOf({ ...maintained, has_key: false }), 'pending synced');
+  t.same(nodeState({ ...row, ...maintained }, options).maintenance, {
+    since: new Date(2),
+    reason: 'disk',
+  });
   t.equal(stateOf({ applied_revision: null, sync_status: 'pending' }), 'online pending');
   t.equal(stateOf({ has_key: false }), 'pending synced');
   t.equal(stateOf({ sync_status: 'failed', error_message: 'x' }), 'error failed');
   t.equal(stateOf({ sync_status: 'failed', seconds_since_seen: 1e6 }), 'error failed');
   t.equal(stateOf({ revoked: true, has_key: false, sync_status: 'failed' }), 'revoked failed');
-  t.equal(nodeState(row, { offlineSeconds: 90 }).lastError, null);
+  t.equal(nodeState(row, options).lastError, null);
   const failed = { ...row, error_message: 'boom', error_code: 'E1', error_at: new Date(1) };
-  t.same(nodeState(failed, { offlineSeconds: 90 }).lastError, {
+  t.same(nodeState(failed, options).lastError, {
     message: 'boom',
     code: 'E1',
     details: null,
@@ -136,6 +157,7 @@ t.test('create, register, rekey, revoke', async (t) => {
 
   await registerNode(pool, { code: created.code.toLowerCase(), ...dto });
   t.match(await showNode(pool, nodeId, options), { status: 'online', host: 'n.example.net' });
+  t.equal(await marksOf(nodeId), 1, 'its host may stand in its configuration');
   await drain();
 
   const rekeyed = await rekeyNode(pool, nodeId, options);
@@ -170,53 +192,45 @@ t.test('create, register, rekey, revoke', async (t) => {
   await t.rejects(revokeNode(pool, 99), missing);
 });
 
-t.test('bumps are at most one a node a second', async (t) => {
+t.test('a change marks the nodes it concerns, with its causes, when it commits', async (t) => {
   const { drain } = await listen(t);
   const first = await addNode();
   const second = await addNode();
-  const bump = (ids: number[]) => inTransaction(pool, (client) => bumpNodes(client, ids));
-  const revisions = async () => (await listNodes(pool, options)).map((node) => node.revision);
+  const bump = (ids: number[], cause?: string) =>
+    inTransaction(pool, (client) => bumpNodes(client, ids, cause));
+  const causes = async () =>
+    (await pool.query('SELECT change_causes AS causes FROM nodes ORDER BY id')).rows.map(
+      (row) => row.causes,
+    );
 
+  t.same(
+    [await marksOf(first), await marksOf(second)],
+    [0, 0],
+    'a new node waits for its first use',
+  );
   await bump([]);
-  await bump([second, first, second]);
-  t.same(await revisions(), [2, 2], 'the first change shows at once');
-  t.same((await drain()).sort(), [first, second]);
-  // A bump in the future is one of less than a second ago, however slow this test runs.
-  await ageBump(first, -600);
-  await bump([first]);
-  await bump([first]);
-  t.same(await revisions(), [2, 2], 'the next ones within a second wait');
   t.same(await drain(), []);
-  t.same(await bumpPending(pool), []);
-  await ageBump(first, 1);
-  t.same(await bumpPending(pool), [first], 'and are one bump together');
-  t.same(await revisions(), [3, 2]);
-  t.same(await drain(), [first]);
-  await ageBump(first, 1);
-  t.same(await bumpPending(pool), [], 'once');
-
+  await bump([second, first, second], 'link 1');
+  t.same([await marksOf(first), await marksOf(second)], [1, 1]);
+  t.same(await drain(), ['change'], 'one notification however many nodes');
+  await bump([first], 'link 1');
   await bump([first]);
-  t.same(await revisions(), [4, 2]);
+  t.same(await causes(), [['link 1', 'change'], ['link 1']], 'each cause once');
+  for (let count = 0; count < 20; count += 1) await bump([second], `link ${count}`);
+  const [, many] = await causes();
+  t.equal(many.length, 11, 'bounded');
+  t.equal(many.at(-1), 'and more');
+  t.equal((await showNode(pool, first, options)).revision, 1, 'no revision without its bytes');
+
   await drain();
-  await ageBump(first, 5);
+  const before = await marksOf(first);
   const failing = inTransaction(pool, async (client) => {
     await bumpNodes(client, [first]);
     throw new Error('the change failed');
   });
   await t.rejects(failing, { message: 'the change failed' });
-  t.same(await revisions(), [4, 2], 'a change that failed bumps nothing');
+  t.equal(await marksOf(first), before, 'a change that failed marks nothing');
   t.same(await drain(), [], 'and tells nobody');
-});
-
-t.test('a held node delays nobody else', async (t) => {
-  const held = await addNode();
-  const free = await addNode();
-  await pool.query("UPDATE nodes SET revision_pending = true, revision_bumped_at = 'epoch'");
-  await inTransaction(pool, async (client) => {
-    await client.query('SELECT 1 FROM nodes WHERE id = $1 FOR UPDATE', [held]);
-    t.same(await bumpPending(pool), [free]);
-  });
-  t.same(await bumpPending(pool), [held]);
 });
 
 t.test('bumps of overlapping nodes do not deadlock', async (t) => {
@@ -224,11 +238,10 @@ t.test('bumps of overlapping nodes do not deadlock', async (t) => {
   for (let count = 0; count < 8; count += 1) ids.push(await addNode());
   const sets = fc.sample(fc.shuffledSubarray(ids, { minLength: 2 }), { numRuns: 100, seed: 1 });
   await Promise.all(sets.map((set) => inTransaction(pool, (client) => bumpNodes(client, set))));
-  const revisions = (await listNodes(pool, options)).map((node) => node.revision);
-  t.ok(
-    revisions.every((revision) => revision >= 2),
-    `revisions ${revisions}`,
-  );
+  const marks = await Promise.all(ids.map(marksOf));
+  for (const [index, id] of ids.entries()) {
+    t.equal(marks[index], sets.filter((set) => set.includes(id)).length);
+  }
 });
 
 t.test('protocols', async (t) => {
@@ -242,7 +255,7 @@ t.test('protocols', async (t) => {
   t.match(await listProtocols(pool, { nodeId }), [
     { nodeProtocolId, nodeId, protocol: 'VLESS', port: 443 },
   ]);
-  t.equal((await showNode(pool, nodeId, options)).revision, 2, 'bumped');
+  t.equal(await marksOf(nodeId), 1);
   const links = await pool.query<{ uuid: string; subscription_id: number }>(
     'SELECT * FROM subscription_links ORDER BY subscription_id',
   );
@@ -287,7 +300,14 @@ t.test('outbounds', async (t) => {
   );
   t.same(await add([]), { dropped: 0 });
   t.same(await listOutbounds(pool, nodeId), [
-    { tag: 'warp', trafficBytesUp: 5, trafficBytesDown: 7, configured: false },
+    {
+      tag: 'warp',
+      trafficBytesUp: 5,
+      trafficBytesDown: 7,
+      configured: false,
+      protocol: null,
+      settings: {},
+    },
   ]);
   t.match(
     await listOutbounds(pool, other),
@@ -297,10 +317,10 @@ t.test('outbounds', async (t) => {
 
   const freedom = { nodeId, protocol: 'freedom', settings: {} } as const;
   await addOutbound(pool, { ...freedom, tag: 'direct' });
-  t.equal((await showNode(pool, nodeId, options)).revision, 2, 'bumped');
+  t.equal(await marksOf(nodeId), 1);
   await addOutbound(pool, { ...freedom, tag: 'warp' });
   await add([{ nodeId, tag: 'warp', bytesUp: 1n, bytesDown: 1n }]);
-  t.same(await listOutbounds(pool, nodeId), [
+  t.match(await listOutbounds(pool, nodeId), [
     { tag: 'direct', trafficBytesUp: 0, trafficBytesDown: 0, configured: true },
     { tag: 'warp', trafficBytesUp: 6, trafficBytesDown: 8, configured: true },
   ]);

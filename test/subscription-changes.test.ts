@@ -5,6 +5,7 @@ import { addProtocol } from '../src/nodes/protocols.ts';
 import { showNode } from '../src/nodes/show.ts';
 import { migratePostgres } from '../src/stores/migrate.ts';
 import { createPool, inTransaction } from '../src/stores/postgres.ts';
+import { connectRedis, createRedis } from '../src/stores/redis.ts';
 import { changeSubscription } from '../src/subscriptions/change.ts';
 import { createSubscription } from '../src/subscriptions/create.ts';
 import { deleteSubscription, deleteUser } from '../src/subscriptions/delete.ts';
@@ -15,15 +16,19 @@ import { listResets, resetDue, resetSubscription } from '../src/subscriptions/re
 import { addTraffic } from '../src/subscriptions/settle-counters.ts';
 import { showSubscription } from '../src/subscriptions/show.ts';
 import { createUser, listUsers, renameUser, showUser } from '../src/subscriptions/users.ts';
+import { publishNow } from './support/publish.ts';
 import { freshStores } from './support/stores.ts';
 
-const options = { registrationSeconds: 60, offlineSeconds: 90 };
+const options = { registrationSeconds: 60, staleSeconds: 30, offlineSeconds: 90 };
 const dayMs = 86_400_000;
 
-const { databaseUrl } = await freshStores(t);
+const { databaseUrl, redisUrl, redisPrefix: prefix } = await freshStores(t);
 // Many wait for a connection at once below, on a machine that may be busy.
 const pool = createPool(databaseUrl, { max: 8, connectTimeoutMs: 60_000 });
 t.teardown(() => pool.end());
+const redis = createRedis(redisUrl);
+t.teardown(() => redis.disconnect());
+await connectRedis(redis);
 await migratePostgres(pool, createLogger('silent'));
 
 let userId = 0;
@@ -58,11 +63,12 @@ async function kinds(subscriptionId: number): Promise<string[]> {
   return events.map((event) => event.kind);
 }
 
-/** Whether the work bumps the node; the second between bumps is taken as over. */
+/** Whether the work gives the node a new revision. */
 async function bumps(work: () => Promise<unknown>): Promise<boolean> {
-  await pool.query("UPDATE nodes SET revision_bumped_at = 'epoch', revision_pending = false");
+  await publishNow({ pool, redis, prefix });
   const before = (await showNode(pool, nodeId, options)).revision;
   await work();
+  await publishNow({ pool, redis, prefix });
   return (await showNode(pool, nodeId, options)).revision > before;
 }
 

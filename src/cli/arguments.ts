@@ -29,6 +29,10 @@ export const id = (given: string): number => integer(given, 1, Number.MAX_SAFE_I
 /** An id to list after. */
 export const afterId = (given: string): number => integer(given, 0, Number.MAX_SAFE_INTEGER);
 export const port = (given: string): number => integer(given, 1, 65_535);
+/** A place in an order, from 1. */
+export const position = (given: string): number => integer(given, 1, 100_000);
+/** Number of a node's revision. */
+export const revision = (given: string): number => integer(given, 1, int4Max);
 export const rowsMax = (given: string): number => integer(given, 1, 100_000);
 
 /** A name, host or tag: something to read, on one line. */
@@ -46,6 +50,13 @@ export function uuid(given: string): string {
   const lower = given.toLowerCase();
   if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(lower)) return lower;
   throw new InvalidArgumentError('It must be a UUID, 36 characters with dashes.');
+}
+
+/** `on` or `off`, as true or false. */
+export function onOrOff(given: string): boolean {
+  if (given === 'on') return true;
+  if (given === 'off') return false;
+  throw new InvalidArgumentError('It must be on or off.');
 }
 
 /** A VPN protocol, in any case. */

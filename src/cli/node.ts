@@ -1,17 +1,24 @@
 import type { Command } from 'commander';
+import { CoreError } from '../errors.ts';
 import { createNode, type IssuedNode } from '../nodes/create.ts';
+import { deleteNode } from '../nodes/delete.ts';
 import { listNodes } from '../nodes/list.ts';
+import { setMaintenance } from '../nodes/maintenance.ts';
 import { rekeyNode } from '../nodes/rekey.ts';
 import { revokeNode } from '../nodes/revoke.ts';
 import { showNode } from '../nodes/show.ts';
-import { name, nodeId } from './arguments.ts';
+import { type NodeChange, updateNode } from '../nodes/update.ts';
+import { name, nodeId, onOrOff } from './arguments.ts';
 import type { CliContext } from './context.ts';
+import { addNodeHistoryCommands } from './node-history.ts';
 import type { Run } from './run.ts';
 import { renderFields, renderObjects } from './table.ts';
 
 /** `core node …` */
 export function addNodeCommands(program: Command, run: Run): void {
-  const node = program.command('node').description('Nodes: add, look at, rekey, revoke');
+  const node = program
+    .command('node')
+    .description('Nodes: add, look at, change, roll back, rekey, revoke, delete');
 
   node
     .command('create')
@@ -72,6 +79,54 @@ export function addNodeCommands(program: Command, run: Run): void {
         context.print({ nodeId: id, status: 'revoked' });
       }),
     );
+
+  node
+    .command('delete')
+    .description('Remove a node with its protocols, links, outbounds and history')
+    .argument('<id>', 'id of the node', nodeId)
+    .addHelpText('after', '\nExample:\n  core node delete 1')
+    .action(
+      run(async (context, _options, id: number) => {
+        await deleteNode(await context.postgres(), id);
+        context.print({ nodeId: id, status: 'deleted' });
+      }),
+    );
+
+  node
+    .command('set')
+    .description('Change what a node is called and where it is')
+    .argument('<id>', 'id of the node', nodeId)
+    .option('--name <name>', 'what operators call it', name)
+    .option('--region <region>', 'where it stands', name)
+    .option('--host <host>', 'public host name, until the node registers again', name)
+    .option('--ip <address>', 'public address, until the node reports another', name)
+    .addHelpText('after', '\nExample:\n  core node set 1 --name berlin-1')
+    .action(
+      run(async (context, change: NodeChange, id: number) => {
+        if (Object.keys(change).length === 0) {
+          throw new CoreError('INVALID_ARGUMENT', 'Nothing to change: name at least one option');
+        }
+        await updateNode(await context.postgres(), id, change);
+        context.print({ nodeId: id, ...change });
+      }),
+    );
+
+  node
+    .command('maintenance')
+    .description('Show a node as under maintenance, or end that; it is served all the same')
+    .argument('<id>', 'id of the node', nodeId)
+    .argument('<state>', 'on or off', onOrOff)
+    .option('--reason <text>', 'why, for other operators', name)
+    .addHelpText('after', '\nExample:\n  core node maintenance 1 on --reason "new disk"')
+    .action(
+      run(async (context, options: { reason?: string }, id: number, on: boolean) => {
+        const reason = options.reason ?? null;
+        await setMaintenance(await context.postgres(), id, on ? { on, reason } : { on });
+        context.print({ nodeId: id, maintenance: on, reason: on ? reason : null });
+      }),
+    );
+
+  addNodeHistoryCommands(node, run);
 }
 
 const listColumns = [

@@ -1,6 +1,13 @@
 import type { Command } from 'commander';
-import { addOutbound, listOutbounds, type OutboundProtocol } from '../nodes/outbounds.ts';
-import { name, nodeId, outboundProtocol, settings } from './arguments.ts';
+import {
+  addOutbound,
+  listOutbounds,
+  moveOutbound,
+  type OutboundProtocol,
+  removeOutbound,
+  setOutbound,
+} from '../nodes/outbounds.ts';
+import { name, nodeId, outboundProtocol, position, settings } from './arguments.ts';
 import type { Run } from './run.ts';
 import { renderObjects } from './table.ts';
 
@@ -28,6 +35,52 @@ export function addOutboundCommands(program: Command, run: Run): void {
     );
 
   outbound
+    .command('set')
+    .description('Change the protocol and settings of an outbound')
+    .requiredOption('--node <id>', 'id of the node', nodeId)
+    .requiredOption('--tag <tag>', 'name by which the node reports its traffic', name)
+    .requiredOption('--protocol <protocol>', 'Xray outbound, like freedom', outboundProtocol)
+    .option('--settings <json>', 'settings of the outbound: a JSON object or @file', settings, {})
+    .addHelpText(
+      'after',
+      '\nExample:\n  core outbound set --node 1 --tag direct --protocol blackhole',
+    )
+    .action(
+      run(async (context, options: AddOptions) => {
+        const { node, ...changed } = options;
+        await setOutbound(await context.postgres(), { ...changed, nodeId: node });
+        context.print({ nodeId: node, tag: changed.tag });
+      }),
+    );
+
+  outbound
+    .command('move')
+    .description('Change the order; what no rule claims goes to the first outbound')
+    .requiredOption('--node <id>', 'id of the node', nodeId)
+    .requiredOption('--tag <tag>', 'the outbound to move', name)
+    .requiredOption('--to <position>', 'its place among the configured ones, from 1', position)
+    .addHelpText('after', '\nExample:\n  core outbound move --node 1 --tag direct --to 1')
+    .action(
+      run(async (context, { node, tag, to }: { node: number; tag: string; to: number }) => {
+        await moveOutbound(await context.postgres(), { nodeId: node, tag, position: to });
+        context.print({ nodeId: node, tag });
+      }),
+    );
+
+  outbound
+    .command('remove')
+    .description('Take an outbound out of the configuration; its counters stay')
+    .requiredOption('--node <id>', 'id of the node', nodeId)
+    .requiredOption('--tag <tag>', 'the outbound to remove', name)
+    .addHelpText('after', '\nExample:\n  core outbound remove --node 1 --tag warp')
+    .action(
+      run(async (context, { node, tag }: { node: number; tag: string }) => {
+        await removeOutbound(await context.postgres(), { nodeId: node, tag });
+        context.print({ nodeId: node, tag, status: 'removed' });
+      }),
+    );
+
+  outbound
     .command('list')
     .description('Outbounds of a node with their traffic')
     .requiredOption('--node <id>', 'id of the node', nodeId)
@@ -35,7 +88,7 @@ export function addOutboundCommands(program: Command, run: Run): void {
     .action(
       run(async (context, options: { node: number }) => {
         const found = await listOutbounds(await context.postgres(), options.node);
-        const columns = ['tag', 'trafficBytesUp', 'trafficBytesDown', 'configured'];
+        const columns = ['tag', 'protocol', 'trafficBytesUp', 'trafficBytesDown', 'configured'];
         context.print(found, renderObjects(found, columns, 'The node has no outbounds.'));
       }),
     );

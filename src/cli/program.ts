@@ -7,12 +7,14 @@ import { projectRoot } from '../root.ts';
 import { createCliContext } from './context.ts';
 import { addEventCommands } from './event.ts';
 import { oneLine } from './failure.ts';
+import { addFleetCommands } from './fleet.ts';
 import { addLinkCommands } from './link.ts';
 import { addNodeCommands } from './node.ts';
 import { addOutboundCommands } from './outbound.ts';
 import { addProtocolCommands } from './protocol.ts';
 import { addReconcileCommand } from './reconcile.ts';
 import { addRoleCommands } from './roles.ts';
+import { addRuleCommands } from './rule.ts';
 import type { CommandBody, Run } from './run.ts';
 import { addSegmentCommands } from './segments.ts';
 import { addSqlCommand } from './sql.ts';
@@ -46,7 +48,7 @@ export async function runCli(args: readonly string[], options: CliOptions): Prom
   const run: Run =
     (body) =>
     async (...given) => {
-      const exitCode = await runCommand(body as CommandBody<object, unknown>, given, options);
+      const exitCode = await runCommand(body as AnyBody, given, options);
       if (exitCode !== undefined) end = { exitCode, atOnce: true };
     };
   try {
@@ -66,9 +68,11 @@ function endOfOptions(args: readonly string[]): number {
   return end === -1 ? args.length : end;
 }
 
-/** Commander hands over the positional argument where there is one, the options, the command. */
+type AnyBody = CommandBody<object, unknown, unknown>;
+
+/** Commander hands over the positional arguments, up to two, the options, the command. */
 async function runCommand(
-  body: CommandBody<object, unknown>,
+  body: AnyBody,
   given: readonly unknown[],
   { readConfig, stdin = process.stdin, stdout, stderr }: CliOptions,
 ): Promise<number | undefined> {
@@ -83,7 +87,8 @@ async function runCommand(
     stderr,
   });
   try {
-    const result = await body(context, options, given.length > 2 ? given[0] : undefined);
+    const [argument, second] = given.slice(0, -2);
+    const result = await body(context, options, argument, second);
     return result?.exitCode;
   } finally {
     await context.close();
@@ -119,6 +124,8 @@ Examples:
   addNodeCommands(program, run);
   addProtocolCommands(program, run);
   addOutboundCommands(program, run);
+  addRuleCommands(program, run);
+  addFleetCommands(program, run);
   addUserCommands(program, run);
   addSubscriptionCommands(program, run);
   addLinkCommands(program, run);

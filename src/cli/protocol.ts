@@ -1,7 +1,9 @@
 import type { Command } from 'commander';
 import { type VpnProtocol, vpnProtocols } from '../contract/enums.ts';
+import { CoreError } from '../errors.ts';
+import { removeProtocol, setProtocol } from '../nodes/protocol-changes.ts';
 import { addProtocol, listProtocols } from '../nodes/protocols.ts';
-import { nodeId, port, settings, vpnProtocol } from './arguments.ts';
+import { id, nodeId, port, settings, vpnProtocol } from './arguments.ts';
 import { protocolSettingsHelp } from './protocol-settings-help.ts';
 import type { Run } from './run.ts';
 import { renderObjects } from './table.ts';
@@ -36,6 +38,35 @@ Examples:
     );
 
   protocol
+    .command('set')
+    .description('Change a protocol; its links stay, and so do keys that --settings does not name')
+    .argument('<id>', 'id of the protocol', id)
+    .option('--port <port>', 'port that the node listens on', port)
+    .option('--settings <json>', 'all settings of the protocol: a JSON object or @file', settings)
+    .addHelpText('after', '\nExample:\n  core protocol set 1 --port 8443')
+    .action(
+      run(async (context, change: SetOptions, nodeProtocolId: number) => {
+        if (Object.keys(change).length === 0) {
+          throw new CoreError('INVALID_ARGUMENT', 'Nothing to change: name at least one option');
+        }
+        const { nodeId } = await setProtocol(await context.postgres(), nodeProtocolId, change);
+        context.print({ nodeProtocolId, nodeId });
+      }),
+    );
+
+  protocol
+    .command('remove')
+    .description('End a protocol of a node, and its links with it')
+    .argument('<id>', 'id of the protocol', id)
+    .addHelpText('after', '\nExample:\n  core protocol remove 1')
+    .action(
+      run(async (context, _options, nodeProtocolId: number) => {
+        const { nodeId } = await removeProtocol(await context.postgres(), nodeProtocolId);
+        context.print({ nodeProtocolId, nodeId, status: 'removed' });
+      }),
+    );
+
+  protocol
     .command('list')
     .description('Protocols of one node, or of all')
     .option('--node <id>', 'id of the node', nodeId)
@@ -54,4 +85,9 @@ interface AddOptions {
   protocol: VpnProtocol;
   port: number;
   settings: Record<string, unknown>;
+}
+
+interface SetOptions {
+  port?: number;
+  settings?: Record<string, unknown>;
 }

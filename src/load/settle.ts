@@ -2,7 +2,7 @@ import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
 import type { Kind } from '../ingest/streams.ts';
-import { addOutboundTraffic } from '../nodes/outbounds.ts';
+import { addOutboundTraffic } from '../nodes/outbound-traffic.ts';
 import { inClientTransaction } from '../stores/postgres.ts';
 import { addTraffic } from '../subscriptions/settle-counters.ts';
 import { createOutboundSums, createUsageSums } from './sums.ts';

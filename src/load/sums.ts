@@ -1,5 +1,5 @@
 import { outboundRow, outboundRowLength, usageRow } from '../ingest/pack.ts';
-import type { OutboundTraffic } from '../nodes/outbounds.ts';
+import type { OutboundTraffic } from '../nodes/outbound-traffic.ts';
 import type { TrafficSums } from '../subscriptions/settle-counters.ts';
 import { viewOf } from './view.ts';
 

@@ -1,55 +1,64 @@
 import type pg from 'pg';
-import type { Queryable } from '../stores/postgres.ts';
 
-/** How many pending nodes one call of `bumpPending` takes; the rest follow a second later. */
-const pendingMax = 10_000;
+/** Distinct causes that are kept between two revisions of a node; further ones are `and more`. */
+const causesMax = 10;
+
+/** The channel on which a change that waits to be published is notified when it commits. */
+export const changesChannel = 'core_changes';
 
 /**
- * Says that what these nodes should run has changed. Call it in the transaction of the change.
+ * Says that what these nodes should run may have changed, and why. Call it in the transaction of
+ * the change. It only marks: a worker renders the node, and only where its bytes differ it gets a
+ * new revision, at most one a second (render/publish.ts).
  *
- * A node gets a new revision at most once a second: at once where its last one is over a second
- * old, else it is marked and the worker's `bumpPending` follows. The rows are locked in the order
- * of their ids, so that no two callers wait for each other, and stay locked until the transaction
- * ends: that is what keeps a bump from overtaking the change it announces.
+ * The rows are locked in the order of their ids, so that no two callers wait for each other, and
+ * stay locked until the transaction ends: a render that sees the mark sees the change, too.
  */
-export async function bumpNodes(client: pg.PoolClient, nodeIds: readonly number[]): Promise<void> {
-  if (nodeIds.length === 0) return;
-  await client.query(
-    `WITH locked AS MATERIALIZED (
-       SELECT id, revision_bumped_at <= statement_timestamp() - interval '1 second' AS due
-       FROM nodes WHERE id = ANY ($1::integer[]) ORDER BY id FOR NO KEY UPDATE
-     ), bumped AS (
-       UPDATE nodes SET
-         revision = CASE WHEN due THEN revision + 1 ELSE revision END,
-         revision_bumped_at = CASE WHEN due THEN statement_timestamp() ELSE revision_bumped_at END,
-         revision_pending = NOT due
-       FROM locked WHERE nodes.id = locked.id
-       RETURNING nodes.id, due
-     )
-     SELECT pg_notify('core_nodes', id::text) FROM bumped WHERE due`,
-    [nodeIds],
-  );
+export async function bumpNodes(
+  client: pg.PoolClient,
+  nodeIds: readonly number[],
+  cause = 'change',
+): Promise<void> {
+  await markChanged(client, nodeIds, cause, false);
 }
 
 /**
- * Bumps the nodes that a change marked less than a second after their last bump. The worker calls
- * it once a second. A node that a transaction holds just now is left for the next call.
- * @returns the ids of the nodes that have a new revision.
+ * The same for a change of a node's own settings (a protocol, an outbound, a rule), which also ends
+ * a rollback: the next revision is rendered from the settings that are stored now.
  */
-export async function bumpPending(db: Queryable): Promise<number[]> {
-  const { rows } = await db.query<{ id: number }>(
-    `WITH due AS MATERIALIZED (
-       SELECT id FROM nodes
-       WHERE revision_pending AND revision_bumped_at <= statement_timestamp() - interval '1 second'
-       ORDER BY id LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
-     ), bumped AS (
-       UPDATE nodes SET revision = revision + 1, revision_bumped_at = statement_timestamp(),
-         revision_pending = false
-       FROM due WHERE nodes.id = due.id
+export async function bumpSettings(
+  client: pg.PoolClient,
+  nodeId: number,
+  cause: string,
+): Promise<void> {
+  await markChanged(client, [nodeId], cause, true);
+}
+
+async function markChanged(
+  client: pg.PoolClient,
+  nodeIds: readonly number[],
+  cause: string,
+  unpin: boolean,
+): Promise<void> {
+  if (nodeIds.length === 0) return;
+  await client.query(
+    `WITH locked AS MATERIALIZED (
+       SELECT id FROM nodes WHERE id = ANY ($1::integer[]) ORDER BY id FOR NO KEY UPDATE
+     ), marked AS (
+       UPDATE nodes SET
+         change_seq = change_seq + 1,
+         changed_at = CASE WHEN change_seq > published_seq THEN changed_at
+           ELSE clock_timestamp() END,
+         change_causes = CASE
+           WHEN $2 = ANY (change_causes) OR cardinality(change_causes) > $3 THEN change_causes
+           WHEN cardinality(change_causes) = $3 THEN change_causes || 'and more'::text
+           ELSE change_causes || $2::text END,
+         pinned_revision = CASE WHEN $4 THEN NULL ELSE pinned_revision END,
+         pinned_settings_hash = CASE WHEN $4 THEN NULL ELSE pinned_settings_hash END
+       FROM locked WHERE nodes.id = locked.id
        RETURNING nodes.id
      )
-     SELECT id, pg_notify('core_nodes', id::text) FROM bumped`,
-    [pendingMax],
+     SELECT pg_notify($5, '') FROM marked LIMIT 1`,
+    [nodeIds, cause, causesMax, unpin, changesChannel],
   );
-  return rows.map((row) => row.id);
 }

@@ -11,21 +11,33 @@ export interface IssuedNode {
   expiresAt: Date;
 }
 
-/** Adds a node at revision 1 and issues its registration code. */
+export interface NewNode {
+  name: string;
+  region: string;
+  host: string;
+  ip: string;
+}
+
+/** Adds a node and issues its registration code. Its revision 1 is rendered at its first need. */
 export async function createNode(
   pool: pg.Pool,
-  node: { name: string; region: string; host: string; ip: string },
+  node: NewNode,
   options: { registrationSeconds: number },
 ): Promise<IssuedNode> {
-  return inTransaction(pool, async (client) => {
-    // Its first change is not held back by the second between bumps: nothing was bumped yet.
-    const { rows } = await client.query<{ id: number }>(
-      `INSERT INTO nodes (name, region, host, ip, revision_bumped_at)
-       VALUES ($1, $2, $3, $4, to_timestamp(0)) RETURNING id`,
-      [node.name, node.region, node.host, node.ip],
-    );
-    const nodeId = rows[0]?.id;
-    assert(nodeId !== undefined, 'an insert returns its row');
-    return { nodeId, ...(await issueCode(client, nodeId, options.registrationSeconds)) };
-  });
+  return inTransaction(pool, (client) => insertNode(client, node, options));
+}
+
+/** The same in a transaction that the caller has open. */
+export async function insertNode(
+  client: pg.PoolClient,
+  node: NewNode,
+  options: { registrationSeconds: number },
+): Promise<IssuedNode> {
+  const { rows } = await client.query<{ id: number }>(
+    'INSERT INTO nodes (name, region, host, ip) VALUES ($1, $2, $3, $4) RETURNING id',
+    [node.name, node.region, node.host, node.ip],
+  );
+  const nodeId = rows[0]?.id;
+  assert(nodeId !== undefined, 'an insert returns its row');
+  return { nodeId, ...(await issueCode(client, nodeId, options.registrationSeconds)) };
 }

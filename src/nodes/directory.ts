@@ -8,6 +8,8 @@ export interface KnownNode {
   nodeId: number;
   /** The revision that the node should run. */
   revision: number;
+  /** SHA-256 in hex of that revision's content; null where it was never rendered. */
+  contentHash: string | null;
 }
 
 /**
@@ -100,14 +102,15 @@ async function selectNodes(
   pool: pg.Pool,
   hashes: readonly string[],
 ): Promise<Map<string, KnownNode>> {
-  const { rows } = await pool.query<{ id: number; revision: number; hash: string }>(
-    `SELECT id, revision, translate(encode(auth_key_hash, 'base64'), E'\\n', '') AS hash
+  const { rows } = await pool.query<KnownNode & { hash: string }>(
+    `SELECT id AS "nodeId", revision, encode(content_hash, 'hex') AS "contentHash",
+       translate(encode(auth_key_hash, 'base64'), E'\\n', '') AS hash
      FROM nodes
      WHERE revoked_at IS NULL
        AND auth_key_hash = ANY (SELECT decode(h, 'base64') FROM unnest($1::text[]) AS h)`,
     [hashes],
   );
-  return new Map(rows.map((row) => [row.hash, { nodeId: row.id, revision: row.revision }]));
+  return new Map(rows.map(({ hash, ...node }) => [hash, node]));
 }
 
 /** One query in flight; keys asked for meanwhile share the next one. */

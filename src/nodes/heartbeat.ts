@@ -1,9 +1,10 @@
 import type pg from 'pg';
 import type { Logger } from '../log.ts';
 
-/** Keeps `nodes.last_seen_at` (and ip) within about a second of what the nodes reported. */
+/** Keeps `nodes.last_seen_at`, ip and reported revision within about a second of what nodes said. */
 export interface Heartbeats {
-  seen(nodeId: number, ip: string | undefined): void;
+  /** `revision` is what the node says that it runs; undefined where it runs nothing yet. */
+  seen(nodeId: number, ip: string | undefined, revision: number | undefined): void;
   /** Writes what is left. */
   close(): Promise<void>;
 }
@@ -11,6 +12,7 @@ export interface Heartbeats {
 interface Seen {
   atMs: number;
   ip: string | undefined;
+  revision: number | undefined;
 }
 
 /**
@@ -46,8 +48,8 @@ export function createHeartbeats(options: {
   }, options.intervalMs);
 
   return {
-    seen(nodeId, ip) {
-      if (!closed) merge(pending, nodeId, { atMs: options.nowMs(), ip }, 'newer');
+    seen(nodeId, ip, revision) {
+      if (!closed) merge(pending, nodeId, { atMs: options.nowMs(), ip, revision }, 'newer');
     },
     async close() {
       closed = true;
@@ -61,28 +63,42 @@ export function createHeartbeats(options: {
 function merge(into: Map<number, Seen>, nodeId: number, seen: Seen, age: 'newer' | 'older'): void {
   const known = into.get(nodeId);
   if (known === undefined) into.set(nodeId, seen);
-  else if (age === 'newer') into.set(nodeId, { atMs: seen.atMs, ip: seen.ip ?? known.ip });
-  else into.set(nodeId, { atMs: known.atMs, ip: known.ip ?? seen.ip });
+  else if (age === 'newer') into.set(nodeId, { ...seen, ip: seen.ip ?? known.ip });
+  else into.set(nodeId, { ...known, ip: known.ip ?? seen.ip });
 }
 
 async function writeLastSeen(pool: pg.Pool, batch: ReadonlyMap<number, Seen>): Promise<void> {
   const sorted = [...batch].sort(([a], [b]) => a - b);
   await pool.query(
     // Locked in the order of ids first, as bumpNodes does: an UPDATE alone takes its locks in
-    // whatever order its plan has, and the two could wait for each other.
+    // whatever order its plan has, and the two could wait for each other. A new address marks the
+    // node, as bumpNodes would: it may stand in the configuration, where the node has no host name.
     `WITH locked AS MATERIALIZED (
-       SELECT id FROM nodes WHERE id = ANY ($1::integer[]) ORDER BY id FOR NO KEY UPDATE
+       SELECT n.id, n.host = '' AND n.ip <> seen.ip AS moved
+       FROM nodes n JOIN unnest($1::integer[], $3::text[]) AS seen (id, ip) USING (id)
+       ORDER BY n.id FOR NO KEY UPDATE OF n
+     ), written AS (
+       UPDATE nodes SET
+         last_seen_at = greatest(nodes.last_seen_at, to_timestamp(seen.at_ms / 1000.0)),
+         ip = coalesce(seen.ip, nodes.ip),
+         reported_revision = seen.revision,
+         change_seq = change_seq + coalesce(moved, false)::integer,
+         changed_at = CASE WHEN moved THEN coalesce(changed_at, clock_timestamp())
+           ELSE changed_at END,
+         change_causes = CASE WHEN moved AND NOT 'address' = ANY (change_causes)
+           THEN change_causes || 'address'::text ELSE change_causes END
+       FROM unnest($1::integer[], $2::double precision[], $3::text[], $4::bigint[])
+         AS seen (id, at_ms, ip, revision)
+         JOIN locked USING (id)
+       WHERE nodes.id = seen.id
+       RETURNING moved
      )
-     UPDATE nodes SET
-       last_seen_at = greatest(nodes.last_seen_at, to_timestamp(seen.at_ms / 1000.0)),
-       ip = coalesce(seen.ip, nodes.ip)
-     FROM unnest($1::integer[], $2::double precision[], $3::text[]) AS seen (id, at_ms, ip)
-       JOIN locked USING (id)
-     WHERE nodes.id = seen.id`,
+     SELECT pg_notify('core_changes', '') FROM written WHERE moved LIMIT 1`,
     [
       sorted.map(([nodeId]) => nodeId),
       sorted.map(([, seen]) => seen.atMs),
       sorted.map(([, seen]) => seen.ip ?? null),
+      sorted.map(([, seen]) => seen.revision ?? null),
     ],
   );
 }

@@ -1,15 +1,32 @@
 /** Where a node is in its life, as an operator sees it. */
-export type NodeStatus = 'revoked' | 'pending' | 'error' | 'offline' | 'online';
+export type NodeStatus =
+  | 'revoked'
+  | 'pending'
+  | 'maintenance'
+  | 'error'
+  | 'offline'
+  | 'stale'
+  | 'outdated'
+  | 'online';
 /** How what a node runs stands to what it should run. */
 export type SyncStatus = 'pending' | 'failed' | 'outdated' | 'synced';
 
 export const nodeStatuses = [
   'online',
+  'outdated',
+  'stale',
   'offline',
   'error',
+  'maintenance',
   'pending',
   'revoked',
 ] as const satisfies readonly NodeStatus[];
+
+/** Heartbeat ages past which a node is stale, and past which it is offline. */
+export interface HealthLimits {
+  staleSeconds: number;
+  offlineSeconds: number;
+}
 
 /** A node as every command shows it. */
 export interface NodeState {
@@ -22,6 +39,15 @@ export interface NodeState {
   syncStatus: SyncStatus;
   revision: number;
   appliedRevision: number | null;
+  /** What its newest heartbeat said that it runs. */
+  reportedRevision: number | null;
+  /** The revision whose settings it is rolled back to. */
+  rolledBackTo: number | null;
+  /** Since when a change waits for a worker to publish it. */
+  unpublishedSince: Date | null;
+  /** Why that change cannot be rendered. */
+  publishError: string | null;
+  maintenance: { since: Date; reason: string | null } | null;
   lastSeenAt: Date | null;
   lastError: {
     message: string;
@@ -45,6 +71,13 @@ export interface NodeStateRow {
   seconds_since_seen: number | null;
   revision: number;
   applied_revision: number | null;
+  reported_revision: number | null;
+  pinned_revision: number | null;
+  unpublished_since: Date | null;
+  change_causes: string[];
+  publish_error: string | null;
+  maintenance_at: Date | null;
+  maintenance_reason: string | null;
   sync_status: 'pending' | 'synced' | 'failed';
   error_message: string | null;
   error_code: string | null;
@@ -56,21 +89,31 @@ export interface NodeStateRow {
 export const nodeStateQuery = `SELECT id, name, host, ip, region,
   auth_key_hash IS NOT NULL AS has_key, revoked_at IS NOT NULL AS revoked, last_seen_at,
   extract(epoch FROM now() - last_seen_at)::double precision AS seconds_since_seen,
-  revision, applied_revision, sync_status, error_message, error_code, error_details, error_at
+  revision, applied_revision, reported_revision, pinned_revision,
+  CASE WHEN change_seq > published_seq THEN changed_at END AS unpublished_since, change_causes,
+  publish_error, maintenance_at, maintenance_reason, sync_status, error_message, error_code, error_details, error_at
   FROM nodes`;
 
 /** What to show of a node. Pure. */
-export function nodeState(row: NodeStateRow, options: { offlineSeconds: number }): NodeState {
+export function nodeState(row: NodeStateRow, limits: HealthLimits): NodeState {
   return {
     nodeId: row.id,
     name: row.name,
     host: row.host,
     ip: row.ip,
     region: row.region,
-    status: statusOf(row, options.offlineSeconds),
+    status: statusOf(row, limits),
     syncStatus: syncStatusOf(row),
     revision: row.revision,
     appliedRevision: row.applied_revision,
+    reportedRevision: row.reported_revision,
+    rolledBackTo: row.pinned_revision,
+    unpublishedSince: row.unpublished_since,
+    publishError: row.publish_error,
+    maintenance:
+      row.maintenance_at === null
+        ? null
+        : { since: row.maintenance_at, reason: row.maintenance_reason },
     lastSeenAt: row.last_seen_at,
     lastError:
       row.error_message === null
@@ -84,13 +127,19 @@ export function nodeState(row: NodeStateRow, options: { offlineSeconds: number }
   };
 }
 
-/** The first that holds: what an operator must act on comes before what time may heal. */
-function statusOf(row: NodeStateRow, offlineSeconds: number): NodeStatus {
+/**
+ * The first that holds: what an operator set, then what an operator must act on, then what time may
+ * heal.
+ */
+function statusOf(row: NodeStateRow, limits: HealthLimits): NodeStatus {
   if (row.revoked) return 'revoked';
   if (!row.has_key) return 'pending';
+  if (row.maintenance_at !== null) return 'maintenance';
   if (row.sync_status === 'failed' || row.error_message !== null) return 'error';
-  if (row.seconds_since_seen === null || row.seconds_since_seen > offlineSeconds) return 'offline';
-  return 'online';
+  const ageSeconds = row.seconds_since_seen ?? Number.POSITIVE_INFINITY;
+  if (ageSeconds > limits.offlineSeconds) return 'offline';
+  if (ageSeconds > limits.staleSeconds) return 'stale';
+  return syncStatusOf(row) === 'outdated' ? 'outdated' : 'online';
 }
 
 function syncStatusOf(row: NodeStateRow): SyncStatus {

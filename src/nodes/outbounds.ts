@@ -1,9 +1,9 @@
-import assert from 'node:assert/strict';
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
-import { bumpNodes } from './bump.ts';
-import { requireNode } from './require.ts';
+import { bumpSettings } from './bump.ts';
+import { requireKnownNode, requireLiveNode } from './require.ts';
+import { requireRuleTargets } from './rules.ts';
 
 /** The outbound protocols that Xray knows; another name would make a node refuse its config. */
 export const outboundProtocols = [
@@ -28,6 +28,15 @@ export interface NodeOutbound {
   trafficBytesDown: number;
   /** False where the tag is known from usage reports only. */
   configured: boolean;
+  /** Null where it is not configured. */
+  protocol: OutboundProtocol | null;
+  settings: Record<string, unknown>;
+}
+
+export interface ConfiguredOutbound {
+  tag: string;
+  protocol: OutboundProtocol;
+  settings: Record<string, unknown>;
 }
 
 /**
@@ -37,31 +46,154 @@ export interface NodeOutbound {
  */
 export async function addOutbound(
   pool: pg.Pool,
-  added: {
-    nodeId: number;
-    tag: string;
-    protocol: OutboundProtocol;
-    settings: Record<string, unknown>;
-  },
+  added: ConfiguredOutbound & { nodeId: number },
 ): Promise<void> {
   const { nodeId, tag } = added;
   await inTransaction(pool, async (client) => {
-    const node = await requireNode(client, nodeId);
-    if (node.revoked) throw new CoreError('INVALID_ARGUMENT', `Node ${nodeId} is revoked`);
-    const { rowCount } = await client.query(
-      `INSERT INTO node_outbounds AS o (node_id, tag, protocol, settings, configured, position)
-       SELECT $1, $2, $3, $4, true, coalesce(max(position), 0) + 1
-       FROM node_outbounds WHERE node_id = $1 AND configured
-       ON CONFLICT (node_id, tag) DO UPDATE SET protocol = excluded.protocol,
-         settings = excluded.settings, configured = true, position = excluded.position
-       WHERE NOT o.configured`,
-      [nodeId, tag, added.protocol, JSON.stringify(added.settings)],
-    );
-    if (rowCount !== 1) {
+    await requireLiveNode(client, nodeId);
+    const configured = await configuredTags(client, nodeId);
+    if (configured.includes(tag)) {
       throw new CoreError('INVALID_ARGUMENT', `Node ${nodeId} has an outbound ${tag} already`);
     }
-    await bumpNodes(client, [nodeId]);
+    await putOutbound(client, nodeId, added, configured.length + 1);
+    await placeOutbounds(client, nodeId, [...configured, tag]);
+    await requireRuleTargets(client, nodeId);
+    await bumpSettings(client, nodeId, `outbound ${tag} added`);
   });
+}
+
+/**
+ * Changes the protocol and the settings of a configured outbound.
+ * @throws CoreError NOT_FOUND where it is not configured.
+ */
+export async function setOutbound(
+  pool: pg.Pool,
+  changed: ConfiguredOutbound & { nodeId: number },
+): Promise<void> {
+  const { nodeId, tag } = changed;
+  await inTransaction(pool, async (client) => {
+    const tags = await requireOutbound(client, nodeId, tag);
+    await putOutbound(client, nodeId, changed, tags.indexOf(tag) + 1);
+    await bumpSettings(client, nodeId, `outbound ${tag} changed`);
+  });
+}
+
+/**
+ * Moves an outbound to a position from 1 among the configured ones. The first one is where traffic
+ * goes that no rule claims.
+ * @throws CoreError NOT_FOUND where it is not configured.
+ */
+export async function moveOutbound(
+  pool: pg.Pool,
+  moved: { nodeId: number; tag: string; position: number },
+): Promise<void> {
+  const { nodeId, tag, position } = moved;
+  await inTransaction(pool, async (client) => {
+    const tags = await requireOutbound(client, nodeId, tag);
+    const others = tags.filter((other) => other !== tag);
+    others.splice(position - 1, 0, tag);
+    await placeOutbounds(client, nodeId, others);
+    await bumpSettings(client, nodeId, `outbound ${tag} moved`);
+  });
+}
+
+/**
+ * Takes an outbound out of the configuration. Its counters stay.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT where a rule goes to it.
+ */
+export async function removeOutbound(
+  pool: pg.Pool,
+  removed: { nodeId: number; tag: string },
+): Promise<void> {
+  const { nodeId, tag } = removed;
+  await inTransaction(pool, async (client) => {
+    await requireOutbound(client, nodeId, tag);
+    await dropOutbounds(client, nodeId, [tag]);
+    await requireRuleTargets(client, nodeId);
+    await bumpSettings(client, nodeId, `outbound ${tag} removed`);
+  });
+}
+
+/**
+ * Puts these outbounds, in this order, in the place of all that a node has configured. In a
+ * transaction that holds the node.
+ */
+export async function replaceOutbounds(
+  client: pg.PoolClient,
+  nodeId: number,
+  outbounds: readonly ConfiguredOutbound[],
+): Promise<void> {
+  const wanted = new Set(outbounds.map((outbound) => outbound.tag));
+  const configured = await configuredTags(client, nodeId);
+  await dropOutbounds(
+    client,
+    nodeId,
+    configured.filter((tag) => !wanted.has(tag)),
+  );
+  for (const [index, outbound] of outbounds.entries()) {
+    await putOutbound(client, nodeId, outbound, index + 1);
+  }
+}
+
+async function requireOutbound(
+  client: pg.PoolClient,
+  nodeId: number,
+  tag: string,
+): Promise<string[]> {
+  await requireLiveNode(client, nodeId);
+  const tags = await configuredTags(client, nodeId);
+  if (tags.includes(tag)) return tags;
+  throw new CoreError('NOT_FOUND', `Node ${nodeId} has no outbound ${tag} configured`);
+}
+
+async function configuredTags(client: pg.PoolClient, nodeId: number): Promise<string[]> {
+  const { rows } = await client.query<{ tag: string }>(
+    `SELECT tag FROM node_outbounds WHERE node_id = $1 AND configured
+     ORDER BY position, tag COLLATE "C"`,
+    [nodeId],
+  );
+  return rows.map((row) => row.tag);
+}
+
+async function putOutbound(
+  client: pg.PoolClient,
+  nodeId: number,
+  { tag, protocol, settings }: ConfiguredOutbound,
+  position: number,
+): Promise<void> {
+  await client.query(
+    `INSERT INTO node_outbounds (node_id, tag, protocol, settings, configured, position)
+     VALUES ($1, $2, $3, $4, true, $5)
+     ON CONFLICT (node_id, tag) DO UPDATE SET protocol = excluded.protocol,
+       settings = excluded.settings, configured = true, position = excluded.position`,
+    [nodeId, tag, protocol, JSON.stringify(settings), position],
+  );
+}
+
+async function placeOutbounds(
+  client: pg.PoolClient,
+  nodeId: number,
+  tags: readonly string[],
+): Promise<void> {
+  await client.query(
+    `UPDATE node_outbounds o SET position = given.at
+     FROM unnest($2::text[]) WITH ORDINALITY AS given (tag, at)
+     WHERE o.node_id = $1 AND o.tag = given.tag`,
+    [nodeId, tags],
+  );
+}
+
+/** The row stays, as that of a tag that is only reported: its counters are the operator's. */
+async function dropOutbounds(
+  client: pg.PoolClient,
+  nodeId: number,
+  tags: readonly string[],
+): Promise<void> {
+  await client.query(
+    `UPDATE node_outbounds SET configured = false, protocol = NULL, settings = '{}', position = 0
+     WHERE node_id = $1 AND tag = ANY ($2::text[])`,
+    [nodeId, tags],
+  );
 }
 
 /**
@@ -69,67 +201,12 @@ export async function addOutbound(
  * @throws CoreError NOT_FOUND.
  */
 export async function listOutbounds(db: Queryable, nodeId: number): Promise<NodeOutbound[]> {
-  const node = await db.query('SELECT 1 FROM nodes WHERE id = $1', [nodeId]);
-  if (node.rowCount !== 1) throw new CoreError('NOT_FOUND', `There is no node ${nodeId}`);
+  await requireKnownNode(db, nodeId);
   const { rows } = await db.query<NodeOutbound>(
     `SELECT tag, traffic_bytes_up AS "trafficBytesUp", traffic_bytes_down AS "trafficBytesDown",
-       configured
+       configured, protocol, settings
      FROM node_outbounds WHERE node_id = $1 ORDER BY configured DESC, position, tag`,
     [nodeId],
   );
   return rows;
-}
-
-/** Traffic to add to one outbound. */
-export interface OutboundTraffic {
-  nodeId: number;
-  tag: string;
-  bytesUp: bigint;
-  bytesDown: bigint;
-}
-
-/**
- * Adds traffic to outbounds, in the transaction that settles its segment. An unknown tag gets a
- * row that is not configured. Rows are written in key order, so that two segments settled side by
- * side never wait for each other.
- *
- * Sums are numeric, and a counter stops at the largest bigint: a node that reports nonsense must
- * not make the transaction, and with it the stream, fail for ever.
- * @returns how many rows named a node that does not exist; they are dropped.
- */
-export async function addOutboundTraffic(
-  client: pg.PoolClient,
-  rows: readonly OutboundTraffic[],
-): Promise<{ dropped: number }> {
-  if (rows.length === 0) return { dropped: 0 };
-  const { rows: counted } = await client.query<{ dropped: number }>(
-    `WITH given AS MATERIALIZED (
-       SELECT g.*, n.id IS NOT NULL AS known
-       FROM unnest($1::integer[], $2::text[], $3::numeric[], $4::numeric[])
-         AS g (node_id, tag, up, down)
-       LEFT JOIN nodes n ON n.id = g.node_id
-     ), added AS (
-       INSERT INTO node_outbounds AS o
-         (node_id, tag, configured, traffic_bytes_up, traffic_bytes_down)
-       SELECT node_id, tag, false, least(sum(up), 9223372036854775807),
-         least(sum(down), 9223372036854775807)
-       FROM given WHERE known GROUP BY node_id, tag ORDER BY node_id, tag COLLATE "C"
-       ON CONFLICT (node_id, tag) DO UPDATE SET
-         traffic_bytes_up = least(
-           o.traffic_bytes_up::numeric + excluded.traffic_bytes_up, 9223372036854775807),
-         traffic_bytes_down = least(
-           o.traffic_bytes_down::numeric + excluded.traffic_bytes_down, 9223372036854775807)
-     )
-     SELECT count(*)::integer AS dropped FROM given WHERE NOT known`,
-    [
-      rows.map((row) => row.nodeId),
-      // Postgres text cannot hold U+0000.
-      rows.map((row) => row.tag.replaceAll('\u0000', '\uFFFD')),
-      rows.map((row) => row.bytesUp),
-      rows.map((row) => row.bytesDown),
-    ],
-  );
-  const result = counted[0];
-  assert(result !== undefined, 'a count returns its row');
-  return result;
 }

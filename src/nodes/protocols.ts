@@ -5,8 +5,8 @@ import { CoreError } from '../errors.ts';
 import { validateProtocolSettings } from '../render/protocol-settings.ts';
 import { lockLinks } from '../stores/locks.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
-import { bumpNodes } from './bump.ts';
-import { requireNode } from './require.ts';
+import { bumpSettings } from './bump.ts';
+import { requireLiveNode } from './require.ts';
 
 /** An inbound of a node. */
 export interface NodeProtocol {
@@ -32,30 +32,43 @@ export async function addProtocol(
     settings: Record<string, unknown>;
   },
 ): Promise<{ nodeProtocolId: number }> {
-  const { nodeId, protocol, port } = added;
-  const settings = validateProtocolSettings(protocol, added.settings);
+  const settings = validateProtocolSettings(added.protocol, added.settings);
   return inTransaction(pool, async (client) => {
     await lockLinks(client, 'protocols');
-    const node = await requireNode(client, nodeId);
-    if (node.revoked) throw new CoreError('INVALID_ARGUMENT', `Node ${nodeId} is revoked`);
-    const { rows } = await client.query<{ id: number }>(
-      `INSERT INTO node_protocols (node_id, protocol, port, settings) VALUES ($1, $2, $3, $4)
-       ON CONFLICT (node_id, port) DO NOTHING RETURNING id`,
-      [nodeId, protocol, port, JSON.stringify(settings)],
-    );
-    const nodeProtocolId = rows[0]?.id;
-    if (nodeProtocolId === undefined) {
-      throw new CoreError('INVALID_ARGUMENT', `Port ${port} of node ${nodeId} is taken`);
-    }
-    assert(Number.isSafeInteger(nodeProtocolId), 'ids fit a JSON number');
-    await client.query(
-      `INSERT INTO subscription_links (uuid, subscription_id, node_protocol_id)
-       SELECT gen_random_uuid(), id, $1 FROM subscriptions`,
-      [nodeProtocolId],
-    );
-    await bumpNodes(client, [nodeId]);
+    await requireLiveNode(client, added.nodeId);
+    const nodeProtocolId = await insertProtocol(client, { ...added, settings });
+    await bumpSettings(client, added.nodeId, `protocol ${nodeProtocolId} added`);
     return { nodeProtocolId };
   });
+}
+
+/** Adds checked settings. In a transaction that holds the links' lock and the node. */
+export async function insertProtocol(
+  client: pg.PoolClient,
+  added: {
+    nodeId: number;
+    protocol: VpnProtocol;
+    port: number;
+    settings: Record<string, unknown>;
+  },
+): Promise<number> {
+  const { nodeId, protocol, port, settings } = added;
+  const { rows } = await client.query<{ id: number }>(
+    `INSERT INTO node_protocols (node_id, protocol, port, settings) VALUES ($1, $2, $3, $4)
+     ON CONFLICT (node_id, port) DO NOTHING RETURNING id`,
+    [nodeId, protocol, port, JSON.stringify(settings)],
+  );
+  const nodeProtocolId = rows[0]?.id;
+  if (nodeProtocolId === undefined) {
+    throw new CoreError('INVALID_ARGUMENT', `Port ${port} of node ${nodeId} is taken`);
+  }
+  assert(Number.isSafeInteger(nodeProtocolId), 'ids fit a JSON number');
+  await client.query(
+    `INSERT INTO subscription_links (uuid, subscription_id, node_protocol_id)
+     SELECT gen_random_uuid(), id, $1 FROM subscriptions`,
+    [nodeProtocolId],
+  );
+  return nodeProtocolId;
 }
 
 /** The protocols of one node, or of all, by id. */

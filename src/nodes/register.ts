@@ -3,8 +3,10 @@ import type pg from 'pg';
 import type { RegisterNodeDto } from '../contract/node.ts';
 import { CoreError } from '../errors.ts';
 import { inTransaction } from '../stores/postgres.ts';
+import { bumpNodes } from './bump.ts';
 import { hashCode } from './codes.ts';
 import { hashAuthKey } from './directory.ts';
+import { notifyNode } from './require.ts';
 
 /**
  * Trades a registration code for an auth key. The code is used up, whatever becomes of the answer:
@@ -32,7 +34,9 @@ export async function registerNode(
        WHERE id = $1`,
       [row.node_id, hashAuthKey(authKey), dto.name, dto.host, dto.ip, dto.region],
     );
-    await client.query("SELECT pg_notify('core_nodes', $1::text)", [row.node_id]);
+    await notifyNode(client, row.node_id);
+    // Its host or address may stand in its configuration.
+    await bumpNodes(client, [row.node_id], 'registration');
     return row.node_id;
   });
   if (nodeId === undefined) {

@@ -1,23 +1,39 @@
+import type pg from 'pg';
 import type { NodeErrorDto } from '../contract/node.ts';
-import type { Queryable } from '../stores/postgres.ts';
+import { inTransaction } from '../stores/postgres.ts';
+import { addReport } from './reports.ts';
 
-/** Marks the node as `error` and its sync status as `failed`, until a config applies well. */
+/**
+ * Marks the node as `error` and its sync status as `failed`, until a config applies well, and adds
+ * the error to the node's history. The report names no revision: it counts against the newest one
+ * that the node was issued.
+ */
 export async function reportError(
-  db: Queryable,
+  pool: pg.Pool,
   nodeId: number,
   error: NodeErrorDto,
 ): Promise<void> {
-  await db.query(
-    `UPDATE nodes SET sync_status = 'failed', error_message = $2, error_code = $3,
-       error_details = $4, error_at = now(), last_seen_at = now()
-     WHERE id = $1`,
-    [
-      nodeId,
-      withoutNul(error.message),
-      error.code === undefined ? null : withoutNul(error.code),
-      error.details === undefined ? null : JSON.stringify(error.details),
-    ],
-  );
+  const message = withoutNul(error.message);
+  const code = error.code === undefined ? null : withoutNul(error.code);
+  const details = error.details === undefined ? null : JSON.stringify(error.details);
+  await inTransaction(pool, async (client) => {
+    const { rows } = await client.query<{ revision: number }>(
+      `UPDATE nodes SET sync_status = 'failed', error_message = $2, error_code = $3,
+         error_details = $4, error_at = now(), last_seen_at = now()
+       WHERE id = $1 RETURNING revision`,
+      [nodeId, message, code, details],
+    );
+    const row = rows[0];
+    // Deleted since the key was looked up.
+    if (row === undefined) return;
+    await addReport(client, nodeId, {
+      kind: 'error',
+      revision: row.revision,
+      message,
+      code,
+      details,
+    });
+  });
 }
 
 /**

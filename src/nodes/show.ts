@@ -1,6 +1,12 @@
 import { CoreError } from '../errors.ts';
 import type { Queryable } from '../stores/postgres.ts';
-import { type NodeState, type NodeStateRow, nodeState, nodeStateQuery } from './node-state.ts';
+import {
+  type HealthLimits,
+  type NodeState,
+  type NodeStateRow,
+  nodeState,
+  nodeStateQuery,
+} from './node-state.ts';
 
 /**
  * The state of one node.
@@ -9,7 +15,7 @@ import { type NodeState, type NodeStateRow, nodeState, nodeStateQuery } from './
 export async function showNode(
   db: Queryable,
   nodeId: number,
-  options: { offlineSeconds: number },
+  options: HealthLimits,
 ): Promise<NodeState> {
   const { rows } = await db.query<NodeStateRow>(`${nodeStateQuery} WHERE id = $1`, [nodeId]);
   const row = rows[0];

@@ -1,10 +1,14 @@
 import assert from 'node:assert/strict';
-import type { CachedConfig } from './config-cache.ts';
+import type { KeptConfig } from './config-store.ts';
 
 /** The hot configurations of one process: the newest seen of each node, bounded in bytes. */
 export interface ConfigMemory {
-  get(nodeId: number, revision: number): CachedConfig | undefined;
-  put(nodeId: number, config: CachedConfig): void;
+  get(wanted: {
+    nodeId: number;
+    revision: number;
+    contentHash: string | null;
+  }): KeptConfig | undefined;
+  put(config: KeptConfig): void;
   /** Bytes held now. */
   bytes(): number;
 }
@@ -13,41 +17,37 @@ export interface ConfigMemory {
 export function createConfigMemory(bytesMax: number): ConfigMemory {
   assert(bytesMax >= 0);
   // A Map keeps the order of insertion; a use moves its entry to the end.
-  const held = new Map<number, CachedConfig>();
+  const held = new Map<number, KeptConfig>();
   let bytesHeld = 0;
 
   function drop(nodeId: number): void {
     const config = held.get(nodeId);
     if (config === undefined) return;
     held.delete(nodeId);
-    bytesHeld -= sizeOf(config);
+    bytesHeld -= config.gzip.length;
     assert(bytesHeld >= 0);
   }
 
-  function get(nodeId: number, revision: number): CachedConfig | undefined {
-    const config = held.get(nodeId);
-    if (config?.revision !== revision) return undefined;
-    held.delete(nodeId);
-    held.set(nodeId, config);
-    return config;
-  }
-
-  function put(nodeId: number, config: CachedConfig): void {
-    const older = held.get(nodeId);
-    if (older !== undefined && older.revision > config.revision) return;
-    drop(nodeId);
-    if (sizeOf(config) > bytesMax) return;
-    held.set(nodeId, config);
-    bytesHeld += sizeOf(config);
-    for (const oldest of held.keys()) {
-      if (bytesHeld <= bytesMax) break;
-      drop(oldest);
-    }
-  }
-
-  return { get, put, bytes: () => bytesHeld };
-}
-
-function sizeOf(config: CachedConfig): number {
-  return config.json.length + config.gzip.length;
+  return {
+    get({ nodeId, revision, contentHash }) {
+      const config = held.get(nodeId);
+      if (config?.revision !== revision || config.hash !== contentHash) return undefined;
+      held.delete(nodeId);
+      held.set(nodeId, config);
+      return config;
+    },
+    put(config) {
+      const older = held.get(config.nodeId);
+      if (older !== undefined && older.revision > config.revision) return;
+      drop(config.nodeId);
+      if (config.gzip.length > bytesMax) return;
+      held.set(config.nodeId, config);
+      bytesHeld += config.gzip.length;
+      for (const oldest of held.keys()) {
+        if (bytesHeld <= bytesMax) break;
+        drop(oldest);
+      }
+    },
+    bytes: () => bytesHeld,
+  };
 }

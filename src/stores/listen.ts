@@ -12,14 +12,30 @@ const pingEveryMs = 500;
 const proofLifeMs = 900;
 
 /**
- * Listens on the channel `core_nodes`, where every change to a node is notified when it commits.
- * `onNode` is given the node's id, or undefined where notifications may have been missed (at every
- * new connection) and so any node may have changed. Reconnects for ever.
+ * Listens on the channel `core_nodes`, where whatever a process may keep of a node (its key, its
+ * revision) is notified when it commits. `onNode` is given the node's id, or undefined where
+ * notifications may have been missed (at every new connection) and so any node may have changed.
  */
 export function listenForNodes(
   databaseUrl: string,
   log: Logger,
   onNode: (nodeId: number | undefined) => void,
+): NodeListener {
+  return listen(databaseUrl, 'core_nodes', log, (payload) => {
+    const nodeId = payload === undefined || payload === '' ? Number.NaN : Number(payload);
+    onNode(Number.isSafeInteger(nodeId) ? nodeId : undefined);
+  });
+}
+
+/**
+ * Listens on a channel. `onPayload` is given what was notified, or undefined at every new
+ * connection, since notifications may have been missed. Reconnects for ever.
+ */
+export function listen(
+  databaseUrl: string,
+  channel: 'core_nodes' | 'core_changes',
+  log: Logger,
+  onPayload: (payload: string | undefined) => void,
 ): NodeListener {
   let provenAtMs = Number.NEGATIVE_INFINITY;
   let client: pg.Client | undefined;
@@ -34,14 +50,11 @@ export function listenForNodes(
       application_name: 'core listener',
     });
     fresh.on('error', () => undefined);
-    fresh.on('notification', (message) => {
-      const nodeId = Number(message.payload);
-      onNode(Number.isSafeInteger(nodeId) ? nodeId : undefined);
-    });
+    fresh.on('notification', (message) => onPayload(message.payload ?? ''));
     await fresh.connect();
-    await fresh.query('LISTEN core_nodes');
+    await fresh.query(`LISTEN ${channel}`);
     // Whatever was notified while nobody listened is unknown, so everything is.
-    onNode(undefined);
+    onPayload(undefined);
     return fresh;
   };
 
@@ -53,7 +66,7 @@ export function listenForNodes(
       // An answer proves that the connection was alive when it was asked, not later.
       provenAtMs = askedAtMs;
     } catch (error) {
-      log.warn({ err: error }, 'not listening for node changes, asking Postgres instead');
+      log.warn({ err: error }, 'not listening for changes, asking Postgres instead');
       const broken = client;
       client = undefined;
       await broken?.end().catch(() => undefined);

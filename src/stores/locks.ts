@@ -3,6 +3,9 @@ import type pg from 'pg';
 // Any numbers distinct from the other advisory locks of Core.
 const linksLock = 7_233_002;
 const countersLock = 7_233_003;
+/** First of the two numbers of a node's lock, which is held while it is rendered and published. */
+export const nodeLockClass = 7_233_004;
+const fleetLock = 7_233_005;
 
 /**
  * Held until the transaction ends by whoever adds one side of the subscription links. Every
@@ -27,4 +30,9 @@ export async function lockLinks(
  */
 export async function lockCounters(client: pg.PoolClient): Promise<void> {
   await client.query('SELECT pg_advisory_xact_lock($1)', [countersLock]);
+}
+
+/** Held until the transaction ends by whoever applies a fleet file: one at a time. */
+export async function lockFleet(client: pg.PoolClient): Promise<void> {
+  await client.query('SELECT pg_advisory_xact_lock($1)', [fleetLock]);
 }

@@ -1,8 +1,9 @@
 import { CoreError } from '../../errors.ts';
 import type { ConfigCache } from '../../render/config-cache.ts';
+import { unpackContent } from '../../render/content.ts';
 import { callerOf, type Reply, type Route } from '../route.ts';
 
-/** GET /node/config/latest: what the node should run, as rendered once for its revision. */
+/** GET /node/config/latest: what the node should run, as rendered for its revision. */
 export function configLatestRoute(deps: { configs: ConfigCache }): Route {
   return {
     method: 'GET',
@@ -10,10 +11,11 @@ export function configLatestRoute(deps: { configs: ConfigCache }): Route {
     authenticated: true,
     async handle(request): Promise<Reply> {
       const node = callerOf(request);
-      if (matchesEtag(request.headers.ifNoneMatch, node.revision)) {
+      const isRendered = node.contentHash !== null;
+      if (isRendered && matchesEtag(request.headers.ifNoneMatch, node.revision)) {
         return { status: 304, headers: { ETag: `"${node.revision}"` } };
       }
-      const config = await deps.configs.get(node.nodeId, node.revision);
+      const config = await deps.configs.get(node);
       if (config === undefined)
         throw new CoreError('NOT_FOUND', 'The node does not exist any more');
       const headers = {
@@ -23,7 +25,7 @@ export function configLatestRoute(deps: { configs: ConfigCache }): Route {
         Vary: 'Accept-Encoding',
       };
       if (!acceptsGzip(request.headers.acceptEncoding)) {
-        return { status: 200, headers, body: config.json };
+        return { status: 200, headers, body: await unpackContent(config.gzip) };
       }
       return {
         status: 200,

@@ -12,7 +12,7 @@ export function heartbeatRoute(deps: { heartbeats: Heartbeats }): Route {
     handle(request) {
       const node = callerOf(request);
       const dto = decodeBody(nodeHeartbeatSchema, request.body);
-      deps.heartbeats.seen(node.nodeId, dto.ip);
+      deps.heartbeats.seen(node.nodeId, dto.ip, dto.revision);
       return json(200, { ok: true, needSync: dto.revision !== node.revision });
     },
   };

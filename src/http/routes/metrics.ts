@@ -4,6 +4,8 @@ import { Gauge, Registry } from 'prom-client';
 import { lastAudit } from '../../audit/run-audit.ts';
 import { countRejected, countUnsettled, readBacklog } from '../../ingest/backlog.ts';
 import { countNodes } from '../../nodes/count.ts';
+import { countUnpublished } from '../../nodes/drift.ts';
+import type { HealthLimits } from '../../nodes/node-state.ts';
 import { classifyFailure } from '../../stores/failures.ts';
 import { type Readiness, storeNames } from '../../stores/readiness.ts';
 import type { Route } from '../route.ts';
@@ -17,7 +19,7 @@ export function metricsRoute(deps: {
   pool: pg.Pool;
   redis: Redis;
   prefix: string;
-  offlineSeconds: number;
+  health: HealthLimits;
   readiness: Readiness;
 }): Route {
   const registry = new Registry();
@@ -44,6 +46,11 @@ export function metricsRoute(deps: {
     [],
   );
   const nodes = gauge('core_nodes', 'Nodes by status.', ['status']);
+  const unpublished = gauge(
+    'core_nodes_unpublished',
+    'Nodes with a change that no worker has published yet.',
+    [],
+  );
   const rejected = gauge(
     'core_rejected_rows_total',
     'Rows that ClickHouse refused for what they hold; they are in rejected_rows.',
@@ -64,14 +71,16 @@ export function metricsRoute(deps: {
     path: '/metrics',
     authenticated: false,
     async handle() {
-      const [away, streams, counts, audit, rejectedRows, unsettledSegments] = await Promise.all([
-        deps.readiness.storesAway(),
-        unlessAway(readBacklog(deps.pool, deps.redis, deps.prefix)),
-        unlessAway(countNodes(deps.pool, deps.offlineSeconds)),
-        unlessAway(lastAudit(deps.pool).then((last) => ({ last }))),
-        unlessAway(countRejected(deps.pool)),
-        unlessAway(countUnsettled(deps.pool)),
-      ]);
+      const [away, streams, counts, audit, rejectedRows, unsettledSegments, waiting] =
+        await Promise.all([
+          deps.readiness.storesAway(),
+          unlessAway(readBacklog(deps.pool, deps.redis, deps.prefix)),
+          unlessAway(countNodes(deps.pool, deps.health)),
+          unlessAway(lastAudit(deps.pool).then((last) => ({ last }))),
+          unlessAway(countRejected(deps.pool)),
+          unlessAway(countUnsettled(deps.pool)),
+          unlessAway(countUnpublished(deps.pool)),
+        ]);
       registry.resetMetrics();
       for (const store of storeNames) storeUp.set({ store }, away.includes(store) ? 0 : 1);
       for (const stream of streams ?? []) {
@@ -82,6 +91,7 @@ export function metricsRoute(deps: {
         unknown.set(labels, stream.unknownRows);
       }
       set(oldest, unsettledSegments?.oldestSeconds);
+      set(unpublished, waiting?.nodes);
       set(rejected, rejectedRows);
       set(differences, audit && (audit.last?.differences ?? 0));
       set(auditAge, audit && (audit.last?.ageSeconds ?? Number.POSITIVE_INFINITY));

@@ -1,0 +1,163 @@
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import type { Command } from 'commander';
+import { CoreError } from '../errors.ts';
+import { type AppliedFleet, applyFleet } from '../nodes/fleet-apply.ts';
+import { exportFleet } from '../nodes/fleet-export.ts';
+import { parseFleetFile } from '../nodes/fleet-file.ts';
+import type { PlanLine } from '../nodes/fleet-plan.ts';
+import type { CliContext } from './context.ts';
+import type { Run } from './run.ts';
+import { cellText, printable, renderFields, renderObjects } from './table.ts';
+
+const fileBytesMax = 67_108_864;
+/** Exit code of `core apply --dry-run --exit-code` where there is something to change. */
+const changesExitCode = 2;
+
+/** `core apply` and `core export` */
+export function addFleetCommands(program: Command, run: Run): void {
+  program
+    .command('apply')
+    .description('Bring nodes, protocols, outbounds and rules to what a file declares')
+    .argument('<file>', 'YAML, as core export writes it')
+    .option('--dry-run', 'print the plan and change nothing')
+    .option('--exit-code', `with --dry-run: exit with ${changesExitCode} where there are changes`)
+    .option('--prune', 'also remove the nodes that the file does not name')
+    .addHelpText(
+      'after',
+      `
+Nodes are matched by name, protocols by port, outbounds by tag. A list that the file leaves out
+(protocols, outbounds, rules) stays as it is; one that is there is complete. Prints the plan, then
+carries it out, all or nothing.
+
+Examples:
+  core apply fleet.yaml --dry-run
+  core apply fleet.yaml`,
+    )
+    .action(
+      run(async (context, options: ApplyArguments, file: string) => {
+        const parsed = parseFleetFile(file, readFleetText(file));
+        const dryRun = options.dryRun === true;
+        const applied = await applyFleet(await context.postgres(), parsed, {
+          dryRun,
+          prune: options.prune === true,
+          registrationSeconds: context.config.nodes.registrationSeconds,
+          onPlan: async (lines) => {
+            if (!context.json) await context.write(planText(lines));
+          },
+        });
+        await printApplied(context, applied, dryRun);
+        if (!dryRun || options.exitCode !== true || applied.lines.length === 0) return undefined;
+        return { exitCode: changesExitCode };
+      }),
+    );
+
+  program
+    .command('export')
+    .description('Write the fleet as a file that core apply takes')
+    .argument('[file]', 'where to write it; stdout where not given')
+    .option('--secrets', 'with keys and passwords, as an empty Core needs them')
+    .addHelpText(
+      'after',
+      `
+Without --secrets each key is <kept>: core apply leaves what is stored there.
+
+Example:
+  core export fleet.yaml`,
+    )
+    .action(
+      run(async (context, options: { secrets?: boolean }, file: string | undefined) => {
+        const { text, nodes } = await exportFleet(await context.postgres(), {
+          secrets: options.secrets === true,
+        });
+        if (file !== undefined) {
+          writeFleetText(file, text);
+          context.print({ file, nodes });
+        } else if (context.json) context.print({ nodes, text });
+        else await context.write(text);
+      }),
+    );
+}
+
+interface ApplyArguments {
+  dryRun?: boolean;
+  exitCode?: boolean;
+  prune?: boolean;
+}
+
+function readFleetText(file: string): string {
+  try {
+    if (statSync(file).size <= fileBytesMax) return readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw new CoreError('INVALID_ARGUMENT', `${file} cannot be read: ${messageOf(cause)}`, {
+      cause,
+    });
+  }
+  throw new CoreError('INVALID_ARGUMENT', `${file} has over ${fileBytesMax} bytes`);
+}
+
+/** It may hold keys: a new file is its owner's only. */
+function writeFleetText(file: string, text: string): void {
+  try {
+    writeFileSync(file, text, { mode: 0o600 });
+  } catch (cause) {
+    throw new CoreError('INVALID_ARGUMENT', `${file} cannot be written: ${messageOf(cause)}`, {
+      cause,
+    });
+  }
+}
+
+function messageOf(cause: unknown): string {
+  return cause instanceof Error ? cause.message : String(cause);
+}
+
+const signs = { create: '+', change: '~', remove: '-' } as const;
+
+function planText(lines: readonly PlanLine[]): string {
+  if (lines.length === 0) return 'Nothing to change.\n';
+  return lines
+    .map(({ action, object, changes }) => {
+      const fields = changes.map(({ field, from, to }) => {
+        const [before, after] = [valueText(from), valueText(to)];
+        const values =
+          before === undefined ? (after ?? '-') : `${before} -> ${after ?? '(nothing)'}`;
+        return `    ${printable(field)}: ${values}\n`;
+      });
+      return `${signs[action]} ${action} ${printable(object)}\n${fields.join('')}`;
+    })
+    .join('');
+}
+
+function valueText(value: unknown): string | undefined {
+  if (value === undefined) return undefined;
+  return typeof value === 'string' ? printable(JSON.stringify(value)) : cellText(value);
+}
+
+async function printApplied(
+  context: CliContext,
+  { lines, created }: AppliedFleet,
+  dryRun: boolean,
+): Promise<void> {
+  const count = (action: PlanLine['action']): number =>
+    lines.filter((line) => line.action === action).length;
+  const counts = {
+    create: count('create'),
+    change: count('change'),
+    remove: count('remove'),
+  };
+  if (context.json) {
+    const value = { dryRun, ...counts, plan: lines, created };
+    await context.write(`${JSON.stringify(value)}\n`);
+    return;
+  }
+  if (lines.length === 0) return;
+  const summary = renderFields({ [dryRun ? 'would be done' : 'done']: countsText(counts) });
+  const codes =
+    created.length === 0
+      ? ''
+      : `\n${renderObjects(created, ['nodeId', 'name', 'code', 'expiresAt'], '')}`;
+  await context.write(`\n${summary}${codes}`);
+}
+
+function countsText(counts: Record<string, number>): string {
+  return `${counts['create']} created, ${counts['change']} changed, ${counts['remove']} removed`;
+}

@@ -1,0 +1,22 @@
+import type pg from 'pg';
+import { lockLinks } from '../stores/locks.ts';
+import { inTransaction } from '../stores/postgres.ts';
+import { notifyNode, requireNode } from './require.ts';
+
+/**
+ * Removes a node with its protocols, their links, its outbounds with their counters, its rules and
+ * its history. What users moved over it stays in ClickHouse and in their counters. Its key stops
+ * working at once.
+ * @throws CoreError NOT_FOUND.
+ */
+export async function deleteNode(pool: pg.Pool, nodeId: number): Promise<void> {
+  await inTransaction(pool, (client) => removeNode(client, nodeId));
+}
+
+/** The same in a transaction that the caller has open. */
+export async function removeNode(client: pg.PoolClient, nodeId: number): Promise<void> {
+  await lockLinks(client, 'protocols');
+  await requireNode(client, nodeId);
+  await client.query('DELETE FROM nodes WHERE id = $1', [nodeId]);
+  await notifyNode(client, nodeId);
+}

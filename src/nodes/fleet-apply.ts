@@ -1,0 +1,107 @@
+import type pg from 'pg';
+import { lockFleet, lockLinks } from '../stores/locks.ts';
+import { bumpSettings } from './bump.ts';
+import { type IssuedNode, insertNode } from './create.ts';
+import { removeNode } from './delete.ts';
+import type { FleetFile } from './fleet-file.ts';
+import { type NodePlan, type PlanLine, planFleet } from './fleet-plan.ts';
+import { readFleet } from './fleet-state.ts';
+import { replaceOutbounds } from './outbounds.ts';
+import { dropProtocol, writeProtocol } from './protocol-changes.ts';
+import { insertProtocol } from './protocols.ts';
+import { replaceRules, requireRuleTargets } from './rules.ts';
+import { changeNode } from './update.ts';
+
+export interface ApplyOptions {
+  /** Also remove the nodes that the file does not name. */
+  prune: boolean;
+  /** Stop after the plan. */
+  dryRun: boolean;
+  registrationSeconds: number;
+  /** Called with the plan before anything changes. */
+  onPlan?: (lines: readonly PlanLine[]) => Promise<void>;
+}
+
+export interface AppliedFleet {
+  lines: PlanLine[];
+  /** Nodes that were created, with the codes that they register with. */
+  created: (IssuedNode & { name: string })[];
+}
+
+/**
+ * Brings nodes, protocols, outbounds and rules to what the file declares, all or nothing. From the
+ * reading of the state to the commit nobody else changes any of it.
+ * @throws CoreError INVALID_ARGUMENT naming the lines at fault, before anything is changed.
+ */
+export async function applyFleet(
+  pool: pg.Pool,
+  file: FleetFile,
+  options: ApplyOptions,
+): Promise<AppliedFleet> {
+  const client = await pool.connect();
+  let failed = true;
+  try {
+    await client.query('BEGIN');
+    const applied = await applyLocked(client, file, options);
+    await client.query(options.dryRun ? 'ROLLBACK' : 'COMMIT');
+    failed = false;
+    return applied;
+  } catch (thrown) {
+    await client.query('ROLLBACK').catch(() => undefined);
+    throw thrown;
+  } finally {
+    client.release(failed);
+  }
+}
+
+async function applyLocked(
+  client: pg.PoolClient,
+  file: FleetFile,
+  options: ApplyOptions,
+): Promise<AppliedFleet> {
+  await lockFleet(client);
+  await lockLinks(client, 'protocols');
+  // Whoever changes a node's settings holds its row. Heartbeats wait for as long as this takes.
+  await client.query('SELECT 1 FROM nodes ORDER BY id FOR NO KEY UPDATE');
+  const plan = planFleet(file, await readFleet(client), options);
+  await options.onPlan?.(plan.lines);
+  const created: AppliedFleet['created'] = [];
+  if (options.dryRun) return { lines: plan.lines, created };
+  for (const node of plan.removed) await removeNode(client, node.nodeId);
+  for (const node of plan.nodes) {
+    const issued = await applyNode(client, node, file, options);
+    if (issued !== undefined) created.push({ ...issued, name: node.name });
+  }
+  return { lines: plan.lines, created };
+}
+
+async function applyNode(
+  client: pg.PoolClient,
+  plan: NodePlan,
+  file: FleetFile,
+  options: ApplyOptions,
+): Promise<IssuedNode | undefined> {
+  let issued: IssuedNode | undefined;
+  if (plan.stored === undefined) {
+    const declared = file.nodes.find((node) => node.name === plan.name);
+    const { region = '', host = '', ip = '' } = declared ?? {};
+    issued = await insertNode(client, { name: plan.name, region, host, ip }, options);
+  }
+  const nodeId = plan.stored?.nodeId ?? issued?.nodeId;
+  if (nodeId === undefined) throw new Error('a node is stored or was just created');
+  if (plan.fields !== undefined) await changeNode(client, nodeId, plan.fields);
+  const { protocols, outbounds, rules } = plan;
+  if (outbounds !== undefined) await replaceOutbounds(client, nodeId, outbounds);
+  if (rules !== undefined) await replaceRules(client, nodeId, rules);
+  await requireRuleTargets(client, nodeId);
+  for (const nodeProtocolId of protocols.remove) await dropProtocol(client, nodeProtocolId);
+  for (const { nodeProtocolId, settings } of protocols.change) {
+    await writeProtocol(client, nodeId, nodeProtocolId, { settings });
+  }
+  for (const protocol of protocols.create) await insertProtocol(client, { ...protocol, nodeId });
+  const touched = protocols.remove.length + protocols.change.length + protocols.create.length;
+  if (touched > 0 || outbounds !== undefined || rules !== undefined) {
+    await bumpSettings(client, nodeId, 'fleet file');
+  }
+  return issued;
+}

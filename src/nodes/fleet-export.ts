@@ -1,0 +1,49 @@
+import type pg from 'pg';
+import { stringify } from 'yaml';
+import { inTransaction } from '../stores/postgres.ts';
+import { withoutSecrets } from './fleet-secrets.ts';
+import { byName, readFleet, type StoredNode } from './fleet-state.ts';
+
+/**
+ * The fleet as a file that `core apply` takes: every node that is not revoked. Without `secrets`
+ * each key and password is a marker at which apply keeps what is stored, so such a file brings this
+ * Core back to what it was, but cannot build the fleet in an empty one.
+ * @throws CoreError INVALID_ARGUMENT where two nodes have one name.
+ */
+export async function exportFleet(
+  pool: pg.Pool,
+  options: { secrets: boolean },
+): Promise<{ text: string; nodes: number }> {
+  const fleet = await inTransaction(pool, async (client) => {
+    await client.query('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY');
+    return readFleet(client);
+  });
+  byName(fleet);
+  const shown = options.secrets ? <T>(settings: T): T => settings : withoutSecrets;
+  const text = stringify(
+    { version: 1, nodes: fleet.map((node) => declaration(node, shown)) },
+    { lineWidth: 0, aliasDuplicateObjects: false },
+  );
+  return { text, nodes: fleet.length };
+}
+
+function declaration(node: StoredNode, shown: (settings: unknown) => unknown): object {
+  const { name, region, host, ip } = node;
+  return {
+    name,
+    ...(region === '' ? {} : { region }),
+    ...(host === '' ? {} : { host }),
+    ...(ip === '' ? {} : { ip }),
+    protocols: node.protocols.map(({ protocol, port, settings }) => ({
+      protocol,
+      port,
+      settings: shown(settings),
+    })),
+    outbounds: node.outbounds.map(({ tag, protocol, settings }) => ({
+      tag,
+      protocol,
+      settings: shown(settings),
+    })),
+    rules: node.rules,
+  };
+}

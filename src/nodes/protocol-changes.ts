@@ -1,0 +1,103 @@
+import type pg from 'pg';
+import type { VpnProtocol } from '../contract/enums.ts';
+import { CoreError } from '../errors.ts';
+import { lockLinks } from '../stores/locks.ts';
+import { inTransaction } from '../stores/postgres.ts';
+import { bumpSettings } from './bump.ts';
+import { settingsWithSecretsKept } from './keep-secrets.ts';
+import { requireLiveNode } from './require.ts';
+
+/**
+ * Changes the port or the settings of a protocol. Its links stay, and so do keys that the new
+ * settings do not name.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT for settings that the protocol cannot use, a taken
+ * port, or a revoked node.
+ */
+export async function setProtocol(
+  pool: pg.Pool,
+  nodeProtocolId: number,
+  change: { port?: number | undefined; settings?: Record<string, unknown> | undefined },
+): Promise<{ nodeId: number }> {
+  return inTransaction(pool, async (client) => {
+    const { nodeId, protocol, stored } = await lockProtocol(client, nodeProtocolId);
+    const settings =
+      change.settings === undefined
+        ? undefined
+        : settingsWithSecretsKept(protocol, change.settings, stored);
+    await writeProtocol(client, nodeId, nodeProtocolId, { port: change.port, settings });
+    await bumpSettings(client, nodeId, `protocol ${nodeProtocolId} changed`);
+    return { nodeId };
+  });
+}
+
+/**
+ * Ends a protocol. Its links go with it: a client that has one of them can no longer connect, also
+ * where the same protocol is added again.
+ * @throws CoreError NOT_FOUND.
+ */
+export async function removeProtocol(
+  pool: pg.Pool,
+  nodeProtocolId: number,
+): Promise<{ nodeId: number }> {
+  return inTransaction(pool, async (client) => {
+    await lockLinks(client, 'protocols');
+    const { nodeId } = await lockProtocol(client, nodeProtocolId);
+    await dropProtocol(client, nodeProtocolId);
+    await bumpSettings(client, nodeId, `protocol ${nodeProtocolId} removed`);
+    return { nodeId };
+  });
+}
+
+/** Writes checked settings. In a transaction that holds the node. */
+export async function writeProtocol(
+  client: pg.PoolClient,
+  nodeId: number,
+  nodeProtocolId: number,
+  change: { port?: number | undefined; settings?: Record<string, unknown> | undefined },
+): Promise<void> {
+  const { port, settings } = change;
+  const taken = await client.query(
+    'SELECT 1 FROM node_protocols WHERE node_id = $1 AND port = $2 AND id <> $3',
+    [nodeId, port ?? null, nodeProtocolId],
+  );
+  if (taken.rowCount !== 0) {
+    throw new CoreError('INVALID_ARGUMENT', `Port ${port} of node ${nodeId} is taken`);
+  }
+  await client.query(
+    `UPDATE node_protocols SET port = coalesce($2, port), settings = coalesce($3, settings)
+     WHERE id = $1`,
+    [nodeProtocolId, port ?? null, settings === undefined ? null : JSON.stringify(settings)],
+  );
+}
+
+/** In a transaction that holds the links' lock. */
+export async function dropProtocol(client: pg.PoolClient, nodeProtocolId: number): Promise<void> {
+  await client.query('DELETE FROM node_protocols WHERE id = $1', [nodeProtocolId]);
+}
+
+async function lockProtocol(
+  client: pg.PoolClient,
+  nodeProtocolId: number,
+): Promise<{ nodeId: number; protocol: VpnProtocol; stored: unknown }> {
+  const { rows } = await client.query<{ nodeId: number; protocol: VpnProtocol; stored: unknown }>(
+    `SELECT node_id AS "nodeId", protocol, settings AS stored
+     FROM node_protocols WHERE id = $1`,
+    [nodeProtocolId],
+  );
+  const found = rows[0];
+  if (found === undefined) {
+    throw new CoreError('NOT_FOUND', `There is no protocol ${nodeProtocolId}`);
+  }
+  // Whoever changes a protocol holds its node; what was read before is read again under it.
+  await requireLiveNode(client, found.nodeId);
+  const again = await client.query<{ nodeId: number; protocol: VpnProtocol; stored: unknown }>(
+    `SELECT node_id AS "nodeId", protocol, settings AS stored
+     FROM node_protocols WHERE id = $1 FOR UPDATE`,
+    [nodeProtocolId],
+  );
+  const row = again.rows[0];
+  if (row === undefined) {
+    throw new CoreError('NOT_FOUND', `There is no protocol ${nodeProtocolId}`);
+  }
+  return row;
+}

@@ -1,0 +1,29 @@
+import type { Redis } from 'ioredis';
+import type pg from 'pg';
+import { type PublishOutcome, publishDue } from '../../src/render/publish.ts';
+
+/**
+ * Publishes every marked node now, as a worker does, in place of waiting for one: also nodes whose
+ * last revision is less than a second old.
+ */
+export async function publishNow(deps: {
+  pool: pg.Pool;
+  redis: Redis;
+  prefix: string;
+}): Promise<PublishOutcome> {
+  await agePublished(deps.pool, 60);
+  const { rows } = await deps.pool.query<{ id: number }>('SELECT id FROM nodes ORDER BY id');
+  return publishDue(
+    deps,
+    rows.map((row) => row.id),
+  );
+}
+
+/** Makes every node's last revision (and last failed render) look older, in place of waiting. */
+export async function agePublished(pool: pg.Pool, seconds: number): Promise<void> {
+  await pool.query(
+    `UPDATE nodes SET published_at = clock_timestamp() - make_interval(secs => $1),
+       publish_failed_at = publish_failed_at - make_interval(secs => $1)`,
+    [seconds],
+  );
+}
