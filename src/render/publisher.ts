@@ -91,14 +91,18 @@ export function startPublisher(options: {
 
 interface DueNode {
   id: number;
-  /** Size of its last configuration; null where it was never rendered. */
-  bytes: number | null;
+  /** Size of its last configuration, or an estimate. */
+  bytes: number;
 }
 
 /** The nodes to publish now, and when the next one is due, where one is within the second. */
 async function selectDue(pool: pg.Pool): Promise<{ nodes: DueNode[]; nextMs: number | undefined }> {
   const { rows } = await pool.query<DueNode & { due: boolean; waitMs: number }>(
-    `SELECT id, content_bytes AS bytes, ${dueSql} AS due, greatest(0, ceil(1000 * extract(epoch
+    // What was never rendered is as large as its links make it.
+    `SELECT id, CASE WHEN content_bytes IS NULL THEN (
+         SELECT 4096 + 400 * count(*) FROM node_protocols p
+         JOIN subscription_links l ON l.node_protocol_id = p.id WHERE p.node_id = n.id)
+       ELSE content_bytes END AS bytes, ${dueSql} AS due, greatest(0, ceil(1000 * extract(epoch
        FROM n.published_at + interval '1 second' - clock_timestamp())))::integer AS "waitMs"
      FROM nodes n WHERE n.change_seq > n.published_seq AND n.revoked_at IS NULL
      ORDER BY changed_at, id LIMIT $1`,
@@ -111,13 +115,13 @@ async function selectDue(pool: pg.Pool): Promise<{ nodes: DueNode[]; nextMs: num
   };
 }
 
-/** A node that was never rendered may be of any size, so it is by itself. */
+/** Nodes together as long as their sizes allow, and the large ones each by itself. */
 function batchesOf(nodes: readonly DueNode[]): number[][] {
   const batches: number[][] = [];
   let open: number[] = [];
   let openBytes = 0;
   for (const { id, bytes } of nodes) {
-    if (bytes === null || bytes > batchBytesMax) {
+    if (bytes > batchBytesMax) {
       batches.push([id]);
       continue;
     }
