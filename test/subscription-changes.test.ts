@@ -267,6 +267,16 @@ t.test('settles and resets side by side lose no byte and reset no period twice',
   }
 });
 
+t.test('a moved expiry reaches the nodes that are told of it, and no others', async (t) => {
+  const id = await create({ expiresAt: new Date('2040-01-01T00:00:00Z') });
+  const move = (year: number) => () =>
+    changeSubscription(pool, id, { expiresAt: new Date(`${year}-01-01T00:00:00Z`) });
+  t.notOk(await bumps(move(2041)), 'VLESS and Trojan do not hold it');
+  const settings = { tlsDomain: 'www.example.com' };
+  await addProtocol(pool, { nodeId, protocol: 'MTPROTO', port: 445, settings });
+  t.ok(await bumps(move(2042)), 'MTProto does');
+});
+
 t.test('links: list, rotate one, rotate all', async (t) => {
   const id = await create();
   const before = await listLinks(pool, id);

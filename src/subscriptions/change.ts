@@ -2,6 +2,7 @@ import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { inTransaction } from '../stores/postgres.ts';
 import { type EventKind, recordEvents } from './events.ts';
+import { bumpLinkedNodes } from './linked-nodes.ts';
 import { nextResetAt, type ResetPeriod } from './period.ts';
 import { type Subscription, showSubscription } from './show.ts';
 import { deriveStatus } from './status.ts';
@@ -64,6 +65,9 @@ export async function changeSubscription(
       changeEvents(before, after, isNewPeriod).map((event) => ({ subscriptionId, ...event })),
     );
     await deriveStatus(client, [subscriptionId]);
+    // MTProto configurations hold the expiry of each user. Nodes whose bytes stay the same, as all
+    // others do, keep their revision.
+    if (isOther(before.expiresAt, after.expiresAt)) await bumpLinkedNodes(client, [subscriptionId]);
     return showSubscription(client, subscriptionId);
   });
 }
