@@ -1,4 +1,4 @@
-import { createHash, randomUUID } from 'node:crypto';
+import { hash, randomUUID } from 'node:crypto';
 import { limits } from '../contract/limits.ts';
 import { CoreError } from '../errors.ts';
 import { type Kind, shardOf } from './streams.ts';
@@ -11,10 +11,9 @@ export interface Identity {
   fingerprint: string;
 }
 
-function digest(parts: readonly (string | Uint8Array)[]): string {
-  const hash = createHash('sha256');
-  for (const part of parts) hash.update(part);
-  return hash.digest('base64url');
+/** In one call, which makes no object: a third of the time for a short text. */
+function digest(data: string | Uint8Array): string {
+  return hash('sha256', data, 'base64url');
 }
 
 /**
@@ -33,11 +32,11 @@ export function identify(request: {
   body: Uint8Array;
 }): Identity {
   const { kind, nodeId, header } = request;
-  const fingerprint = digest([request.body]);
+  const fingerprint = digest(request.body);
   const base = `${request.prefix}:{s${shardOf(nodeId, request.shards)}}:seen:${kind}:${nodeId}`;
   if (header !== '') {
     checkHeader(header);
-    return { key: `${base}:k:${digest([header])}`, fingerprint };
+    return { key: `${base}:k:${digest(header)}`, fingerprint };
   }
   if (kind === 'outbound') return { key: `${base}:r:${randomUUID()}`, fingerprint };
   return { key: `${base}:b:${fingerprint}`, fingerprint };

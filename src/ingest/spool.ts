@@ -91,6 +91,13 @@ function appendBlocks(
     ...blocks.map((block) => block.key),
     options.bytesMax,
     options.idempotencySeconds,
-    ...blocks.flatMap((block) => [block.fingerprint, block.rows, block.bytes]),
+    joined(blocks),
+    ...blocks.flatMap((block) => [block.fingerprint, block.rows, block.bytes.length]),
   );
+}
+
+/** One argument for all blocks: in Redis each one is copied several times on its way. */
+function joined(blocks: readonly Block[]): Buffer {
+  const sole = blocks.length === 1 ? blocks[0] : undefined;
+  return sole?.bytes ?? Buffer.concat(blocks.map((block) => block.bytes));
 }
