@@ -346,7 +346,15 @@ t.test('the memory is bounded in bytes and drops what was not used', async (t) =
   t.equal(get(1, 3)?.revision, 3, 'an older revision does not replace a newer one');
   t.equal(get(1, 2), undefined);
   t.equal(memory.bytes(), 90);
+  const held = get(1, 3) as KeptConfig;
+  memory.putPlain(held, Buffer.alloc(51));
+  t.equal(memory.getPlain(held), undefined, 'unpacked it would be over the bound');
+  memory.putPlain(held, Buffer.alloc(30));
+  t.equal(memory.getPlain(held)?.length, 30);
+  t.equal(memory.bytes(), 80, 'the other one went for it');
+  t.equal(memory.getPlain(config(1, 3, 50)), undefined, 'of the held one only');
+  memory.put(config(3, 1, 20));
   memory.put(config(3, 2, 101));
   t.equal(get(3, 2), undefined, 'over the bound by itself');
-  t.equal(memory.bytes(), 50);
+  t.equal(memory.bytes(), 80);
 });

@@ -2,7 +2,7 @@ import { promisify } from 'node:util';
 import { gzip } from 'node:zlib';
 import { Lifecycle } from '../../src/lifecycle.ts';
 import { loadNodeRows, type NodeRows } from '../../src/render/load.ts';
-import { renderNodeConfig } from '../../src/render/render.ts';
+import { renderNodeConfigJson } from '../../src/render/render.ts';
 import { type BenchCore, startBenchCore } from './core.ts';
 import { type BenchOptions, emptyMeasured, type Measured, type Target } from './metric.ts';
 import { median } from './statistics.ts';
@@ -75,9 +75,7 @@ async function timeRenders(core: BenchCore, world: BenchWorld, turns: number) {
       const rows = (await timed(found.readMs, () =>
         loadNodeRows(client, world.nodeIds[0] as number),
       )) as NodeRows;
-      const json = await timed(found.renderMs, () =>
-        Buffer.from(JSON.stringify(renderNodeConfig(rows))),
-      );
+      const json = await timed(found.renderMs, () => renderNodeConfigJson(rows));
       await timed(found.compressMs, () => compress(json));
     }
   } finally {

@@ -4,6 +4,7 @@ import { CoreError } from '../errors.ts';
 import { classifyFailure } from '../stores/failures.ts';
 import { createConfigMemory } from './config-memory.ts';
 import { fetchConfig, type KeptConfig } from './config-store.ts';
+import { unpackContent } from './content.ts';
 import { publishForReader } from './publish.ts';
 
 /** Which configuration is asked for: the node's current one, as its process knows it. */
@@ -22,6 +23,8 @@ export interface ConfigCache {
    * @throws CoreError STORE_UNAVAILABLE where neither Redis nor Postgres can give it.
    */
   get(wanted: WantedConfig): Promise<KeptConfig | undefined>;
+  /** Its JSON, for a client that takes no gzip. */
+  plain(config: KeptConfig): Promise<Buffer>;
 }
 
 /** Answers under way in this process; past it a node is told to come again. */
@@ -84,7 +87,15 @@ export function createConfigCache(options: {
     return answer;
   }
 
-  return { get };
+  async function plain(config: KeptConfig): Promise<Buffer> {
+    const hot = memory.getPlain(config);
+    if (hot !== undefined) return hot;
+    const unpacked = await unpackContent(config.gzip);
+    memory.putPlain(config, unpacked);
+    return unpacked;
+  }
+
+  return { get, plain };
 }
 
 async function readCurrent(pool: pg.Pool, nodeId: number): Promise<WantedConfig | undefined> {

@@ -1,6 +1,5 @@
 import { CoreError } from '../../errors.ts';
 import type { ConfigCache } from '../../render/config-cache.ts';
-import { unpackContent } from '../../render/content.ts';
 import { callerOf, type Reply, type Route } from '../route.ts';
 
 /** GET /node/config/latest: what the node should run, as rendered for its revision. */
@@ -25,7 +24,7 @@ export function configLatestRoute(deps: { configs: ConfigCache }): Route {
         Vary: 'Accept-Encoding',
       };
       if (!acceptsGzip(request.headers.acceptEncoding)) {
-        return { status: 200, headers, body: await unpackContent(config.gzip) };
+        return { status: 200, headers, body: await deps.configs.plain(config) };
       }
       return {
         status: 200,
