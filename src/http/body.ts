@@ -2,6 +2,7 @@ import type { HttpResponse } from 'uWebSockets.js';
 import { promisify } from 'node:util';
 import { gunzip } from 'node:zlib';
 import { CoreError } from '../errors.ts';
+import type { BodyBuffers } from './body-buffers.ts';
 import type { RequestHeaders } from './route.ts';
 
 const gunzipAsync = promisify(gunzip);
@@ -23,6 +24,8 @@ export interface BodyReading {
   abort: () => void;
   /** Nobody will look at the body: the rest is read, within the same bounds, and not kept. */
   discard: () => void;
+  /** Nobody looks at the body any more: its memory is another request's from here on. */
+  release: () => void;
 }
 
 /**
@@ -34,11 +37,13 @@ export const discardBytesMax = 65_536;
 /**
  * Collects a body. Every chunk is copied: its memory is taken back when the callback returns.
  * Must be called before the first await of a handler, or chunks are lost. `declaredBytes` is
- * undefined where the end shows only when it comes (chunked).
+ * undefined where the end shows only when it comes (chunked); else the body is collected in one
+ * buffer of that size, which `release` gives back.
  */
 export function readBody(
   response: HttpResponse,
   bounds: { bytesMax: number; secondsMax: number; declaredBytes: number | undefined },
+  buffers: BodyBuffers,
 ): BodyReading {
   let finish: (result: BodyResult) => void = () => undefined;
   let timer: NodeJS.Timeout | undefined;
@@ -51,26 +56,25 @@ export function readBody(
   const { declaredBytes = 1 } = bounds;
   if (declaredBytes > bounds.bytesMax * drainFactor) {
     finish({ outcome: 'too-large', drained: false });
-    return { result, abort: () => undefined, discard: () => undefined };
+    return { result, abort: noop, discard: noop, release: noop };
   }
   // Not left to onData: uWebSockets never calls it for `Content-Length: 0` where the head came in
   // more than one packet.
   if (declaredBytes === 0) {
     finish({ outcome: 'complete', body: Buffer.alloc(0) });
-    return { result, abort: () => undefined, discard: () => undefined };
+    return { result, abort: noop, discard: noop, release: noop };
   }
-  const chunks: Buffer[] = [];
+  const collected = collector(bounds, buffers);
   let bytes = 0;
-  let keeps = true;
   // From the end of the headers on: a client that never sends a byte of its body is slow, too.
   timer = setTimeout(() => finish({ outcome: 'too-slow' }), bounds.secondsMax * 1_000);
   response.onData((chunk, isLast) => {
     bytes += chunk.byteLength;
-    if (bytes > bounds.bytesMax) chunks.length = 0;
-    else if (keeps) chunks.push(Buffer.from(new Uint8Array(chunk)));
+    if (bytes > bounds.bytesMax) collected.drop();
+    else collected.add(new Uint8Array(chunk));
     if (isLast) {
       if (bytes > bounds.bytesMax) finish({ outcome: 'too-large', drained: true });
-      else finish({ outcome: 'complete', body: soleOrConcat(chunks, bytes) });
+      else finish({ outcome: 'complete', body: collected.body() });
     } else if (bytes > bounds.bytesMax * drainFactor) {
       finish({ outcome: 'too-large', drained: false });
     }
@@ -78,16 +82,54 @@ export function readBody(
   return {
     result,
     abort: () => finish({ outcome: 'aborted' }),
-    discard: () => {
-      keeps = false;
-      chunks.length = 0;
+    discard: collected.drop,
+    release: collected.drop,
+  };
+}
+
+const noop = (): void => undefined;
+
+/** Where the chunks of one body go; after `drop` nowhere any more. */
+interface Collector {
+  add(chunk: Uint8Array): void;
+  body(): Buffer;
+  drop: () => void;
+}
+
+function collector(
+  { declaredBytes, bytesMax }: { declaredBytes: number | undefined; bytesMax: number },
+  buffers: BodyBuffers,
+): Collector {
+  if (declaredBytes === undefined || declaredBytes > bytesMax) return chunkCollector();
+  let buffer: Buffer | undefined;
+  let dropped = false;
+  let bytes = 0;
+  return {
+    add(chunk) {
+      if (dropped) return;
+      // Only now: a client that declares a body and never sends it takes no memory.
+      buffer ??= buffers.take(declaredBytes);
+      buffer.set(chunk, bytes);
+      bytes += chunk.length;
+    },
+    body: () => buffer?.subarray(0, bytes) ?? Buffer.alloc(0),
+    drop: () => {
+      dropped = true;
+      if (buffer !== undefined) buffers.give(buffer);
+      buffer = undefined;
     },
   };
 }
 
-function soleOrConcat(chunks: readonly Buffer[], bytes: number): Buffer {
-  const sole = chunks.length === 1 ? chunks[0] : undefined;
-  return sole ?? Buffer.concat(chunks, bytes);
+function chunkCollector(): Collector {
+  let chunks: Buffer[] | undefined = [];
+  return {
+    add: (chunk) => chunks?.push(Buffer.from(chunk)),
+    body: () => Buffer.concat(chunks ?? []),
+    drop: () => {
+      chunks = undefined;
+    },
+  };
 }
 
 /**

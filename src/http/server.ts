@@ -13,6 +13,7 @@ import {
   tooLarge,
   unpackBody,
 } from './body.ts';
+import { type BodyBuffers, createBodyBuffers } from './body-buffers.ts';
 import { readHeaders } from './request-headers.ts';
 import type { Reply, Route, RouteRequest } from './route.ts';
 import { errorReply, write, writeLast } from './write-reply.ts';
@@ -39,6 +40,7 @@ const unauthenticatedBytesMax = 16_384;
 
 /** State of one server that its requests share. */
 interface Serving extends HttpServerOptions {
+  buffers: BodyBuffers;
   draining: boolean;
   inFlight: number;
   onIdle: (() => void) | undefined;
@@ -49,7 +51,14 @@ interface Serving extends HttpServerOptions {
  * @throws CoreError PORT_TAKEN.
  */
 export async function createHttpServer(options: HttpServerOptions): Promise<HttpServer> {
-  const serving: Serving = { ...options, draining: false, inFlight: 0, onIdle: undefined };
+  const buffers = createBodyBuffers();
+  const serving: Serving = {
+    ...options,
+    buffers,
+    draining: false,
+    inFlight: 0,
+    onIdle: undefined,
+  };
   const app = uws.App();
   for (const route of options.routes) {
     const handler = (response: HttpResponse, request: HttpRequest): void =>
@@ -148,11 +157,12 @@ function serve(serving: Serving, route: Route, response: HttpResponse, request: 
     return;
   }
   const declaredBytes = framing === 'chunked' ? undefined : Number(headers.contentLength || '0');
-  const reading = readBody(response, {
+  const bounds = {
     bytesMax: bodyBytesMaxOf(serving, route),
     secondsMax: serving.bodySecondsMax,
     declaredBytes,
-  });
+  };
+  const reading = readBody(response, bounds, serving.buffers);
   let aborted = false;
   response.onAborted(() => {
     aborted = true;
@@ -174,6 +184,7 @@ function serve(serving: Serving, route: Route, response: HttpResponse, request: 
       } else if (!aborted) {
         response.cork(() => write(response, reply, { requestId, closes, isHead: false }));
       }
+      reading.release();
       serving.inFlight -= 1;
       if (serving.inFlight === 0) serving.onIdle?.();
     },
