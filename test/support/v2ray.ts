@@ -1,5 +1,21 @@
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
 import { promisify } from 'node:util';
+import type { Test } from 'tap';
+
+/** A link as a client of the proxy uses it, with the SOCKS port that leads through it. */
+export interface ClientLink {
+  tag: string;
+  socksPort: number;
+  port: number;
+  protocol: 'VLESS' | 'VMESS' | 'TROJAN';
+  network: 'tcp' | 'ws';
+  path?: string;
+  uuid: string;
+}
 
 const run = promisify(execFile);
 const endMsMax = 30_000;
@@ -21,4 +37,89 @@ export async function runV2ray(program: 'v2ray' | 'v2ctl', args: string[]): Prom
     const printed = `${failure.stdout ?? ''}${failure.stderr ?? ''}`;
     throw new Error(`${program} ${args.join(' ')} failed: ${printed}`, { cause: thrown });
   }
+}
+
+/** A folder that goes at the teardown. */
+export function scratchFolder(t: Test): string {
+  const folder = mkdtempSync(path.join(os.tmpdir(), 'core-agent-'));
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+/** A certificate of its own signing for `localhost`, made by v2ray's own tool. */
+export async function makeCertificate(
+  folder: string,
+): Promise<{ certificateFile: string; keyFile: string }> {
+  const said = await runV2ray('v2ctl', ['cert', '--domain=localhost', '--expire=240h']);
+  const made = JSON.parse(said) as { certificate: string[]; key: string[] };
+  const certificateFile = path.join(folder, 'certificate.pem');
+  const keyFile = path.join(folder, 'key.pem');
+  writeFileSync(certificateFile, `${made.certificate.join('\n')}\n`);
+  writeFileSync(keyFile, `${made.key.join('\n')}\n`, { mode: 0o600 });
+  return { certificateFile, keyFile };
+}
+
+/** Runs v2ray as a client: a SOCKS inbound a link. Stopped at the teardown. */
+export async function startV2rayClient(
+  t: Test,
+  folder: string,
+  links: readonly ClientLink[],
+): Promise<void> {
+  const file = path.join(folder, 'client.json');
+  writeFileSync(
+    file,
+    JSON.stringify({
+      log: { loglevel: 'warning', access: 'none' },
+      inbounds: links.map((link) => ({
+        tag: `socks-${link.tag}`,
+        listen: '127.0.0.1',
+        port: link.socksPort,
+        protocol: 'socks',
+        settings: { auth: 'noauth', udp: false },
+      })),
+      outbounds: links.map(outbound),
+      routing: {
+        rules: links.map((link) => ({
+          type: 'field',
+          inboundTag: [`socks-${link.tag}`],
+          outboundTag: `out-${link.tag}`,
+        })),
+      },
+    }),
+  );
+  const client = spawn('v2ray', ['-config', file], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const exited = once(client, 'exit');
+  t.teardown(async () => {
+    client.kill('SIGKILL');
+    await exited;
+  });
+  let said = '';
+  for await (const chunk of client.stdout) {
+    said += String(chunk);
+    if (/V2Ray [\d.]+ started/.test(said)) break;
+  }
+  if (!/started/.test(said)) throw new Error(`the v2ray client did not start: ${said}`);
+}
+
+function outbound(link: ClientLink): Record<string, unknown> {
+  const place = { address: '127.0.0.1', port: link.port };
+  const users = {
+    VLESS: { id: link.uuid, encryption: 'none' },
+    VMESS: { id: link.uuid, alterId: 0, security: 'auto' },
+  };
+  const isTrojan = link.protocol === 'TROJAN';
+  return {
+    tag: `out-${link.tag}`,
+    protocol: link.protocol.toLowerCase(),
+    settings:
+      link.protocol === 'TROJAN'
+        ? { servers: [{ ...place, password: link.uuid }] }
+        : { vnext: [{ ...place, users: [users[link.protocol]] }] },
+    streamSettings: {
+      network: link.network,
+      security: isTrojan ? 'tls' : 'none',
+      ...(isTrojan ? { tlsSettings: { serverName: 'localhost', allowInsecure: true } } : {}),
+      ...(link.network === 'ws' ? { wsSettings: { path: link.path } } : {}),
+    },
+  };
 }

@@ -1,0 +1,149 @@
+import type { VpnProtocol } from '../../src/contract/enums.ts';
+import type { NodeConfig } from '../../src/contract/node-config.ts';
+import type { IngestPost, OutboundBody, SessionsBody, UsageBody } from './client.ts';
+import type { Counters } from './counters.ts';
+import type { Baseline } from './ledger.ts';
+
+export interface Reading {
+  proxyId: string;
+  counters: Counters;
+  /** What the process that counted was started with. */
+  config: NodeConfig;
+}
+
+interface Link {
+  userId: number;
+  subscriptionId: number | null;
+  nodeProtocolId: number;
+  protocol: VpnProtocol;
+}
+
+/** Half of what Core takes in one body by default. */
+const entriesMax = 5_000;
+
+const protocols: Record<string, VpnProtocol> = {
+  vless: 'VLESS',
+  vmess: 'VMESS',
+  trojan: 'TROJAN',
+  shadowsocks: 'SHADOWSOCKS',
+};
+
+/**
+ * What has happened between the baseline and a reading, as posts for Core, and the baseline that
+ * follows. Pure. Without a reading (no proxy runs) only those who have rested go offline.
+ *
+ * v2ray does not say who is connected: a user whose counters move is online, and is offline once
+ * they have rested for `restMs`.
+ */
+export function account(
+  before: Baseline,
+  reading: Reading | undefined,
+  time: { nowMs: number; restMs: number },
+): { posts: IngestPost[]; baseline: Baseline } {
+  const online = { ...before.online };
+  const events: SessionsBody['events'] = [];
+  const { usage, items } = reading === undefined ? nothing : moved(before, reading);
+  const recordedAt = new Date(time.nowMs).toISOString();
+  for (const { link } of usage) {
+    const who = `${link.userId} ${link.protocol}`;
+    if (online[who] === undefined) events.push(event(who, 'ONLINE', time.nowMs));
+    online[who] = time.nowMs;
+  }
+  for (const [who, movedAtMs] of Object.entries(online)) {
+    if (time.nowMs - movedAtMs < time.restMs) continue;
+    events.push(event(who, 'OFFLINE', movedAtMs));
+    delete online[who];
+  }
+  const entries: UsageBody['entries'] = usage.map(({ link, bytesUp, bytesDown }) => ({
+    userId: link.userId,
+    subscriptionId: link.subscriptionId,
+    nodeProtocolId: link.nodeProtocolId,
+    bytesUp,
+    bytesDown,
+    recordedAt,
+  }));
+  return {
+    posts: [
+      ...inParts(entries).map(
+        (part) => ({ path: '/node/usage', body: { entries: part } }) as const,
+      ),
+      ...inParts(items).map(
+        (part) => ({ path: '/node/outbound-usage', body: { items: part } }) as const,
+      ),
+      ...inParts(events).map(
+        (part) => ({ path: '/node/session-events', body: { events: part } }) as const,
+      ),
+    ],
+    baseline: {
+      proxyId: reading?.proxyId ?? before.proxyId,
+      counters: reading?.counters ?? before.counters,
+      online,
+    },
+  };
+}
+
+const nothing: ReturnType<typeof moved> = { usage: [], items: [] };
+
+function moved(before: Baseline, reading: Reading) {
+  const base: Counters = before.proxyId === reading.proxyId ? before.counters : {};
+  const since = (name: string): number => {
+    const value = reading.counters[name] ?? 0;
+    const known = base[name] ?? 0;
+    // Less than before: somebody else has reset the counter, and it counts from zero again.
+    return value < known ? value : value - known;
+  };
+  const bytesOf = (owner: string) => ({
+    bytesUp: since(`${owner}>>>traffic>>>uplink`),
+    bytesDown: since(`${owner}>>>traffic>>>downlink`),
+  });
+  const usage: { link: Link; bytesUp: number; bytesDown: number }[] = [];
+  for (const [uuid, link] of linksOf(reading.config)) {
+    const bytes = bytesOf(`user>>>${uuid}`);
+    if (bytes.bytesUp + bytes.bytesDown > 0) usage.push({ link, ...bytes });
+  }
+  const items: OutboundBody['items'] = [];
+  for (const { tag } of reading.config.services.xray?.outbounds ?? []) {
+    const bytes = bytesOf(`outbound>>>${tag}`);
+    if (bytes.bytesUp + bytes.bytesDown > 0) items.push({ tag, ...bytes });
+  }
+  return { usage, items };
+}
+
+/** A link stands in one inbound only, and that inbound's tag holds the node protocol. */
+function linksOf(config: NodeConfig): Map<string, Link> {
+  const links = new Map<string, Link>();
+  for (const inbound of config.services.xray?.inbounds ?? []) {
+    const nodeProtocolId = Number(/^in-(\d+)$/.exec(inbound.tag)?.[1]);
+    const protocol = protocols[inbound.protocol];
+    if (!Number.isSafeInteger(nodeProtocolId) || protocol === undefined) continue;
+    const settings = inbound.settings as { clients?: { email?: string }[] };
+    for (const { email } of settings.clients ?? []) {
+      const client = email === undefined ? undefined : config.clientMap[email];
+      if (email === undefined || client === undefined) continue;
+      links.set(email, { ...client, nodeProtocolId, protocol });
+    }
+  }
+  return links;
+}
+
+function event(
+  who: string,
+  eventType: 'ONLINE' | 'OFFLINE',
+  atMs: number,
+): SessionsBody['events'][number] {
+  const [userId, protocol = ''] = who.split(' ');
+  return {
+    userId: Number(userId),
+    protocol,
+    eventType,
+    occurredAt: new Date(atMs).toISOString(),
+  };
+}
+
+function inParts<T>(all: readonly T[]): T[][] {
+  const parts: T[][] = [];
+  for (let from = 0; from < all.length; from += entriesMax) {
+    parts.push(all.slice(from, from + entriesMax));
+  }
+  return parts;
+}

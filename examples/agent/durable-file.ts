@@ -1,0 +1,54 @@
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
+import path from 'node:path';
+
+/**
+ * Replaces a file as a whole: after a crash it holds the old or the new content, never a part, and
+ * once this returns it holds the new one, also after a power cut.
+ * @throws the error of the file system, e.g. ENOSPC; the old content is then still there.
+ */
+export function writeDurable(file: string, content: string, mode = 0o600): void {
+  const temporary = `${file}.tmp`;
+  const handle = openSync(temporary, 'w', mode);
+  try {
+    let written = 0;
+    const bytes = Buffer.from(content);
+    while (written < bytes.length) written += writeSync(handle, bytes, written);
+    fsyncSync(handle);
+  } finally {
+    closeSync(handle);
+  }
+  renameSync(temporary, file);
+  syncFolder(path.dirname(file));
+}
+
+/** A rename or a removal is on disk only once its folder is. */
+export function syncFolder(folder: string): void {
+  const handle = openSync(folder, 'r');
+  try {
+    fsyncSync(handle);
+  } finally {
+    closeSync(handle);
+  }
+}
+
+/** The JSON in a file, or undefined where there is no such file. */
+export function readJson<T>(file: string): T | undefined {
+  const text = readIfThere(file);
+  if (text === undefined) return undefined;
+  try {
+    return JSON.parse(text) as T;
+  } catch (cause) {
+    throw new Error(`${file} is damaged: it is not JSON`, { cause });
+  }
+}
+
+export function readIfThere(file: string): string | undefined {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (thrown) {
+    const { code } = thrown as NodeJS.ErrnoException;
+    // A process that ends while its file in /proc is read answers ESRCH.
+    if (code === 'ENOENT' || code === 'ESRCH') return undefined;
+    throw thrown;
+  }
+}

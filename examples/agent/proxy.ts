@@ -1,0 +1,128 @@
+import { execFile, spawn } from 'node:child_process';
+import { closeSync, mkdirSync, openSync, realpathSync } from 'node:fs';
+import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { describe } from './client.ts';
+import { readIfThere } from './durable-file.ts';
+import { isRunning, processesIn, processId } from './process-id.ts';
+
+const run = promisify(execFile);
+
+export interface RunningProxy {
+  /** See processId: counters belong to this process and no other. */
+  id: string;
+  pid: number;
+  configFile: string;
+  /** Resolves once it has ended, with what its log says last. */
+  exited: Promise<string>;
+}
+
+const testMsMax = 30_000;
+const startMsMax = 20_000;
+const stopMsMax = 5_000;
+const pollMs = 20;
+/** A process that this agent did not start gives no notice of its end. */
+const adoptedPollMs = 250;
+const logCharsMax = 2_000;
+
+export type ProxyRunner = ReturnType<typeof createProxyRunner>;
+
+/**
+ * Starts, stops and finds the proxy. Its working directory is a folder of this agent's own, and its
+ * configuration file stands in its arguments: by these two an agent that was killed finds, at its
+ * next start, the proxy that goes on serving, and knows what it runs.
+ */
+export function createProxyRunner(options: { program: string; dataDir: string }) {
+  mkdirSync(path.join(options.dataDir, 'proxy'), { recursive: true, mode: 0o700 });
+  const dir = realpathSync(path.join(options.dataDir, 'proxy'));
+  const logFile = path.join(dir, 'proxy.log');
+  const lastWords = (): string => (readIfThere(logFile) ?? '').trim().slice(-logCharsMax);
+
+  return {
+    /** Undefined where the proxy would take this configuration, else what it says against it. */
+    async test(configFile: string): Promise<string | undefined> {
+      try {
+        await run(options.program, ['-test', '-config', configFile], {
+          cwd: options.dataDir,
+          timeout: testMsMax,
+        });
+        return undefined;
+      } catch (thrown) {
+        const { stdout = '', stderr = '' } = thrown as { stdout?: string; stderr?: string };
+        return `${stdout}${stderr}`.trim().slice(-logCharsMax) || describe(thrown);
+      }
+    },
+
+    /**
+     * Resolves once every inbound listens.
+     * @throws Error with what the proxy logged, where it ends or does not get there in 20 s.
+     */
+    async start(configFile: string): Promise<RunningProxy> {
+      const log = openSync(logFile, 'w', 0o600);
+      // In a session of its own, so that a Ctrl-C reaches the agent only, which reads the counters
+      // a last time before it stops the proxy.
+      const child = spawn(options.program, ['-config', configFile], {
+        cwd: dir,
+        stdio: ['ignore', log, log],
+        detached: true,
+      });
+      closeSync(log);
+      const exited = new Promise<string>((resolve) => {
+        child.once('error', (error) => resolve(error.message));
+        child.once('exit', () => resolve(lastWords()));
+      });
+      let ended = false;
+      void exited.then(() => {
+        ended = true;
+      });
+      const { pid } = child;
+      const giveUpAtMs = performance.now() + startMsMax;
+      while (!ended && performance.now() < giveUpAtMs) {
+        // v2ray logs this line after all of its inbounds have been opened.
+        const isUp = /V2Ray [\d.]+ started/.test(readIfThere(logFile) ?? '');
+        const id = pid === undefined ? undefined : processId(pid);
+        if (isUp && pid !== undefined && id !== undefined) return { id, pid, configFile, exited };
+        await Promise.race([delay(pollMs), exited]);
+      }
+      child.kill('SIGKILL');
+      const words = await exited;
+      throw new Error(`${options.program} did not start: ${words}`);
+    },
+
+    /** The proxy that a killed agent has left running, if any. */
+    adopt(): RunningProxy | undefined {
+      for (const { pid, argv } of processesIn(dir)) {
+        const configFile = argv[argv.indexOf('-config') + 1];
+        const id = processId(pid);
+        if (!argv.includes('-config') || configFile === undefined || id === undefined) continue;
+        return { id, pid, configFile, exited: untilGone(id).then(lastWords) };
+      }
+      return undefined;
+    },
+
+    /** Ends the proxy and with it all sessions. */
+    async stop(proxy: RunningProxy): Promise<void> {
+      for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+        if (isRunning(proxy.id)) kill(proxy.pid, signal);
+        const giveUpAtMs = performance.now() + stopMsMax;
+        while (isRunning(proxy.id) && performance.now() < giveUpAtMs) await delay(pollMs);
+      }
+      await proxy.exited;
+    },
+  };
+}
+
+function kill(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch (thrown) {
+    // It has ended by itself in the meantime.
+    if ((thrown as NodeJS.ErrnoException).code !== 'ESRCH') throw thrown;
+  }
+}
+
+async function untilGone(id: string): Promise<void> {
+  // The timer keeps no process alive: the agent decides when it ends.
+  while (isRunning(id)) await delay(adoptedPollMs, undefined, { ref: false });
+}
