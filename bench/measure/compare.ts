@@ -134,8 +134,11 @@ async function run(
   const child = spawn(process.execPath, args, { cwd: root, stdio: ['ignore', 2, 2] });
   const stop = (): void => void child.kill('SIGTERM');
   signal.addEventListener('abort', stop, { once: true });
+  // A second signal ends this process at once; the run then has to take its own Core down.
+  process.once('exit', stop);
   const [code] = (await once(child, 'exit')) as [number | null];
   signal.removeEventListener('abort', stop);
+  process.off('exit', stop);
   signal.throwIfAborted();
   if (code === null || !codes.includes(code)) {
     throw new Error(`${args[0]} ended with code ${code} in ${path.basename(root)}`);

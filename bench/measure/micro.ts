@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { ingestSchemas } from '../../src/contract/node.ts';
 import { decodeBody } from '../../src/ingest/decode.ts';
 import { packUsage, usageRow } from '../../src/ingest/pack.ts';
@@ -42,7 +43,7 @@ export async function measureMicro(options: BenchOptions): Promise<Measured> {
     // Few enough to stay in the processor's cache, as a body that has just arrived is.
     const next = turns(bodies.slice(0, 16));
     const values = turns(bodies.slice(0, 16).map((body) => decodeBody(schema, body).entries));
-    const rates = timeAll(options, [
+    const rates = await timeAll(options, [
       {
         name: 'scanner',
         run: () => {
@@ -66,7 +67,7 @@ export async function measureMicro(options: BenchOptions): Promise<Measured> {
     measured.metrics.push(...decoderMetrics(entries, rates));
   }
   options.say('sums and partition of a segment');
-  measured.metrics.push(...segmentMetrics(options, world));
+  measured.metrics.push(...(await segmentMetrics(options, world)));
   return measured;
 }
 
@@ -91,13 +92,16 @@ function decoderMetrics(entries: number, rates: ReadonlyMap<string, number>): Me
   return metrics;
 }
 
-function segmentMetrics(options: BenchOptions, world: ReturnType<typeof numberedWorld>): Metric[] {
+async function segmentMetrics(
+  options: BenchOptions,
+  world: ReturnType<typeof numberedWorld>,
+): Promise<Metric[]> {
   const scanner = createUsageScanner({ entriesMax, nowMs: Date.now });
   const { bodies } = createBodies(world, { entries: 500, seed: 1, atMs: Date.now() });
   const next = turns(bodies);
   const blocks = Array.from({ length: segmentRows / 500 }, () => scanner.scan(1, next())?.bytes);
   const block = Buffer.concat(blocks.filter((bytes) => bytes !== undefined));
-  const rates = timeAll(options, [
+  const rates = await timeAll(options, [
     {
       name: 'sums by subscription',
       run: () => {
@@ -121,10 +125,16 @@ function segmentMetrics(options: BenchOptions, world: ReturnType<typeof numbered
 }
 
 /** Median rate of each subject. The first round of each is for the compiler and is not counted. */
-function timeAll(options: BenchOptions, subjects: readonly Subject[]): Map<string, number> {
+async function timeAll(
+  options: BenchOptions,
+  subjects: readonly Subject[],
+): Promise<Map<string, number>> {
   const lengthMs = options.quick ? roundMsQuick : roundMs;
   const found = new Map<string, number[]>(subjects.map(({ name }) => [name, []]));
   for (let round = 0; round <= options.rounds * roundsFactor; round += 1) {
+    // Signals are only heard between rounds.
+    await setImmediate();
+    options.signal.throwIfAborted();
     for (const { name, run } of subjects) {
       const rate = timeOne(run, lengthMs);
       if (round > 0) found.get(name)?.push(rate);

@@ -29,8 +29,9 @@ export function metricsTable(
   return renderTable(columns, rows);
 }
 
-/** The checks that failed, a line each; one line where none did. */
+/** The checks that failed, a line each; one line where none did, nothing where nothing was checked. */
 export function checksText(checks: readonly Check[]): string {
+  if (checks.length === 0) return '';
   const failed = checks.filter(({ passed }) => !passed);
   if (failed.length === 0) return `${checks.length} checks of the data, all passed\n`;
   const lines = failed.map(({ bench, name, detail }) => `FAILED  ${bench}: ${name}: ${detail}\n`);
