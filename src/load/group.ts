@@ -20,7 +20,7 @@ export interface Group {
  * settled at once.
  */
 const waitMsPerCounter = 0.025;
-/** Nor does it wait longer than this, while the stream has more to load and where it has not. */
+/** Nor does it wait longer than this, while much is coming in and while it is not. */
 const busyMsMax = 10_000;
 const drainedMsMax = 1_000;
 /** The sums are held in memory: 50 to 100 bytes a counter. */

@@ -36,8 +36,13 @@ export type StreamRun =
 /** A run gives its place up after this many segments, so that other streams get their turn. */
 const segmentsMax = 64;
 const groupBytesMaxDefault = 268_435_456;
-/** How often a group that waits for its time looks whether the stream has something new. */
-const lookEveryMs = 200;
+/**
+ * How often a group that waits for its time looks for new entries. Each look may make a segment, and
+ * an insert costs ClickHouse 60 to 80 ms of CPU, later merges included, however small it is.
+ */
+const lookEveryMs = 1_000;
+/** A segment of at least this share of the largest one says that much is coming in. */
+const busyShare = 0.125;
 
 /**
  * Loads what a stream holds: seals and inserts segment after segment, and settles and trims them in
@@ -80,27 +85,39 @@ async function loadSegments(
   };
   const next = createSource(deps, client, stream);
   let group: Group | undefined;
+  let lookAtMs = 0;
+  let isBusy = false;
   let segments = 0;
   let rows = 0;
   while (segments < segmentsMax) {
-    const sealed = await next();
-    if (sealed === undefined) {
-      if (group === undefined) {
-        if (segments === 0) await trimSettled(client, deps.redis, stream);
-        return { outcome: 'drained', segments, rows };
-      }
-      const dueInMs = groupDueInMs(group, { drained: true, ...bounds });
-      if (dueInMs > 0) {
-        await new Promise((resume) => setTimeout(resume, Math.min(dueInMs, lookEveryMs)));
-        continue;
-      }
-    } else {
+    const looks = group === undefined || performance.now() >= lookAtMs;
+    const sealed = looks ? await next() : undefined;
+    if (sealed !== undefined) {
       const { segment } = sealed;
       group ??= openGroup(segment.stream, segment.kind);
       await insertInto(deps, client, group, sealed);
       segments += 1;
       rows += segment.rows;
-      if (groupDueInMs(group, { drained: false, ...bounds }) > 0) continue;
+      isBusy = segment.rows >= deps.segmentRowsMax * busyShare;
+      // After a large one there is more at once, and after one that an earlier run left, which has
+      // its entries still to be read.
+      const isMore = segment.rows * 2 > deps.segmentRowsMax || sealed.entries === undefined;
+      if (!isMore) lookAtMs = performance.now() + lookEveryMs;
+      if (groupDueInMs(group, { drained: !isBusy, ...bounds }) > 0) continue;
+    } else if (group === undefined) {
+      if (segments === 0) await trimSettled(client, deps.redis, stream);
+      return { outcome: 'drained', segments, rows };
+    } else {
+      if (looks) {
+        lookAtMs = performance.now() + lookEveryMs;
+        isBusy = false;
+      }
+      const dueInMs = groupDueInMs(group, { drained: !isBusy, ...bounds });
+      if (dueInMs > 0) {
+        const pauseMs = Math.min(dueInMs, lookAtMs - performance.now());
+        await new Promise((resume) => setTimeout(resume, Math.max(1, pauseMs)));
+        continue;
+      }
     }
     await settle(deps, client, group);
     group = undefined;
