@@ -26,21 +26,28 @@ export interface Sustained {
   use: ProcessUse;
 }
 
-/** The backlog that the rate is steered to, in seconds of what is settled. */
-const backlogSeconds = 3;
-/** How fast the rate follows: a backlog that is off is to be right after so many seconds. */
-const followSeconds = 5;
-/** Segments are settled in lumps, so the rate of settling is taken over so many samples. */
-const rateSamples = 6;
-const warmSeconds = 25;
-const warmSecondsQuick = 12;
-const firstEntriesPerSecond = 100_000;
+/**
+ * The backlog that the rate is steered to. Large enough that the loader always has work although it
+ * settles in lumps some seconds apart, and small beside what the spool may hold.
+ */
+const backlogRowsAim = 2_000_000;
+const backlogRowsAimQuick = 200_000;
+/** How much faster or slower than what is settled is sent, at most. */
+const riseMax = 1.4;
+const fallMax = 0.2;
+/** Segments are settled in lumps, so backlog and rate are taken over so many samples. */
+const rateSamples = 12;
+const warmSeconds = 40;
+const warmSecondsQuick = 15;
+/** What is sent at first, and taken for settled where less was. */
+const firstEntriesPerSecond = 200_000;
+const firstEntriesPerSecondQuick = 50_000;
 
 /**
  * Steers the sender to the highest rate at which the backlog stays where it is: each second the rate
- * becomes what was settled lately, and a little more or less as the backlog is below or above three
- * seconds' worth. So the loader always has work, accept takes no more of the machine than what can
- * be loaded needs, and the spool's bound is never what holds the sender back.
+ * becomes what was settled lately, and more or less as the backlog is below or above its aim. So the loader always has
+ * work, accept takes no more of the machine than what can be loaded needs, and the spool's bound is
+ * never what holds the sender back.
  */
 export async function sustain(
   core: BenchCore,
@@ -49,7 +56,9 @@ export async function sustain(
 ): Promise<Sustained> {
   const { bodies, connections } = options;
   const warm = options.quick ? warmSecondsQuick : warmSeconds;
-  const rate = firstEntriesPerSecond / bodies.entries;
+  const least = options.quick ? firstEntriesPerSecondQuick : firstEntriesPerSecond;
+  const rate = least / bodies.entries;
+  const aim = options.quick ? backlogRowsAimQuick : backlogRowsAim;
   const seconds = warm + options.seconds + 30;
   const run = await startWrk(usagePlan(core, world, { bodies, connections, seconds, rate }));
   const sampler = createProcessSampler(() => ({
@@ -65,7 +74,8 @@ export async function sustain(
     await watchStanding(core, AbortSignal.any([ended.signal, options.signal]), (standing) => {
       recent.push(standing);
       if (recent.length > rateSamples) recent.shift();
-      run.setRate(steer(recent, bodies.entries));
+      const settled = Math.max(least, settledPerSecond(recent));
+      run.setRate((settled * steer(recent, aim)) / bodies.entries);
       if (second === warm) sampler.start();
       if (second >= warm) window.push(standing);
       if (second === warm + options.seconds) {
@@ -88,12 +98,10 @@ function backlogRows({ appendedRows, settledRows }: Standing): number {
   return appendedRows - settledRows;
 }
 
-/** Requests a second from now on. */
-function steer(recent: readonly Standing[], entries: number): number {
-  const last = recent.at(-1) as Standing;
-  const settled = Math.max(firstEntriesPerSecond / 2, settledPerSecond(recent));
-  const missingRows = backlogSeconds * settled - backlogRows(last);
-  return Math.max(1, (settled + missingRows / followSeconds) / entries);
+/** What the rate is to be, as a multiple of what is settled. */
+function steer(recent: readonly Standing[], aimRows: number): number {
+  const mean = recent.reduce((sum, standing) => sum + backlogRows(standing), 0) / recent.length;
+  return Math.min(riseMax, Math.max(fallMax, 1 + (0.4 * (aimRows - mean)) / aimRows));
 }
 
 function settledPerSecond(standings: readonly Standing[]): number {
