@@ -3,7 +3,7 @@ import { settingsSchema } from '../src/config.ts';
 import { CoreError, toCoreError } from '../src/errors.ts';
 import { untilSignalled } from '../src/lifecycle.ts';
 import { compareWith } from './measure/compare.ts';
-import { type BenchName, type BenchOptions, benchNames } from './measure/metric.ts';
+import { type BenchName, type BenchOptions, benchNames, namedOnly } from './measure/metric.ts';
 import { isGood, runBenches } from './measure/run.ts';
 
 const integer =
@@ -33,7 +33,9 @@ function benches(names: readonly string[]): BenchName[] {
       );
     }
   }
-  return names.length === 0 ? [...benchNames] : benchNames.filter((name) => names.includes(name));
+  return benchNames.filter((name) =>
+    names.length === 0 ? !namedOnly.includes(name) : names.includes(name),
+  );
 }
 
 function addOptions(command: Command): Command {
@@ -96,7 +98,10 @@ async function main(): Promise<void> {
     // Else options behind `compare` would be taken for those of the command above it.
     .enablePositionalOptions();
   addOptions(program)
-    .argument('[benches...]', `which of ${benchNames.join(', ')}; all without a name`)
+    .argument(
+      '[benches...]',
+      `which of ${benchNames.join(', ')}; without a name all but ${namedOnly.join(', ')}`,
+    )
     .option('--profile <folder>', 'leave V8 CPU profiles of api and worker there')
     .option('--out <file>', 'write the results there, and neither keep nor compare them')
     .action(async (names: string[], given: Record<string, unknown>) => {

@@ -1,11 +1,7 @@
-import { fileURLToPath } from 'node:url';
-import { Command, InvalidArgumentError } from 'commander';
 import type pg from 'pg';
-import { readConfig } from '../src/config.ts';
 import { createNode } from '../src/nodes/create.ts';
 import { addProtocol } from '../src/nodes/protocols.ts';
 import { revokeNode } from '../src/nodes/revoke.ts';
-import { createPool } from '../src/stores/postgres.ts';
 import { createSubscription } from '../src/subscriptions/create.ts';
 import { deleteUser } from '../src/subscriptions/delete.ts';
 import { createUser } from '../src/subscriptions/users.ts';
@@ -15,6 +11,7 @@ export interface LimitsOptions {
   url: string;
   /** How many are taken over their limits, one after another. */
   subscriptions: number;
+  signal: AbortSignal;
 }
 
 export interface LimitsReport {
@@ -65,6 +62,7 @@ export async function run(pool: pg.Pool, options: LimitsOptions): Promise<Limits
     const needSyncMs: number[] = [];
     const linkGoneMs: number[] = [];
     for (const { subscriptionId, uuid } of members) {
+      options.signal.throwIfAborted();
       await node.post('/node/usage', {
         entries: [
           {
@@ -155,28 +153,3 @@ function percentiles(valuesMs: readonly number[]): Percentiles {
     Math.round(sorted[Math.ceil(share * sorted.length) - 1] ?? Number.NaN);
   return { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1) };
 }
-
-/** `node dist/bench/limits.js`, against the Core that the environment names. */
-async function main(): Promise<void> {
-  const config = readConfig(process.env);
-  const options = new Command('limits')
-    .description('Measures how soon a subscription over its limit is out of the node’s config.')
-    .option('--url <url>', 'where Core listens', `http://127.0.0.1:${config.http.port}`)
-    .option('--subscriptions <n>', 'how many', count, 100)
-    .parse()
-    .opts<LimitsOptions>();
-  const pool = createPool(config.stores.postgresUrl, { max: 2 });
-  try {
-    console.log(JSON.stringify(await run(pool, options), null, 2));
-  } finally {
-    await pool.end();
-  }
-}
-
-function count(given: string): number {
-  const value = Number(given);
-  if (Number.isInteger(value) && value >= 1 && value <= 10_000) return value;
-  throw new InvalidArgumentError('Not an integer from 1 to 10000.');
-}
-
-if (process.argv[1] === fileURLToPath(import.meta.url)) await main();

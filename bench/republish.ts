@@ -33,29 +33,39 @@ export async function run(deps: {
   log: Logger;
   nodes: number;
   clientsPerNode: number;
+  signal: AbortSignal;
 }): Promise<RepublishFigures> {
-  const { pool, nodes, clientsPerNode } = deps;
+  const { pool, nodes, clientsPerNode, signal } = deps;
   await fill(pool, nodes, clientsPerNode);
   const publisher = startPublisher({ ...deps, pool: deps.publishPool });
   try {
-    const firstSeconds = await untilPublished(pool, performance.now());
+    const firstSeconds = await untilPublished(pool, performance.now(), signal);
     const beating = startBeating(pool, deps.log, nodes);
-    const startedAtMs = performance.now();
-    await inTransaction(pool, async (client) => {
-      await client.query("UPDATE subscriptions SET status = 'limited' WHERE id = 1");
-      const { rows } = await client.query<{ id: number }>('SELECT id FROM nodes');
-      await bumpNodes(
-        client,
-        rows.map((row) => row.id),
-        'subscription 1 limited',
-      );
-    });
-    const againSeconds = await untilPublished(pool, startedAtMs);
-    const heartbeatFlushMsMax = await beating.stop();
-    return { nodes, clientsPerNode, firstSeconds, againSeconds, heartbeatFlushMsMax };
+    try {
+      const startedAtMs = performance.now();
+      await cutOff(pool);
+      const againSeconds = await untilPublished(pool, startedAtMs, signal);
+      const heartbeatFlushMsMax = await beating.stop();
+      return { nodes, clientsPerNode, firstSeconds, againSeconds, heartbeatFlushMsMax };
+    } finally {
+      await beating.stop();
+    }
   } finally {
     await publisher.close();
   }
+}
+
+/** One change that touches every node. */
+async function cutOff(pool: pg.Pool): Promise<void> {
+  await inTransaction(pool, async (client) => {
+    await client.query("UPDATE subscriptions SET status = 'limited' WHERE id = 1");
+    const { rows } = await client.query<{ id: number }>('SELECT id FROM nodes');
+    await bumpNodes(
+      client,
+      rows.map((row) => row.id),
+      'subscription 1 limited',
+    );
+  });
 }
 
 async function fill(pool: pg.Pool, nodes: number, clients: number): Promise<void> {
@@ -79,9 +89,14 @@ async function fill(pool: pg.Pool, nodes: number, clients: number): Promise<void
   await pool.query('ANALYZE');
 }
 
-async function untilPublished(pool: pg.Pool, startedAtMs: number): Promise<number> {
+async function untilPublished(
+  pool: pg.Pool,
+  startedAtMs: number,
+  signal: AbortSignal,
+): Promise<number> {
   const deadlineMs = startedAtMs + 600_000;
   while (performance.now() < deadlineMs) {
+    signal.throwIfAborted();
     const { rows } = await pool.query<{ waits: boolean }>(
       'SELECT EXISTS (SELECT FROM nodes WHERE change_seq > published_seq) AS waits',
     );

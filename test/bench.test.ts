@@ -7,6 +7,10 @@ import { coreFormat, createBodies, numberBody } from '../bench/measure/bodies.ts
 import { comparisonTable } from '../bench/measure/compare.ts';
 import { isReached, type Metric } from '../bench/measure/metric.ts';
 import { numberedWorld } from '../bench/measure/micro.ts';
+import { jsonEachRowFormat, lineFormat } from '../bench/measure/peers/formats.ts';
+import { medianRates, peerMetrics, peerSeries, ratioTable } from '../bench/measure/peers/ratios.ts';
+import { checkStored } from '../bench/measure/peers/turn.ts';
+import { rotated } from '../bench/measure/peers.ts';
 import { writePlots } from '../bench/measure/plots.ts';
 import { cpuSeconds, parseStat, tellsProcessUse } from '../bench/measure/processes.ts';
 import { type Results, readBefore, writeResults } from '../bench/measure/results.ts';
@@ -92,6 +96,104 @@ t.test('bodies name every subscription about equally often', async (t) => {
   [...coreFormat.fours, ...coreFormat.sixties].forEach((at, index) => {
     t.match(sample.slice(at, at + (digits[index] as number)), /^\d+$/);
   });
+});
+
+/** Bodies as the sender makes them: changed for each request, the first entry counts them. */
+function peerBodies(format: typeof lineFormat, entries: number): string[] {
+  const world = numberedWorld(300, 50);
+  const set = createBodies(world, { entries, seed: 5, atMs: Date.now(), format });
+  const random = createRandom(1);
+  return Array.from({ length: 2 * set.bodies.length }, (_, number) => {
+    const body = Buffer.from(set.bodies[number % set.bodies.length] as Buffer);
+    numberBody(set, body, number, random);
+    return body.toString('latin1');
+  });
+}
+
+t.test('bodies for peers: valid, of one length, none twice, times of the last hours', async (t) => {
+  const line =
+    /^usage,sub=(\d{7}),user=(\d{7}),proto=(\d{7}) up=([1-9]\d{7})i,down=([1-9]\d{9})i (\d{16})$/;
+  for (const entries of [1, 10, 100]) {
+    const bodies = peerBodies(lineFormat, entries);
+    const json = peerBodies(jsonEachRowFormat, entries);
+    for (const all of [bodies, json]) {
+      t.equal(new Set(all).size, all.length);
+      t.equal(new Set(all.map(({ length }) => length)).size, 1);
+    }
+    for (const body of bodies) {
+      const lines = body.split('\n');
+      if (lines.pop() !== '' || lines.length !== entries) t.fail(body);
+      for (const one of lines) {
+        const ageMs = Date.now() - Number(line.exec(one)?.[6]) / 1_000;
+        if (!(ageMs > 0 && ageMs < 3 * 3_600_000)) t.fail(one);
+      }
+    }
+    for (const body of json) {
+      const rows = body.trimEnd().split('\n');
+      if (rows.length !== entries) t.fail(body);
+      for (const row of rows) {
+        const found = JSON.parse(row) as Record<string, number | string>;
+        const ageMs = Date.now() - Date.parse(`${found['recorded_at']}Z`);
+        const counted = Number(found['bytes_up']) + Number(found['bytes_down']);
+        if (!(ageMs > 0 && ageMs < 3 * 3_600_000 && counted > 1e9)) t.fail(row);
+      }
+    }
+  }
+});
+
+t.test('a peer gets the same entries whatever the batch size', async (t) => {
+  const world = numberedWorld(200, 50);
+  const lines = [10, 100].map((entries) => {
+    const options = { entries, seed: 1, atMs: 1e12, format: lineFormat };
+    return createBodies(world, options)
+      .bodies.slice(0, 200 / entries)
+      .join('');
+  });
+  t.equal(lines[0], lines[1]);
+});
+
+t.test('peers side by side: medians, ratios and targets', async (t) => {
+  const core = { alone: 'Core', withWorker: 'Core+' };
+  const rate = (name: string, entries: number, entriesPerSecond: number) => ({
+    ...{ name, entries, entriesPerSecond },
+  });
+  const rates = [
+    ...[rate('Core', 10, 300), rate('Core', 10, 900), rate('Core', 10, 600)],
+    ...[rate('Core', 100, 1_000), rate('Core+', 100, 800), rate('Core+', 10, 400)],
+    ...[rate('peer', 100, 400), rate('peer', 10, 200), rate('dead', 10, 0)],
+  ];
+  const medians = medianRates(['Core', 'Core+', 'peer', 'dead', 'missing'], rates);
+  const metrics = peerMetrics(medians, core, { peer: new Map([[100, 3]]) });
+  const find = (name: string) => metrics.find((metric) => metric.name === name);
+  t.equal(find('Core, 10 a request')?.value, 600);
+  t.equal(find('Core ÷ peer, 10 a request')?.value, 3);
+  t.equal(find('Core ÷ peer, 10 a request')?.target, undefined);
+  t.same(find('Core ÷ peer, 100 a request')?.target, { min: 3 });
+  t.equal(isReached(find('Core ÷ peer, 100 a request') as Metric), false);
+  t.equal(find('Core+ ÷ peer, 100 a request')?.value, 2);
+  t.notOk(metrics.some(({ name }) => /÷ (dead|missing|Core)/.test(name)));
+  const table = ratioTable(medians, core);
+  t.match(table, /^peer +100 +400 +2\.5 +2$/m);
+  t.match(table, /^Core +10 +600 +1 +0\.667$/m);
+  t.same(peerSeries(medians)[2]?.points, [
+    { x: 10, y: 200 },
+    { x: 100, y: 400 },
+  ]);
+  t.same(rotated(['a', 'b', 'c'], 4), ['b', 'c', 'a']);
+});
+
+t.test('what a peer answered with 2xx has to be stored', async (t) => {
+  const passed = (stored: number, overwrittenShareMax = 0) =>
+    checkStored('peer', { least: 1_000, most: 1_100, refused: 0, stored, overwrittenShareMax })
+      .passed;
+  t.equal(passed(1_000), true);
+  t.equal(passed(1_100), true);
+  t.equal(passed(999), false, 'lost');
+  t.equal(passed(999, 0.001), true, 'overwritten by its twin');
+  t.equal(passed(998, 0.001), false);
+  t.equal(passed(1_101), false, 'never sent');
+  const nothing = { least: 0, most: 64, refused: 9, stored: 0, overwrittenShareMax: 0 };
+  t.equal(checkStored('peer', nothing).passed, false);
 });
 
 const metric = (value: number, more: Partial<Metric> = {}): Metric => ({

@@ -7,8 +7,15 @@ export const benchNames = [
   'flatness',
   'config',
   'storage',
+  'limits',
+  'peers',
+  'republish',
+  'schema',
 ] as const;
 export type BenchName = (typeof benchNames)[number];
+
+/** Benches that run only where they are named: they compare choices, and do not watch over Core. */
+export const namedOnly: readonly BenchName[] = ['peers', 'republish', 'schema'];
 
 /** What is to be reached: at least `min`, or at most `max`. */
 export type Target = { min: number } | { max: number };
@@ -35,7 +42,7 @@ export interface Check {
 /** Points of one line of a plot. */
 export interface Series {
   bench: BenchName;
-  plot: 'batch' | 'nodes-throughput' | 'nodes-cpu' | 'backlog';
+  plot: 'batch' | 'peers' | 'nodes-throughput' | 'nodes-cpu' | 'backlog';
   label: string;
   points: { x: number; y: number }[];
 }
@@ -45,6 +52,8 @@ export interface Measured {
   metrics: Metric[];
   checks: Check[];
   series: Series[];
+  /** What is to be read beside the figures: a table of another form, notes. Printed, not kept. */
+  texts: string[];
 }
 
 /** What a bench is given. */
@@ -72,7 +81,7 @@ export interface BenchOptions {
 }
 
 export function emptyMeasured(): Measured {
-  return { metrics: [], checks: [], series: [] };
+  return { metrics: [], checks: [], series: [], texts: [] };
 }
 
 /** True where the metric has no target or has reached it. */

@@ -166,12 +166,12 @@ function turns<T>(values: readonly T[]): () => T {
 }
 
 /** Ids as createBenchWorld makes them, without a database. */
-export function numberedWorld(subscriptions: number) {
+export function numberedWorld(subscriptions: number, nodes = 100) {
   const from = (first: number, count: number): number[] =>
     Array.from({ length: count }, (_, index) => first + index);
   return {
     userIds: from(1_000_001, subscriptions),
     subscriptionIds: from(1_000_001, subscriptions),
-    nodeProtocolIds: from(1_000_001, 100),
+    nodeProtocolIds: from(1_000_001, nodes),
   };
 }

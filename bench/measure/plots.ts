@@ -11,6 +11,13 @@ const plots: Record<Series['plot'], Omit<Plot, 'lines'> & { file: string }> = {
     yLabel: 'entries a second',
     xScale: 'log',
   },
+  peers: {
+    file: 'peers',
+    title: 'The same entries into Core and into others',
+    xLabel: 'entries a request',
+    yLabel: 'entries a second',
+    xScale: 'log',
+  },
   'nodes-throughput': {
     file: 'throughput-nodes',
     title: 'Throughput against number of nodes',

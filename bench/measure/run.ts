@@ -6,10 +6,14 @@ import { measureConfig } from './config.ts';
 import { measureEndToEnd } from './end-to-end.ts';
 import { measureFlatness } from './flatness.ts';
 import { measureLatency } from './latency.ts';
-import type { BenchName, BenchOptions, Measured } from './metric.ts';
+import { measureLimits } from './limits.ts';
+import { type BenchName, type BenchOptions, emptyMeasured, type Measured } from './metric.ts';
 import { measureMicro } from './micro.ts';
+import { measurePeers } from './peers.ts';
 import { writePlots } from './plots.ts';
+import { measureRepublish } from './republish.ts';
 import { describeMachine, type Results, readBefore, resultsDir, writeResults } from './results.ts';
+import { measureSchema } from './schema.ts';
 import { measureStorage } from './storage.ts';
 import { checksText, metricsTable } from './table.ts';
 
@@ -21,6 +25,10 @@ const benches: Record<BenchName, (options: BenchOptions) => Promise<Measured>> =
   flatness: measureFlatness,
   config: measureConfig,
   storage: measureStorage,
+  limits: measureLimits,
+  peers: measurePeers,
+  republish: measureRepublish,
+  schema: measureSchema,
 };
 
 /**
@@ -32,7 +40,7 @@ export async function runBenches(
   options: BenchOptions,
   out: string | undefined,
 ): Promise<Results> {
-  const all: Measured = { metrics: [], checks: [], series: [] };
+  const { texts, ...all } = emptyMeasured();
   for (const [index, name] of names.entries()) {
     const say = (line: string): void =>
       options.say(`${name} (${index + 1} of ${names.length}): ${line}`);
@@ -41,6 +49,7 @@ export async function runBenches(
     all.metrics.push(...measured.metrics);
     all.checks.push(...measured.checks);
     all.series.push(...measured.series);
+    texts.push(...measured.texts);
   }
   const { quick, rounds, seconds, nodes, subscriptions, connections, settings } = options;
   const results: Results = {
@@ -51,6 +60,7 @@ export async function runBenches(
     ...all,
   };
   const before = out === undefined ? readBefore(quick) : new Map();
+  process.stdout.write(texts.map((text) => `${text}\n`).join(''));
   process.stdout.write(metricsTable(results.metrics, before));
   process.stdout.write(checksText(results.checks));
   if (out !== undefined) {

@@ -27,7 +27,7 @@ const rowType =
 export async function measureVariants(
   shape: Shape,
   variants: readonly Variant[],
-  options: { rows: number; insertRows: number },
+  options: { rows: number; insertRows: number; signal: AbortSignal },
 ): Promise<Measured[]> {
   const folder = mkdtempSync(path.join(os.tmpdir(), 'core-storage-'));
   const session = new chdb.Session(path.join(folder, 'data'));
@@ -43,6 +43,7 @@ export async function measureVariants(
     );
     const found: Measured[] = [];
     for (const variant of variants) {
+      options.signal.throwIfAborted();
       found.push(await measureVariant(session, variant, files));
     }
     return found;

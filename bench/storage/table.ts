@@ -21,7 +21,7 @@ export const shapes = {
 /** Measures every variant on a shape's rows, and gives what was measured and a Markdown table. */
 export async function storageTable(
   shape: Shape,
-  options: { rows: number; insertRows: number },
+  options: { rows: number; insertRows: number; signal: AbortSignal },
 ): Promise<{ measured: Measured[]; markdown: string }> {
   const measured = await measureVariants(shape, variants, options);
   const lines = measured.map(

@@ -3,7 +3,7 @@ import type { LinkRow } from './load.ts';
 
 // A node may have 100,000 users. Written as text, in batches and into one buffer, they take a good
 // half of the processor time of objects and JSON.stringify. So what there is one of for each user is
-// written here, as bytes. All else of a configuration is an object. bench/render.ts measures it.
+// written here, as bytes. All else of a configuration is an object. The bench `config` measures it.
 
 /** A piece of JSON: chunks that follow each other. They are put together once, at the end. */
 export type Json = Buffer[];

@@ -1,0 +1,98 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { Lifecycle } from '../../../src/lifecycle.ts';
+import { createBodies } from '../bodies.ts';
+import type { BenchOptions, Check } from '../metric.ts';
+import { numberedWorld } from '../micro.ts';
+import { runWrk } from '../wrk.ts';
+import type { OpenPeer, Peer, Turn } from './peer.ts';
+
+export interface TurnPlan {
+  round: number;
+  batchSizes: readonly number[];
+}
+
+/** One for all peers and sizes: then all of them get the same entries in the same order. */
+export const bodySeed = 1;
+
+/** As accept runs. Warming is long enough that each body has come once: every series is known. */
+export const runSeconds = ({ quick }: BenchOptions): number => (quick ? 2 : 8);
+export const warmSeconds = ({ quick }: BenchOptions): number => (quick ? 1 : 3);
+
+const stillMs = 1_000;
+const stillTurnsMax = 120;
+let seeds = 0;
+
+/** A peer's turn: start, warm up, measure each size, hold what it stored against its answers, stop. */
+export async function measurePeer(
+  peer: Peer,
+  options: BenchOptions,
+  turn: TurnPlan,
+): Promise<Turn> {
+  const lifecycle = new Lifecycle();
+  const found: Turn = { rates: [], checks: [] };
+  const { connections } = options;
+  try {
+    const open = await peer.open(lifecycle, options);
+    const world = numberedWorld(options.subscriptions, options.nodes);
+    const sent = { least: 0, most: 0, refused: 0 };
+    const atMs = Date.now();
+    for (const entries of turn.batchSizes) {
+      const bodies = createBodies(world, { entries, seed: bodySeed, atMs, format: open.format });
+      for (const seconds of [warmSeconds(options), runSeconds(options)]) {
+        options.signal.throwIfAborted();
+        seeds += 1;
+        const plan = { ...open.target, method: 'POST', bodies, connections, seconds } as const;
+        const result = await runWrk({ ...plan, seed: seeds });
+        sent.least += result.ok * entries;
+        // Those refused may have been stored in part, and wrk leaves without its last answers.
+        sent.most += (result.ok + result.refused + connections + result.lost) * entries;
+        sent.refused += result.refused + result.lost;
+        if (seconds !== runSeconds(options)) continue;
+        const entriesPerSecond = (result.ok * entries) / result.seconds;
+        found.rates.push({ name: peer.name, entries, entriesPerSecond });
+      }
+    }
+    const name = `${peer.name}, round ${turn.round}`;
+    const stored = await untilStill(open, options);
+    found.checks.push(checkStored(name, { ...sent, stored, ...open }));
+    const more = await open.check?.();
+    if (more !== undefined) {
+      found.checks.push({ bench: 'peers', ...more, name: `${name}: ${more.name}` });
+    }
+  } finally {
+    await lifecycle.close();
+  }
+  return found;
+}
+
+/** What was answered with a 2xx has to be stored: all of it, and nothing that was not sent. */
+export function checkStored(
+  name: string,
+  run: {
+    least: number;
+    most: number;
+    refused: number;
+    stored: number;
+    overwrittenShareMax: number;
+  },
+): Check {
+  const least = Math.floor(run.least * (1 - run.overwrittenShareMax));
+  return {
+    bench: 'peers',
+    name: `${name}: what was answered is stored`,
+    passed: run.least > 0 && run.stored >= least && run.stored <= run.most,
+    detail: `${run.least} entries answered with 2xx, ${run.stored} stored, ${run.refused} requests refused or lost`,
+  };
+}
+
+/** What wrk had sent when it left is still on its way in; counted until two counts agree. */
+async function untilStill(open: OpenPeer, { signal }: BenchOptions): Promise<number> {
+  let last = await open.countStored();
+  for (let turns = 0; turns < stillTurnsMax; turns += 1) {
+    await delay(stillMs, undefined, { signal });
+    const stored = await open.countStored();
+    if (stored === last) return stored;
+    last = stored;
+  }
+  throw new Error(`a peer still stores ${(stillTurnsMax * stillMs) / 1_000} s after the last post`);
+}
