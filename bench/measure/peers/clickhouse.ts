@@ -25,7 +25,7 @@ export const clickhouse: Peer = {
     const server = await startClickHouse({ dataDir, port: port as number }, log, signal);
     lifecycle.use('clickhouse', () => server.stop());
     const url = `http://127.0.0.1:${port}`;
-    const client = createClickHouse(`${url}/default`, { requestTimeoutMs: 300_000 });
+    const client = createClickHouse(`${url}/core`, { requestTimeoutMs: 300_000 });
     lifecycle.use('clickhouse client', () => client.close());
     await client.command({
       query: `CREATE TABLE peer_usage (user_id UInt64, subscription_id UInt64,
@@ -37,7 +37,7 @@ export const clickhouse: Peer = {
     return {
       target: {
         url,
-        path: `/?database=default&query=${encodeURIComponent(insert)}`,
+        path: `/?database=core&query=${encodeURIComponent(insert)}`,
         headers: { 'content-type': 'application/x-ndjson' },
       },
       format: jsonEachRowFormat,
