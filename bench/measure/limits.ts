@@ -8,7 +8,10 @@ const subscriptionsWantedQuick = 10;
 /** What docs/agents.md promises. */
 const needSyncMsMax = 2_000;
 
-/** How soon a limit has effect, on a Core that does nothing else: see bench/limits.ts. */
+/**
+ * How soon a limit has effect, on a Core that does nothing else: see bench/limits.ts. A limit that
+ * has none within half a minute ends the bench with an error.
+ */
 export async function measureLimits(options: BenchOptions): Promise<Measured> {
   const lifecycle = new Lifecycle();
   const measured = emptyMeasured();
@@ -29,13 +32,6 @@ export async function measureLimits(options: BenchOptions): Promise<Measured> {
         measured.metrics.push({ ...base, name: `${name}, ${share}`, value, ...target });
       }
     }
-    // One that has no effect within half a minute is thrown, and ends the bench.
-    measured.checks.push({
-      bench: 'limits',
-      name: 'every limit had its effect',
-      passed: report.subscriptions === subscriptions,
-      detail: `${report.subscriptions} of ${subscriptions}`,
-    });
   } finally {
     await lifecycle.close();
   }
