@@ -3,7 +3,13 @@ import { settingsSchema } from '../src/config.ts';
 import { CoreError, toCoreError } from '../src/errors.ts';
 import { untilSignalled } from '../src/lifecycle.ts';
 import { compareWith } from './measure/compare.ts';
-import { type BenchName, type BenchOptions, benchNames, namedOnly } from './measure/metric.ts';
+import {
+  type BenchName,
+  type BenchOptions,
+  benchNames,
+  namedOnly,
+  notCompared,
+} from './measure/metric.ts';
 import { isGood, runBenches } from './measure/run.ts';
 
 const integer =
@@ -36,6 +42,14 @@ function benches(names: readonly string[]): BenchName[] {
   return benchNames.filter((name) =>
     names.length === 0 ? !namedOnly.includes(name) : names.includes(name),
   );
+}
+
+/** @throws CoreError INVALID_ARGUMENT for one that an older commit may not be able to run. */
+function comparedBenches(names: readonly string[]): BenchName[] {
+  const found = benches(names).filter((name) => names.length > 0 || !notCompared.includes(name));
+  const alone = found.find((name) => notCompared.includes(name));
+  if (alone === undefined) return found;
+  throw new CoreError('INVALID_ARGUMENT', `Two commits cannot be compared by the bench ${alone}`);
 }
 
 function addOptions(command: Command): Command {
@@ -119,7 +133,7 @@ async function main(): Promise<void> {
       const good = await compareWith({
         base,
         rounds: options.rounds,
-        args: [...benches(names), ...argumentsOf(options)],
+        args: [...comparedBenches(names), ...argumentsOf(options)],
         say: options.say,
         signal: options.signal,
       });

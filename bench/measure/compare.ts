@@ -5,7 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { renderTable } from '../../src/cli/table.ts';
 import { projectRoot } from '../../src/root.ts';
-import type { Metric } from './metric.ts';
+import { type Metric, notCompared } from './metric.ts';
 import { type Results, readResults } from './results.ts';
 import { median } from './statistics.ts';
 import { changeText, checksText, metricKey, numberText } from './table.ts';
@@ -29,6 +29,13 @@ const measuring = [
   ...['bodies', 'each', 'ledger', 'options', 'random', 'world'].map((f) => `bench/fleet/${f}.ts`),
   ...['bench', 'bootstrap', 'build'].map((name) => `scripts/${name}.mjs`),
 ];
+
+/** Of `bench/measure`: each has a file of the bench's name; that of peers has a folder beside it. */
+const left = new Set(
+  ['peers', ...notCompared.map((name) => `${name}.ts`)].map((name) =>
+    path.join('bench', 'measure', name),
+  ),
+);
 
 /**
  * Checks `base` out into a temporary folder, with the measuring code of this tree in place of its
@@ -110,7 +117,10 @@ function checkOut(base: string, tree: string): void {
   }
   rmSync(path.join(tree, 'bench'), { recursive: true, force: true });
   for (const name of measuring) {
-    cpSync(path.join(projectRoot, name), path.join(tree, name), { recursive: true });
+    cpSync(path.join(projectRoot, name), path.join(tree, name), {
+      recursive: true,
+      filter: (source) => !left.has(path.relative(projectRoot, source)),
+    });
   }
   // Tests are of no use there, and theirs may not fit the measuring code.
   rmSync(path.join(tree, 'test'), { recursive: true, force: true });

@@ -17,6 +17,9 @@ export type BenchName = (typeof benchNames)[number];
 /** Benches that run only where they are named: they compare choices, and do not watch over Core. */
 export const namedOnly: readonly BenchName[] = ['peers', 'republish', 'schema'];
 
+/** Benches that two commits cannot be compared by: see `later` in run.ts. */
+export const notCompared: readonly BenchName[] = ['limits', ...namedOnly];
+
 /** What is to be reached: at least `min`, or at most `max`. */
 export type Target = { min: number } | { max: number };
 
