@@ -86,7 +86,7 @@ async function startCoreOf(t: Test) {
     },
     async node(nodeId: number) {
       const { rows } = await pool.query(
-        `SELECT revision, revision_pending AS pending, applied_revision AS applied, sync_status AS sync, error_code AS error
+        `SELECT revision, change_seq > published_seq AS pending, applied_revision AS applied, sync_status AS sync, error_code AS error
          FROM nodes WHERE id = $1`,
         [nodeId],
       );
