@@ -76,11 +76,16 @@ export async function startBenchCore(
   };
   const { signal } = options;
   const { postgresUrl } = config.stores;
-  await Promise.all([
+  // Each start is waited for, also after one has failed: a store that came up once the lifecycle had
+  // been closed would be registered too late, and never be stopped.
+  const starts = await Promise.allSettled([
     keep('postgres', startPostgres({ dataDir, url: postgresUrl }, log, signal)),
     keep('redis', startRedis({ dataDir, port: redisPort as number }, log, signal)),
     keep('clickhouse', startClickHouse({ dataDir, port: clickhousePort as number }, log, signal)),
   ]);
+  for (const started of starts) {
+    if (started.status === 'rejected') throw started.reason;
+  }
   await migrate(config, log);
   const start = (role: 'serve' | 'work'): Promise<Supervised> =>
     startRole(role, { environment, dataDir, log, signal, profileDir: options.profileDir });
