@@ -14,13 +14,15 @@ import { numberedWorld } from '../micro.ts';
 import type { Peer } from './peer.ts';
 import { createFolder } from './program.ts';
 
+const readyMsMax = 60_000;
 const server = path.join(projectRoot, 'dist', 'bench', 'measure', 'peers', 'fastify-server.js');
 
 export const fastifyAndPostgres: Peer = {
   name: 'Fastify and pg',
   caveat:
-    'no keys; checks every field by JSON schema; the commit is synced before the answer; rows and ' +
-    'counters in one transaction; a repeated body is stored and counted twice.',
+    'no keys; checks every field by JSON schema, but makes values fit first, as Fastify does by ' +
+    'default (true becomes 1, an empty string null); the commit is synced before the answer; rows ' +
+    'and counters in one transaction; a repeated body is stored and counted twice.',
   missing: () => undefined,
   async open(lifecycle, { signal, subscriptions }) {
     const dataDir = createFolder(lifecycle);
@@ -35,7 +37,7 @@ export const fastifyAndPostgres: Peer = {
     await createTables(pool, subscriptions);
     return {
       target: {
-        url: await startServer(lifecycle, databaseUrl),
+        url: await startServer(lifecycle, databaseUrl, signal),
         path: '/node/usage',
         headers: { 'content-type': 'application/json' },
       },
@@ -70,7 +72,11 @@ async function createTables(pool: pg.Pool, subscriptions: number): Promise<void>
   await pool.query('VACUUM ANALYZE peer.subscriptions');
 }
 
-async function startServer(lifecycle: Lifecycle, databaseUrl: string): Promise<string> {
+async function startServer(
+  lifecycle: Lifecycle,
+  databaseUrl: string,
+  signal: AbortSignal,
+): Promise<string> {
   // Detached, so that a Ctrl-C reaches the bench alone; it ends when its IPC channel does.
   const child: ChildProcess = fork(server, [databaseUrl], {
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
@@ -81,7 +87,9 @@ async function startServer(lifecycle: Lifecycle, databaseUrl: string): Promise<s
     child.kill('SIGKILL');
     await ended;
   });
-  const [first] = (await Promise.race([once(child, 'message'), ended])) as [{ port: number } | 1];
+  const waiting = AbortSignal.any([signal, AbortSignal.timeout(readyMsMax)]);
+  const told = once(child, 'message', { signal: waiting });
+  const [first] = (await Promise.race([told, ended])) as [{ port: number } | 1];
   if (typeof first !== 'object' || first === null) throw new Error('fastify did not start');
   return `http://127.0.0.1:${first.port}`;
 }
