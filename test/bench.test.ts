@@ -9,7 +9,7 @@ import { isReached, type Metric } from '../bench/measure/metric.ts';
 import { numberedWorld } from '../bench/measure/micro.ts';
 import { jsonEachRowFormat, lineFormat } from '../bench/measure/peers/formats.ts';
 import { medianRates, peerMetrics, peerSeries, ratioTable } from '../bench/measure/peers/ratios.ts';
-import { checkStored } from '../bench/measure/peers/turn.ts';
+import { checkStored, secondsUntilAllCame } from '../bench/measure/peers/turn.ts';
 import { rotated } from '../bench/measure/peers.ts';
 import { writePlots } from '../bench/measure/plots.ts';
 import { cpuSeconds, parseStat, tellsProcessUse } from '../bench/measure/processes.ts';
@@ -180,6 +180,14 @@ t.test('peers side by side: medians, ratios and targets', async (t) => {
     { x: 100, y: 400 },
   ]);
   t.same(rotated(['a', 'b', 'c'], 4), ['b', 'c', 'a']);
+});
+
+t.test('a warm-up goes on where it was too short for every body to come once', async (t) => {
+  t.equal(secondsUntilAllCame(20_000, { ok: 20_000, seconds: 3 }), 0);
+  t.equal(secondsUntilAllCame(20_000, { ok: 19_999, seconds: 3 }), 5);
+  t.equal(secondsUntilAllCame(2_000, { ok: 500, seconds: 1 }), 6);
+  t.equal(secondsUntilAllCame(20_000, { ok: 10, seconds: 3 }), 60, 'bounded');
+  t.equal(secondsUntilAllCame(20_000, { ok: 0, seconds: 3 }), 60, 'nothing came');
 });
 
 t.test('what a peer answered with 2xx has to be stored', async (t) => {

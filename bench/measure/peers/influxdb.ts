@@ -28,6 +28,7 @@ export const influxdb: Peer = {
     return {
       target: { url, path: `/write?db=${database}&precision=u`, headers: {} },
       format: lineFormat,
+      hasSeries: true,
       // Times are random: of ten million entries a few have a twin.
       overwrittenShareMax: 0.001,
       countStored: async () =>

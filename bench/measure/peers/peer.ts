@@ -17,6 +17,8 @@ export interface Peer {
 export interface OpenPeer {
   target: Pick<WrkPlan, 'url' | 'path' | 'headers'>;
   format: EntryFormat;
+  /** A series costs it more the first time: it is warmed until every body has come once. */
+  hasSeries?: boolean;
   /** Entries that it holds, asked of its storage and not of what it remembers to have answered. */
   countStored(): Promise<number>;
   /** Share of the entries that it may overwrite because two of them look like one to it. */

@@ -30,6 +30,7 @@ export const victoriaMetrics: Peer = {
     return {
       target: { url, path: '/write?precision=u', headers: {} },
       format: lineFormat,
+      hasSeries: true,
       overwrittenShareMax: 0,
       async countStored() {
         await ask(`${url}/internal/force_flush`, signal);
