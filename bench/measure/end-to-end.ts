@@ -12,7 +12,7 @@ import { checkAppended, checkSettled, untilDrained } from './spool.ts';
 import { type Sustained, sustain } from './sustain.ts';
 import { type BenchWorld, createBenchWorld } from './world.ts';
 
-/** Entries a second that issue and README promise, by entries a request. */
+/** Entries a second that are aimed at, by entries a request. */
 const targets = new Map<number, Target>([
   [500, { min: 1_000_000 }],
   [100, { min: 600_000 }],
