@@ -25,7 +25,7 @@ const allowed = {
   reachable: ['stores'],
   http: [...domain],
   load: [...domain],
-  webhooks: ['load', 'subscriptions', 'stores'],
+  webhooks: ['subscriptions', 'stores'],
   audit: ['stores'],
   ingest: ['stores', 'contract'],
   nodes: ['render', 'stores', 'contract'],

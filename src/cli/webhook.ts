@@ -1,7 +1,7 @@
 import type { Queue } from 'bullmq';
 import type { Command } from 'commander';
 import { CoreError } from '../errors.ts';
-import type { WebhookJob } from '../webhooks/queue.ts';
+import { type WebhookJob, webhookQueueName } from '../webhooks/queue.ts';
 import { id, rowsMax } from './arguments.ts';
 import type { CliContext } from './context.ts';
 import type { Run } from './run.ts';
@@ -58,8 +58,8 @@ async function inQueue<T>(
   const { redisUrl, redisPrefix: prefix } = context.config.stores;
   // Fails with one clear line where Redis is away.
   await context.redis();
-  const { openWebhookQueue } = await import('../webhooks/queue.ts');
-  const { queue, close } = await openWebhookQueue({ redisUrl, prefix });
+  const { openQueue } = await import('../stores/bullmq.ts');
+  const { queue, close } = await openQueue<WebhookJob>(webhookQueueName, { redisUrl, prefix });
   try {
     return await work(queue);
   } finally {

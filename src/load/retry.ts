@@ -1,8 +1,7 @@
-import { Queue } from 'bullmq';
-import { Redis } from 'ioredis';
 import { CoreError } from '../errors.ts';
+import { openQueue } from '../stores/bullmq.ts';
 import type { Queryable } from '../stores/postgres.ts';
-import { bullPrefix, type LoadJob } from './worker.ts';
+import { type LoadJob, loadQueueName } from './worker.ts';
 
 /**
  * Has a worker try a segment's stream at once, also where it rests after a failure. It is tried
@@ -23,28 +22,15 @@ export async function retrySegment(
     throw new CoreError('NOT_FOUND', `There is no segment ${segmentId} that is not settled`);
   }
   const { stream } = found;
-  const connection = new Redis(deps.redisUrl, {
-    enableOfflineQueue: false,
-    maxRetriesPerRequest: 0,
-    lazyConnect: true,
-  });
-  // Commands reject by themselves; without a listener the event would end the process.
-  connection.on('error', () => undefined);
+  const { queue, close } = await openQueue<LoadJob>(loadQueueName, deps);
   try {
-    await connection.connect();
-    const loads = new Queue<LoadJob>('load', { connection, prefix: bullPrefix(deps.prefix) });
-    loads.on('error', () => undefined);
-    try {
-      await loads.add(
-        `retry-${segmentId}`,
-        { stream, force: true },
-        { removeOnComplete: { count: 100 }, removeOnFail: { count: 1_000 } },
-      );
-    } finally {
-      await loads.close();
-    }
+    await queue.add(
+      `retry-${segmentId}`,
+      { stream, force: true },
+      { removeOnComplete: { count: 100 }, removeOnFail: { count: 1_000 } },
+    );
   } finally {
-    connection.disconnect();
+    await close();
   }
   return { segmentId, stream };
 }

@@ -1,7 +1,7 @@
 import { type Job, Queue, Worker } from 'bullmq';
-import { Redis } from 'ioredis';
 import { kinds } from '../ingest/streams.ts';
 import type { Logger } from '../log.ts';
+import { bullPrefix, connectConsumer, connectProducer } from '../stores/bullmq.ts';
 import { classifyFailure } from '../stores/failures.ts';
 import { type LoadDeps, runStream } from './run-stream.ts';
 
@@ -49,10 +49,7 @@ export interface LoadJob {
   force?: boolean;
 }
 
-/** Prefix of BullMQ's keys. The hash tag keeps them on one node of a Redis Cluster. */
-export function bullPrefix(prefix: string): string {
-  return `{${prefix}}:bull`;
-}
+export const loadQueueName = 'load';
 
 /**
  * Runs every stream again and again. BullMQ carries the schedule (one job scheduler a stream, so
@@ -62,18 +59,11 @@ export function bullPrefix(prefix: string): string {
 export async function startLoadWorker(options: LoadWorkerOptions): Promise<LoadWorker> {
   const { log } = options;
   const prefix = bullPrefix(options.prefix);
-  const producer = new Redis(options.redisUrl, {
-    enableOfflineQueue: false,
-    maxRetriesPerRequest: 0,
-    lazyConnect: true,
-  });
-  producer.on('error', (err) => log.debug({ err }, 'redis'));
-  await producer.connect();
-  // BullMQ blocks on this connection and wants it to wait for Redis for as long as it takes.
-  const consumer = new Redis(options.redisUrl, { maxRetriesPerRequest: null });
-  consumer.on('error', (err) => log.debug({ err }, 'redis'));
+  const onRedisError = (err: Error): void => log.debug({ err }, 'redis');
+  const producer = await connectProducer(options.redisUrl, onRedisError);
+  const consumer = connectConsumer(options.redisUrl, onRedisError);
 
-  const loads = new Queue<LoadJob>('load', { connection: producer, prefix });
+  const loads = new Queue<LoadJob>(loadQueueName, { connection: producer, prefix });
   const upkeep = new Queue('upkeep', { connection: producer, prefix });
   const common = {
     connection: consumer,
@@ -86,7 +76,7 @@ export async function startLoadWorker(options: LoadWorkerOptions): Promise<LoadW
   const resting = createResting(log, options.monotonicMs ?? (() => performance.now()));
   const workers = [
     new Worker<LoadJob>(
-      'load',
+      loadQueueName,
       (job: Job<LoadJob>) => resting.run(job.data, () => runStream(options, job.data.stream)),
       { ...common, concurrency: streamsAtOnce },
     ),

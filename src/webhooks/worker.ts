@@ -1,10 +1,9 @@
 import { type Job, Worker } from 'bullmq';
-import { Redis } from 'ioredis';
 import type pg from 'pg';
-import { bullPrefix } from '../load/worker.ts';
 import type { Logger } from '../log.ts';
+import { bullPrefix, connectConsumer, openQueue } from '../stores/bullmq.ts';
 import { dispatchEvents } from './dispatch.ts';
-import { openWebhookQueue, type WebhookJob, webhookQueueName } from './queue.ts';
+import { type WebhookJob, webhookQueueName } from './queue.ts';
 import { sendEvent, type WebhookTarget } from './send.ts';
 
 const sendsAtOnce = 8;
@@ -33,17 +32,17 @@ export async function startWebhook(options: {
 }): Promise<Webhook> {
   const { pool, log, target } = options;
   const onError = (err: Error): void => log.debug({ err }, 'webhook queue');
-  const { queue, close } = await openWebhookQueue({ ...options, onError });
-  // BullMQ blocks on this connection and wants it to wait for Redis for as long as it takes.
-  const consumer = new Redis(options.redisUrl, { maxRetriesPerRequest: null });
-  consumer.on('error', onError);
+  const { redisUrl, prefix } = options;
+  const queueOptions = { redisUrl, prefix, onError };
+  const { queue, close } = await openQueue<WebhookJob>(webhookQueueName, queueOptions);
+  const consumer = connectConsumer(redisUrl, onError);
   const stopping = new AbortController();
   const worker = new Worker<WebhookJob>(
     webhookQueueName,
     (job: Job<WebhookJob>) => sendEvent(pool, target, job.data, stopping.signal),
     {
       connection: consumer,
-      prefix: bullPrefix(options.prefix),
+      prefix: bullPrefix(prefix),
       concurrency: sendsAtOnce,
       lockDuration: lockDurationMs,
       maxStalledCount: 1_000,

@@ -1,0 +1,64 @@
+import { Queue } from 'bullmq';
+import { Redis } from 'ioredis';
+
+/** Prefix of BullMQ's keys. The hash tag keeps them on one node of a Redis Cluster. */
+export function bullPrefix(prefix: string): string {
+  return `{${prefix}}:bull`;
+}
+
+/**
+ * A connection for queues to be filled through: a command fails at once while Redis is away. Its
+ * errors go to `onError`; without a listener they would end the process.
+ */
+export async function connectProducer(
+  redisUrl: string,
+  onError: (error: Error) => void,
+): Promise<Redis> {
+  const connection = new Redis(redisUrl, {
+    enableOfflineQueue: false,
+    maxRetriesPerRequest: 0,
+    lazyConnect: true,
+  });
+  connection.on('error', onError);
+  try {
+    await connection.connect();
+  } catch (thrown) {
+    connection.disconnect();
+    throw thrown;
+  }
+  return connection;
+}
+
+/** A connection for BullMQ's workers: they block on it, and want it to wait for Redis for ever. */
+export function connectConsumer(redisUrl: string, onError: (error: Error) => void): Redis {
+  const connection = new Redis(redisUrl, { maxRetriesPerRequest: null });
+  connection.on('error', onError);
+  return connection;
+}
+
+export interface OpenQueue<T> {
+  queue: Queue<T>;
+  close(): Promise<void>;
+}
+
+/** Opens one queue on a producer's connection of its own. */
+export async function openQueue<T>(
+  name: string,
+  options: { redisUrl: string; prefix: string; onError?: ((error: Error) => void) | undefined },
+): Promise<OpenQueue<T>> {
+  // Commands reject by themselves.
+  const { onError = () => undefined } = options;
+  const connection = await connectProducer(options.redisUrl, onError);
+  const queue = new Queue<T>(name, { connection, prefix: bullPrefix(options.prefix) });
+  queue.on('error', onError);
+  return {
+    queue,
+    async close() {
+      try {
+        await queue.close();
+      } finally {
+        connection.disconnect();
+      }
+    },
+  };
+}
