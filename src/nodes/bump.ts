@@ -1,10 +1,8 @@
 import type pg from 'pg';
+import { changesChannel } from '../stores/listen.ts';
 
 /** Distinct causes that are kept between two revisions of a node; further ones are `and more`. */
 const causesMax = 10;
-
-/** The channel on which a change that waits to be published is notified when it commits. */
-export const changesChannel = 'core_changes';
 
 /**
  * Says that what these nodes should run may have changed, and why. Call it in the transaction of

@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import type { Logger } from '../log.ts';
+import { changesChannel } from '../stores/listen.ts';
 
 /** Keeps `nodes.last_seen_at`, ip and reported revision within about a second of what nodes said. */
 export interface Heartbeats {
@@ -93,7 +94,7 @@ async function writeLastSeen(pool: pg.Pool, batch: ReadonlyMap<number, Seen>): P
        WHERE nodes.id = seen.id
        RETURNING moved
      )
-     SELECT pg_notify('core_changes', '') FROM written WHERE moved LIMIT 1`,
+     SELECT pg_notify('${changesChannel}', '') FROM written WHERE moved LIMIT 1`,
     [
       sorted.map(([nodeId]) => nodeId),
       sorted.map(([, seen]) => seen.atMs),

@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
+import { nodesChannel } from '../stores/listen.ts';
 import type { Queryable } from '../stores/postgres.ts';
 
 /**
@@ -39,5 +40,5 @@ export async function requireKnownNode(db: Queryable, nodeId: number): Promise<v
 
 /** Makes every process drop the node from its cache, when and only when the transaction commits. */
 export async function notifyNode(client: pg.PoolClient, nodeId: number): Promise<void> {
-  await client.query("SELECT pg_notify('core_nodes', $1::text)", [nodeId]);
+  await client.query('SELECT pg_notify($1, $2::text)', [nodesChannel, nodeId]);
 }

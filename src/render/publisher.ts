@@ -1,7 +1,7 @@
 import type { Redis } from 'ioredis';
 import type pg from 'pg';
 import type { Logger } from '../log.ts';
-import { listen } from '../stores/listen.ts';
+import { changesChannel, listen } from '../stores/listen.ts';
 import { dueSql } from './load.ts';
 import { publishDue } from './publish.ts';
 
@@ -76,7 +76,7 @@ export function startPublisher(options: {
     for (const end of ends) if (end.status === 'rejected') throw end.reason;
   };
 
-  const listener = listen(options.databaseUrl, 'core_changes', log, wake);
+  const listener = listen(options.databaseUrl, changesChannel, log, wake);
   wake();
   return {
     async close() {

@@ -1,4 +1,5 @@
 import type pg from 'pg';
+import { nodesChannel } from '../stores/listen.ts';
 import type { LoadedNode, PublishState } from './load.ts';
 
 /** A revision that is to be committed. */
@@ -81,7 +82,7 @@ WITH given AS MATERIALIZED (
     g.causes, clock_timestamp()
   FROM given g JOIN updated USING (id)
 )
-SELECT id, pg_notify('core_nodes', id::text) FROM updated`;
+SELECT id, pg_notify('${nodesChannel}', id::text) FROM updated`;
 
 /** Takes the marks off nodes whose render came out as before. Returns their ids. */
 export async function recordUnchanged(

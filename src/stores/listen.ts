@@ -1,6 +1,11 @@
 import pg from 'pg';
 import type { Logger } from '../log.ts';
 
+/** What a process may keep of a node (its key, its revision) has changed; the payload is its id. */
+export const nodesChannel = 'core_nodes';
+/** A change waits to be published; see nodes/bump.ts. */
+export const changesChannel = 'core_changes';
+
 export interface NodeListener {
   /** Whether the connection answered so lately that no notification can have been missed for long. */
   isProven(): boolean;
@@ -12,8 +17,7 @@ const pingEveryMs = 500;
 const proofLifeMs = 900;
 
 /**
- * Listens on the channel `core_nodes`, where whatever a process may keep of a node (its key, its
- * revision) is notified when it commits. `onNode` is given the node's id, or undefined where
+ * Listens on `nodesChannel`, which is notified when a change of a node commits. `onNode` is given the node's id, or undefined where
  * notifications may have been missed (at every new connection) and so any node may have changed.
  */
 export function listenForNodes(
@@ -21,7 +25,7 @@ export function listenForNodes(
   log: Logger,
   onNode: (nodeId: number | undefined) => void,
 ): NodeListener {
-  return listen(databaseUrl, 'core_nodes', log, (payload) => {
+  return listen(databaseUrl, nodesChannel, log, (payload) => {
     const nodeId = payload === undefined || payload === '' ? Number.NaN : Number(payload);
     onNode(Number.isSafeInteger(nodeId) ? nodeId : undefined);
   });
@@ -33,7 +37,7 @@ export function listenForNodes(
  */
 export function listen(
   databaseUrl: string,
-  channel: 'core_nodes' | 'core_changes',
+  channel: typeof nodesChannel | typeof changesChannel,
   log: Logger,
   onPayload: (payload: string | undefined) => void,
 ): NodeListener {
