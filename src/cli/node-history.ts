@@ -1,9 +1,9 @@
 import type { Command } from 'commander';
 import { listDrift, type NodeDrift } from '../nodes/drift.ts';
 import { listErrors } from '../nodes/reports.ts';
+import { requireKnownNode } from '../nodes/require.ts';
 import { listRevisions } from '../nodes/revisions.ts';
 import { rollBackNode } from '../nodes/rollback.ts';
-import { showNode } from '../nodes/show.ts';
 import { nodeId, revision } from './arguments.ts';
 import type { Run } from './run.ts';
 import { renderObjects } from './table.ts';
@@ -18,7 +18,7 @@ export function addNodeHistoryCommands(node: Command, run: Run): void {
     .action(
       run(async (context, _options, id: number) => {
         const pool = await context.postgres();
-        await showNode(pool, id, context.config.nodes);
+        await requireKnownNode(pool, id);
         const found = await listRevisions(pool, id);
         const columns = ['revision', 'createdAt', 'contentBytes', 'applied', 'errors', 'causes'];
         const rows = found.map((row) => ({ ...row, causes: row.causes.join(', ') }));
@@ -34,7 +34,7 @@ export function addNodeHistoryCommands(node: Command, run: Run): void {
     .action(
       run(async (context, _options, id: number) => {
         const pool = await context.postgres();
-        await showNode(pool, id, context.config.nodes);
+        await requireKnownNode(pool, id);
         const found = await listErrors(pool, id);
         const columns = ['at', 'revision', 'code', 'message', 'details'];
         context.print(found, renderObjects(found, columns, 'The node reported no error.'));

@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import { lockFleet, lockLinks } from '../stores/locks.ts';
+import { inTransaction } from '../stores/postgres.ts';
 import { bumpSettings } from './bump.ts';
 import { type IssuedNode, insertNode } from './create.ts';
 import { removeNode } from './delete.ts';
@@ -38,20 +39,7 @@ export async function applyFleet(
   file: FleetFile,
   options: ApplyOptions,
 ): Promise<AppliedFleet> {
-  const client = await pool.connect();
-  let failed = true;
-  try {
-    await client.query('BEGIN');
-    const applied = await applyLocked(client, file, options);
-    await client.query(options.dryRun ? 'ROLLBACK' : 'COMMIT');
-    failed = false;
-    return applied;
-  } catch (thrown) {
-    await client.query('ROLLBACK').catch(() => undefined);
-    throw thrown;
-  } finally {
-    client.release(failed);
-  }
+  return inTransaction(pool, (client) => applyLocked(client, file, options));
 }
 
 async function applyLocked(
@@ -69,7 +57,7 @@ async function applyLocked(
   if (options.dryRun) return { lines: plan.lines, created };
   for (const node of plan.removed) await removeNode(client, node.nodeId);
   for (const node of plan.nodes) {
-    const issued = await applyNode(client, node, file, options);
+    const issued = await applyNode(client, node, options);
     if (issued !== undefined) created.push({ ...issued, name: node.name });
   }
   return { lines: plan.lines, created };
@@ -78,18 +66,16 @@ async function applyLocked(
 async function applyNode(
   client: pg.PoolClient,
   plan: NodePlan,
-  file: FleetFile,
   options: ApplyOptions,
 ): Promise<IssuedNode | undefined> {
+  const { stored, name, fields } = plan;
   let issued: IssuedNode | undefined;
-  if (plan.stored === undefined) {
-    const declared = file.nodes.find((node) => node.name === plan.name);
-    const { region = '', host = '', ip = '' } = declared ?? {};
-    issued = await insertNode(client, { name: plan.name, region, host, ip }, options);
-  }
-  const nodeId = plan.stored?.nodeId ?? issued?.nodeId;
+  if (stored === undefined) {
+    const node = { name, region: '', host: '', ip: '', ...fields };
+    issued = await insertNode(client, node, options);
+  } else if (fields !== undefined) await changeNode(client, stored.nodeId, fields);
+  const nodeId = stored?.nodeId ?? issued?.nodeId;
   if (nodeId === undefined) throw new Error('a node is stored or was just created');
-  if (plan.fields !== undefined) await changeNode(client, nodeId, plan.fields);
   const { protocols, outbounds, rules } = plan;
   if (outbounds !== undefined) await replaceOutbounds(client, nodeId, outbounds);
   if (rules !== undefined) await replaceRules(client, nodeId, rules);

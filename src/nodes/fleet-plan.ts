@@ -4,7 +4,7 @@ import { validateProtocolSettings } from '../render/protocol-settings.ts';
 import type { Fault, FleetFile, FleetNode, FleetOutbound, FleetProtocol } from './fleet-file.ts';
 import { isSecretPath, maskSecrets, withKeptSecrets } from './fleet-secrets.ts';
 import { byName, type StoredNode } from './fleet-state.ts';
-import { settingsWithSecretsKept } from './keep-secrets.ts';
+import { isPlainObject, settingsWithSecretsKept } from './keep-secrets.ts';
 import { defaultOutboundTag } from './rules.ts';
 
 /** One line of a plan, as it is printed. Secrets are masked. */
@@ -20,6 +20,7 @@ export interface NodePlan {
   /** Undefined where the node is to be created. */
   stored: StoredNode | undefined;
   name: string;
+  /** Of a node to be created all that the file gives; else undefined where nothing changes. */
   fields: { region?: string; host?: string; ip?: string } | undefined;
   protocols: {
     remove: number[];
@@ -82,6 +83,7 @@ function planNode(planner: Planner, faults: Fault[]): NodePlan & { lines: PlanLi
   ) as NonNullable<NodePlan['fields']>;
   let fields: NodePlan['fields'];
   if (stored === undefined) {
+    fields = given;
     lines.push({ action: 'create', object: `node ${name}`, changes: differences({}, given) });
   } else {
     const old = { region: stored.region, host: stored.host, ip: stored.ip };
@@ -254,8 +256,4 @@ function differences(
   const shown = (value: unknown): unknown =>
     value !== undefined && isSecretPath(path) ? '(secret)' : maskSecrets(value);
   return [{ field: path.join('.'), from: shown(from), to: shown(to) }];
-}
-
-function isPlainObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

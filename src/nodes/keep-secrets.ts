@@ -44,6 +44,6 @@ function filled(given: unknown, one: unknown, other: unknown, stored: unknown): 
   return result;
 }
 
-function isPlainObject(value: unknown): value is Json {
+export function isPlainObject(value: unknown): value is Json {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -75,29 +75,33 @@ export async function dropProtocol(client: pg.PoolClient, nodeProtocolId: number
   await client.query('DELETE FROM node_protocols WHERE id = $1', [nodeProtocolId]);
 }
 
+interface StoredProtocol {
+  nodeId: number;
+  protocol: VpnProtocol;
+  stored: unknown;
+}
+
+/** Whoever changes a protocol holds its node; what was read before is read again under it. */
 async function lockProtocol(
   client: pg.PoolClient,
   nodeProtocolId: number,
-): Promise<{ nodeId: number; protocol: VpnProtocol; stored: unknown }> {
-  const { rows } = await client.query<{ nodeId: number; protocol: VpnProtocol; stored: unknown }>(
+): Promise<StoredProtocol> {
+  const { nodeId } = await readProtocol(client, nodeProtocolId, '');
+  await requireLiveNode(client, nodeId);
+  return readProtocol(client, nodeProtocolId, 'FOR UPDATE');
+}
+
+async function readProtocol(
+  client: pg.PoolClient,
+  nodeProtocolId: number,
+  lock: '' | 'FOR UPDATE',
+): Promise<StoredProtocol> {
+  const { rows } = await client.query<StoredProtocol>(
     `SELECT node_id AS "nodeId", protocol, settings AS stored
-     FROM node_protocols WHERE id = $1`,
+     FROM node_protocols WHERE id = $1 ${lock}`,
     [nodeProtocolId],
   );
-  const found = rows[0];
-  if (found === undefined) {
-    throw new CoreError('NOT_FOUND', `There is no protocol ${nodeProtocolId}`);
-  }
-  // Whoever changes a protocol holds its node; what was read before is read again under it.
-  await requireLiveNode(client, found.nodeId);
-  const again = await client.query<{ nodeId: number; protocol: VpnProtocol; stored: unknown }>(
-    `SELECT node_id AS "nodeId", protocol, settings AS stored
-     FROM node_protocols WHERE id = $1 FOR UPDATE`,
-    [nodeProtocolId],
-  );
-  const row = again.rows[0];
-  if (row === undefined) {
-    throw new CoreError('NOT_FOUND', `There is no protocol ${nodeProtocolId}`);
-  }
-  return row;
+  const row = rows[0];
+  if (row !== undefined) return row;
+  throw new CoreError('NOT_FOUND', `There is no protocol ${nodeProtocolId}`);
 }

@@ -2,7 +2,7 @@ import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { inTransaction } from '../stores/postgres.ts';
 import { bumpNodes } from './bump.ts';
-import { requireNode } from './require.ts';
+import { requireLiveNode } from './require.ts';
 
 /**
  * Puts a node back to the settings (protocols, outbounds, rules) of an earlier revision: the one it
@@ -18,8 +18,7 @@ export async function rollBackNode(
   wantedRevision?: number,
 ): Promise<{ nodeId: number; rolledBackTo: number }> {
   return inTransaction(pool, async (client) => {
-    const { revoked } = await requireNode(client, nodeId);
-    if (revoked) throw refused(`Node ${nodeId} is revoked`);
+    await requireLiveNode(client, nodeId);
     const target = await findTarget(client, nodeId, wantedRevision);
     await client.query(
       'UPDATE nodes SET pinned_revision = $2, pinned_settings_hash = $3 WHERE id = $1',
