@@ -7,8 +7,8 @@ const dueMax = 10_000;
 
 /**
  * Marks subscriptions whose time is over as expired, records that, and bumps the nodes they were
- * served on, in one transaction. The worker calls it once a second. A subscription that a transaction holds just
- * now is left for the next call, so this waits for nobody.
+ * served on, in one transaction. The worker calls it once a second. A subscription that a
+ * transaction holds just now is left for the next call, so this waits for nobody.
  * @returns the ids of those that expired.
  */
 export async function expireDue(pool: pg.Pool): Promise<number[]> {

@@ -4,7 +4,6 @@ import { bumpNodes } from '../nodes/bump.ts';
 import { lockLinks } from '../stores/locks.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { recordEvents } from './events.ts';
-
 import { showSubscription } from './show.ts';
 
 /** A link and what it is a link to. */

@@ -1,4 +1,5 @@
 import type pg from 'pg';
+import { type EventKind, recordEvents } from './events.ts';
 import { bumpLinkedNodes } from './linked-nodes.ts';
 
 export type SubscriptionStatus = 'active' | 'limited' | 'expired' | 'disabled';
@@ -83,18 +84,13 @@ export async function deriveStatus(
      SELECT id AS "subscriptionId", before, after FROM derived WHERE before <> after ORDER BY id`,
     [subscriptionIds],
   );
-  if (rows.length === 0) return rows;
-  await client.query(
-    `INSERT INTO subscription_events (subscription_id, kind, data)
-     SELECT id, CASE WHEN after = 'disabled' THEN 'disabled' WHEN before = 'disabled' THEN 'enabled'
-         WHEN after = 'active' THEN 'activated' ELSE after END,
-       json_build_object('from', before, 'to', after)
-     FROM unnest($1::bigint[], $2::text[], $3::text[]) AS change (id, before, after)`,
-    [
-      rows.map((row) => row.subscriptionId),
-      rows.map((row) => row.before),
-      rows.map((row) => row.after),
-    ],
+  await recordEvents(
+    client,
+    rows.map((change) => ({
+      subscriptionId: change.subscriptionId,
+      kind: eventOf(change),
+      data: { from: change.before, to: change.after },
+    })),
   );
   const served = rows.filter((row) => (row.before === 'active') !== (row.after === 'active'));
   await bumpLinkedNodes(
@@ -102,4 +98,10 @@ export async function deriveStatus(
     served.map((row) => row.subscriptionId),
   );
   return rows;
+}
+
+/** To be served again is an event of its own after an operator's decision. */
+function eventOf({ before, after }: StatusChange): EventKind {
+  if (before === 'disabled') return 'enabled';
+  return after === 'active' ? 'activated' : after;
 }
