@@ -22,9 +22,10 @@ export interface BodyReading {
   result: Promise<BodyResult>;
   /** The client has gone away: nothing more will come. */
   abort: () => void;
-  /** Nobody will look at the body: the rest is read, within the same bounds, and not kept. */
-  discard: () => void;
-  /** Nobody looks at the body any more: its memory is another request's from here on. */
+  /**
+   * Nobody looks at the body from here on: its memory is another request's, and what is still to
+   * come is read, within the same bounds, and not kept.
+   */
   release: () => void;
 }
 
@@ -56,13 +57,13 @@ export function readBody(
   const { declaredBytes = 1 } = bounds;
   if (declaredBytes > bounds.bytesMax * drainFactor) {
     finish({ outcome: 'too-large', drained: false });
-    return { result, abort: noop, discard: noop, release: noop };
+    return { result, abort: noop, release: noop };
   }
   // Not left to onData: uWebSockets never calls it for `Content-Length: 0` where the head came in
   // more than one packet.
   if (declaredBytes === 0) {
     finish({ outcome: 'complete', body: Buffer.alloc(0) });
-    return { result, abort: noop, discard: noop, release: noop };
+    return { result, abort: noop, release: noop };
   }
   const collected = collector(bounds, buffers);
   let bytes = 0;
@@ -82,7 +83,6 @@ export function readBody(
   return {
     result,
     abort: () => finish({ outcome: 'aborted' }),
-    discard: collected.drop,
     release: collected.drop,
   };
 }

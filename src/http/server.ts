@@ -259,7 +259,7 @@ async function answer(
         reading.abort();
         return { reply: errorReply(error), closes: true };
       }
-      reading.discard();
+      reading.release();
       received = await reading.result;
     }
     return { reply: errorReply(error), closes: isUnread(received) };
