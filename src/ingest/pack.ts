@@ -6,7 +6,9 @@ import type { OutboundItem, SessionEvent, UsageEntry } from '../contract/node.ts
  * From here to ClickHouse nobody parses an entry again: blocks of rows are concatenated as bytes.
  * The segment column is zero until the loader stamps it.
  */
-const two32 = 4_294_967_296;
+
+/** How many values 32 bits have. */
+export const two32 = 4_294_967_296;
 
 /** Columns of `usage` in the order that packUsage writes them. */
 export const usageColumns = [
@@ -63,7 +65,11 @@ function setUint64(view: DataView, offset: number, value: number): void {
   view.setUint32(offset + 4, Math.floor(value / two32), true);
 }
 
-function viewOf(block: Buffer): DataView {
+/**
+ * A view of packed rows. Reading a number through it costs an instruction or two, where a Buffer's
+ * own methods are function calls: that matters at a million rows a second.
+ */
+export function viewOf(block: Buffer): DataView {
   return new DataView(block.buffer, block.byteOffset, block.byteLength);
 }
 

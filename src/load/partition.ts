@@ -1,5 +1,4 @@
-import { sessionRow, sessionRowLength, usageRow } from '../ingest/pack.ts';
-import { viewOf } from './view.ts';
+import { sessionRow, sessionRowLength, two32, usageRow, viewOf } from '../ingest/pack.ts';
 
 /** The rows of one segment that belong to one month, stamped with the segment's number. */
 export interface Partition {
@@ -8,8 +7,6 @@ export interface Partition {
   rows: number;
   bytes: Buffer;
 }
-
-const two32 = 4_294_967_296;
 
 interface Layout {
   segment: number;

@@ -74,9 +74,9 @@ export function keptRows(
 export function withoutRejected(
   kind: 'usage' | 'session',
   partition: Partition,
-  rejected: ReadonlySet<number> | undefined,
+  rejected: ReadonlySet<number>,
 ): Partition {
-  if (rejected === undefined || rejected.size === 0) return partition;
+  if (rejected.size === 0) return partition;
   const kept = keptRows(kind, partition, rejected);
   return {
     yyyymm: partition.yyyymm,

@@ -1,9 +1,6 @@
-import { outboundRow, outboundRowLength, usageRow } from '../ingest/pack.ts';
+import { outboundRow, outboundRowLength, two32, usageRow, viewOf } from '../ingest/pack.ts';
 import type { OutboundTraffic } from '../nodes/outbound-traffic.ts';
 import type { TrafficSums } from '../subscriptions/settle-counters.ts';
-import { viewOf } from './view.ts';
-
-const two32 = 4_294_967_296;
 
 /** Adds packed usage rows up by subscription, over as many blocks as it is given. */
 export interface UsageSums {
