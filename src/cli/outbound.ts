@@ -8,6 +8,7 @@ import {
   setOutbound,
 } from '../nodes/outbounds.ts';
 import { name, nodeId, outboundProtocol, position, settings } from './arguments.ts';
+import type { CliContext } from './context.ts';
 import type { Run } from './run.ts';
 import { renderObjects } from './table.ts';
 
@@ -15,43 +16,21 @@ import { renderObjects } from './table.ts';
 export function addOutboundCommands(program: Command, run: Run): void {
   const outbound = program.command('outbound').description('Ways out of a node, and their traffic');
 
-  outbound
-    .command('add')
+  takesOutbound(outbound.command('add'))
     .description('Configure an outbound; a tag known from usage reports keeps its counters')
-    .requiredOption('--node <id>', 'id of the node', nodeId)
-    .requiredOption('--tag <tag>', 'name by which the node reports its traffic', name)
-    .requiredOption('--protocol <protocol>', 'Xray outbound, like freedom', outboundProtocol)
-    .option('--settings <json>', 'settings of the outbound: a JSON object or @file', settings, {})
     .addHelpText(
       'after',
       '\nExample:\n  core outbound add --node 1 --tag direct --protocol freedom',
     )
-    .action(
-      run(async (context, options: AddOptions) => {
-        const { node, ...added } = options;
-        await addOutbound(await context.postgres(), { ...added, nodeId: node });
-        context.print({ nodeId: node, tag: added.tag });
-      }),
-    );
+    .action(run((context, options: OutboundOptions) => put(context, options, addOutbound)));
 
-  outbound
-    .command('set')
+  takesOutbound(outbound.command('set'))
     .description('Change the protocol and settings of an outbound')
-    .requiredOption('--node <id>', 'id of the node', nodeId)
-    .requiredOption('--tag <tag>', 'name by which the node reports its traffic', name)
-    .requiredOption('--protocol <protocol>', 'Xray outbound, like freedom', outboundProtocol)
-    .option('--settings <json>', 'settings of the outbound: a JSON object or @file', settings, {})
     .addHelpText(
       'after',
       '\nExample:\n  core outbound set --node 1 --tag direct --protocol blackhole',
     )
-    .action(
-      run(async (context, options: AddOptions) => {
-        const { node, ...changed } = options;
-        await setOutbound(await context.postgres(), { ...changed, nodeId: node });
-        context.print({ nodeId: node, tag: changed.tag });
-      }),
-    );
+    .action(run((context, options: OutboundOptions) => put(context, options, setOutbound)));
 
   outbound
     .command('move')
@@ -94,9 +73,26 @@ export function addOutboundCommands(program: Command, run: Run): void {
     );
 }
 
-interface AddOptions {
+interface OutboundOptions {
   node: number;
   tag: string;
   protocol: OutboundProtocol;
   settings: Record<string, unknown>;
+}
+
+function takesOutbound(command: Command): Command {
+  return command
+    .requiredOption('--node <id>', 'id of the node', nodeId)
+    .requiredOption('--tag <tag>', 'name by which the node reports its traffic', name)
+    .requiredOption('--protocol <protocol>', 'Xray outbound, like freedom', outboundProtocol)
+    .option('--settings <json>', 'settings of the outbound: a JSON object or @file', settings, {});
+}
+
+async function put(
+  context: CliContext,
+  { node, ...outbound }: OutboundOptions,
+  write: typeof addOutbound | typeof setOutbound,
+): Promise<void> {
+  await write(await context.postgres(), { ...outbound, nodeId: node });
+  context.print({ nodeId: node, tag: outbound.tag });
 }
