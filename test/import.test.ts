@@ -7,29 +7,20 @@ import t, { type Test } from 'tap';
 import { splitLines } from '../src/cli/import/split-lines.ts';
 import { runCli } from '../src/cli/program.ts';
 import { readConfig } from '../src/config.ts';
-import { createLogger } from '../src/log.ts';
 import { createNode } from '../src/nodes/create.ts';
 import { addProtocol } from '../src/nodes/protocols.ts';
 import { showNode } from '../src/nodes/show.ts';
-import { migratePostgres } from '../src/stores/migrate.ts';
-import { createPool } from '../src/stores/postgres.ts';
-import { connectRedis, createRedis } from '../src/stores/redis.ts';
 import type { ImportReport } from '../src/subscriptions/import.ts';
 import { listLinks } from '../src/subscriptions/links.ts';
 import { listSubscriptions } from '../src/subscriptions/show.ts';
 import { createUser, listUsers } from '../src/subscriptions/users.ts';
 import { publishNow } from './support/publish.ts';
-import { freshStores } from './support/stores.ts';
+import { openStores } from './support/stores.ts';
 
 const options = { registrationSeconds: 60, staleSeconds: 30, offlineSeconds: 90 };
-const stores = await freshStores(t);
-const pool = createPool(stores.databaseUrl, { max: 4 });
-t.teardown(() => pool.end());
-const redis = createRedis(stores.redisUrl);
-t.teardown(() => redis.disconnect());
-await connectRedis(redis);
-const publish = () => publishNow({ pool, redis, prefix: stores.redisPrefix });
-await migratePostgres(pool, createLogger('silent'));
+const stores = await openStores(t, { max: 4 });
+const { pool } = stores;
+const publish = () => publishNow(stores);
 
 t.beforeEach(async () => {
   await pool.query('TRUNCATE nodes, users, subscription_events RESTART IDENTITY CASCADE');

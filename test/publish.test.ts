@@ -19,24 +19,16 @@ import { fetchConfig } from '../src/render/config-store.ts';
 import { publishDue } from '../src/render/publish.ts';
 import { startPublisher } from '../src/render/publisher.ts';
 import { nodeLockClass } from '../src/stores/locks.ts';
-import { migratePostgres } from '../src/stores/migrate.ts';
-import { createPool, inTransaction } from '../src/stores/postgres.ts';
-import { connectRedis, createRedis } from '../src/stores/redis.ts';
+import { inTransaction } from '../src/stores/postgres.ts';
 import { createSubscription } from '../src/subscriptions/create.ts';
 import { createUser } from '../src/subscriptions/users.ts';
 import { until } from './support/api.ts';
 import { agePublished, publishNow } from './support/publish.ts';
-import { freshStores } from './support/stores.ts';
+import { openStores } from './support/stores.ts';
 
 const options = { registrationSeconds: 60, staleSeconds: 30, offlineSeconds: 90 };
-const { databaseUrl, redisUrl, redisPrefix: prefix } = await freshStores(t);
-const pool = createPool(databaseUrl, { max: 6 });
-t.teardown(() => pool.end());
-const redis = createRedis(redisUrl);
-t.teardown(() => redis.disconnect());
-await connectRedis(redis);
+const { databaseUrl, pool, redis, prefix } = await openStores(t, { max: 6 });
 const log = createLogger('silent');
-await migratePostgres(pool, log);
 const deps = { pool, redis, prefix };
 
 t.beforeEach(async () => {

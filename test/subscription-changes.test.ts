@@ -1,11 +1,8 @@
 import t from 'tap';
-import { createLogger } from '../src/log.ts';
 import { createNode } from '../src/nodes/create.ts';
 import { addProtocol } from '../src/nodes/protocols.ts';
 import { showNode } from '../src/nodes/show.ts';
-import { migratePostgres } from '../src/stores/migrate.ts';
-import { createPool, inTransaction } from '../src/stores/postgres.ts';
-import { connectRedis, createRedis } from '../src/stores/redis.ts';
+import { inTransaction } from '../src/stores/postgres.ts';
 import { changeSubscription } from '../src/subscriptions/change.ts';
 import { createSubscription } from '../src/subscriptions/create.ts';
 import { deleteSubscription, deleteUser } from '../src/subscriptions/delete.ts';
@@ -17,19 +14,13 @@ import { addTraffic } from '../src/subscriptions/settle-counters.ts';
 import { showSubscription } from '../src/subscriptions/show.ts';
 import { createUser, listUsers, renameUser, showUser } from '../src/subscriptions/users.ts';
 import { publishNow } from './support/publish.ts';
-import { freshStores } from './support/stores.ts';
+import { openStores } from './support/stores.ts';
 
 const options = { registrationSeconds: 60, staleSeconds: 30, offlineSeconds: 90 };
 const dayMs = 86_400_000;
 
-const { databaseUrl, redisUrl, redisPrefix: prefix } = await freshStores(t);
 // Many wait for a connection at once below, on a machine that may be busy.
-const pool = createPool(databaseUrl, { max: 8, connectTimeoutMs: 60_000 });
-t.teardown(() => pool.end());
-const redis = createRedis(redisUrl);
-t.teardown(() => redis.disconnect());
-await connectRedis(redis);
-await migratePostgres(pool, createLogger('silent'));
+const { pool, redis, prefix } = await openStores(t, { max: 8, connectTimeoutMs: 60_000 });
 
 let userId = 0;
 let nodeId = 0;

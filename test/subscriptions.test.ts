@@ -1,32 +1,23 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { createLogger } from '../src/log.ts';
 import { createNode } from '../src/nodes/create.ts';
 import { addProtocol } from '../src/nodes/protocols.ts';
 import { revokeNode } from '../src/nodes/revoke.ts';
 import { showNode } from '../src/nodes/show.ts';
-import { migratePostgres } from '../src/stores/migrate.ts';
-import { createPool, inTransaction } from '../src/stores/postgres.ts';
-import { connectRedis, createRedis } from '../src/stores/redis.ts';
+import { inTransaction } from '../src/stores/postgres.ts';
 import { createSubscription } from '../src/subscriptions/create.ts';
 import { expireDue } from '../src/subscriptions/expire.ts';
 import { addTraffic } from '../src/subscriptions/settle-counters.ts';
 import { listSubscriptions, showSubscription } from '../src/subscriptions/show.ts';
 import { createUser, listUsers } from '../src/subscriptions/users.ts';
 import { publishNow } from './support/publish.ts';
-import { freshStores } from './support/stores.ts';
+import { openStores } from './support/stores.ts';
 
 const options = { registrationSeconds: 60, staleSeconds: 30, offlineSeconds: 90 };
 const bigintMax = '9223372036854775807';
 
-const { databaseUrl, redisUrl, redisPrefix: prefix } = await freshStores(t);
 // A hundred transactions at once wait for four connections, however slow the machine.
-const pool = createPool(databaseUrl, { max: 4, connectTimeoutMs: 120_000 });
-t.teardown(() => pool.end());
-const redis = createRedis(redisUrl);
-t.teardown(() => redis.disconnect());
-await connectRedis(redis);
-await migratePostgres(pool, createLogger('silent'));
+const { pool, redis, prefix } = await openStores(t, { max: 4, connectTimeoutMs: 120_000 });
 
 let userId = 0;
 t.beforeEach(async () => {

@@ -3,7 +3,11 @@ import { Redis } from 'ioredis';
 import pg from 'pg';
 import type { Test } from 'tap';
 import { type Config, readConfig } from '../../src/config.ts';
+import { createLogger } from '../../src/log.ts';
 import { createClickHouse } from '../../src/stores/clickhouse.ts';
+import { migratePostgres } from '../../src/stores/migrate.ts';
+import { createPool } from '../../src/stores/postgres.ts';
+import { connectRedis, createRedis } from '../../src/stores/redis.ts';
 import { freePorts } from './free-port.ts';
 
 export interface FreshStores {
@@ -50,6 +54,24 @@ export async function freshStores(
   };
   const config = readConfig(environment);
   return { config, environment, databaseUrl, redisUrl, redisPrefix: name, clickhouseUrl };
+}
+
+/**
+ * The same with the tables of Core in Postgres, and clients of the test's own for it and for Redis.
+ * `prefix` is the first part of every Redis key.
+ */
+export async function openStores(
+  t: Test,
+  poolOptions: { max: number; connectTimeoutMs?: number },
+): Promise<FreshStores & { pool: pg.Pool; redis: Redis; prefix: string }> {
+  const stores = await freshStores(t);
+  const pool = createPool(stores.databaseUrl, poolOptions);
+  t.teardown(() => pool.end());
+  const redis = createRedis(stores.redisUrl);
+  t.teardown(() => redis.disconnect());
+  await connectRedis(redis);
+  await migratePostgres(pool, createLogger('silent'));
+  return { ...stores, pool, redis, prefix: stores.redisPrefix };
 }
 
 /** A test without its servers fails: skipping it would pass what nobody looked at. */
