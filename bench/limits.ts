@@ -5,6 +5,7 @@ import { revokeNode } from '../src/nodes/revoke.ts';
 import { createSubscription } from '../src/subscriptions/create.ts';
 import { deleteUser } from '../src/subscriptions/delete.ts';
 import { createUser } from '../src/subscriptions/users.ts';
+import { percentile } from './measure/statistics.ts';
 
 export interface LimitsOptions {
   /** Where Core's api listens; a worker must run too. */
@@ -148,8 +149,6 @@ async function until<T>(fault: string, ask: () => Promise<T | undefined>): Promi
 }
 
 function percentiles(valuesMs: readonly number[]): Percentiles {
-  const sorted = valuesMs.toSorted((one, other) => one - other);
-  const at = (share: number): number =>
-    Math.round(sorted[Math.ceil(share * sorted.length) - 1] ?? Number.NaN);
+  const at = (share: number): number => Math.round(percentile(valuesMs, share));
   return { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1) };
 }

@@ -1,4 +1,4 @@
-import { appendFileSync, mkdirSync, mkdtempSync, readFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, mkdtempSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { pino } from 'pino';
@@ -13,6 +13,7 @@ import { projectRoot } from '../../src/root.ts';
 import { createClickHouse } from '../../src/stores/clickhouse.ts';
 import { createRedis } from '../../src/stores/redis.ts';
 import { type Supervised, supervise } from '../../src/supervisor.ts';
+import { readPidFile } from '../pid-file.ts';
 import { type CuttingProxy, startCuttingProxy } from './cutting-proxy.ts';
 import { type FailpointServer, startFailpointServer } from './failpoint-server.ts';
 import { type Killable, startKillable, type Victim } from './killable.ts';
@@ -82,9 +83,11 @@ export async function startServers(
     lifecycle.use(name, () => killable.stop());
     processes.set(name, killable);
   };
-  const pidFile = (name: string) => (): number | undefined => readPid(dataDir, name);
+  const pidFile = (name: string) => (): number | undefined => readPidFile(dataDir, name);
   const { postgresUrl } = config.stores;
-  await Promise.all([
+  // Each start is waited for, also after one has failed: a store that came up once the lifecycle had
+  // been closed would be registered too late, and never be stopped.
+  const starts = await Promise.allSettled([
     keep(
       'postgres',
       (signal) => startPostgres({ dataDir, url: postgresUrl }, log, signal),
@@ -105,6 +108,9 @@ export async function startServers(
       pidFile('clickhouse'),
     ),
   ]);
+  for (const started of starts) {
+    if (started.status === 'rejected') throw started.reason;
+  }
   await migrate(config, log);
   await refusePoison(config.stores.clickhouseUrl);
   const proxies = await startProxies(
@@ -227,15 +233,6 @@ function startCore(
     log,
     signal,
   );
-}
-
-function readPid(dataDir: string, name: string): number | undefined {
-  try {
-    return Number(readFileSync(path.join(dataDir, `${name}.pid`), 'utf8').trim()) || undefined;
-  } catch {
-    // Not started yet.
-    return undefined;
-  }
 }
 
 /** The supervisor warns where a process dies that the harness has not killed. */

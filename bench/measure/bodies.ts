@@ -44,32 +44,43 @@ export interface BodySet {
 const bodyBytesMax = 67_108_864;
 const bodiesMax = 20_000;
 
-/** Core's JSON, keys in the order of the contract. */
-export const coreFormat: EntryFormat = createCoreFormat();
+/** An entry whose numbers have as many digits as all have; formats find their places in it. */
+export const sampleEntry: SentEntry = {
+  userId: 1_000_001,
+  subscriptionId: 1_000_001,
+  nodeProtocolId: 1_000_001,
+  bytesUp: 10_000_000,
+  bytesDown: 1_000_000_000,
+  recordedAtMs: Date.UTC(2026, 0, 1),
+};
 
-function createCoreFormat(): EntryFormat {
-  const format = (entry: SentEntry): string =>
-    `{"userId":${entry.userId},"subscriptionId":${entry.subscriptionId},` +
-    `"nodeProtocolId":${entry.nodeProtocolId},"bytesUp":${entry.bytesUp},` +
-    `"bytesDown":${entry.bytesDown},"recordedAt":"${new Date(entry.recordedAtMs).toISOString()}"}`;
-  const sample = format({
-    userId: 1_000_001,
-    subscriptionId: 1_000_001,
-    nodeProtocolId: 1_000_001,
-    bytesUp: 10_000_000,
-    bytesDown: 1_000_000_000,
-    recordedAtMs: 0,
-  });
-  const valueAt = (name: string): number => sample.indexOf(`"${name}":`) + name.length + 3;
-  // "2026-01-01T00:00:00.000Z": minutes and seconds, 15 and 18 behind the quote.
-  const minuteAt = valueAt('recordedAt') + 15;
+/** Core's JSON, keys in the order of the contract. */
+export const coreFormat: EntryFormat = {
+  prefix: '{"entries":[',
+  separator: ',',
+  suffix: ']}',
+  ...jsonEntries(
+    ({ userId, subscriptionId, nodeProtocolId, bytesUp, bytesDown, recordedAtMs }) =>
+      `{"userId":${userId},"subscriptionId":${subscriptionId},` +
+      `"nodeProtocolId":${nodeProtocolId},"bytesUp":${bytesUp},` +
+      `"bytesDown":${bytesDown},"recordedAt":"${new Date(recordedAtMs).toISOString()}"}`,
+    { bytesUp: 'bytesUp', bytesDown: 'bytesDown', recordedAt: 'recordedAt' },
+  ),
+};
+
+/** Entries of one JSON object each, with the names of what the sender changes in them. */
+export function jsonEntries(
+  format: EntryFormat['format'],
+  names: { bytesUp: string; bytesDown: string; recordedAt: string },
+): Pick<EntryFormat, 'format' | 'fours' | 'sixties'> {
+  const text = format(sampleEntry);
+  const valueAt = (name: string): number => text.indexOf(`"${name}":`) + name.length + 3;
+  // "2026-01-01T00:00:00": minutes and seconds, 15 and 18 behind the quote.
+  const minuteAt = valueAt(names.recordedAt) + 15;
   return {
-    prefix: '{"entries":[',
-    separator: ',',
-    suffix: ']}',
     format,
     // Behind the leading digit, which is never a zero.
-    fours: [valueAt('bytesUp') + 1, valueAt('bytesDown') + 1],
+    fours: [valueAt(names.bytesUp) + 1, valueAt(names.bytesDown) + 1],
     sixties: [minuteAt, minuteAt + 3],
   };
 }

@@ -25,7 +25,7 @@ export interface Comparison {
  * stay out, since they reach into parts of Core that may not be there yet.
  */
 const measuring = [
-  ...['bench/bench.ts', 'bench/measure', 'bench/faults/ports.ts'],
+  ...['bench/bench.ts', 'bench/measure', 'bench/faults/ports.ts', 'bench/pid-file.ts'],
   ...['bodies', 'each', 'ledger', 'options', 'random', 'world'].map((f) => `bench/fleet/${f}.ts`),
   ...['bench', 'bootstrap', 'build'].map((name) => `scripts/${name}.mjs`),
 ];

@@ -1,13 +1,11 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import type { Redis } from 'ioredis';
 import type pg from 'pg';
 import { migrate } from '../../src/app.ts';
 import { type Config, readConfig, settingsSchema } from '../../src/config.ts';
-import { startClickHouse } from '../../src/embedded/clickhouse.ts';
-import { startPostgres } from '../../src/embedded/postgres.ts';
-import { startRedis } from '../../src/embedded/redis.ts';
+import { startEmbedded } from '../../src/embedded/start.ts';
 import type { Lifecycle } from '../../src/lifecycle.ts';
 import { createLogger, type Logger } from '../../src/log.ts';
 import { projectRoot } from '../../src/root.ts';
@@ -16,6 +14,7 @@ import { createPool } from '../../src/stores/postgres.ts';
 import { connectRedis, createRedis } from '../../src/stores/redis.ts';
 import { type Supervised, supervise } from '../../src/supervisor.ts';
 import { fixedPorts } from '../faults/ports.ts';
+import { readPidFile } from '../pid-file.ts';
 import type { ProcessRoots } from './processes.ts';
 
 /** A whole Core with real stores in a temporary folder, every protection on. */
@@ -69,27 +68,16 @@ export async function startBenchCore(
   const config = readConfig(environment);
   const log = createLogger('error');
   const running = new Map<string, Supervised>();
-  const keep = async (name: string, start: Promise<Supervised>): Promise<void> => {
-    const supervised = await start;
+  const keep = (name: string, supervised: Supervised): void => {
     running.set(name, supervised);
     lifecycle.use(name, () => supervised.stop());
   };
   const { signal } = options;
-  const { postgresUrl } = config.stores;
-  // Each start is waited for, also after one has failed: a store that came up once the lifecycle had
-  // been closed would be registered too late, and never be stopped.
-  const starts = await Promise.allSettled([
-    keep('postgres', startPostgres({ dataDir, url: postgresUrl }, log, signal)),
-    keep('redis', startRedis({ dataDir, port: redisPort as number }, log, signal)),
-    keep('clickhouse', startClickHouse({ dataDir, port: clickhousePort as number }, log, signal)),
-  ]);
-  for (const started of starts) {
-    if (started.status === 'rejected') throw started.reason;
-  }
+  for (const server of await startEmbedded(config, log, signal)) keep(server.name, server);
   await migrate(config, log);
   const start = (role: 'serve' | 'work'): Promise<Supervised> =>
     startRole(role, { environment, dataDir, log, signal, profileDir: options.profileDir });
-  await keep('api', start('serve'));
+  keep('api', await start('serve'));
   const worker = createWorkerSwitch(lifecycle, running, () => start('work'));
   if (options.worker) await worker.start();
 
@@ -167,16 +155,8 @@ function startRole(
 function readRoots(running: ReadonlyMap<string, Supervised>, dataDir: string): ProcessRoots {
   const roots: ProcessRoots = {};
   for (const [name, supervised] of running) {
-    const pid = supervised.pid() ?? readPid(path.join(dataDir, `${name}.pid`));
+    const pid = supervised.pid() ?? readPidFile(dataDir, name);
     if (pid !== undefined) roots[name] = pid;
   }
   return roots;
-}
-
-function readPid(file: string): number | undefined {
-  try {
-    return Number(readFileSync(file, 'utf8').trim()) || undefined;
-  } catch {
-    return undefined;
-  }
 }

@@ -1,13 +1,4 @@
-import type { EntryFormat, SentEntry } from '../bodies.ts';
-
-const sample: SentEntry = {
-  userId: 1_000_001,
-  subscriptionId: 1_000_001,
-  nodeProtocolId: 1_000_001,
-  bytesUp: 10_000_000,
-  bytesDown: 1_000_000_000,
-  recordedAtMs: Date.UTC(2026, 0, 1),
-};
+import { type EntryFormat, jsonEntries, type SentEntry, sampleEntry } from '../bodies.ts';
 
 /**
  * InfluxDB's line protocol, a line an entry, microseconds: `/write?precision=u`. The three ids are
@@ -22,7 +13,7 @@ function createLineFormat(): EntryFormat {
   const format = (entry: SentEntry): string =>
     `usage,sub=${entry.subscriptionId},user=${entry.userId},proto=${entry.nodeProtocolId} ` +
     `up=${entry.bytesUp}i,down=${entry.bytesDown}i ${entry.recordedAtMs}000`;
-  const text = format(sample);
+  const text = format(sampleEntry);
   const downAt = text.indexOf('down=') + 'down='.length;
   // Ten digits of seconds and six behind them.
   const timeAt = text.length - 16;
@@ -37,27 +28,19 @@ function createLineFormat(): EntryFormat {
 }
 
 /** ClickHouse's JSONEachRow for the table of clickhouse.ts, a line an entry. */
-export const jsonEachRowFormat: EntryFormat = createJsonEachRowFormat();
-
-function createJsonEachRowFormat(): EntryFormat {
-  const format = (entry: SentEntry): string => {
-    const iso = new Date(entry.recordedAtMs).toISOString();
-    return (
-      `{"user_id":${entry.userId},"subscription_id":${entry.subscriptionId},` +
-      `"node_protocol_id":${entry.nodeProtocolId},"bytes_up":${entry.bytesUp},` +
-      `"bytes_down":${entry.bytesDown},"recorded_at":"${iso.slice(0, 10)} ${iso.slice(11, 19)}"}`
-    );
-  };
-  const text = format(sample);
-  const valueAt = (name: string): number => text.indexOf(`"${name}":`) + name.length + 3;
-  // "2026-01-01 00:00:00": minutes and seconds, 15 and 18 behind the quote.
-  const minuteAt = valueAt('recorded_at') + 15;
-  return {
-    prefix: '',
-    separator: '\n',
-    suffix: '\n',
-    format,
-    fours: [valueAt('bytes_up') + 1, valueAt('bytes_down') + 1],
-    sixties: [minuteAt, minuteAt + 3],
-  };
-}
+export const jsonEachRowFormat: EntryFormat = {
+  prefix: '',
+  separator: '\n',
+  suffix: '\n',
+  ...jsonEntries(
+    ({ userId, subscriptionId, nodeProtocolId, bytesUp, bytesDown, recordedAtMs }) => {
+      const iso = new Date(recordedAtMs).toISOString();
+      return (
+        `{"user_id":${userId},"subscription_id":${subscriptionId},` +
+        `"node_protocol_id":${nodeProtocolId},"bytes_up":${bytesUp},` +
+        `"bytes_down":${bytesDown},"recorded_at":"${iso.slice(0, 10)} ${iso.slice(11, 19)}"}`
+      );
+    },
+    { bytesUp: 'bytes_up', bytesDown: 'bytes_down', recordedAt: 'recorded_at' },
+  ),
+};
