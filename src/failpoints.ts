@@ -8,6 +8,8 @@ export const failpointNames = [
   'seal:before',
   'seal:after',
   'insert:before',
+  // Between the last question to Postgres and the INSERT of a month.
+  'insert:send',
   // Around the decision which rows of a poisoned segment are left out.
   'reject:before',
   'reject:after',

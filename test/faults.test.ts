@@ -68,3 +68,21 @@ t.test('the oracle can fail: without idempotency keys a repeat counts twice', as
   });
   t.ok(violations.some(({ kind }) => kind === 'doubled'));
 });
+
+t.test(
+  'the oracle can fail: without its lock a stream is loaded by two workers at once',
+  async (t) => {
+    const { violations } = await runSuite({
+      rounds: 10,
+      from: 1,
+      seed: 20,
+      mix: removalMix.lock,
+      removal: 'lock',
+      scenario: undefined,
+      window: 1,
+      say: (line) => t.comment(line),
+      interrupted: new AbortController().signal,
+    });
+    t.ok(violations.some(({ kind }) => kind === 'doubled'));
+  },
+);

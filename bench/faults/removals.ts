@@ -148,6 +148,7 @@ export const removalMix: Record<Removal, FaultMix> = {
     pairs: [],
     extraShare: 0,
     holdShare: 1,
-    holdAt: ['seal:before', 'insert:before', 'settle:before'],
+    holdAt: ['insert:send'],
+    workers: 2,
   },
 };

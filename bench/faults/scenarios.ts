@@ -109,3 +109,5 @@ export const scenarios: Record<ScenarioName, Scenario> = {
 const steadyMs = 2_000;
 /** Scenarios during which nodes post for as long as they last, and every answer is judged. */
 export const lastingScenarios: readonly (ScenarioName | undefined)[] = ['store-away-long'];
+/** Scenarios with a second worker. */
+export const pairedScenarios: readonly (ScenarioName | undefined)[] = ['stopped-worker'];

@@ -39,6 +39,8 @@ export interface FaultMix {
   holdShare: number;
   holdAt: readonly FailpointName[];
   holdMsMax: number;
+  /** A second worker shares the streams with the first, and is neither killed nor held. */
+  workers: 1 | 2;
 }
 
 export const loaderFailpoints = failpointNames.filter((name) => !name.startsWith('accept'));
@@ -50,6 +52,7 @@ export const wholeMix: FaultMix = {
   holdShare: 0.15,
   holdAt: loaderFailpoints,
   holdMsMax: 1_500,
+  workers: 1,
 };
 
 /** For a scenario that is a fault by itself. */

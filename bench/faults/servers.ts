@@ -47,12 +47,12 @@ const loadIntervalMs = 150;
  */
 export async function startServers(
   lifecycle: Lifecycle,
-  removal: Removal | undefined,
-  scenario: ScenarioName | undefined = undefined,
+  asked: { removal: Removal | undefined; scenario: ScenarioName | undefined; workers: 1 | 2 },
 ): Promise<Servers> {
+  const { removal, scenario, workers } = asked;
   const dataDir = mkdtempSync(path.join(os.tmpdir(), 'core-faults-'));
   mkdirSync(path.join(dataDir, 'logs'));
-  const [http, postgres, redis, clickhouse, asked, ...proxyPorts] = await fixedPorts(9);
+  const [http, postgres, redis, clickhouse, failpoint, ...proxyPorts] = await fixedPorts(9);
   const environment: Record<string, string> = {
     CORE_DATA_DIR: dataDir,
     CORE_PORT: String(http),
@@ -65,13 +65,13 @@ export async function startServers(
     // Without it the little load of a round would make groups of one segment only.
     CORE_SETTLE_MS_MIN: String(settleMsMin),
     CORE_LOG_LEVEL: 'warn',
-    CORE_FAILPOINT_URL: `http://127.0.0.1:${asked}`,
+    CORE_FAILPOINT_URL: `http://127.0.0.1:${failpoint}`,
     ...(removal === 'aof' ? { CORE_REDIS_REQUIRE_AOF: 'false' } : {}),
   };
   const config = readConfig(environment);
   const deaths: string[] = [];
   const log = createHarnessLog(path.join(dataDir, 'logs', 'harness.log'), deaths);
-  const failpoints = await startFailpointServer(asked as number);
+  const failpoints = await startFailpointServer(failpoint as number);
   lifecycle.use('failpoint server', () => failpoints.close());
   const processes = new Map<Victim, Killable>();
   const keep = async (
@@ -130,8 +130,11 @@ export async function startServers(
       });
     await keep(name, start, () => startingPid);
   }
-  if (scenario === 'stopped-worker') {
-    const options = { environment, removal, dataDir, log, signal: new AbortController().signal };
+  if (workers === 2) {
+    // Whoever asks at a worker's failpoint is thereby the first one, of which the pid is known.
+    const { CORE_FAILPOINT_URL: _, ...unasked } = environment;
+    const { signal } = new AbortController();
+    const options = { environment: unasked, removal, dataDir, log, signal };
     const second = await startCore('worker 2', 'work', options, () => undefined);
     lifecycle.use('worker 2', () => second.stop());
   }

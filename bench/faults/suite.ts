@@ -15,7 +15,7 @@ import {
   type Summary,
 } from './report.ts';
 import { type RoundContext, residentBytes, runRound } from './round.ts';
-import { lastingScenarios, type ScenarioName, scenarios } from './scenarios.ts';
+import { lastingScenarios, pairedScenarios, type ScenarioName, scenarios } from './scenarios.ts';
 import { type FaultMix, planRound } from './schedule.ts';
 import { type Servers, startServers } from './servers.ts';
 import { createFaultWorld } from './world.ts';
@@ -64,7 +64,9 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
   let servers: Servers | undefined;
   try {
     say('starting Postgres, Redis, ClickHouse, api and worker');
-    servers = await startServers(lifecycle, removal, options.scenario);
+    const { scenario } = options;
+    const workers = pairedScenarios.includes(scenario) ? 2 : options.mix.workers;
+    servers = await startServers(lifecycle, { removal, scenario, workers });
     const stores = openStores(servers, lifecycle);
     if (options.window !== undefined) await setWindow(stores, options.window);
     const world = await createFaultWorld(stores.pool);
@@ -78,7 +80,7 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
       loadMsMax: loadMsMax + (lasting ? awaySeconds * 1_000 : 0),
       lasting,
       awaySeconds,
-      scenario: options.scenario === undefined ? undefined : scenarios[options.scenario],
+      scenario: scenario === undefined ? undefined : scenarios[scenario],
       drainMsMax: removal === undefined ? drainMsMax : drainMsMaxRemoved,
     };
     const last = options.from + options.rounds - 1;

@@ -99,8 +99,8 @@ async function insertOrReject(
   try {
     await keepingSession(deps, () =>
       segment.attempts === 0
-        ? insertPartition(clickhouse, kind, segment.id, partition, 0)
-        : insertMissing(clickhouse, kind, segment, partition),
+        ? insertPartition(deps, kind, segment.id, partition, 0)
+        : insertMissing(deps, kind, segment, partition),
     );
     return partition;
   } catch (thrown) {
@@ -121,7 +121,7 @@ async function insertOrReject(
     const positions = new Set([...rejected, ...refused.map((row) => row.position)]);
     const rest = withoutRejected(kind, whole, positions);
     if (rest.rows > 0) {
-      await keepingSession(deps, () => insertMissing(clickhouse, kind, segment, rest));
+      await keepingSession(deps, () => insertMissing(deps, kind, segment, rest));
     }
     return rest;
   }
@@ -135,14 +135,15 @@ async function insertOrReject(
  * they are still missing the next token is tried. The tokens are the same for every worker.
  */
 async function insertMissing(
-  clickhouse: ClickHouseClient,
+  deps: InsertDeps,
   kind: 'usage' | 'session',
   segment: Segment,
   partition: Partition,
 ): Promise<void> {
   for (let attempt = 0; attempt < tokensMax; attempt += 1) {
-    await insertPartition(clickhouse, kind, segment.id, partition, attempt);
-    if (isPresent(partition, await countRows(clickhouse, kind, segment.id), segment)) return;
+    await insertPartition(deps, kind, segment.id, partition, attempt);
+    const present = await countRows(deps.clickhouse, kind, segment.id);
+    if (isPresent(partition, present, segment)) return;
   }
   throw new CoreError(
     'STORE_UNAVAILABLE',
@@ -155,13 +156,14 @@ async function insertMissing(
  * (migrate.ts), so the token is the segment's alone.
  */
 async function insertPartition(
-  clickhouse: ClickHouseClient,
+  { clickhouse, failpoint }: InsertDeps,
   kind: 'usage' | 'session',
   segmentId: number,
   partition: Partition,
   attempt: number,
 ): Promise<void> {
   const { table, columns } = tables[kind];
+  await failpoint?.('insert:send');
   await insertRowBinary(clickhouse, {
     table,
     columns,
