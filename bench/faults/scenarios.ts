@@ -1,10 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { integerIn, type Random } from '../fleet/random.ts';
+import { stopPastSilence } from './long-stop.ts';
 import type { FaultStores } from './oracle.ts';
 import type { Servers } from './servers.ts';
 
 export const scenarioNames = [
   'stopped-worker',
+  'stopped-worker-long',
   'lost-replies',
   'redis-full',
   'store-away',
@@ -54,6 +56,9 @@ export const scenarios: Record<ScenarioName, Scenario> = {
       process.kill(pid, 'SIGCONT');
     }
   },
+
+  /** Long enough for Postgres to end the session with which the worker holds its streams. */
+  'stopped-worker-long': ({ servers, stores, round }) => stopPastSilence(servers, stores, round),
 
   /** Requests go through and their replies are lost, at Core's own door or at that of a store. */
   'lost-replies': async ({ servers, random }) => {
@@ -108,6 +113,12 @@ export const scenarios: Record<ScenarioName, Scenario> = {
 /** Posts before and after a long outage. */
 const steadyMs = 2_000;
 /** Scenarios during which nodes post for as long as they last, and every answer is judged. */
-export const lastingScenarios: readonly (ScenarioName | undefined)[] = ['store-away-long'];
+export const lastingScenarios: readonly (ScenarioName | undefined)[] = [
+  'store-away-long',
+  'stopped-worker-long',
+];
 /** Scenarios with a second worker. */
-export const pairedScenarios: readonly (ScenarioName | undefined)[] = ['stopped-worker'];
+export const pairedScenarios: readonly (ScenarioName | undefined)[] = [
+  'stopped-worker',
+  'stopped-worker-long',
+];
