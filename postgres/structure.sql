@@ -147,6 +147,15 @@ CREATE TABLE routing_rules (
   CONSTRAINT routing_rules_pkey PRIMARY KEY (id)
 );
 
+CREATE TABLE segment_prunings (
+  settled_before timestamp with time zone NOT NULL,
+  up_to_id bigint NOT NULL,
+  segments bigint NOT NULL,
+  usage_rows bigint NOT NULL,
+  session_rows bigint NOT NULL,
+  CONSTRAINT segment_prunings_pkey PRIMARY KEY (settled_before)
+);
+
 CREATE TABLE segments (
   id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
   stream text NOT NULL,
@@ -244,6 +253,7 @@ CREATE TABLE users (
 
 CREATE INDEX audits_ran_at ON public.audits USING btree (ran_at);
 CREATE INDEX node_reports_node ON public.node_reports USING btree (node_id, kind, id);
+CREATE INDEX segment_prunings_up_to_id ON public.segment_prunings USING btree (up_to_id);
 CREATE INDEX segments_unsettled ON public.segments USING btree (stream, seq) WHERE (state = 'sealed'::text);
 CREATE INDEX subscription_events_at ON public.subscription_events USING btree (at);
 CREATE INDEX subscription_events_pending ON public.subscription_events USING btree (id) WHERE pending;

@@ -196,7 +196,9 @@ export async function startWorker(
     });
     lifecycle.use('audit clickhouse', () => auditClickhouse.close());
     const stopAudit = new AbortController();
-    const audit = { pool, clickhouse: auditClickhouse, log, signal: stopAudit.signal };
+    const { segmentsKeptDays } = config.load;
+    const { signal } = stopAudit;
+    const audit = { pool, clickhouse: auditClickhouse, log, signal, segmentsKeptDays };
     const dispatchEvents = await startEvents(config, log, lifecycle, pool);
     const worker = await startLoadWorker({
       ...(seams.load?.(load) ?? load),

@@ -70,6 +70,12 @@ export const settingsSchema = z.object({
     1_000,
     'Attempts from which on a segment that ClickHouse refuses for its data is bisected.',
   ),
+  CORE_SEGMENTS_KEPT_DAYS: count(
+    90,
+    0,
+    36_500,
+    'Days that settled segments are kept, once an audit found no difference; 0: for ever.',
+  ),
   CORE_REGISTRATION_SECONDS: count(86_400, 60, 2_592_000, 'How long a registration code is valid.'),
   CORE_REGISTRATION_FAILURES_MAX: count(
     20,
@@ -128,7 +134,14 @@ export interface Config {
     redisRequireAof: boolean;
   };
   spool: { shards: number; bytesMax: number; idempotencySeconds: number };
-  load: { intervalMs: number; segmentRowsMax: number; settleMsMin: number; poisonAttempts: number };
+  load: {
+    intervalMs: number;
+    segmentRowsMax: number;
+    settleMsMin: number;
+    poisonAttempts: number;
+    /** 0: for ever. */
+    segmentsKeptDays: number;
+  };
   nodes: {
     registrationSeconds: number;
     registrationFailuresMax: number;
@@ -206,6 +219,7 @@ function toConfig(s: Settings): Config {
       segmentRowsMax: s.CORE_SEGMENT_ROWS_MAX,
       settleMsMin: s.CORE_SETTLE_MS_MIN,
       poisonAttempts: s.CORE_POISON_ATTEMPTS,
+      segmentsKeptDays: s.CORE_SEGMENTS_KEPT_DAYS,
     },
     nodes: {
       registrationSeconds: s.CORE_REGISTRATION_SECONDS,

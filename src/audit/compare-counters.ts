@@ -7,6 +7,8 @@ interface Deps {
   client: pg.PoolClient;
   clickhouse: ClickHouseClient;
   signal: AbortSignal;
+  /** Gets the segments whose time of settling a comparison rests on. */
+  earlyIds: Set<number>;
 }
 
 /** Subscriptions that are compared at a time; ClickHouse's table is ordered by subscription. */
@@ -144,13 +146,23 @@ async function sumEarlyRows(deps: Deps, scope: SegmentScope, counter: Counter): 
     abort_signal: deps.signal,
   });
   const bySegment = await result.json<{ segment: number; up: string; down: string }>();
-  const { rows } = await deps.client.query<{ id: number }>(
-    `SELECT id FROM segments WHERE id = ANY ($1::bigint[])
-       AND settled_at < (SELECT created_at FROM subscriptions WHERE id = $2)`,
+  // A segment that was deleted is early for a subscription made after all those deleted with it had
+  // been settled. It is not for one made before: then it would have been kept.
+  const { rows } = await deps.client.query<{ id: number; held: boolean }>(
+    `SELECT found.id, segments.id IS NOT NULL AS held
+     FROM unnest($1::bigint[]) AS found (id)
+       JOIN subscriptions ON subscriptions.id = $2
+       LEFT JOIN segments ON segments.id = found.id
+       LEFT JOIN LATERAL (
+         SELECT settled_before FROM segment_prunings
+         WHERE segments.id IS NULL AND up_to_id >= found.id ORDER BY up_to_id LIMIT 1) AS pruning ON true
+     WHERE segments.settled_at < subscriptions.created_at
+       OR pruning.settled_before <= subscriptions.created_at`,
     [bySegment.map((row) => row.segment), counter.id],
   );
   const earlyIds = new Set(rows.map((row) => row.id));
   const early = { up: 0n, down: 0n };
+  for (const { id, held } of rows) if (held) deps.earlyIds.add(id);
   for (const { segment, up, down } of bySegment) {
     if (!earlyIds.has(segment)) continue;
     early.up += BigInt(up);

@@ -1,6 +1,7 @@
 import type pg from 'pg';
 import type { ClickHouseClient } from '../stores/clickhouse.ts';
 import { addDifference, type Findings } from './difference.ts';
+import type { Pruned } from './prune.ts';
 
 const tables = { usage: 'usage', session: 'session_events' } as const;
 type RowKind = keyof typeof tables;
@@ -15,6 +16,14 @@ export interface SegmentScope {
   unsettledIds: ReadonlySet<number>;
   /** Only segments settled since then; null for all. */
   since: Date | null;
+  /** What is known by its sums only. */
+  pruned: Pruned;
+}
+
+interface Deps {
+  client: pg.PoolClient;
+  clickhouse: ClickHouseClient;
+  signal: AbortSignal;
 }
 
 interface Page {
@@ -25,17 +34,20 @@ interface Page {
 
 /**
  * Compares each settled segment with the number of rows that ClickHouse has of it. Over all
- * segments (no `since`), rows of segments that Postgres does not know are found, too.
+ * segments (no `since`), rows of segments that Postgres does not know are found, too, and those of
+ * deleted segments are compared by their sum.
  * @returns how many segments were compared.
  */
 export async function compareSegments(
-  deps: { client: pg.PoolClient; clickhouse: ClickHouseClient; signal: AbortSignal },
+  deps: Deps,
   scope: SegmentScope,
   findings: Findings,
 ): Promise<number> {
   let compared = 0;
   for (const kind of Object.keys(tables) as RowKind[]) {
-    for (let afterId = 0; afterId < scope.maxId; ) {
+    const isPruned = scope.since === null && scope.pruned.upToId > 0;
+    if (isPruned) compared += await comparePruned(deps, kind, scope, findings);
+    for (let afterId = isPruned ? scope.pruned.upToId : 0; afterId < scope.maxId; ) {
       deps.signal.throwIfAborted();
       const page = await readPage(deps.client, kind, afterId, scope);
       compared += page.expected.size;
@@ -110,4 +122,67 @@ async function comparePage(
     if (expectedRows === 0) continue;
     addDifference(findings, { what: 'segment', segmentId, table, expectedRows, foundRows: 0 });
   }
+}
+
+/** Segments that were kept are asked for by their ids, so many at a time. */
+const keptPageSegments = 5_000;
+
+/**
+ * Up to the last segment that was deleted: the kept ones by themselves, and all other rows by their
+ * number. Ids up to there are all given and settled, so that nothing changes between the questions.
+ * @returns how many kept segments were compared.
+ */
+async function comparePruned(
+  { client, clickhouse, signal }: Deps,
+  kind: RowKind,
+  { pruned }: SegmentScope,
+  findings: Findings,
+): Promise<number> {
+  const table = tables[kind];
+  const { upToId } = pruned;
+  let compared = 0;
+  let keptRows = 0;
+  for (let afterId = 0; ; ) {
+    signal.throwIfAborted();
+    const kept = await client.query<{ id: number; rows: number }>(
+      `SELECT s.id, s.rows - s.rejected AS rows FROM segments s JOIN streams t USING (stream)
+       WHERE t.kind = $1 AND s.id > $2 AND s.id <= $3 ORDER BY s.id LIMIT $4`,
+      [kind, afterId, upToId, keptPageSegments],
+    );
+    const ids = kept.rows.map((segment) => segment.id);
+    const lastId = ids.at(-1);
+    if (lastId === undefined) break;
+    const result = await clickhouse.query({
+      query: `SELECT segment, count() AS rows FROM ${table}
+        WHERE segment IN {ids:Array(UInt64)} GROUP BY segment`,
+      query_params: { ids },
+      format: 'JSONEachRow',
+      clickhouse_settings: { wait_end_of_query: 1 },
+      abort_signal: signal,
+    });
+    const counts = await result.json<{ segment: number; rows: number }>();
+    const found = new Map(counts.map((count) => [count.segment, count.rows]));
+    for (const { id: segmentId, rows: expectedRows } of kept.rows) {
+      const foundRows = found.get(segmentId) ?? 0;
+      keptRows += foundRows;
+      if (foundRows === expectedRows) continue;
+      addDifference(findings, { what: 'segment', segmentId, table, expectedRows, foundRows });
+    }
+    compared += ids.length;
+    afterId = lastId;
+  }
+  const result = await clickhouse.query({
+    query: `SELECT count() AS rows FROM ${table} WHERE segment <= {upTo:UInt64}`,
+    query_params: { upTo: upToId },
+    format: 'JSONEachRow',
+    clickhouse_settings: { wait_end_of_query: 1 },
+    abort_signal: signal,
+  });
+  const [all] = await result.json<{ rows: number }>();
+  const foundRows = (all?.rows ?? 0) - keptRows;
+  const expectedRows = kind === 'usage' ? pruned.usageRows : pruned.sessionRows;
+  if (foundRows !== expectedRows) {
+    addDifference(findings, { what: 'pruned-segments', upToId, table, expectedRows, foundRows });
+  }
+  return compared;
 }

@@ -17,6 +17,14 @@ export type Difference =
       foundRows: number;
     }
   | {
+      /** Rows of all segments up to this one that Postgres no longer holds (prune.ts), together. */
+      what: 'pruned-segments';
+      upToId: number;
+      table: string;
+      expectedRows: number;
+      foundRows: number;
+    }
+  | {
       /** A subscription whose counters are not the sums of its rows. */
       what: 'subscription';
       subscriptionId: number;

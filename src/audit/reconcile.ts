@@ -3,6 +3,7 @@ import type { ClickHouseClient } from '../stores/clickhouse.ts';
 import { compareCounters } from './compare-counters.ts';
 import { compareSegments, type SegmentScope } from './compare-segments.ts';
 import type { Difference, Findings } from './difference.ts';
+import { type Prunable, readPrunable, readPruned } from './prune.ts';
 import { inQuietSnapshot } from './snapshot.ts';
 
 /** What an audit found. */
@@ -10,6 +11,8 @@ export interface Reconciliation {
   since: Date | null;
   /** Settled segments of usage and sessions whose rows were counted. */
   segments: number;
+  /** Deleted segments, whose rows were counted together; null where `since` left them out. */
+  prunedSegments: number | null;
   /** Subscriptions whose counters were compared; null where `since` left them out. */
   subscriptions: number | null;
   differences: number;
@@ -33,26 +36,51 @@ export interface ReconcileDeps {
  * differs does differ.
  *
  * With `since` only segments settled since then are compared: a counter cannot be split by time.
- * Counters rest on the whole history, so a segment must never be deleted from Postgres while its
- * rows are in ClickHouse. Outbounds have counters only, and nothing to compare them with.
+ * Counters rest on the whole history, so a segment must never be deleted from Postgres by hand while
+ * its rows are in ClickHouse: only prune.ts does, and keeps sums of it. Outbounds have counters only,
+ * and nothing to compare them with.
  * @throws whatever the stores throw, or the reason of `signal`.
  */
 export async function reconcile(
   deps: ReconcileDeps,
   options: { since: Date | null; signal: AbortSignal },
 ): Promise<Reconciliation> {
-  const { since, signal } = options;
+  return (await examine(deps, { ...options, keptDays: 0 })).found;
+}
+
+/**
+ * As `reconcile`, over everything. Where nothing differs, it also says which of the compared segments
+ * are older than `keptDays` (0: none) and may be deleted.
+ */
+export async function reconcileToPrune(
+  deps: ReconcileDeps,
+  options: { signal: AbortSignal; keptDays: number },
+): Promise<{ found: Reconciliation; prunable: Prunable | undefined }> {
+  return examine(deps, { ...options, since: null });
+}
+
+async function examine(
+  deps: ReconcileDeps,
+  { since, signal, keptDays }: { since: Date | null; signal: AbortSignal; keptDays: number },
+): Promise<{ found: Reconciliation; prunable: Prunable | undefined }> {
   return inQuietSnapshot(deps.pool, async (client) => {
     const findings: Findings = { differences: 0, details: [] };
-    const scope: SegmentScope = { ...(await readScope(client)), since };
-    const parts = { client, clickhouse: deps.clickhouse, signal };
+    const pruned = await readPruned(client);
+    const scope: SegmentScope = { ...(await readScope(client)), since, pruned };
+    const keptIds = new Set<number>();
+    const parts = { client, clickhouse: deps.clickhouse, signal, earlyIds: keptIds };
     const segments = await compareSegments(parts, scope, findings);
     const subscriptions = since === null ? await compareCounters(parts, scope, findings) : null;
-    return { since, segments, subscriptions, ...findings };
+    const prunedSegments = since === null ? pruned.segments : null;
+    const found = { since, segments, prunedSegments, subscriptions, ...findings };
+    if (findings.differences > 0 || keptDays === 0) return { found, prunable: undefined };
+    const bounds = { afterId: pruned.upToId, maxId: scope.maxId, keptDays };
+    const range = await readPrunable(client, bounds);
+    return { found, prunable: range === undefined ? undefined : { ...range, keptIds } };
   });
 }
 
-async function readScope(client: pg.PoolClient): Promise<Omit<SegmentScope, 'since'>> {
+async function readScope(client: pg.PoolClient): Promise<Omit<SegmentScope, 'since' | 'pruned'>> {
   const max = await client.query<{ id: number }>(
     'SELECT coalesce(max(id), 0)::bigint AS id FROM segments',
   );

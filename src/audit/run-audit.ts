@@ -1,6 +1,14 @@
 import type { Logger } from '../log.ts';
 import type { Queryable } from '../stores/postgres.ts';
-import { type ReconcileDeps, type Reconciliation, reconcile } from './reconcile.ts';
+import { pruneSegments } from './prune.ts';
+import { type ReconcileDeps, type Reconciliation, reconcileToPrune } from './reconcile.ts';
+
+interface AuditDeps extends ReconcileDeps {
+  log: Logger;
+  signal: AbortSignal;
+  /** Days that settled segments are kept, 0 for ever; absent, for ever. */
+  segmentsKeptDays?: number | undefined;
+}
 
 /** Age past which the last audit is to be repeated. */
 const auditEverySeconds = 86_400;
@@ -24,11 +32,15 @@ export async function lastAudit(db: Queryable): Promise<LastAudit | undefined> {
   return rows[0];
 }
 
-/** Runs the audit over everything and stores its outcome. Outcomes older than 400 days go. */
-export async function runAudit(
-  deps: ReconcileDeps & { log: Logger; signal: AbortSignal },
-): Promise<Reconciliation> {
-  const found = await reconcile(deps, { since: null, signal: deps.signal });
+/**
+ * Runs the audit over everything and stores its outcome. Outcomes older than 400 days go. Where it
+ * found no difference, so do segments that are older than they are kept.
+ */
+export async function runAudit(deps: AuditDeps): Promise<Reconciliation> {
+  const { found, prunable } = await reconcileToPrune(deps, {
+    signal: deps.signal,
+    keptDays: deps.segmentsKeptDays ?? 0,
+  });
   const { segments, subscriptions, differences, details } = found;
   await deps.pool.query('INSERT INTO audits (segments, differences, details) VALUES ($1, $2, $3)', [
     segments,
@@ -40,6 +52,10 @@ export async function runAudit(
   ]);
   if (differences === 0) deps.log.info({ segments, subscriptions }, 'audit found no difference');
   else deps.log.error({ segments, subscriptions, differences, details }, 'audit found differences');
+  if (prunable !== undefined) {
+    const deleted = await pruneSegments(deps.pool, prunable, deps.signal);
+    if (deleted > 0) deps.log.info({ deleted, upToId: prunable.upToId }, 'segments pruned');
+  }
   return found;
 }
 
@@ -47,9 +63,7 @@ export async function runAudit(
  * The daily audit, asked for more often than daily: one that failed, since a store was away or the
  * worker stopped, is made up for at the next turn. A stop is no failure.
  */
-export async function runAuditIfDue(
-  deps: ReconcileDeps & { log: Logger; signal: AbortSignal },
-): Promise<void> {
+export async function runAuditIfDue(deps: AuditDeps): Promise<void> {
   const last = await lastAudit(deps.pool);
   if (last !== undefined && last.ageSeconds < auditEverySeconds) return;
   try {

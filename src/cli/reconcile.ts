@@ -32,6 +32,9 @@ export function addReconcileCommand(program: Command, run: Run): void {
 function renderFound(found: Reconciliation): string {
   const summary = renderFields({
     segments: `${found.segments} compared with their rows`,
+    ...(found.prunedSegments
+      ? { pruned: `${found.prunedSegments} segments compared with their rows together` }
+      : {}),
     subscriptions:
       found.subscriptions === null
         ? 'not compared: with --since counters cannot be, they have no times'
@@ -46,6 +49,14 @@ function renderFound(found: Reconciliation): string {
         `subscription ${subscriptionId}`,
         `counters: ${counterUp} up, ${counterDown} down`,
         `rows: ${rowsUp} up, ${rowsDown} down`,
+      ];
+    }
+    if (difference.what === 'pruned-segments') {
+      const { upToId, table, expectedRows, foundRows } = difference;
+      return [
+        `pruned segments up to ${upToId} in ${table}`,
+        `${expectedRows} rows settled`,
+        `${foundRows} rows in ClickHouse`,
       ];
     }
     const { what, segmentId, table, expectedRows, foundRows } = difference;
