@@ -4,6 +4,7 @@ import t from 'tap';
 import type { VpnProtocol } from '../src/contract/enums.ts';
 import type { XrayStreamSettings } from '../src/contract/node-config.ts';
 import { CoreError } from '../src/errors.ts';
+import { linkBytes } from '../src/render/links.ts';
 import type { NodeRows } from '../src/render/load.ts';
 import { mtProtoSecret } from '../src/render/mtproto.ts';
 import { validateProtocolSettings } from '../src/render/protocol-settings.ts';
@@ -15,18 +16,21 @@ import {
   shadowsocksUserKey,
 } from '../src/render/shadowsocks-key.ts';
 import { generateX25519, x25519PublicKey } from '../src/render/x25519.ts';
+import { type LinkRow, packLinks } from './support/pack-links.ts';
 
 const uuid1 = '11111111-1111-4111-8111-111111111111';
 const uuid2 = '22222222-2222-4222-8222-222222222222';
 const uuid3 = '33333333-3333-4333-8333-333333333333';
 
-function rows(given: Partial<NodeRows> = {}): NodeRows {
+type GivenRows = Omit<NodeRows, 'links'> & { links: LinkRow[] };
+
+function rows({ links = [], ...given }: Partial<GivenRows> = {}): NodeRows {
   return {
     node: { id: 7, host: 'node.example', ip: '192.0.2.7', revision: 3 },
     protocols: [],
     outbounds: [],
     rules: [],
-    links: [],
+    links: packLinks(links),
     ...given,
   };
 }
@@ -273,12 +277,46 @@ t.test('the api gets a port that no protocol has', async (t) => {
   t.equal(at(10_085, 10_086, 443), '127.0.0.1:10087');
 });
 
-t.test('a link that is no UUID is never written', async (t) => {
-  const given = rows({
-    protocols: [{ id: 1, protocol: 'VLESS', port: 443, settings: {} }],
-    links: [link('"}],"x":[{"id":"1111111111111111111', 1, 1)],
+t.test('links that are not whole are never written', async (t) => {
+  const protocols: NodeRows['protocols'] = [{ id: 1, protocol: 'VLESS', port: 443, settings: {} }];
+  const links = [...packLinks([link(uuid1, 1, 1)]), Buffer.alloc(linkBytes - 1)];
+  t.throws(() => renderNodeConfig({ ...rows({ protocols }), links }), { code: 'INTERNAL' });
+});
+
+t.test('UUIDs that begin alike are in their order too', async (t) => {
+  const uuids = Array.from({ length: 40 }, (_, index) => {
+    const end = String((index * 17) % 40).padStart(12, '0');
+    return `${index % 3 === 0 ? '11111111' : 'ffffffff'}-1111-4111-8111-${end}`;
   });
-  t.throws(() => renderNodeConfig(given), { code: 'INTERNAL' });
+  const config = renderNodeConfig(
+    rows({
+      protocols: [{ id: 1, protocol: 'VLESS', port: 443, settings: {} }],
+      links: uuids.map((uuid) => link(uuid, 1, 1)),
+    }),
+  );
+  t.strictSame(Object.keys(config.clientMap), [...uuids].sort());
+});
+
+t.test('ids of any size, and each revision, are written in whole', async (t) => {
+  const ids = [1, 9, 10, 999_999_999, 1_000_000_000, 2 ** 32, 2 ** 53 - 1];
+  const uuids = ids.map((_, index) => `${index}1111111-1111-4111-8111-1111111111ff`);
+  const given = rows({
+    protocols: [{ id: 2 ** 40, protocol: 'VMESS', port: 443, settings: {} }],
+    links: ids.map((id, index) => ({
+      uuid: uuids[index] as string,
+      nodeProtocolId: 2 ** 40,
+      userId: id,
+      subscriptionId: ids[ids.length - 1 - index] as number,
+    })),
+  });
+  for (const revision of [1, 2_147_483_647]) {
+    const config = renderNodeConfig({ ...given, node: { ...given.node, revision } });
+    t.equal(config.revision, revision);
+    t.same(
+      uuids.map((uuid) => config.clientMap[uuid]),
+      ids.map((id, index) => ({ userId: id, subscriptionId: ids[ids.length - 1 - index] })),
+    );
+  }
 });
 
 t.test('text in settings and rules comes out as it went in', async (t) => {
@@ -405,7 +443,8 @@ t.test('property: the order of the rows changes no byte', async (t) => {
   fc.assert(
     fc.property(arbitraryRows, (given) => {
       const ordered = rows({
-        ...given,
+        outbounds: given.outbounds,
+        links: given.links,
         protocols: given.protocols.map((protocol, index) => ({
           id: index + 1,
           protocol,
@@ -426,11 +465,12 @@ t.test('property: the order of the rows changes no byte', async (t) => {
           settings: reversed(row.settings),
         })),
         rules: shuffle(ordered.rules).map((row) => ({ ...row, rule: reversed(row.rule) })),
-        links: shuffle(ordered.links),
+        links: shuffle(given.links),
       });
       const config = renderNodeConfig(ordered);
       if (JSON.stringify(config) !== JSON.stringify(renderNodeConfig(shuffled))) return false;
-      return clientsAgree(ordered, config.services.xray?.inbounds ?? [], config.clientMap);
+      const inbounds = config.services.xray?.inbounds ?? [];
+      return clientsAgree(ordered, given.links, inbounds, config.clientMap);
     }),
     { numRuns: 200 },
   );
@@ -445,11 +485,12 @@ function reversed(object: Record<string, unknown>): Record<string, unknown> {
 /** Every Xray client is in the client map, and nobody on a protocol of the node is left out. */
 function clientsAgree(
   given: NodeRows,
+  links: readonly LinkRow[],
   inbounds: readonly { settings: { clients: readonly { email: string }[] } }[],
   clientMap: Record<string, unknown>,
 ): boolean {
   const served = new Set(given.protocols.map((row) => row.id));
-  const expected = given.links.filter((row) => served.has(row.nodeProtocolId));
+  const expected = links.filter((row) => served.has(row.nodeProtocolId));
   const clients = inbounds.flatMap((inbound) => inbound.settings.clients);
   return (
     Object.keys(clientMap).length === expected.length &&

@@ -1,48 +1,51 @@
 import assert from 'node:assert/strict';
-import type { LinkRow } from './load.ts';
+import { type Links, subscriptionIdAt, userIdAt } from './links.ts';
 
-// A node may have 100,000 users. Written as text, in batches and into one buffer, they take a good
-// half of the processor time of objects and JSON.stringify. So what there is one of for each user is
-// written here, as bytes. All else of a configuration is an object. The bench `config` measures it.
+// What there is one of for each user is described here as elements, and written as bytes into the
+// one buffer of the configuration. All else is an object that JSON.stringify writes. The bench
+// `config` measures it.
 
-/** A piece of JSON: chunks that follow each other. They are put together once, at the end. */
-export type Json = Buffer[];
-
-/** Links whose text is put together before it becomes bytes. More makes the strings slow to copy. */
-const batchLinks = 64;
+/** A piece of JSON: texts and elements that follow each other. They are put together at the end. */
+export type Json = (string | Elements)[];
 
 /**
- * The elements of a JSON array or the members of an object, one for each link, without the brackets.
- * @param write one of them, in ASCII. UUIDs need no escaping: `requireUuids` has looked at them.
+ * A part of an element: ASCII text that is the same in each; the UUID of the link; an id of its row;
+ * or text of its own, in ASCII and at most so long.
  */
-export function elementsJson(
-  links: readonly LinkRow[],
-  write: (uuid: string, link: LinkRow) => string,
-): Json {
-  let bytes = Buffer.alloc(0);
-  let end = 0;
-  for (let start = 0; start < links.length; start += batchLinks) {
-    let text = '';
-    for (const link of links.slice(start, start + batchLinks)) {
-      text += end === 0 && text === '' ? write(link.uuid, link) : `,${write(link.uuid, link)}`;
-    }
-    if (end + text.length > bytes.length) {
-      // Elements are about as long as those before; a tenth on top, and rarely a second time.
-      const batchesLeft = Math.ceil((links.length - start) / batchLinks);
-      const grown = Buffer.allocUnsafe(Math.ceil(end + text.length * batchesLeft * 1.1));
-      bytes.copy(grown, 0, 0, end);
-      bytes = grown;
-    }
-    end += bytes.write(text, end, 'latin1');
-  }
-  return [bytes.subarray(0, end)];
+export type ElementPart =
+  | string
+  | typeof linkUuid
+  | { id: (links: Links, offset: number) => number }
+  | { text: (links: Links, offset: number) => string; bytesMax: number };
+
+/** Stands for the UUID, which comes from 16 bytes and so needs no escaping. */
+export const linkUuid = Symbol('UUID of the link');
+
+/** The elements of an array or the members of an object, one a link, without the brackets. */
+interface Elements {
+  links: Links;
+  parts: readonly ElementPart[];
+}
+
+const uuidLength = 36;
+/** Of a number below 2^53. */
+const idLengthMax = 16;
+
+export function elementsJson(links: Links, parts: readonly ElementPart[]): Json {
+  return [{ links, parts }];
 }
 
 /** The members of `clientMap`, in the order of the links. */
-export function clientMapJson(links: readonly LinkRow[]): Json {
-  return elementsJson(links, (uuid, { userId, subscriptionId }) => {
-    return `"${uuid}":{"userId":${userId},"subscriptionId":${subscriptionId}}`;
-  });
+export function clientMapJson(links: Links): Json {
+  return elementsJson(links, [
+    '"',
+    linkUuid,
+    '":{"userId":',
+    { id: userIdAt },
+    ',"subscriptionId":',
+    { id: subscriptionIdAt },
+    '}',
+  ]);
 }
 
 /**
@@ -55,17 +58,105 @@ export function withElements(object: object, key: string, elements: Json): Json 
   const at = json.indexOf(`${mark}]`);
   assert.notEqual(at, -1, `${key} is an empty array`);
   const start = at + mark.length;
-  return [Buffer.from(json.slice(0, start)), ...elements, Buffer.from(json.slice(start))];
+  return [json.slice(0, start), ...elements, json.slice(start)];
 }
 
 /** The parts with a comma between each two. */
 export function joined(parts: readonly Json[]): Json {
-  return parts.flatMap((part, index) => (index === 0 ? part : [Buffer.from(','), ...part]));
+  return parts.flatMap((part, index) => (index === 0 ? part : [',', ...part]));
 }
 
-/** A link that is not written as a UUID could break out of its JSON string. */
-export function requireUuids(links: readonly LinkRow[]): void {
-  for (const { uuid } of links) assert(uuidPattern.test(uuid), 'a link is a UUID');
+/** Writes it all in UTF-8, behind `roomBytes` bytes that the caller writes itself. */
+export function jsonBytes(json: Json, roomBytes: number): Buffer {
+  let bytesMax = roomBytes;
+  for (const piece of json) {
+    bytesMax += typeof piece === 'string' ? Buffer.byteLength(piece) : elementsBytesMax(piece);
+  }
+  const bytes = Buffer.allocUnsafe(bytesMax);
+  let end = roomBytes;
+  for (const piece of json) {
+    if (typeof piece === 'string') end += bytes.write(piece, end);
+    else end = writeElements(bytes, end, piece);
+  }
+  return bytes.subarray(0, end);
 }
 
-const uuidPattern = /^[0-9a-f-]{36}$/;
+function elementsBytesMax({ links, parts }: Elements): number {
+  const lengths = parts.map((part) => {
+    if (typeof part === 'string') return part.length;
+    if (part === linkUuid) return uuidLength;
+    return 'id' in part ? idLengthMax : part.bytesMax;
+  });
+  const commaLength = 1;
+  return lengths.reduce((sum, length) => sum + length, commaLength) * links.offsets.length;
+}
+
+/** Byte by byte: for pieces this short, calls into Buffer's own code take several times as long. */
+function writeElements(bytes: Buffer, start: number, { links, parts }: Elements): number {
+  const { records, offsets } = links;
+  const written = parts.map((part) => (typeof part === 'string' ? Buffer.from(part) : part));
+  let end = start;
+  for (const offset of offsets) {
+    if (end > start) {
+      bytes[end] = comma;
+      end += 1;
+    }
+    for (const part of written) {
+      if (part === linkUuid) end = writeUuid(bytes, end, records, offset);
+      else if (part instanceof Uint8Array) end = writeConstant(bytes, end, part);
+      else if ('id' in part) end = writeId(bytes, end, part.id(links, offset));
+      else end = writeText(bytes, end, part.text(links, offset), part.bytesMax);
+    }
+  }
+  return end;
+}
+
+const comma = 0x2c;
+const dash = 0x2d;
+const hexDigits = Buffer.from('0123456789abcdef');
+/** Both digits of each byte, the first in the lower half, so that a byte is looked up once. */
+const hexPairs = Uint16Array.from({ length: 256 }, (_, byte) => {
+  return (hexDigits[byte >> 4] as number) | ((hexDigits[byte & 15] as number) << 8);
+});
+
+function writeUuid(bytes: Buffer, start: number, records: Buffer, offset: number): number {
+  let end = start;
+  for (let index = 0; index < 16; index += 1) {
+    if (index === 4 || index === 6 || index === 8 || index === 10) {
+      bytes[end] = dash;
+      end += 1;
+    }
+    const pair = hexPairs[records[offset + index] as number] as number;
+    bytes[end] = pair & 0xff;
+    bytes[end + 1] = pair >> 8;
+    end += 2;
+  }
+  return end;
+}
+
+function writeConstant(bytes: Buffer, start: number, constant: Uint8Array): number {
+  for (let index = 0; index < constant.length; index += 1) {
+    bytes[start + index] = constant[index] as number;
+  }
+  return start + constant.length;
+}
+
+/** Room is counted before anything is written, so a text past its bound would fall on others. */
+function writeText(bytes: Buffer, start: number, text: string, bytesMax: number): number {
+  assert(text.length <= bytesMax, 'a text of an element keeps to its bound');
+  return start + bytes.write(text, start, 'latin1');
+}
+
+function writeId(bytes: Buffer, start: number, id: number): number {
+  // Beyond this `|` no longer holds; hardly anybody's ids are.
+  if (id >= 1_000_000_000) return start + bytes.write(String(id), start, 'latin1');
+  let length = 1;
+  for (let rest = id; rest >= 10; rest = (rest / 10) | 0) length += 1;
+  let rest = id;
+  for (let at = start + length - 1; at >= start; at -= 1) {
+    const quotient = (rest / 10) | 0;
+    bytes[at] = 0x30 + rest - quotient * 10;
+    rest = quotient;
+  }
+  return start + length;
+}

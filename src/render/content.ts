@@ -3,12 +3,12 @@ import { promisify } from 'node:util';
 import { gunzip, gzip } from 'node:zlib';
 import type { NodeRows, NodeSettings } from './load.ts';
 import { withSortedKeys } from './order.ts';
-import { renderContentJson, withRevision } from './render.ts';
+import { type ContentJson, renderContentJson, withRevision } from './render.ts';
 
 /** What a node should run, without the number of its revision. */
 export interface RenderedContent {
-  /** JSON of the configuration behind its revision. */
-  json: Buffer;
+  /** JSON of the configuration, all but its revision. */
+  json: ContentJson;
   /** SHA-256 of it in hex: two renders with one hash are one revision. */
   hash: string;
   /** Bytes of the whole configuration, near enough to bound a batch by. */
@@ -29,11 +29,15 @@ const gzipLevel = 1;
  */
 export function renderContent(rows: NodeRows): RenderedContent {
   const json = renderContentJson(rows);
-  const hash = createHash('sha256').update(json).digest('hex');
-  return { json, hash, bytes: json.length };
+  const content = json.bytes.subarray(json.start);
+  const hash = createHash('sha256').update(content).digest('hex');
+  return { json, hash, bytes: content.length };
 }
 
-/** The bytes that go out for a revision: gzip of `{"revision":…,"clientMap":…,"services":…}`. */
+/**
+ * The bytes that go out for a revision: gzip of `{"revision":…,"clientMap":…,"services":…}`. A
+ * content is packed for one revision at a time.
+ */
 export function packContent(content: RenderedContent, revision: number): Promise<Buffer> {
   return compress(withRevision(revision, content.json), { level: gzipLevel });
 }

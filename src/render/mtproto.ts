@@ -1,6 +1,14 @@
 import type { MtProtoInbound } from '../contract/node-config.ts';
-import { elementsJson, type Json, joined, withElements } from './clients-json.ts';
-import type { LinkRow, NodeRows, ProtocolRow } from './load.ts';
+import {
+  type ElementPart,
+  elementsJson,
+  type Json,
+  joined,
+  linkUuid,
+  withElements,
+} from './clients-json.ts';
+import { expiryAt, type Links, uuidAt } from './links.ts';
+import type { NodeRows, ProtocolRow } from './load.ts';
 import { type ProtocolSettings, parseProtocolSettings } from './protocol-settings.ts';
 import { publicAddress } from './public-address.ts';
 
@@ -11,19 +19,19 @@ import { publicAddress } from './public-address.ts';
  */
 export function renderMtProto(
   rows: { node: NodeRows['node']; protocols: readonly ProtocolRow[] },
-  linksOf: (nodeProtocolId: number) => readonly LinkRow[],
+  linksOf: (nodeProtocolId: number) => Links,
 ): Json | undefined {
   const inbounds: Json[] = [];
   for (const row of rows.protocols) {
     if (row.protocol !== 'MTPROTO') continue;
     const settings = parseProtocolSettings('MTPROTO', row.settings);
     const links = linksOf(row.id);
-    if (links.length === 0) continue;
+    if (links.offsets.length === 0) continue;
     const inbound = mtProtoInbound(rows.node, row, settings);
-    inbounds.push(withElements(inbound, 'users', elementsJson(links, userWriter(settings))));
+    inbounds.push(withElements(inbound, 'users', elementsJson(links, userParts(settings))));
   }
   if (inbounds.length === 0) return undefined;
-  return [Buffer.from('{"inbounds":['), ...joined(inbounds), Buffer.from(']}')];
+  return ['{"inbounds":[', ...joined(inbounds), ']}'];
 }
 
 function mtProtoInbound(
@@ -45,18 +53,29 @@ function mtProtoInbound(
   };
 }
 
-/** Writes an MtProtoUser. */
-function userWriter(
-  settings: ProtocolSettings['MTPROTO'],
-): (uuid: string, link: LinkRow) => string {
+/** An MtProtoUser. */
+function userParts(settings: ProtocolSettings['MTPROTO']): ElementPart[] {
   let limits = '';
   if (settings.maxTcpConns !== undefined) limits += `,"maxTcpConns":${settings.maxTcpConns}`;
   if (settings.maxUniqueIps !== undefined) limits += `,"maxUniqueIps":${settings.maxUniqueIps}`;
-  return (uuid, { expiresAt }) => {
-    const expiry = typeof expiresAt === 'string' ? `,"expiresAt":${JSON.stringify(expiresAt)}` : '';
-    return `{"name":"${uuid}","secret":"${mtProtoSecret(uuid)}"${limits}${expiry}}`;
-  };
+  return [
+    '{"name":"',
+    linkUuid,
+    '","secret":"',
+    { text: (links, offset) => mtProtoSecret(uuidAt(links, offset)), bytesMax: 32 },
+    `"${limits}`,
+    { text: expiryMember, bytesMax: expiryMemberBytesMax },
+    '}',
+  ];
 }
+
+function expiryMember(links: Links, offset: number): string {
+  const expiresAt = expiryAt(links, offset);
+  return expiresAt === null ? '' : `,"expiresAt":"${expiresAt}"`;
+}
+
+/** With a year of six digits and its sign, as far as a Date goes. */
+const expiryMemberBytesMax = ',"expiresAt":"+275760-09-13T00:00:00.000Z"'.length;
 
 /**
  * A user's MTProto secret: the 32 hex digits of the link's UUID. The UUID is random and is the

@@ -1,10 +1,23 @@
 import type { NodeConfig } from '../contract/node-config.ts';
 import { CoreError } from '../errors.ts';
-import { clientMapJson, type Json, joined, requireUuids } from './clients-json.ts';
-import type { LinkRow, NodeRows } from './load.ts';
+import { clientMapJson, type Json, joined, jsonBytes } from './clients-json.ts';
+import { linksOfProtocols } from './links.ts';
+import type { NodeRows } from './load.ts';
 import { renderMtProto } from './mtproto.ts';
-import { byText } from './order.ts';
 import { renderXray } from './xray.ts';
+
+/**
+ * The JSON of a NodeConfig in UTF-8, all but its revision: `"clientMap":…,"services":…}` behind room
+ * for it. So the number can be written in later without copying what is behind.
+ */
+export interface ContentJson {
+  bytes: Buffer;
+  /** Where the content begins. What is before it is not yet anything. */
+  start: number;
+}
+
+/** Of the longest beginning, since a revision is an integer of Postgres. */
+const revisionBytesMax = revisionText(2_147_483_647).length;
 
 /** A node's configuration as an object: what `renderNodeConfigJson` says, read back. */
 export function renderNodeConfig(rows: NodeRows): NodeConfig {
@@ -16,60 +29,48 @@ export function renderNodeConfigJson(rows: NodeRows): Buffer {
   return withRevision(rows.node.revision, renderContentJson(rows));
 }
 
-/** Puts the number of a revision before what `renderContentJson` gave. */
-export function withRevision(revision: number, content: Buffer): Buffer {
-  return Buffer.concat([Buffer.from(`{"revision":${revision},`), content]);
+/**
+ * Writes the number of a revision before what `renderContentJson` gave. The answer shares its bytes:
+ * the same content can have one revision at a time.
+ */
+export function withRevision(revision: number, { bytes, start }: ContentJson): Buffer {
+  const text = revisionText(revision);
+  bytes.write(text, start - text.length, 'latin1');
+  return bytes.subarray(start - text.length);
+}
+
+function revisionText(revision: number): string {
+  return `{"revision":${revision},`;
 }
 
 /**
- * A node's configuration from its rows, as the JSON of a NodeConfig in UTF-8 behind its revision:
- * `"clientMap":…,"services":…}`. Pure, and stable to the byte: the same rows in any order give the
- * same JSON.
+ * A node's configuration from its rows. Pure, and stable to the byte: the same rows in any order
+ * (links have theirs) give the same JSON.
  * @throws CoreError INTERNAL where stored settings cannot be rendered. The node keeps what it runs,
  * which is better than losing an inbound that its users are on.
  */
-export function renderContentJson(rows: NodeRows): Buffer {
+export function renderContentJson(rows: NodeRows): ContentJson {
   const protocols = [...rows.protocols].sort((left, right) => left.id - right.id);
-  const served = new Set(protocols.map((row) => row.id));
-  const links = sortedByUuid(rows.links.filter((link) => served.has(link.nodeProtocolId)));
-  const groups = groupByProtocol(links);
-  const linksOf = (nodeProtocolId: number): readonly LinkRow[] => groups.get(nodeProtocolId) ?? [];
   try {
-    requireUuids(links);
+    const links = linksOfProtocols(
+      rows.links,
+      protocols.map((row) => row.id),
+    );
     const services: Json[] = [];
-    const xray = renderXray({ ...rows, protocols }, linksOf);
-    if (xray !== undefined) services.push([Buffer.from('"xray":'), ...xray]);
-    const mtproto = renderMtProto({ node: rows.node, protocols }, linksOf);
-    if (mtproto !== undefined) services.push([Buffer.from('"mtproto":'), ...mtproto]);
-    return Buffer.concat([
-      Buffer.from('"clientMap":{'),
-      ...clientMapJson(links),
-      Buffer.from('},"services":{'),
+    const xray = renderXray({ ...rows, protocols }, links.of);
+    if (xray !== undefined) services.push(['"xray":', ...xray]);
+    const mtproto = renderMtProto({ node: rows.node, protocols }, links.of);
+    if (mtproto !== undefined) services.push(['"mtproto":', ...mtproto]);
+    const json = [
+      '"clientMap":{',
+      ...clientMapJson(links.all),
+      '},"services":{',
       ...joined(services),
-      Buffer.from('}}'),
-    ]);
+      '}}',
+    ];
+    return { bytes: jsonBytes(json, revisionBytesMax), start: revisionBytesMax };
   } catch (cause) {
     const message = `The configuration of node ${rows.node.id} cannot be rendered`;
     throw new CoreError('INTERNAL', message, { cause });
   }
-}
-
-/** Postgres gives the rows in this order already, and then nothing is left to sort. */
-function sortedByUuid(links: LinkRow[]): LinkRow[] {
-  const sorted = links.every((link, index) => {
-    const before = links[index - 1];
-    return before === undefined || before.uuid <= link.uuid;
-  });
-  return sorted ? links : links.sort((left, right) => byText(left.uuid, right.uuid));
-}
-
-/** Links by node protocol, in the order of `links`. */
-function groupByProtocol(links: readonly LinkRow[]): Map<number, LinkRow[]> {
-  const groups = new Map<number, LinkRow[]>();
-  for (const link of links) {
-    const group = groups.get(link.nodeProtocolId);
-    if (group === undefined) groups.set(link.nodeProtocolId, [link]);
-    else group.push(link);
-  }
-  return groups;
 }

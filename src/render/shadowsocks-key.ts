@@ -11,6 +11,12 @@ export const keyBytes: Record<ShadowsocksMethod, number> = {
   '2022-blake3-aes-256-gcm': 32,
 };
 
+/** Characters of a key. */
+export const keyLength: Record<ShadowsocksMethod, number> = {
+  '2022-blake3-aes-128-gcm': 24,
+  '2022-blake3-aes-256-gcm': 44,
+};
+
 /** A new random key of the method's length, in base64 as Xray takes it. */
 export function generateShadowsocksKey(method: ShadowsocksMethod): string {
   return randomBytes(keyBytes[method]).toString('base64');

@@ -1,9 +1,10 @@
 import type { XrayInbound, XrayInboundPlace } from '../contract/node-config.ts';
 import { CoreError } from '../errors.ts';
-import { elementsJson, type Json, withElements } from './clients-json.ts';
-import type { LinkRow, ProtocolRow } from './load.ts';
+import { elementsJson, type Json, linkUuid, withElements } from './clients-json.ts';
+import { type Links, uuidAt } from './links.ts';
+import type { ProtocolRow } from './load.ts';
 import { parseProtocolSettings } from './protocol-settings.ts';
-import { shadowsocksUserKey } from './shadowsocks-key.ts';
+import { keyLength, shadowsocksUserKey } from './shadowsocks-key.ts';
 import { hysteriaStream, streamSettings } from './stream-settings.ts';
 
 /** An inbound with its array of clients empty, and the clients as JSON to go into it. */
@@ -13,12 +14,12 @@ interface Inbound {
 }
 
 /** One inbound as JSON; undefined where the protocol is not Xray's, or must not run without users. */
-export function renderXrayInbound(row: ProtocolRow, links: readonly LinkRow[]): Json | undefined {
+export function renderXrayInbound(row: ProtocolRow, links: Links): Json | undefined {
   const rendered = inboundOf(row, links);
   return rendered && withElements(rendered.inbound, 'clients', rendered.clients);
 }
 
-function inboundOf(row: ProtocolRow, links: readonly LinkRow[]): Inbound | undefined {
+function inboundOf(row: ProtocolRow, links: Links): Inbound | undefined {
   switch (row.protocol) {
     case 'VLESS':
       return vlessInbound(row, links);
@@ -36,7 +37,7 @@ function inboundOf(row: ProtocolRow, links: readonly LinkRow[]): Inbound | undef
 }
 
 /** https://xtls.github.io/en/config/inbounds/vless.html */
-function vlessInbound(row: ProtocolRow, links: readonly LinkRow[]): Inbound {
+function vlessInbound(row: ProtocolRow, links: Links): Inbound {
   const settings = parseProtocolSettings('VLESS', row.settings);
   const flow = settings.flow === undefined ? '' : `,"flow":"${settings.flow}"`;
   return {
@@ -46,12 +47,12 @@ function vlessInbound(row: ProtocolRow, links: readonly LinkRow[]): Inbound {
       settings: { clients: [], decryption: 'none' },
       streamSettings: streamSettings(settings),
     },
-    clients: elementsJson(links, (uuid) => `{"id":"${uuid}","email":"${uuid}"${flow}}`),
+    clients: elementsJson(links, ['{"id":"', linkUuid, '","email":"', linkUuid, `"${flow}}`]),
   };
 }
 
 /** https://xtls.github.io/en/config/inbounds/vmess.html */
-function vmessInbound(row: ProtocolRow, links: readonly LinkRow[]): Inbound {
+function vmessInbound(row: ProtocolRow, links: Links): Inbound {
   const settings = parseProtocolSettings('VMESS', row.settings);
   return {
     inbound: {
@@ -60,12 +61,12 @@ function vmessInbound(row: ProtocolRow, links: readonly LinkRow[]): Inbound {
       settings: { clients: [] },
       streamSettings: streamSettings(settings),
     },
-    clients: elementsJson(links, (uuid) => `{"id":"${uuid}","email":"${uuid}"}`),
+    clients: elementsJson(links, ['{"id":"', linkUuid, '","email":"', linkUuid, '"}']),
   };
 }
 
 /** https://xtls.github.io/en/config/inbounds/trojan.html */
-function trojanInbound(row: ProtocolRow, links: readonly LinkRow[]): Inbound {
+function trojanInbound(row: ProtocolRow, links: Links): Inbound {
   const settings = parseProtocolSettings('TROJAN', row.settings);
   return {
     inbound: {
@@ -74,7 +75,7 @@ function trojanInbound(row: ProtocolRow, links: readonly LinkRow[]): Inbound {
       settings: { clients: [] },
       streamSettings: streamSettings(settings),
     },
-    clients: elementsJson(links, (uuid) => `{"password":"${uuid}","email":"${uuid}"}`),
+    clients: elementsJson(links, ['{"password":"', linkUuid, '","email":"', linkUuid, '"}']),
   };
 }
 
@@ -83,22 +84,29 @@ function trojanInbound(row: ProtocolRow, links: readonly LinkRow[]): Inbound {
  * one user whose key is the server's, which is in every share link ever given out: such an inbound
  * is left out.
  */
-function shadowsocksInbound(row: ProtocolRow, links: readonly LinkRow[]): Inbound | undefined {
+function shadowsocksInbound(row: ProtocolRow, links: Links): Inbound | undefined {
   const settings = parseProtocolSettings('SHADOWSOCKS', row.settings);
   const { method, serverKey } = settings;
   if (serverKey === undefined) {
     throw new CoreError('INVALID_ARGUMENT', 'Stored Shadowsocks settings lack their server key');
   }
-  if (links.length === 0) return undefined;
+  if (links.offsets.length === 0) return undefined;
   return {
     inbound: {
       ...place(row, settings),
       protocol: 'shadowsocks',
       settings: { method, password: serverKey, clients: [], network: settings.network },
     },
-    clients: elementsJson(links, (uuid) => {
-      return `{"password":"${shadowsocksUserKey(method, serverKey, uuid)}","email":"${uuid}"}`;
-    }),
+    clients: elementsJson(links, [
+      '{"password":"',
+      {
+        text: (of, offset) => shadowsocksUserKey(method, serverKey, uuidAt(of, offset)),
+        bytesMax: keyLength[method],
+      },
+      '","email":"',
+      linkUuid,
+      '"}',
+    ]),
   };
 }
 
@@ -106,9 +114,9 @@ function shadowsocksInbound(row: ProtocolRow, links: readonly LinkRow[]): Inboun
  * https://xtls.github.io/en/config/inbounds/hysteria.html. Without a client it is one shared
  * password that admits, and there is none: such an inbound is left out too.
  */
-function hysteriaInbound(row: ProtocolRow, links: readonly LinkRow[]): Inbound | undefined {
+function hysteriaInbound(row: ProtocolRow, links: Links): Inbound | undefined {
   const settings = parseProtocolSettings('HYSTERIA2', row.settings);
-  if (links.length === 0) return undefined;
+  if (links.offsets.length === 0) return undefined;
   return {
     inbound: {
       ...place(row, settings),
@@ -116,7 +124,7 @@ function hysteriaInbound(row: ProtocolRow, links: readonly LinkRow[]): Inbound |
       settings: { version: 2, clients: [] },
       streamSettings: hysteriaStream(settings),
     },
-    clients: elementsJson(links, (uuid) => `{"auth":"${uuid}","email":"${uuid}"}`),
+    clients: elementsJson(links, ['{"auth":"', linkUuid, '","email":"', linkUuid, '"}']),
   };
 }
 

@@ -1,6 +1,7 @@
 import type { XrayApi, XrayOutbound, XrayPolicy } from '../contract/node-config.ts';
 import { type Json, joined } from './clients-json.ts';
-import type { LinkRow, OutboundRow, ProtocolRow, RuleRow } from './load.ts';
+import type { Links } from './links.ts';
+import type { OutboundRow, ProtocolRow, RuleRow } from './load.ts';
 import { byText, withSortedKeys } from './order.ts';
 import { renderXrayInbound } from './xray-inbound.ts';
 
@@ -32,7 +33,7 @@ export function renderXray(
     outbounds: readonly OutboundRow[];
     rules: readonly RuleRow[];
   },
-  linksOf: (nodeProtocolId: number) => readonly LinkRow[],
+  linksOf: (nodeProtocolId: number) => Links,
 ): Json | undefined {
   const inbounds = rows.protocols
     .map((row) => renderXrayInbound(row, linksOf(row.id)))
@@ -49,11 +50,7 @@ export function renderXray(
     stats: {},
     api: renderApi(rows.protocols),
   };
-  return [
-    Buffer.from('{"inbounds":['),
-    ...joined(inbounds),
-    Buffer.from(`],${JSON.stringify(rest).slice(1)}`),
-  ];
+  return ['{"inbounds":[', ...joined(inbounds), `],${JSON.stringify(rest).slice(1)}`];
 }
 
 /**

@@ -1,6 +1,7 @@
 import type { VpnProtocol } from '../../src/contract/enums.ts';
 import type { NodeRows } from '../../src/render/load.ts';
 import { validateProtocolSettings } from '../../src/render/protocol-settings.ts';
+import { packLinks } from './pack-links.ts';
 
 /** One rendered configuration for a reviewer: `test/golden/<name>.json`. */
 export interface GoldenCase {
@@ -116,12 +117,14 @@ export function goldenRows(given: GoldenCase): NodeRows {
       { tag: 'blocked', protocol: 'blackhole', settings: {}, position: 2 },
     ],
     rules: [{ position: 1, rule: { protocol: ['bittorrent'], outboundTag: 'blocked' } }],
-    links: goldenUuids.map((uuid, index) => ({
-      uuid,
-      nodeProtocolId: 12,
-      userId: index + 1,
-      subscriptionId: index + 101,
-      expiresAt: given.protocol === 'MTPROTO' && index === 0 ? '2030-01-31T00:00:00.000Z' : null,
-    })),
+    links: packLinks(
+      goldenUuids.map((uuid, index) => ({
+        uuid,
+        nodeProtocolId: 12,
+        userId: index + 1,
+        subscriptionId: index + 101,
+        expiresAt: given.protocol === 'MTPROTO' && index === 0 ? '2030-01-31T00:00:00.000Z' : null,
+      })),
+    ),
   };
 }

@@ -1,0 +1,22 @@
+import type { PackedLinks } from '../../src/render/links.ts';
+
+export interface LinkRow {
+  uuid: string;
+  nodeProtocolId: number;
+  userId: number;
+  subscriptionId: number;
+  /** ISO 8601 in UTC. */
+  expiresAt?: string | null;
+}
+
+/** Packs links in the way that `packedLinkSql` does. */
+export function packLinks(rows: readonly LinkRow[]): PackedLinks[] {
+  return rows.map((row) => {
+    const ids = Buffer.alloc(32);
+    ids.writeBigInt64BE(BigInt(row.nodeProtocolId), 0);
+    ids.writeBigInt64BE(BigInt(row.userId), 8);
+    ids.writeBigInt64BE(BigInt(row.subscriptionId), 16);
+    ids.writeBigInt64BE(BigInt(row.expiresAt ? Date.parse(row.expiresAt) : 0), 24);
+    return Buffer.concat([Buffer.from(row.uuid.replaceAll('-', ''), 'hex'), ids]);
+  });
+}
