@@ -87,7 +87,8 @@ async function wanted(nodeId: number) {
   );
   return { nodeId, revision: rows[0]?.revision ?? 1, contentHash: rows[0]?.contentHash ?? null };
 }
-const mark = (nodeId: number) => inTransaction(pool, (client) => bumpNodes(client, [nodeId]));
+const mark = (nodeId: number) =>
+  inTransaction(pool, (client) => bumpNodes(client, [nodeId], 'test'));
 
 function newCache(given: { pool?: pg.Pool; redis?: Redis; prefix?: string } = {}) {
   return createConfigCache({ pool, redis, prefix: stores.redisPrefix, ...given });

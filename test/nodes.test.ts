@@ -196,7 +196,7 @@ t.test('a change marks the nodes it concerns, with its causes, when it commits',
   const { drain } = await listen(t);
   const first = await addNode();
   const second = await addNode();
-  const bump = (ids: number[], cause?: string) =>
+  const bump = (ids: number[], cause = 'change') =>
     inTransaction(pool, (client) => bumpNodes(client, ids, cause));
   const causes = async () =>
     (await pool.query('SELECT change_causes AS causes FROM nodes ORDER BY id')).rows.map(
@@ -225,7 +225,7 @@ t.test('a change marks the nodes it concerns, with its causes, when it commits',
   await drain();
   const before = await marksOf(first);
   const failing = inTransaction(pool, async (client) => {
-    await bumpNodes(client, [first]);
+    await bumpNodes(client, [first], 'failing');
     throw new Error('the change failed');
   });
   await t.rejects(failing, { message: 'the change failed' });
@@ -237,7 +237,9 @@ t.test('bumps of overlapping nodes do not deadlock', async (t) => {
   const ids: number[] = [];
   for (let count = 0; count < 8; count += 1) ids.push(await addNode());
   const sets = fc.sample(fc.shuffledSubarray(ids, { minLength: 2 }), { numRuns: 100, seed: 1 });
-  await Promise.all(sets.map((set) => inTransaction(pool, (client) => bumpNodes(client, set))));
+  await Promise.all(
+    sets.map((set) => inTransaction(pool, (client) => bumpNodes(client, set, 'test'))),
+  );
   const marks = await Promise.all(ids.map(marksOf));
   for (const [index, id] of ids.entries()) {
     t.equal(marks[index], sets.filter((set) => set.includes(id)).length);

@@ -38,7 +38,7 @@ t.beforeEach(async () => {
 async function addNode(): Promise<number> {
   return (await createNode(pool, { name: 'n', region: '', host: 'h', ip: '' }, options)).nodeId;
 }
-const mark = (ids: number[], cause?: string) =>
+const mark = (ids: number[], cause = 'change') =>
   inTransaction(pool, (client) => bumpNodes(client, ids, cause));
 const show = (nodeId: number) => showNode(pool, nodeId, options);
 const freedom = (nodeId: number, tag: string) =>

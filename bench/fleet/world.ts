@@ -71,6 +71,7 @@ export async function createWorld(
     bumpNodes(
       client,
       nodes.map((node) => node.nodeId),
+      'fleet created',
     ),
   );
   return { nodes, subscriptionIds: members.map((member) => member.subscriptionId) };

@@ -5,8 +5,8 @@ import { changesChannel } from '../stores/listen.ts';
 const causesMax = 10;
 
 /**
- * Says that what these nodes should run may have changed, and why. Call it in the transaction of
- * the change. It only marks: a worker renders the node, and only where its bytes differ it gets a
+ * Says that what these nodes should run may have changed, and why: `cause` is for people who read a
+ * node's history of revisions, like `protocol 7 added`. Call it in the transaction of the change. It only marks: a worker renders the node, and only where its bytes differ it gets a
  * new revision, at most one a second (render/publish.ts).
  *
  * The rows are locked in the order of their ids, so that no two callers wait for each other, and
@@ -15,7 +15,7 @@ const causesMax = 10;
 export async function bumpNodes(
   client: pg.PoolClient,
   nodeIds: readonly number[],
-  cause = 'change',
+  cause: string,
 ): Promise<void> {
   await markChanged(client, nodeIds, cause, false);
 }

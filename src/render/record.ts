@@ -41,12 +41,19 @@ export async function commitPublished(
         settings_hash: one.settings.hash,
         seq: one.state.changeSeq,
         seen: one.state.causes.length,
-        causes: one.state.causes.length === 0 ? ['first use'] : one.state.causes,
+        causes: one.state.causes.length === 0 ? [unmarkedCause(one)] : one.state.causes,
       })),
     ),
     sorted.map((one) => one.settings.json),
   ]);
   return rows.map((row) => row.id);
+}
+
+/** A node that nobody marked: it asks for the first time, or its rows are rendered otherwise now. */
+function unmarkedCause(one: Published): string {
+  return one.state.contentHash === null
+    ? 'first use'
+    : 'rendered otherwise by this version of Core';
 }
 
 const commitSql = `

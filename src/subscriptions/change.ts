@@ -67,7 +67,13 @@ export async function changeSubscription(
     await deriveStatus(client, [subscriptionId]);
     // MTProto configurations hold the expiry of each user. Nodes whose bytes stay the same, as all
     // others do, keep their revision.
-    if (isOther(before.expiresAt, after.expiresAt)) await bumpLinkedNodes(client, [subscriptionId]);
+    if (isOther(before.expiresAt, after.expiresAt)) {
+      await bumpLinkedNodes(
+        client,
+        [subscriptionId],
+        `expiry of subscription ${subscriptionId} changed`,
+      );
+    }
     return showSubscription(client, subscriptionId);
   });
 }

@@ -44,7 +44,8 @@ export async function createSubscription(
       [subscriptionId],
     );
     if (status === 'active') {
-      await bumpNodes(client, [...new Set(links.rows.map((link) => link.nodeId))]);
+      const nodeIds = [...new Set(links.rows.map((link) => link.nodeId))];
+      await bumpNodes(client, nodeIds, `subscription ${subscriptionId} created`);
     }
     return {
       subscriptionId,

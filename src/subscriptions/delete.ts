@@ -21,7 +21,7 @@ export async function deleteSubscription(pool: pg.Pool, subscriptionId: number):
     if (rows.length === 0) {
       throw new CoreError('NOT_FOUND', `There is no subscription ${subscriptionId}`);
     }
-    await deleteHeld(client, rows);
+    await deleteHeld(client, rows, `subscription ${subscriptionId} deleted`);
   });
 }
 
@@ -49,7 +49,7 @@ export async function deleteUser(
       const message = `User ${userId} has active subscriptions (${active}); delete them too with --force`;
       throw new CoreError('INVALID_ARGUMENT', message);
     }
-    await deleteHeld(client, rows);
+    await deleteHeld(client, rows, `user ${userId} deleted`);
     await client.query('DELETE FROM users WHERE id = $1', [userId]);
     return { userId, subscriptions: rows.length };
   });
@@ -58,11 +58,13 @@ export async function deleteUser(
 async function deleteHeld(
   client: pg.PoolClient,
   held: readonly { id: number; status: string }[],
+  cause: string,
 ): Promise<void> {
   // While the links are still there to tell the nodes.
   await bumpLinkedNodes(
     client,
     held.filter((row) => row.status === 'active').map((row) => row.id),
+    cause,
   );
   await recordEvents(
     client,

@@ -118,7 +118,8 @@ async function write(
   }
   // Last, because whoever else bumps these nodes waits from here on.
   if (isAnyActive) {
-    await bumpNodes(client, [...new Set(protocols.rows.map((row) => row.node_id))]);
+    const nodeIds = [...new Set(protocols.rows.map((row) => row.node_id))];
+    await bumpNodes(client, nodeIds, 'subscriptions imported');
   }
   return written;
 }

@@ -5,6 +5,7 @@ import { bumpNodes } from '../nodes/bump.ts';
 export async function bumpLinkedNodes(
   client: pg.PoolClient,
   subscriptionIds: readonly number[],
+  cause: string,
 ): Promise<void> {
   if (subscriptionIds.length === 0) return;
   const { rows } = await client.query<{ node_id: number }>(
@@ -16,5 +17,6 @@ export async function bumpLinkedNodes(
   await bumpNodes(
     client,
     rows.map((row) => row.node_id),
+    cause,
   );
 }

@@ -89,7 +89,8 @@ async function rotate(
   await recordEvents(client, [{ subscriptionId, kind: 'links_rotated', data }]);
   if (status === 'active') {
     const nodeIds = [...new Set(links.map((link) => link.nodeId))];
-    await bumpNodes(client, nodeIds);
+    const what = uuid === null ? 'links' : 'link';
+    await bumpNodes(client, nodeIds, `${what} of subscription ${subscriptionId} rotated`);
   }
   return links;
 }

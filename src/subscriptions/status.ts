@@ -96,8 +96,22 @@ export async function deriveStatus(
   await bumpLinkedNodes(
     client,
     served.map((row) => row.subscriptionId),
+    causeOf(served),
   );
   return rows;
+}
+
+/**
+ * One text for all of them, without ids and numbers where there are several: one call bumps all
+ * nodes, in the order of their ids, and a node keeps few distinct causes.
+ */
+function causeOf(changes: readonly StatusChange[]): string {
+  const statuses = [...new Set(changes.map((change) => change.after))];
+  const [first] = changes;
+  if (changes.length === 1 && first !== undefined) {
+    return `subscription ${first.subscriptionId} became ${first.after}`;
+  }
+  return `subscriptions became ${statuses.toSorted().join(' or ')}`;
 }
 
 /** To be served again is an event of its own after an operator's decision. */
