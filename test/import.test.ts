@@ -173,6 +173,49 @@ t.test(
   },
 );
 
+t.test('a quote that is not closed is the fault of its own line', async (t) => {
+  const file = write(
+    t,
+    'quotes.csv',
+    [
+      'user,limit\r',
+      '"Smith, Bob",1GB\r',
+      '\r',
+      '"Jones, Ann,2GB\r',
+      '"Brown, ""Al""","3GB"\r',
+      'O"Hara,"4GB\r',
+      '"two',
+      'lines",5GB',
+      `"${'x'.repeat(70_000)}",6GB`,
+      'inch 5",7GB\r',
+      '"Last,8GB',
+      '"Half" way,9GB',
+      '"",""',
+    ].join('\n'),
+  );
+  const { exitCode, report } = await importJson(file);
+  t.equal(exitCode, 1);
+  const unclosed = 'a quote is opened and not closed on this line';
+  const within = 'a quote within a value: put the value in quotes, and the quote twice';
+  t.same(report.bad, [
+    { line: 4, fault: unclosed },
+    { line: 6, fault: within },
+    { line: 7, fault: unclosed },
+    { line: 8, fault: within },
+    { line: 9, fault: 'over 65536 bytes' },
+    { line: 10, fault: within },
+    { line: 11, fault: unclosed },
+    { line: 12, fault: within },
+    { line: 13, fault: 'user, user_id: one of the two is needed' },
+  ]);
+  const kept = await importJson(file, '--keep-going');
+  t.match(kept.report, { imported: true, subscriptions: 2, badLines: 9 });
+  t.match(await listUsers(pool, { afterId: 0, rowsMax: 9 }), [
+    { name: 'Smith, Bob' },
+    { name: 'Brown, "Al"' },
+  ]);
+});
+
 t.test('NDJSON, also from standard input', async (t) => {
   const lines = [
     '{"user":"a","limit":1000,"reset":"week"}',
@@ -218,7 +261,8 @@ t.test('files that cannot be read at all', async (t) => {
     ['wrong.csv', 'user,limt\n', /unknown columns: limt; known are user, user_id/],
     ['twice.csv', 'user,User\n', /names a column twice/],
     ['none.csv', 'limit\n1\n', /neither user nor user_id/],
-    ['open.csv', `user\n"${'x'.repeat(80_000)}`, /cannot be read/],
+    ['long.csv', `user${'x'.repeat(80_000)}`, /The header on line 1: over 65536 bytes/],
+    ['open.csv', '"user\na\n', /The header on line 1: a quote is opened and not closed/],
     ['a.txt', 'user\nx\n', /Give --format/],
   ];
   for (const [name, content, message] of faults) {
