@@ -35,8 +35,9 @@ CREATE TABLE node_protocols (
   port integer NOT NULL,
   settings jsonb NOT NULL DEFAULT '{}'::jsonb,
   created_at timestamp with time zone NOT NULL DEFAULT now(),
+  listens_tcp boolean NOT NULL GENERATED ALWAYS AS ((protocol <> 'HYSTERIA2'::text) AND (NOT ((protocol = 'SHADOWSOCKS'::text) AND (COALESCE((settings ->> 'network'::text), ''::text) = 'udp'::text)))) STORED,
+  listens_udp boolean NOT NULL GENERATED ALWAYS AS ((protocol = 'HYSTERIA2'::text) OR ((protocol = 'SHADOWSOCKS'::text) AND (COALESCE((settings ->> 'network'::text), ''::text) <> 'tcp'::text))) STORED,
   CONSTRAINT node_protocols_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id) ON DELETE CASCADE,
-  CONSTRAINT node_protocols_node_id_port_key UNIQUE (node_id, port),
   CONSTRAINT node_protocols_pkey PRIMARY KEY (id),
   CONSTRAINT node_protocols_port_check CHECK (((port >= 1) AND (port <= 65535))),
   CONSTRAINT node_protocols_protocol_check CHECK ((protocol = ANY (ARRAY['VLESS'::text, 'VMESS'::text, 'TROJAN'::text, 'SHADOWSOCKS'::text, 'HYSTERIA2'::text, 'MTPROTO'::text])))
@@ -252,6 +253,9 @@ CREATE TABLE users (
 );
 
 CREATE INDEX audits_ran_at ON public.audits USING btree (ran_at);
+CREATE INDEX node_protocols_node ON public.node_protocols USING btree (node_id);
+CREATE UNIQUE INDEX node_protocols_tcp ON public.node_protocols USING btree (node_id, port) WHERE listens_tcp;
+CREATE UNIQUE INDEX node_protocols_udp ON public.node_protocols USING btree (node_id, port) WHERE listens_udp;
 CREATE INDEX node_reports_node ON public.node_reports USING btree (node_id, kind, id);
 CREATE INDEX segment_prunings_up_to_id ON public.segment_prunings USING btree (up_to_id);
 CREATE INDEX segments_unsettled ON public.segments USING btree (stream, seq) WHERE (state = 'sealed'::text);

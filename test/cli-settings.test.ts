@@ -194,7 +194,10 @@ t.test('protocols: set, remove', async (t) => {
 
   await refused(t, [
     [['protocol', 'set', '1'], /Nothing to change/],
-    [['protocol', 'set', '1', '--port', '444'], /^core: Port 444 of node 1 is taken/],
+    [
+      ['protocol', 'set', '1', '--port', '444'],
+      /^core: TCP port 444 of node 1 is taken by protocol 2 \(TROJAN\)$/m,
+    ],
     [['protocol', 'set', '1', '--port', '0'], /--port/],
     [['protocol', 'set', '1', '--settings', '{"nope":1}'], /Invalid VLESS settings: .*nope/],
     [['protocol', 'set', '9', '--port', '1'], /There is no protocol 9/],

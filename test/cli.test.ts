@@ -143,7 +143,11 @@ t.test('protocols, outbounds, users, subscriptions', async (t) => {
     { protocol: 'MTPROTO', settings: { tlsDomain: 'www.example.com' } },
   ]);
   const taken = await core(['protocol', 'add', ...vless]);
-  t.same(taken, { exitCode: 1, stdout: '', stderr: 'core: Port 443 of node 1 is taken\n' });
+  t.same(taken, {
+    exitCode: 1,
+    stdout: '',
+    stderr: 'core: TCP port 443 of node 1 is taken by protocol 1 (VLESS)\n',
+  });
 
   const outbound = ['--node', '1', '--tag', 'direct', '--protocol', 'freedom'];
   await json('outbound', 'add', ...outbound, '--settings', '{"domainStrategy":"UseIP"}');

@@ -8,6 +8,7 @@ import { parseFleetFile } from '../src/nodes/fleet-file.ts';
 import type { PlanLine } from '../src/nodes/fleet-plan.ts';
 import { listNodes } from '../src/nodes/list.ts';
 import { listOutbounds } from '../src/nodes/outbounds.ts';
+import { transportsOf } from '../src/nodes/port-transports.ts';
 import { listProtocols } from '../src/nodes/protocols.ts';
 import { listRules } from '../src/nodes/rules.ts';
 import { migratePostgres } from '../src/stores/migrate.ts';
@@ -148,7 +149,7 @@ t.test('what is wrong is refused with its lines, before anything changes', async
   await refused('version: 2\nnodes: []\n', 'line 1: version: ');
   await refused(fra.replace('region: eu', 'regoin: eu'), 'line 4: nodes[0].regoin: Unknown field');
   await refused(fra.replace('port: 443', 'port: 70000'), 'line 7: nodes[0].protocols[0].port: ');
-  await refused(fra.replace('8443', '443'), 'line 9: nodes[0].protocols[1].port: The port 443');
+  await refused(fra.replace('8443', '443'), 'line 9: nodes[0].protocols[1].port: The port 443/tcp');
   await refused(fra.replace('tag: block', 'tag: direct'), 'line 12: ', 'direct comes twice');
   await refused(
     `${fra}  - { name: fra-1 }\n`,
@@ -187,7 +188,7 @@ const fleetNode = fc
     host: fc.constantFrom('', 'h.example'),
     protocols: fc.uniqueArray(
       fc.record({
-        port: fc.integer({ min: 1, max: 65_535 }),
+        port: fc.constantFrom(1, 443, 65_535),
         kind: fc.constantFrom(
           { protocol: 'VLESS', settings: {} },
           {
@@ -196,9 +197,15 @@ const fleetNode = fc
           },
           { protocol: 'TROJAN', settings: { network: 'ws', ws: { path: '/a' } } },
           { protocol: 'MTPROTO', settings: {} },
+          { protocol: 'SHADOWSOCKS', settings: { network: 'tcp' } },
+          { protocol: 'SHADOWSOCKS', settings: { network: 'udp' } },
+          { protocol: 'HYSTERIA2', settings: { tls: { certificateFile: '/c', keyFile: '/k' } } },
         ),
       }),
-      { maxLength: 3, selector: (one) => one.port },
+      {
+        maxLength: 4,
+        selector: ({ port, kind }) => `${port}/${transportsOf(kind.protocol, kind.settings)}`,
+      },
     ),
     outbounds: fc.uniqueArray(
       fc.record({ tag: storableText, settings: fc.oneof(object, secrets) }),
@@ -213,6 +220,71 @@ const fleetNode = fc
     outbounds: outbounds.map((one) => ({ ...one, protocol: 'freedom' })),
     rules: ports.map((port) => ({ port, outboundTag: outbounds.at(-1)?.tag ?? 'direct' })),
   }));
+
+const tls = '{ tls: { certificateFile: /c, keyFile: /k } }';
+const shared = `version: 1
+nodes:
+  - name: fra-1
+    protocols:
+      - { protocol: VLESS, port: 443 }
+      - { protocol: HYSTERIA2, port: 443, settings: ${tls} }
+      - { protocol: SHADOWSOCKS, port: 8443, settings: { network: tcp } }
+      - { protocol: SHADOWSOCKS, port: 8443, settings: { network: udp } }
+`;
+
+t.test('TCP and UDP share a port, and ports are swapped', async (t) => {
+  await apply(shared);
+  const list = async () =>
+    (await listProtocols(pool, {})).map(({ nodeProtocolId, protocol, port, settings }) => ({
+      nodeProtocolId,
+      at: `${protocol} ${port}/${transportsOf(protocol, settings)}`,
+    }));
+  const before = await list();
+  t.same(
+    before.map(({ at }) => at),
+    ['VLESS 443/tcp', 'HYSTERIA2 443/udp', 'SHADOWSOCKS 8443/tcp', 'SHADOWSOCKS 8443/udp'],
+  );
+  t.same((await apply(shared)).lines, [], 'and each is found again');
+  const sniffing = shared
+    .replace('network: udp', 'network: udp, sniffing: false')
+    .replace('VLESS, port: 443', 'VLESS, port: 443, settings: { sniffing: false }');
+  t.same(shorts((await apply(sniffing)).lines), [
+    'change protocol VLESS on port 443 of node fra-1',
+    'change protocol SHADOWSOCKS on port 8443 of node fra-1',
+  ]);
+  t.same(await list(), before, 'the same protocols, with their links');
+  t.match((await listProtocols(pool, {}))[3], { settings: { network: 'udp', sniffing: false } });
+
+  const swapped = shared
+    .replaceAll('8443', '1')
+    .replaceAll('443', '8443')
+    .replaceAll(' 1,', ' 443,');
+  t.equal((await apply(swapped)).lines.length, 8, 'four go and four come');
+  t.same(
+    (await list()).map(({ at }) => at),
+    ['VLESS 8443/tcp', 'HYSTERIA2 8443/udp', 'SHADOWSOCKS 443/tcp', 'SHADOWSOCKS 443/udp'],
+  );
+  const ids = await list();
+  // One Shadowsocks for both, in the place of two.
+  const one = swapped
+    .replace('network: tcp', 'network: "tcp,udp"')
+    .replace(/.*network: udp.*\n/, '');
+  await apply(one);
+  t.same((await list())[2], { ...ids[2], at: 'SHADOWSOCKS 443/tcp,udp' });
+  // It leaves UDP to another one.
+  await apply(
+    `${one.replace('"tcp,udp"', 'tcp')}      - { protocol: HYSTERIA2, port: 443, settings: ${tls} }\n`,
+  );
+  t.same((await list())[2], ids[2]);
+  t.match((await list())[3], { at: 'HYSTERIA2 443/udp' });
+
+  await t.rejects(async () => apply(shared.replace('network: tcp', '')), {
+    message: 'fleet.yaml: line 8: nodes[0].protocols[3].port: The port 8443/udp comes twice',
+  });
+  await t.rejects(async () => apply(shared.replace('VLESS', 'SHADOWSOCKS')), {
+    message: 'fleet.yaml: line 6: nodes[0].protocols[1].port: The port 443/udp comes twice',
+  });
+});
 
 t.test('apply of an export changes nothing', async (t) => {
   const fleets = fc.array(fc.tuple(storableText, fleetNode), { maxLength: 3 });

@@ -270,7 +270,7 @@ t.test('protocols', async (t) => {
 
   await t.rejects(addProtocol(pool, { ...vless, protocol: 'TROJAN' }), {
     code: 'INVALID_ARGUMENT',
-    message: `Port 443 of node ${nodeId} is taken`,
+    message: `TCP port 443 of node ${nodeId} is taken by protocol ${nodeProtocolId} (VLESS)`,
   });
   await t.rejects(addProtocol(pool, { ...vless, port: 444, settings: { security: 'odd' } }), {
     code: 'INVALID_ARGUMENT',

@@ -25,9 +25,9 @@ export function addFleetCommands(program: Command, run: Run): void {
     .addHelpText(
       'after',
       `
-Nodes are matched by name, protocols by port, outbounds by tag. A list that the file leaves out
-(protocols, outbounds, rules) stays as it is; one that is there is complete. Prints the plan, then
-carries it out, all or nothing.
+Nodes are matched by name, protocols by port and kind, outbounds by tag. A list that the file leaves
+out (protocols, outbounds, rules) stays as it is; one that is there is complete. Prints the plan,
+then carries it out, all or nothing.
 
 Examples:
   core apply fleet.yaml --dry-run

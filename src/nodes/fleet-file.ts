@@ -4,6 +4,7 @@ import { type VpnProtocol, vpnProtocols } from '../contract/enums.ts';
 import { limits } from '../contract/limits.ts';
 import { CoreError } from '../errors.ts';
 import { type OutboundProtocol, outboundProtocols } from './outbounds.ts';
+import { transportsOf } from './port-transports.ts';
 import { ruleSchema } from './rule-schema.ts';
 
 /** What a fleet file declares of a node. A list that is absent is left as it is in Core. */
@@ -130,8 +131,12 @@ function duplicates(nodes: readonly FleetNode[]): Fault[] {
   for (const [index, one] of nodes.entries()) {
     once(names, one.name, ['nodes', index, 'name'], 'The node');
     const [ports, tags] = [new Set<unknown>(), new Set<unknown>()];
-    for (const [at, { port }] of (one.protocols ?? []).entries()) {
-      once(ports, port, ['nodes', index, 'protocols', at, 'port'], 'The port');
+    for (const [at, { protocol, port, settings }] of (one.protocols ?? []).entries()) {
+      const taken = transportsOf(protocol, settings).map((transport) => `${port}/${transport}`);
+      const path = ['nodes', index, 'protocols', at, 'port'];
+      const twice = taken.find((transportPort) => ports.has(transportPort)) ?? taken[0];
+      once(ports, twice, path, 'The port');
+      for (const transportPort of taken) ports.add(transportPort);
     }
     for (const [at, { tag }] of (one.outbounds ?? []).entries()) {
       once(tags, tag, ['nodes', index, 'outbounds', at, 'tag'], 'The outbound');

@@ -5,6 +5,7 @@ import type { Fault, FleetFile, FleetNode, FleetOutbound, FleetProtocol } from '
 import { isSecretPath, maskSecrets, withKeptSecrets } from './fleet-secrets.ts';
 import { byName, type StoredNode } from './fleet-state.ts';
 import { isPlainObject, settingsWithSecretsKept } from './keep-secrets.ts';
+import { transportsOf } from './port-transports.ts';
 import { defaultOutboundTag } from './rules.ts';
 
 /** One line of a plan, as it is printed. Secrets are masked. */
@@ -39,7 +40,7 @@ export interface FleetPlan {
 
 /**
  * What brings the stored fleet to what the file declares. Nodes are matched by name, protocols by
- * port, outbounds by tag, rules by their place. With `prune` the nodes that the file does not name
+ * port and kind, outbounds by tag, rules by their place. With `prune` the nodes that the file does not name
  * are removed. Settings are checked here, so a plan that exists can be carried out.
  * @throws CoreError INVALID_ARGUMENT naming the lines at fault.
  */
@@ -107,14 +108,13 @@ function planProtocols(
 ): NodePlan['protocols'] {
   const plan: NodePlan['protocols'] = { remove: [], change: [], create: [] };
   if (declared.protocols === undefined) return plan;
-  const left = new Map(stored?.protocols.map((one) => [one.port, one]));
+  const matched = matchProtocols(declared.protocols, stored?.protocols ?? []);
   const nameOf = (one: { protocol: string; port: number }): string =>
     `protocol ${one.protocol} on port ${one.port} of node ${declared.name}`;
   const created: PlanLine[] = [];
   for (const [index, one] of declared.protocols.entries()) {
     const place = [...path, 'protocols', index, 'settings'];
-    const old = left.get(one.port);
-    const same = old?.protocol === one.protocol ? old : undefined;
+    const same = matched.get(one);
     const given = keepSecrets(one.settings, same?.settings, place, faults);
     const settings = checked(place, faults, () =>
       same === undefined
@@ -127,19 +127,50 @@ function planProtocols(
       created.push({ action: 'create', object: nameOf(one), changes: differences({}, settings) });
       continue;
     }
-    left.delete(one.port);
     const changes = differences(same.settings, settings);
     if (changes.length === 0) continue;
     plan.change.push({ nodeProtocolId: same.nodeProtocolId, settings });
     lines.push({ action: 'change', object: nameOf(one), changes });
   }
-  for (const one of left.values()) {
+  const kept = new Set(matched.values());
+  for (const one of stored?.protocols ?? []) {
+    if (kept.has(one)) continue;
     plan.remove.push(one.nodeProtocolId);
     lines.push({ action: 'remove', object: nameOf(one), changes: [] });
   }
   // After what makes room for it: another protocol may have had its port.
   lines.push(...created);
   return plan;
+}
+
+/**
+ * Which stored protocol a declared one is: that of its kind on its port. There are two only where a
+ * Shadowsocks on TCP and one on UDP share a port, and then the transport decides, so that carrying
+ * the changes out one by one never needs a port that another one still has.
+ */
+function matchProtocols(
+  declared: readonly FleetProtocol[],
+  stored: StoredNode['protocols'],
+): Map<FleetProtocol, StoredNode['protocols'][number]> {
+  const matched = new Map<FleetProtocol, StoredNode['protocols'][number]>();
+  const left = new Set(stored);
+  for (const anyTransport of [false, true]) {
+    for (const one of declared) {
+      if (matched.has(one)) continue;
+      const transports = transportsOf(one.protocol, one.settings);
+      for (const old of left) {
+        if (old.protocol !== one.protocol || old.port !== one.port) continue;
+        const shared = transportsOf(old.protocol, old.settings).some((transport) =>
+          transports.includes(transport),
+        );
+        if (!shared && !anyTransport) continue;
+        matched.set(one, old);
+        left.delete(old);
+        break;
+      }
+    }
+  }
+  return matched;
 }
 
 function planOutbounds(

@@ -30,7 +30,7 @@ export async function readFleet(db: Queryable): Promise<StoredNode[]> {
   );
   const protocols = await db.query<StoredNode['protocols'][number] & { nodeId: number }>(
     `SELECT node_id AS "nodeId", id AS "nodeProtocolId", protocol, port, settings
-     FROM node_protocols ORDER BY port`,
+     FROM node_protocols ORDER BY port, id`,
   );
   for (const { nodeId, ...row } of protocols.rows) fleet.get(nodeId)?.protocols.push(row);
   const outbounds = await db.query<FleetOutbound & { nodeId: number }>(

@@ -5,6 +5,7 @@ import { lockLinks } from '../stores/locks.ts';
 import { inTransaction } from '../stores/postgres.ts';
 import { bumpSettings } from './bump.ts';
 import { settingsWithSecretsKept } from './keep-secrets.ts';
+import { requireFreePort } from './port-transports.ts';
 import { requireLiveNode } from './require.ts';
 
 /**
@@ -19,7 +20,7 @@ export async function setProtocol(
   change: { port?: number | undefined; settings?: Record<string, unknown> | undefined },
 ): Promise<{ nodeId: number }> {
   return inTransaction(pool, async (client) => {
-    const { nodeId, protocol, stored } = await lockProtocol(client, nodeProtocolId);
+    const { nodeId, protocol, settings: stored } = await lockProtocol(client, nodeProtocolId);
     const settings =
       change.settings === undefined
         ? undefined
@@ -48,26 +49,25 @@ export async function removeProtocol(
   });
 }
 
-/** Writes checked settings. In a transaction that holds the node. */
+/**
+ * Writes checked settings. In a transaction that holds the node.
+ * @throws CoreError INVALID_ARGUMENT for a taken port.
+ */
 export async function writeProtocol(
   client: pg.PoolClient,
   nodeId: number,
   nodeProtocolId: number,
   change: { port?: number | undefined; settings?: Record<string, unknown> | undefined },
 ): Promise<void> {
-  const { port, settings } = change;
-  const taken = await client.query(
-    'SELECT 1 FROM node_protocols WHERE node_id = $1 AND port = $2 AND id <> $3',
-    [nodeId, port ?? null, nodeProtocolId],
-  );
-  if (taken.rowCount !== 0) {
-    throw new CoreError('INVALID_ARGUMENT', `Port ${port} of node ${nodeId} is taken`);
-  }
-  await client.query(
-    `UPDATE node_protocols SET port = coalesce($2, port), settings = coalesce($3, settings)
-     WHERE id = $1`,
-    [nodeProtocolId, port ?? null, settings === undefined ? null : JSON.stringify(settings)],
-  );
+  const stored = await readProtocol(client, nodeProtocolId, '');
+  const { protocol } = stored;
+  const { port = stored.port, settings = stored.settings } = change;
+  await requireFreePort(client, { nodeId, nodeProtocolId, protocol, port, settings });
+  await client.query('UPDATE node_protocols SET port = $2, settings = $3 WHERE id = $1', [
+    nodeProtocolId,
+    port,
+    JSON.stringify(settings),
+  ]);
 }
 
 /** In a transaction that holds the links' lock. */
@@ -78,7 +78,8 @@ export async function dropProtocol(client: pg.PoolClient, nodeProtocolId: number
 interface StoredProtocol {
   nodeId: number;
   protocol: VpnProtocol;
-  stored: unknown;
+  port: number;
+  settings: Record<string, unknown>;
 }
 
 /** Whoever changes a protocol holds its node; what was read before is read again under it. */
@@ -97,7 +98,7 @@ async function readProtocol(
   lock: '' | 'FOR UPDATE',
 ): Promise<StoredProtocol> {
   const { rows } = await client.query<StoredProtocol>(
-    `SELECT node_id AS "nodeId", protocol, settings AS stored
+    `SELECT node_id AS "nodeId", protocol, port, settings
      FROM node_protocols WHERE id = $1 ${lock}`,
     [nodeProtocolId],
   );

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import type pg from 'pg';
 import type { VpnProtocol } from '../contract/enums.ts';
-import { CoreError } from '../errors.ts';
 import { validateProtocolSettings } from '../render/protocol-settings.ts';
 import { lockLinks } from '../stores/locks.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { bumpSettings } from './bump.ts';
+import { requireFreePort } from './port-transports.ts';
 import { requireLiveNode } from './require.ts';
 
 /** An inbound of a node. */
@@ -42,7 +42,10 @@ export async function addProtocol(
   });
 }
 
-/** Adds checked settings. In a transaction that holds the links' lock and the node. */
+/**
+ * Adds checked settings. In a transaction that holds the links' lock and the node.
+ * @throws CoreError INVALID_ARGUMENT for a taken port.
+ */
 export async function insertProtocol(
   client: pg.PoolClient,
   added: {
@@ -53,15 +56,14 @@ export async function insertProtocol(
   },
 ): Promise<number> {
   const { nodeId, protocol, port, settings } = added;
+  await requireFreePort(client, added);
   const { rows } = await client.query<{ id: number }>(
     `INSERT INTO node_protocols (node_id, protocol, port, settings) VALUES ($1, $2, $3, $4)
-     ON CONFLICT (node_id, port) DO NOTHING RETURNING id`,
+     RETURNING id`,
     [nodeId, protocol, port, JSON.stringify(settings)],
   );
   const nodeProtocolId = rows[0]?.id;
-  if (nodeProtocolId === undefined) {
-    throw new CoreError('INVALID_ARGUMENT', `Port ${port} of node ${nodeId} is taken`);
-  }
+  assert(nodeProtocolId !== undefined, 'an insert returns its row');
   assert(Number.isSafeInteger(nodeProtocolId), 'ids fit a JSON number');
   await client.query(
     `INSERT INTO subscription_links (uuid, subscription_id, node_protocol_id)

@@ -7,7 +7,9 @@ export async function postgresStructure(pool: pg.Pool): Promise<string> {
     `SELECT c.relname AS table, concat_ws(' ', a.attname, format_type(a.atttypid, a.atttypmod),
        CASE WHEN a.attidentity = 'a' THEN 'GENERATED ALWAYS AS IDENTITY' END,
        CASE WHEN a.attnotnull THEN 'NOT NULL' END,
-       'DEFAULT ' || pg_get_expr(d.adbin, d.adrelid)) AS line
+       CASE a.attgenerated WHEN 's' THEN
+         'GENERATED ALWAYS AS ' || pg_get_expr(d.adbin, d.adrelid) || ' STORED'
+       ELSE 'DEFAULT ' || pg_get_expr(d.adbin, d.adrelid) END) AS line
      FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
      LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
      WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
