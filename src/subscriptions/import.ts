@@ -3,11 +3,14 @@ import type pg from 'pg';
 import { bumpNodes } from '../nodes/bump.ts';
 import { lockLinks } from '../stores/locks.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
+import { createMetUuids, faultsOfLinks, type GivenLink, insertLinks } from './import-links.ts';
 import { insertSubscriptions, type NewSubscription } from './insert.ts';
 
 /** A subscription to add, of a user by id, or by name: one that nobody has makes a new user. */
 export type ImportedSubscription = Omit<NewSubscription, 'userId'> & {
   user: { id: number } | { name: string };
+  /** Links whose UUIDs are known; all others get new ones. */
+  links?: readonly GivenLink[] | undefined;
 };
 
 /** A line of an import, numbered from 1 as an editor does. */
@@ -63,22 +66,41 @@ export async function importSubscriptions(
     badLines: 0,
     bad: [],
   };
-  let linesTotal = 0;
-  let good = 0;
-  for await (const batch of batches(open())) {
-    const checked = await checkBatch(pool, batch);
-    good += checked.good.length;
-    report.badLines += checked.bad.length;
-    report.bad.push(...checked.bad.slice(0, badShownMax - report.bad.length));
-    linesTotal += batch.length;
-    options.onProgress?.({ phase: 'checking', lines: linesTotal, linesTotal: undefined });
-  }
-  report.bad.sort((one, other) => one.line - other.line);
+  const { good, linesTotal } = await check(pool, open, report, (lines) =>
+    options.onProgress?.({ phase: 'checking', lines, linesTotal: undefined }),
+  );
   if (good === 0 || (report.badLines > 0 && !options.keepGoing)) return report;
   const written = await inTransaction(pool, (client) =>
     write(client, open, (lines) => options.onProgress?.({ phase: 'writing', lines, linesTotal })),
   );
   return { ...report, ...written, imported: true };
+}
+
+/** Adds the bad lines to the report. */
+async function check(
+  pool: pg.Pool,
+  open: () => AsyncIterable<ImportLine>,
+  report: ImportReport,
+  onLines: (lines: number) => void,
+): Promise<{ good: number; linesTotal: number }> {
+  let linesTotal = 0;
+  let good = 0;
+  const client = await pool.connect();
+  try {
+    await createMetUuids(client, 'disconnect');
+    for await (const batch of batches(open())) {
+      const checked = await checkBatch(client, batch);
+      good += checked.good.length;
+      report.badLines += checked.bad.length;
+      report.bad.push(...checked.bad.slice(0, badShownMax - report.bad.length));
+      linesTotal += batch.length;
+      onLines(linesTotal);
+    }
+  } finally {
+    // The table of UUIDs goes with the connection.
+    client.release(true);
+  }
+  return { good, linesTotal };
 }
 
 async function write(
@@ -87,6 +109,7 @@ async function write(
   onLines: (lines: number) => void,
 ): Promise<Pick<ImportReport, 'subscriptions' | 'users' | 'links'>> {
   const written = { subscriptions: 0, users: 0, links: 0 };
+  await createMetUuids(client, 'commit');
   await lockLinks(client, 'subscriptions');
   const protocols = await client.query<{ id: number; node_id: number }>(
     `SELECT p.id, p.node_id FROM node_protocols p JOIN nodes n ON n.id = p.node_id
@@ -100,19 +123,16 @@ async function write(
     const made = await createMissingUsers(client, good);
     const added = await insertSubscriptions(
       client,
-      good.map(({ user, ...rest }) => ({ ...rest, userId: userIdOf(user, made.idsByName) })),
+      good.map(({ user, links: _, ...rest }) => ({
+        ...rest,
+        userId: userIdOf(user, made.idsByName),
+      })),
     );
-    // In the order of their UUIDs, so that neighbours in the index are written together.
-    const links = await client.query(
-      `INSERT INTO subscription_links (uuid, subscription_id, node_protocol_id)
-       SELECT gen_random_uuid() AS uuid, s, p
-       FROM unnest($1::bigint[]) AS s, unnest($2::bigint[]) AS p ORDER BY uuid`,
-      [added.map((row) => row.subscriptionId), protocolIds],
-    );
+    const links = added.map((row, at) => ({ ...row, links: good[at]?.links ?? [] }));
     isAnyActive ||= added.some((row) => row.status === 'active');
     written.subscriptions += added.length;
     written.users += made.count;
-    written.links += links.rowCount ?? 0;
+    written.links += await insertLinks(client, links, protocolIds);
     lines += batch.length;
     onLines(lines);
   }
@@ -135,31 +155,40 @@ async function* batches(lines: AsyncIterable<ImportLine>): AsyncGenerator<Import
   if (batch.length > 0) yield batch;
 }
 
-/** What a line cannot say by itself: whether its user exists, and is one. */
+/** What a line cannot say by itself: whether its user exists, and is one, and its links can be. */
 async function checkBatch(
-  db: Queryable,
+  client: pg.PoolClient,
   batch: readonly ImportLine[],
 ): Promise<{ good: ImportedSubscription[]; bad: BadLine[] }> {
   const good: ImportedSubscription[] = [];
   const bad: BadLine[] = [];
   const users = batch.flatMap((line) => ('fault' in line ? [] : [line.subscription.user]));
-  const known = await db.query<{ id: number }>(
+  const known = await client.query<{ id: number }>(
     'SELECT id FROM users WHERE id = ANY ($1::bigint[]) FOR KEY SHARE',
     [users.flatMap((user) => ('id' in user ? [user.id] : []))],
   );
   const knownIds = new Set(known.rows.map((row) => row.id));
-  const byName = await findUsers(db, users);
+  const byName = await findUsers(client, users);
+  const linkFaults = await faultsOfLinks(
+    client,
+    batch.flatMap((line) =>
+      'fault' in line ? [] : [{ line: line.line, links: line.subscription.links ?? [] }],
+    ),
+  );
   for (const line of batch) {
     if ('fault' in line) {
       bad.push(line);
       continue;
     }
     const { user } = line.subscription;
+    const linkFault = linkFaults.get(line.line);
     if ('id' in user && !knownIds.has(user.id)) {
       bad.push({ line: line.line, fault: `user_id: there is no user ${user.id}` });
     } else if ('name' in user && (byName.get(user.name)?.length ?? 0) > 1) {
       const fault = `user: several users are called ${user.name}; give user_id instead`;
       bad.push({ line: line.line, fault });
+    } else if (linkFault !== undefined) {
+      bad.push({ line: line.line, fault: linkFault });
     } else {
       good.push(line.subscription);
     }

@@ -24,6 +24,7 @@ const statusOfNewSql = statusSql({
 /**
  * Inserts subscriptions and records that they were created. The users must exist, and the caller
  * adds the links.
+ * @returns one a subscription, in the order given.
  */
 export async function insertSubscriptions(
   client: pg.PoolClient,
@@ -34,21 +35,23 @@ export async function insertSubscriptions(
   assert(now !== undefined, 'Postgres knows the time');
   const anchors = subscriptions.map((given) => given.anchorAt ?? now);
   const { rows } = await client.query<{ subscriptionId: number; status: SubscriptionStatus }>(
-    `WITH given AS (
-       SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::text[],
-         $5::timestamptz[], $6::timestamptz[], $7::boolean[])
+    `WITH given AS MATERIALIZED (
+       SELECT nextval(pg_get_serial_sequence('subscriptions', 'id')) AS id, *
+       FROM unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::text[],
+         $5::timestamptz[], $6::timestamptz[], $7::boolean[]) WITH ORDINALITY
          AS given (user_id, traffic_limit_bytes, expires_at, reset_period, anchor_at,
-           next_reset_at, disabled)
+           next_reset_at, disabled, at)
      ), made AS (
-       INSERT INTO subscriptions (user_id, traffic_limit_bytes, expires_at, reset_period, anchor_at,
-         next_reset_at, disabled, status)
-       SELECT given.*, ${statusOfNewSql} FROM given
+       INSERT INTO subscriptions (id, user_id, traffic_limit_bytes, expires_at, reset_period,
+         anchor_at, next_reset_at, disabled, status) OVERRIDING SYSTEM VALUE
+       SELECT id, user_id, traffic_limit_bytes, expires_at, reset_period, anchor_at, next_reset_at,
+         disabled, ${statusOfNewSql} FROM given
        RETURNING id, user_id, status
      ), events AS (
        INSERT INTO subscription_events (subscription_id, kind, data)
        SELECT id, 'created', json_build_object('userId', user_id, 'status', status) FROM made
      )
-     SELECT id AS "subscriptionId", status FROM made`,
+     SELECT id AS "subscriptionId", status FROM made JOIN given USING (id) ORDER BY at`,
     [
       subscriptions.map((given) => given.userId),
       subscriptions.map((given) => given.trafficLimitBytes),

@@ -44,6 +44,7 @@ A CSV file has a header. Columns, or fields of a JSON line:
   reset     none, day, week or month; empty: none
   anchor    what periods are counted from; empty: now
   status    active or disabled; empty: active
+  link_ID   UUID of the link to protocol ID that client apps hold already; empty: a new one
 Every line is checked before anything is written. See docs/import.md.
 
 Examples:

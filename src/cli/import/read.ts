@@ -88,7 +88,7 @@ function readHeader(record: readonly string[]): ImportColumn[] {
   if (wrong.length > 0) {
     throw new CoreError(
       'INVALID_ARGUMENT',
-      `The header has unknown columns: ${wrong.join(', ')}; known are ${importColumns.join(', ')}`,
+      `The header has unknown columns: ${wrong.join(', ')}; known are ${importColumns.join(', ')}, link_ID`,
     );
   }
   if (new Set(columns).size < columns.length) {

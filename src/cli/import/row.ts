@@ -1,6 +1,7 @@
 import { InvalidArgumentError } from 'commander';
 import type { ImportedSubscription } from '../../subscriptions/import.ts';
-import { bytes, date, id, name, resetPeriod } from '../arguments.ts';
+import type { GivenLink } from '../../subscriptions/import-links.ts';
+import { bytes, date, id, name, resetPeriod, uuid } from '../arguments.ts';
 
 /** Columns of a CSV file, and fields of an NDJSON line. */
 export const importColumns = [
@@ -12,13 +13,17 @@ export const importColumns = [
   'anchor',
   'status',
 ] as const;
-export type ImportColumn = (typeof importColumns)[number];
+/** The UUID of the link to the protocol with this id. */
+type LinkColumn = `link_${number}`;
+export type ImportColumn = (typeof importColumns)[number] | LinkColumn;
+
+const linkColumn = /^link_([1-9]\d{0,14})$/;
 
 /** A line's values as text; empty and missing are the same. */
 export type ImportValues = Partial<Record<ImportColumn, string>>;
 
 export function isImportColumn(given: string): given is ImportColumn {
-  return importColumns.some((column) => column === given);
+  return importColumns.some((column) => column === given) || linkColumn.test(given);
 }
 
 /**
@@ -38,7 +43,30 @@ export function toSubscription(values: ImportValues): ImportedSubscription {
     resetPeriod: read(values, 'reset', resetPeriod),
     anchorAt: read(values, 'anchor', date),
     disabled: read(values, 'status', status) === 'disabled',
+    links: readLinks(values),
   };
+}
+
+function readLinks(values: ImportValues): GivenLink[] {
+  const links: GivenLink[] = [];
+  for (const column of Object.keys(values) as ImportColumn[]) {
+    const protocolId = linkColumn.exec(column)?.[1];
+    const given = protocolId === undefined ? undefined : read(values, column, linkUuid);
+    if (given === undefined) continue;
+    const same = links.find((link) => link.uuid === given);
+    if (same !== undefined) {
+      const message = `${column}: the UUID is that of link_${same.nodeProtocolId}, too`;
+      throw new InvalidArgumentError(message);
+    }
+    links.push({ nodeProtocolId: Number(protocolId), uuid: given });
+  }
+  return links;
+}
+
+/** Also 32 hex digits, as the secret of an MTProto link is written. */
+function linkUuid(given: string): string {
+  const parts = /^([0-9a-f]{8})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{12})$/i.exec(given);
+  return uuid(parts === null ? given : parts.slice(1).join('-'));
 }
 
 /** Other statuses follow from expiry and traffic. */

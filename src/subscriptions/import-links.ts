@@ -1,0 +1,111 @@
+import type pg from 'pg';
+import { CoreError } from '../errors.ts';
+
+/** The UUID of a link that an import does not make up: client apps of the user hold it already. */
+export interface GivenLink {
+  nodeProtocolId: number;
+  /** In lower case, with dashes. */
+  uuid: string;
+}
+
+/**
+ * Makes the table, on this connection only, of the UUIDs that a pass over the file has met. A file
+ * may hold millions, so they are not kept in memory. It goes with the transaction where there is
+ * one, else with the connection.
+ */
+export async function createMetUuids(
+  client: pg.PoolClient,
+  until: 'commit' | 'disconnect',
+): Promise<void> {
+  await client.query(
+    `CREATE TEMPORARY TABLE import_uuids (uuid uuid PRIMARY KEY, line bigint NOT NULL)
+     ON COMMIT ${until === 'commit' ? 'DROP' : 'PRESERVE ROWS'}`,
+  );
+}
+
+/**
+ * What is wrong with the links of these lines, by number of the line: a protocol that does not exist
+ * or whose node is revoked, a UUID that an earlier line of the file has, or one that is in use. Adds
+ * the UUIDs to the table, so every line must be given once a pass, in the order of the file.
+ */
+export async function faultsOfLinks(
+  client: pg.PoolClient,
+  lines: readonly { line: number; links: readonly GivenLink[] }[],
+): Promise<Map<number, string>> {
+  const given = lines.flatMap(({ line, links }) => links.map((link) => ({ line, ...link })));
+  const faults = new Map<number, string>();
+  if (given.length === 0) return faults;
+  const columns = [given.map((link) => link.uuid), given.map((link) => link.line)];
+  await client.query(
+    `INSERT INTO import_uuids
+     SELECT uuid, min(line) FROM unnest($1::uuid[], $2::bigint[]) AS given (uuid, line)
+     GROUP BY uuid ON CONFLICT DO NOTHING`,
+    columns,
+  );
+  const { rows } = await client.query<{
+    line: number;
+    nodeProtocolId: number;
+    firstLine: number;
+    isKnown: boolean;
+  }>(
+    `SELECT given.line, given.node_protocol_id AS "nodeProtocolId", met.line AS "firstLine",
+       p.id IS NOT NULL AS "isKnown"
+     FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) WITH ORDINALITY
+       AS given (uuid, line, node_protocol_id, at)
+     JOIN import_uuids met ON met.uuid = given.uuid
+     LEFT JOIN subscription_links l ON l.uuid = given.uuid
+     LEFT JOIN (node_protocols p JOIN nodes n ON n.id = p.node_id AND n.revoked_at IS NULL)
+       ON p.id = given.node_protocol_id
+     WHERE met.line <> given.line OR l.uuid IS NOT NULL OR p.id IS NULL
+     ORDER BY given.at DESC`,
+    [...columns, given.map((link) => link.nodeProtocolId)],
+  );
+  // From the last one back, so that what stays of a line is its first fault.
+  for (const { line, nodeProtocolId, firstLine, isKnown } of rows) {
+    let fault = 'the UUID is in use already';
+    if (!isKnown) fault = `there is no protocol ${nodeProtocolId}`;
+    else if (firstLine !== line) fault = `the UUID is that of a link on line ${firstLine}`;
+    faults.set(line, `link_${nodeProtocolId}: ${fault}`);
+  }
+  return faults;
+}
+
+/**
+ * Gives each of these subscriptions a link to each of the protocols, with new UUIDs but for the given
+ * ones.
+ * @returns how many links there are.
+ * @throws CoreError INVALID_ARGUMENT where somebody else has taken a given UUID since it was checked.
+ */
+export async function insertLinks(
+  client: pg.PoolClient,
+  subscriptions: readonly { subscriptionId: number; links: readonly GivenLink[] }[],
+  nodeProtocolIds: readonly number[],
+): Promise<number> {
+  const given = subscriptions.flatMap(({ subscriptionId, links }) =>
+    links.map((link) => ({ subscriptionId, ...link })),
+  );
+  try {
+    // In the order of their UUIDs, so that neighbours in the index are written together.
+    const { rowCount } = await client.query(
+      `INSERT INTO subscription_links (uuid, subscription_id, node_protocol_id)
+       SELECT coalesce(given.uuid, gen_random_uuid()) AS uuid, s, p
+       FROM unnest($1::bigint[]) AS s CROSS JOIN unnest($2::bigint[]) AS p
+       LEFT JOIN unnest($3::bigint[], $4::bigint[], $5::uuid[])
+         AS given (subscription_id, node_protocol_id, uuid)
+         ON given.subscription_id = s AND given.node_protocol_id = p
+       ORDER BY 1`,
+      [
+        subscriptions.map((row) => row.subscriptionId),
+        nodeProtocolIds,
+        given.map((link) => link.subscriptionId),
+        given.map((link) => link.nodeProtocolId),
+        given.map((link) => link.uuid),
+      ],
+    );
+    return rowCount ?? 0;
+  } catch (cause) {
+    if ((cause as { constraint?: string }).constraint !== 'subscription_links_pkey') throw cause;
+    const message = 'A UUID of the file came into use during the import; nothing was imported';
+    throw new CoreError('INVALID_ARGUMENT', message, { cause });
+  }
+}
