@@ -9,6 +9,7 @@ import { dataRefusal } from './refusal.ts';
 import { keptRows, readRejected, rejectRows, withoutRejected } from './reject.ts';
 import type { Segment } from './seal.ts';
 import { keepingSession } from './session.ts';
+import { sortUsageRows } from './sort-rows.ts';
 
 interface InsertDeps {
   client: pg.PoolClient;
@@ -153,7 +154,8 @@ async function insertMissing(
 
 /**
  * Segment ids are never given twice, not even by a Postgres that was reset or restored
- * (migrate.ts), so the token is the segment's alone.
+ * (migrate.ts), so the token is the segment's alone. Which rows it stands for does not change with
+ * their order: only here are they sorted, while places of rejected rows are those in the stream.
  */
 async function insertPartition(
   { clickhouse, failpoint }: InsertDeps,
@@ -168,7 +170,7 @@ async function insertPartition(
     table,
     columns,
     token: `segment-${segmentId}-${partition.yyyymm}-${attempt}`,
-    rows: partition.bytes,
+    rows: kind === 'usage' ? sortUsageRows(partition.bytes) : partition.bytes,
   });
 }
 
