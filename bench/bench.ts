@@ -64,7 +64,16 @@ function addOptions(command: Command): Command {
       integer(1, 1_000_000),
     )
     .option('--connections <n>', 'connections of the sender', integer(1, 1_000), 64)
-    .option('--rate <n>', 'entries a second of the latency bench', integer(1_000, 10_000_000))
+    .option(
+      '--entries <n>',
+      'entries a request of the e2e bench, 500 and 100 by default',
+      integer(1, 1_000),
+    )
+    .option(
+      '--rate <n>',
+      'entries a second of the latency bench, and of e2e, which else looks for the highest',
+      integer(1_000, 10_000_000),
+    )
     .option(
       '--set <name=value>',
       'a setting of the Core that is measured; repeatable',
@@ -83,6 +92,7 @@ function readOptions(given: Record<string, unknown>, signal: AbortSignal): Bench
     nodes: number('nodes', quick ? 500 : 10_000),
     subscriptions: number('subscriptions', quick ? 10_000 : 200_000),
     connections: number('connections', 64),
+    entries: given['entries'] as number | undefined,
     rate: given['rate'] as number | undefined,
     profileDir: given['profile'] as string | undefined,
     settings: given['set'] as Record<string, string>,
@@ -94,11 +104,12 @@ function readOptions(given: Record<string, unknown>, signal: AbortSignal): Bench
 
 /** The same options for each single run of a comparison; the rounds are those of the comparison. */
 function argumentsOf(options: BenchOptions): string[] {
-  const { quick, seconds, nodes, subscriptions, connections, rate, settings } = options;
+  const { quick, seconds, nodes, subscriptions, connections, entries, rate, settings } = options;
   return [
     ...(quick ? ['--quick'] : []),
     ...['--rounds', '1', '--seconds', String(seconds), '--nodes', String(nodes)],
     ...['--subscriptions', String(subscriptions), '--connections', String(connections)],
+    ...(entries === undefined ? [] : ['--entries', String(entries)]),
     ...(rate === undefined ? [] : ['--rate', String(rate)]),
     ...Object.entries(settings).flatMap(([name, value]) => ['--set', `${name}=${value}`]),
   ];

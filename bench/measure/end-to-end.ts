@@ -27,13 +27,15 @@ const flatShareMaxQuick = 0.5;
 
 /**
  * The highest rate at which entries go all the way (ClickHouse and counters) with the backlog flat,
- * for `seconds`, at 500 and at 100 entries a request. Each size has a Core of its own, so that
- * neither finds the other's parts and keys. Afterwards everything is drained and compared.
+ * for `seconds`, at 500 and at 100 entries a request, or at the rate that was asked for. Each size
+ * has a Core of its own, so that neither finds the other's parts and keys. Afterwards everything is
+ * drained and compared.
  */
 export async function measureEndToEnd(options: BenchOptions): Promise<Measured> {
   const measured = emptyMeasured();
   const points: { x: number; y: number }[] = [];
-  for (const entries of targets.keys()) {
+  const sizes = options.entries === undefined ? [...targets.keys()] : [options.entries];
+  for (const entries of sizes) {
     const lifecycle = new Lifecycle();
     try {
       const core = await startBenchCore(lifecycle, { ...options, worker: true });

@@ -69,7 +69,9 @@ export interface BenchOptions {
   nodes: number;
   subscriptions: number;
   connections: number;
-  /** Entries a second of the latency bench; undefined for half of what e2e reached. */
+  /** Entries a request of the end-to-end bench; undefined for every size it knows. */
+  entries: number | undefined;
+  /** Entries a second: latency takes half of what e2e reached without it, e2e what Core can take. */
   rate: number | undefined;
   /** Settings of the Core that is measured, by the names of .env.example. */
   settings: Record<string, string>;

@@ -10,6 +10,8 @@ export interface Standing {
   atMs: number;
   /** Ever appended to the spool, which is what got a 200. */
   appendedRows: number;
+  /** Of segments, settled or not: the rest lies in the spool and nobody has looked at it. */
+  sealedRows: number;
   /** Of segments that are settled: in ClickHouse and in the counters. */
   settledRows: number;
   /** In Redis, appended and not yet trimmed. */
@@ -24,10 +26,12 @@ const auditMsMax = 600_000;
 
 /** Reads the counters that Core itself keeps; a usage row has a fixed length in the spool. */
 export async function readStanding(core: BenchCore): Promise<Standing> {
-  const { rows } = await core.pool.query<{ stream: string; settled: number }>(
-    `SELECT s.stream, coalesce(sum(g.rows) FILTER (WHERE g.state = 'settled'), 0)::bigint AS settled
+  const { rows } = await core.pool.query<{ stream: string; sealed: number; settled: number }>(
+    `SELECT s.stream, coalesce(sum(g.rows), 0)::bigint AS sealed,
+       coalesce(sum(g.rows) FILTER (WHERE g.state = 'settled'), 0)::bigint AS settled
      FROM streams s LEFT JOIN segments g USING (stream) WHERE s.kind = 'usage' GROUP BY s.stream`,
   );
+  const sealedRows = rows.reduce((sum, { sealed }) => sum + sealed, 0);
   const settledRows = rows.reduce((sum, { settled }) => sum + settled, 0);
   let appendedBytes = 0;
   let trimmedBytes = 0;
@@ -40,6 +44,7 @@ export async function readStanding(core: BenchCore): Promise<Standing> {
   return {
     atMs: performance.now(),
     appendedRows: appendedBytes / usageRow.length,
+    sealedRows,
     settledRows,
     backlogBytes: appendedBytes - trimmedBytes,
   };

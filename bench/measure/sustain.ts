@@ -27,27 +27,30 @@ export interface Sustained {
 }
 
 /**
- * The backlog that the rate is steered to. Large enough that the loader always has work although it
- * settles in lumps some seconds apart, and small beside what the spool may hold.
+ * What may lie in the spool unread, in seconds of sending: the loader looks at a stream once a
+ * second, so that much is there when it is well. From there on more is sent, up to where twice as
+ * much gathers; past that the loader falls behind.
  */
-const backlogRowsAim = 2_000_000;
-const backlogRowsAimQuick = 200_000;
-/** How much faster or slower than what is settled is sent, at most. */
-const riseMax = 1.4;
-const fallMax = 0.2;
-/** Segments are settled in lumps, so backlog and rate are taken over so many samples. */
-const rateSamples = 12;
-const warmSeconds = 40;
+const unreadSecondsLow = 1.3;
+const unreadSecondsHigh = 2.5;
+const rise = 1.03;
+const fall = 0.94;
+/** Segments are sealed in lumps, so what is unread is taken over so many seconds. */
+const recentMax = 4;
+const warmSeconds = 60;
 const warmSecondsQuick = 15;
-/** What is sent at first, and taken for settled where less was. */
-const firstEntriesPerSecond = 200_000;
+/** What is sent in the window, as a share of the mean rate of so many last seconds of warming. */
+const heldShare = 0.97;
+const heldSeconds = 15;
+const firstEntriesPerSecond = 250_000;
 const firstEntriesPerSecondQuick = 50_000;
 
 /**
- * Steers the sender to the highest rate at which the backlog stays where it is: each second the rate
- * becomes what was settled lately, and more or less as the backlog is below or above its aim. So the loader always has
- * work, accept takes no more of the machine than what can be loaded needs, and the spool's bound is
- * never what holds the sender back.
+ * Finds the rate at which the loader just keeps up, and holds it. While warming, each second the rate
+ * is raised or lowered by what lies unread in the spool; in the window it stays, and is lowered only
+ * where the loader falls behind all the same. So the loader always has work, accept takes no more of
+ * the machine than what can be loaded needs, and the spool's bound is never what holds the sender
+ * back. What counts is what was settled in the window.
  */
 export async function sustain(
   core: BenchCore,
@@ -56,9 +59,9 @@ export async function sustain(
 ): Promise<Sustained> {
   const { bodies, connections } = options;
   const warm = options.quick ? warmSecondsQuick : warmSeconds;
-  const least = options.quick ? firstEntriesPerSecondQuick : firstEntriesPerSecond;
-  const rate = least / bodies.entries;
-  const aim = options.quick ? backlogRowsAimQuick : backlogRowsAim;
+  const first = options.quick ? firstEntriesPerSecondQuick : firstEntriesPerSecond;
+  const steering = options.rate === undefined ? createSteering(first, warm) : steady(options.rate);
+  const rate = steering.rate() / bodies.entries;
   const seconds = warm + options.seconds + 30;
   const run = await startWrk(usagePlan(core, world, { bodies, connections, seconds, rate }));
   const sampler = createProcessSampler(() => ({
@@ -69,20 +72,17 @@ export async function sustain(
   let use: ProcessUse | undefined;
   try {
     const ended = new AbortController();
-    const recent: Standing[] = [];
     let second = 0;
     await watchStanding(core, AbortSignal.any([ended.signal, options.signal]), (standing) => {
-      recent.push(standing);
-      if (recent.length > rateSamples) recent.shift();
-      const settled = Math.max(least, settledPerSecond(recent));
-      run.setRate((settled * steer(recent, aim)) / bodies.entries);
+      steering.see(standing, second);
+      run.setRate(steering.rate() / bodies.entries);
       if (second === warm) sampler.start();
       if (second >= warm) window.push(standing);
       if (second === warm + options.seconds) {
         use = sampler.stop();
         ended.abort();
       }
-      if (second % 5 === 0) tell(options, recent, second - warm);
+      if (second % 5 === 0) tell(options, steering.rate(), standing, second - warm);
       second += 1;
     });
     options.signal.throwIfAborted();
@@ -94,14 +94,40 @@ export async function sustain(
   return { ...summarise(window), acked: ok, refused, lost, use };
 }
 
-function backlogRows({ appendedRows, settledRows }: Standing): number {
-  return appendedRows - settledRows;
+interface Steering {
+  /** Entries a second to send now. */
+  rate: () => number;
+  see(standing: Standing, second: number): void;
 }
 
-/** What the rate is to be, as a multiple of what is settled. */
-function steer(recent: readonly Standing[], aimRows: number): number {
-  const mean = recent.reduce((sum, standing) => sum + backlogRows(standing), 0) / recent.length;
-  return Math.min(riseMax, Math.max(fallMax, 1 + (0.4 * (aimRows - mean)) / aimRows));
+function steady(perSecond: number): Steering {
+  return { rate: () => perSecond, see: () => undefined };
+}
+
+function createSteering(firstPerSecond: number, warm: number): Steering {
+  const recent: number[] = [];
+  const rates: number[] = [];
+  let perSecond = firstPerSecond;
+  return {
+    rate: () => perSecond,
+    see(standing, second) {
+      recent.push(standing.appendedRows - standing.sealedRows);
+      if (recent.length > recentMax) recent.shift();
+      const unreadSeconds = mean(recent) / perSecond;
+      if (second === warm) perSecond = heldShare * mean(rates.slice(-heldSeconds));
+      else if (unreadSeconds > unreadSecondsHigh) perSecond *= fall;
+      else if (second < warm && unreadSeconds < unreadSecondsLow) perSecond *= rise;
+      rates.push(perSecond);
+    },
+  };
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+function backlogRows({ appendedRows, settledRows }: Standing): number {
+  return appendedRows - settledRows;
 }
 
 function settledPerSecond(standings: readonly Standing[]): number {
@@ -119,7 +145,7 @@ function summarise(window: readonly Standing[]) {
     y: backlogRows(standing),
   }));
   const perSecond = slope(backlog);
-  const meanY = backlog.reduce((sum, { y }) => sum + y, 0) / backlog.length;
+  const meanY = mean(backlog.map(({ y }) => y));
   const lengthSeconds = (last.atMs - first.atMs) / 1_000;
   return {
     settledPerSecond: settledPerSecond(window),
@@ -131,11 +157,12 @@ function summarise(window: readonly Standing[]) {
   };
 }
 
-function tell(options: BenchOptions, recent: readonly Standing[], second: number): void {
-  const last = recent.at(-1) as Standing;
+function tell(options: BenchOptions, perSecond: number, standing: Standing, second: number): void {
+  const { appendedRows, sealedRows } = standing;
   options.say(
     `${second < 0 ? `warming, ${-second} s to go` : `${second} s`}: ` +
-      `${Math.round(settledPerSecond(recent))} entries/s settled, ` +
-      `backlog ${Math.round(backlogRows(last) / 1_000)} k rows`,
+      `sending ${Math.round(perSecond)} entries/s, ` +
+      `${Math.round((appendedRows - sealedRows) / 1_000)} k rows unread, ` +
+      `${Math.round(backlogRows(standing) / 1_000)} k not settled`,
   );
 }
