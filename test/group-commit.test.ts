@@ -1,17 +1,22 @@
 import t from 'tap';
-import { type Block, createGroupCommit } from '../src/ingest/group-commit.ts';
+import { type Block, createGroupCommit, type Flush } from '../src/ingest/group-commit.ts';
 
 function block(name: string, bytes = 10): Block {
-  return { key: name, fingerprint: name, rows: 1, bytes: Buffer.alloc(bytes) };
+  return { key: name, fingerprint: name, rows: 1, bytes: Buffer.alloc(bytes, name) };
 }
 
 /** A flush that the test answers by hand: what reaches Redis is covered by routes.test.ts. */
 function manualFlush() {
-  const calls: { keys: string[]; resolve: (v: number[]) => void; reject: (e: Error) => void }[] =
-    [];
-  const flush = (blocks: readonly Block[]): Promise<number[]> =>
+  const calls: {
+    keys: string[];
+    bytes: string;
+    resolve: (v: number[]) => void;
+    reject: (e: Error) => void;
+  }[] = [];
+  const flush = ({ requests, bytes }: Flush): Promise<number[]> =>
     new Promise((resolve, reject) => {
-      calls.push({ keys: blocks.map((b) => b.key), resolve, reject });
+      const keys = requests.map((request) => request.key);
+      calls.push({ keys, bytes: bytes.toString(), resolve, reject });
     });
   return { calls, flush };
 }
@@ -45,15 +50,39 @@ t.test('one flush is in flight; what gathers meanwhile is the next', async (t) =
 t.test('a flush is bounded in bytes', async (t) => {
   const { calls, flush } = manualFlush();
   const commit = createGroupCommit(flush);
-  const all = ['a', 'b', 'c', 'd'].map((name) => commit.submit(block(name, 600_000)));
-  await turn();
-  calls[0]?.resolve([0]);
-  await turn();
-  t.same(calls[1]?.keys, ['b', 'c']);
-  calls[1]?.resolve([0, 0]);
-  await turn();
-  calls[2]?.resolve([0]);
-  t.same(await Promise.all(all), ['stored', 'stored', 'stored', 'stored']);
+  const all = ['a', 'b', 'c', 'd'].map((name) => commit.submit(block(name, 500_000)));
+  all.push(commit.submit(block('large', 2_000_000)));
+  const keys = [['a'], ['b', 'c'], ['d'], ['large']];
+  for (const [index, some] of keys.entries()) {
+    await turn();
+    t.same(calls[index]?.keys, some);
+    calls[index]?.resolve(some.map(() => 0));
+  }
+  t.same(await Promise.all(all), ['stored', 'stored', 'stored', 'stored', 'stored']);
+  t.equal(calls[3]?.bytes, block('large', 2_000_000).bytes.toString());
+});
+
+t.test('rows are copied when they are submitted, and sent in order', async (t) => {
+  const { calls, flush } = manualFlush();
+  const commit = createGroupCommit(flush);
+  // More flushes than there are buffers, so that each buffer is used again.
+  for (let round = 0; round < 6; round += 1) {
+    const first = commit.submit(block('a', 3));
+    const memory = Buffer.from('bb');
+    const rest = [
+      commit.submit({ ...block('b'), bytes: memory }),
+      commit.submit({ ...block('c'), bytes: Buffer.from(`c${round}`) }),
+    ];
+    memory.fill('x');
+    await turn();
+    t.equal(calls.at(-1)?.bytes, 'aaa');
+    calls.at(-1)?.resolve([0]);
+    await first;
+    await turn();
+    t.equal(calls.at(-1)?.bytes, `bbc${round}`);
+    calls.at(-1)?.resolve([0, 0]);
+    await Promise.all(rest);
+  }
 });
 
 t.test('a flush whose answer was lost is sent again; a refusal is not', async (t) => {

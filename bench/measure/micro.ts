@@ -2,7 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import { ingestSchemas } from '../../src/contract/node.ts';
 import { decodeBody } from '../../src/ingest/decode.ts';
 import { packUsage, usageRow } from '../../src/ingest/pack.ts';
-import { createUsageScanner } from '../../src/ingest/usage-scanner.ts';
+import { createUsageScanner, type Packed } from '../../src/ingest/usage-scanner.ts';
 import { partitionRows } from '../../src/load/partition.ts';
 import { createUsageSums } from '../../src/load/sums.ts';
 import { createBodies } from './bodies.ts';
@@ -92,6 +92,11 @@ function decoderMetrics(entries: number, rates: ReadonlyMap<string, number>): Me
   return metrics;
 }
 
+/** Of rows that are in the scanner's memory until it scans again. */
+function copyOf(packed: Packed | undefined): Buffer {
+  return Buffer.from(packed?.bytes ?? []);
+}
+
 async function segmentMetrics(
   options: BenchOptions,
   world: ReturnType<typeof numberedWorld>,
@@ -99,8 +104,8 @@ async function segmentMetrics(
   const scanner = createUsageScanner({ entriesMax, nowMs: Date.now });
   const { bodies } = createBodies(world, { entries: 500, seed: 1, atMs: Date.now() });
   const next = turns(bodies);
-  const blocks = Array.from({ length: segmentRows / 500 }, () => scanner.scan(1, next())?.bytes);
-  const block = Buffer.concat(blocks.filter((bytes) => bytes !== undefined));
+  const blocks = Array.from({ length: segmentRows / 500 }, () => copyOf(scanner.scan(1, next())));
+  const block = Buffer.concat(blocks);
   const rates = await timeAll(options, [
     {
       name: 'sums by subscription',

@@ -7,7 +7,7 @@ export interface RouteRequest {
   node: KnownNode | undefined;
   body: Buffer;
   headers: RequestHeaders;
-  /** Address of the peer as text. */
+  /** Address of the peer as text; empty on routes with a key, which tells who calls. */
   address: string;
 }
 

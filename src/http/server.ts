@@ -168,7 +168,7 @@ function serve(serving: Serving, route: Route, response: HttpResponse, request: 
     aborted = true;
     reading.abort();
   });
-  const address = Buffer.from(response.getRemoteAddressAsText()).toString();
+  const address = route.authenticated ? '' : addressOf(response);
   serving.inFlight += 1;
   const key = keyCheck(serving, route, headers.authKey);
   const arrival: Arrival = {
@@ -189,6 +189,10 @@ function serve(serving: Serving, route: Route, response: HttpResponse, request: 
       if (serving.inFlight === 0) serving.onIdle?.();
     },
   );
+}
+
+function addressOf(response: HttpResponse): string {
+  return Buffer.from(response.getRemoteAddressAsText()).toString();
 }
 
 /** How the body of a request comes in, and whose it is. */

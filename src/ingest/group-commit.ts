@@ -6,8 +6,23 @@ import type { Identity } from './idempotency.ts';
 /** Packed rows of one request, and how to recognise it again. */
 export interface Block extends Identity {
   rows: number;
+  /** Copied before `submit` returns: it may be a view of memory that is used again. */
   bytes: Buffer;
 }
+
+/** What is sent to Redis at once: the rows of all requests joined, in the order of the requests. */
+export interface Flush {
+  requests: readonly FlushedRequest[];
+  bytes: Buffer;
+}
+
+export interface FlushedRequest extends Identity {
+  rows: number;
+  bytesLength: number;
+}
+
+/** One verdict a request, by its number. */
+export type SendFlush = (flush: Flush) => Promise<number[]>;
 
 export type Verdict = 'stored' | 'duplicate' | 'conflict' | 'full';
 /** By the numbers that redis/append.lua answers. */
@@ -19,14 +34,23 @@ export interface GroupCommit {
 }
 
 interface Waiting {
-  block: Block;
   resolve: (verdict: Verdict) => void;
   reject: (reason: unknown) => void;
 }
 
-/** A flush takes what has gathered, up to these bounds. */
+/** The next flush, as it gathers. */
+interface Gathering {
+  buffer: Buffer;
+  bytesLength: number;
+  requests: FlushedRequest[];
+  waiting: Waiting[];
+}
+
+/** A flush takes what has gathered, up to these bounds; a larger request is a flush by itself. */
 const flushBytesMax = 1_048_576;
 const flushRequestsMax = 1_000;
+/** Buffers kept for later: one is in flight while the other gathers. */
+const sparesMax = 2;
 /** What may wait in one process for one stream before accept refuses. */
 const queueBytesMax = 67_108_864;
 /** How long a flush whose answer was lost is repeated before its requests are refused. */
@@ -38,36 +62,57 @@ const repeatPauseMs = 100;
  * next one. Under light load a request waits for nobody, under heavy load batches grow by
  * themselves.
  *
+ * Rows are copied once, into the buffer that is sent, and buffers are used again: memory of their own
+ * for each request and flush would make V8 collect its whole heap several times a second.
+ *
  * When the connection breaks during a flush nobody knows whether it was stored. The same flush is
  * then sent again: every request has an idempotency key, so what was stored answers `duplicate`.
  * Where Redis stays away the requests are refused as STORE_UNAVAILABLE, and the nodes repeat them.
  */
-export function createGroupCommit(
-  flush: (blocks: readonly Block[]) => Promise<number[]>,
-): GroupCommit {
-  const queue: Waiting[] = [];
+export function createGroupCommit(send: SendFlush): GroupCommit {
+  const queue: Gathering[] = [];
+  const spares: Buffer[] = [];
   let queuedBytes = 0;
   let running: Promise<void> | undefined;
   let closed = false;
 
   const run = async (): Promise<void> => {
-    while (queue.length > 0) {
-      const batch = takeBatch(queue);
-      queuedBytes -= batch.reduce((sum, waiting) => sum + waiting.block.bytes.length, 0);
-      await settle(batch, flush);
+    for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+      queuedBytes -= next.bytesLength;
+      const isSure = await settle(next, send);
+      // Of a flush that failed, something may still be about to be written to the connection.
+      if (isSure && next.buffer.length === flushBytesMax && spares.length < sparesMax) {
+        spares.push(next.buffer);
+      }
     }
     running = undefined;
   };
 
+  const gather = (bytesLength: number): Gathering => {
+    const last = queue.at(-1);
+    if (last !== undefined && hasRoom(last, bytesLength)) return last;
+    const isUsual = bytesLength <= flushBytesMax;
+    const buffer =
+      (isUsual ? spares.pop() : undefined) ??
+      Buffer.allocUnsafeSlow(Math.max(bytesLength, flushBytesMax));
+    const next: Gathering = { buffer, bytesLength: 0, requests: [], waiting: [] };
+    queue.push(next);
+    return next;
+  };
+
   return {
-    submit(block) {
+    submit({ key, fingerprint, rows, bytes }) {
       if (closed) {
         return Promise.reject(new CoreError('SHUTTING_DOWN', 'This process is stopping'));
       }
-      if (queuedBytes + block.bytes.length > queueBytesMax) return Promise.resolve('full');
-      queuedBytes += block.bytes.length;
+      if (queuedBytes + bytes.length > queueBytesMax) return Promise.resolve('full');
+      queuedBytes += bytes.length;
+      const into = gather(bytes.length);
+      into.buffer.set(bytes, into.bytesLength);
+      into.bytesLength += bytes.length;
+      into.requests.push({ key, fingerprint, rows, bytesLength: bytes.length });
       return new Promise((resolve, reject) => {
-        queue.push({ block, resolve, reject });
+        into.waiting.push({ resolve, reject });
         running ??= run();
       });
     },
@@ -78,45 +123,38 @@ export function createGroupCommit(
   };
 }
 
-function takeBatch(queue: Waiting[]): Waiting[] {
-  let count = 0;
-  let bytes = 0;
-  while (count < queue.length && count < flushRequestsMax && bytes < flushBytesMax) {
-    bytes += queue[count]?.block.bytes.length ?? 0;
-    count += 1;
-  }
-  return queue.splice(0, count);
+function hasRoom({ buffer, bytesLength, requests }: Gathering, more: number): boolean {
+  return requests.length < flushRequestsMax && bytesLength + more <= buffer.length;
 }
 
-async function settle(
-  batch: readonly Waiting[],
-  flush: (blocks: readonly Block[]) => Promise<number[]>,
-): Promise<void> {
+/** Whether the flush was answered at its first attempt. Never rejects: the requests are told. */
+async function settle(gathered: Gathering, send: SendFlush): Promise<boolean> {
+  const { buffer, bytesLength, requests, waiting } = gathered;
   try {
-    const answers = await flushUntilAnswered(
-      batch.map((waiting) => waiting.block),
-      flush,
-    );
-    assert.equal(answers.length, batch.length, 'one verdict a request');
-    batch.forEach((waiting, index) => {
+    const flush = { requests, bytes: buffer.subarray(0, bytesLength) };
+    const { answers, attempts } = await sendUntilAnswered(flush, send);
+    assert.equal(answers.length, requests.length, 'one verdict a request');
+    waiting.forEach(({ resolve }, index) => {
       const verdict = verdicts[answers[index] ?? -1];
       assert(verdict !== undefined, 'redis/append.lua answers 0 to 3');
-      waiting.resolve(verdict);
+      resolve(verdict);
     });
+    return attempts === 1;
   } catch (cause) {
     const failure = classifyFailure(cause);
-    for (const waiting of batch) waiting.reject(failure);
+    for (const { reject } of waiting) reject(failure);
+    return false;
   }
 }
 
-async function flushUntilAnswered(
-  blocks: readonly Block[],
-  flush: (blocks: readonly Block[]) => Promise<number[]>,
-): Promise<number[]> {
+async function sendUntilAnswered(
+  flush: Flush,
+  send: SendFlush,
+): Promise<{ answers: number[]; attempts: number }> {
   const deadlineMs = performance.now() + repeatMsMax;
-  for (;;) {
+  for (let attempts = 1; ; attempts += 1) {
     try {
-      return await flush(blocks);
+      return { answers: await send(flush), attempts };
     } catch (thrown) {
       // A reply such as OOM or MISCONF is an answer: the script wrote nothing.
       const answered = thrown instanceof Error && thrown.name === 'ReplyError';

@@ -2,7 +2,13 @@ import type { Redis } from 'ioredis';
 import { CoreError } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
 import { luaSource } from '../stores/redis.ts';
-import { type Block, createGroupCommit, type GroupCommit } from './group-commit.ts';
+import {
+  type Block,
+  createGroupCommit,
+  type Flush,
+  type GroupCommit,
+  type SendFlush,
+} from './group-commit.ts';
 import { type Kind, shardOf, streamKeys, streamName } from './streams.ts';
 
 /** Where accepted blocks become durable: the Redis streams. */
@@ -25,18 +31,17 @@ export function createSpool(options: {
   failpoint?: Failpoint | undefined;
 }): Spool {
   const { redis, prefix, shards, failpoint } = options;
-  const append = luaSource('append');
-  redis.defineCommand('coreAppend', { lua: append });
+  redis.defineCommand('coreAppend', { lua: luaSource('append') });
   const commits = new Map<string, GroupCommit>();
 
   const commitOf = (stream: string): GroupCommit => {
     const known = commits.get(stream);
     if (known !== undefined) return known;
     const keys = streamKeys(stream);
-    const flush = (blocks: readonly Block[]): Promise<number[]> =>
-      appendBlocks(redis, [keys.stream, keys.appended, keys.trimmed], blocks, options);
+    const send: SendFlush = (flush) =>
+      append(redis, [keys.stream, keys.appended, keys.trimmed], flush, options);
     const created = createGroupCommit(
-      failpoint === undefined ? flush : withFailpoints(flush, failpoint),
+      failpoint === undefined ? send : withFailpoints(send, failpoint),
     );
     commits.set(stream, created);
     return created;
@@ -63,13 +68,10 @@ export function createSpool(options: {
   };
 }
 
-function withFailpoints(
-  flush: (blocks: readonly Block[]) => Promise<number[]>,
-  failpoint: Failpoint,
-): (blocks: readonly Block[]) => Promise<number[]> {
-  return async (blocks) => {
+function withFailpoints(send: SendFlush, failpoint: Failpoint): SendFlush {
+  return async (flush) => {
     await failpoint('accept:before-append');
-    const answers = await flush(blocks);
+    const answers = await send(flush);
     await failpoint('accept:after-append');
     return answers;
   };
@@ -79,25 +81,20 @@ interface AppendCommand {
   coreAppend(keys: number, ...args: (string | number | Buffer)[]): Promise<number[]>;
 }
 
-function appendBlocks(
+/** One argument for the rows of all requests: in Redis each one is copied several times on its way. */
+function append(
   redis: Redis,
   keys: readonly string[],
-  blocks: readonly Block[],
+  { requests, bytes }: Flush,
   options: { bytesMax: number; idempotencySeconds: number },
 ): Promise<number[]> {
   return (redis as unknown as AppendCommand).coreAppend(
-    keys.length + blocks.length,
+    keys.length + requests.length,
     ...keys,
-    ...blocks.map((block) => block.key),
+    ...requests.map((request) => request.key),
     options.bytesMax,
     options.idempotencySeconds,
-    joined(blocks),
-    ...blocks.flatMap((block) => [block.fingerprint, block.rows, block.bytes.length]),
+    bytes,
+    ...requests.flatMap(({ fingerprint, rows, bytesLength }) => [fingerprint, rows, bytesLength]),
   );
-}
-
-/** One argument for all blocks: in Redis each one is copied several times on its way. */
-function joined(blocks: readonly Block[]): Buffer {
-  const sole = blocks.length === 1 ? blocks[0] : undefined;
-  return sole?.bytes ?? Buffer.concat(blocks.map((block) => block.bytes));
 }

@@ -4,7 +4,7 @@ import { limits } from '../contract/limits.ts';
 import { projectRoot } from '../root.ts';
 import { usageRow } from './pack.ts';
 
-/** Packed rows of one body. */
+/** Packed rows of one body. Those of a scanner are a view of its memory, until it scans again. */
 export interface Packed {
   rows: number;
   bytes: Buffer;
@@ -73,7 +73,7 @@ export function createUsageScanner(options: {
         options.nowMs() + limits.aheadMsMax,
       );
       if (rows < 0) return undefined;
-      return { rows, bytes: Buffer.from(bytes.subarray(output, output + rows * usageRow.length)) };
+      return { rows, bytes: Buffer.from(bytes.buffer, output, rows * usageRow.length) };
     },
   };
 }
