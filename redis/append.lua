@@ -1,7 +1,8 @@
 -- One flush of a group commit: every request of it is checked and appended, atomically.
--- KEYS: stream, bytes ever appended, bytes ever trimmed, then one idempotency key a request.
--- ARGV: backlog bound in bytes, seconds a key lives, the blocks of all requests joined, then
--- (fingerprint, rows, bytes of its block) a request.
+-- KEYS: stream, bytes ever appended, bytes ever trimmed, rows ever appended, then one idempotency key
+-- a request.
+-- ARGV: backlog bound in bytes, seconds a key lives, field for the blocks, the blocks of all requests
+-- joined, then (fingerprint, rows, bytes of its block) a request.
 -- Returns one verdict a request: 0 stored, 1 stored before, 2 key used with another body,
 -- 3 no room in the backlog. Blocks of one call become one stream entry; where nothing is to be
 -- stored, nothing is written.
@@ -9,11 +10,11 @@ local appended = tonumber(redis.call('GET', KEYS[2]) or '0')
 local trimmed = tonumber(redis.call('GET', KEYS[3]) or '0')
 local room = tonumber(ARGV[1]) - (appended - trimmed)
 local seconds = ARGV[2]
-local joined = ARGV[3]
+local joined = ARGV[4]
 local verdicts, ranges = {}, {}
 local rows, bytes, offset = 0, 0, 0
-for i = 4, #KEYS do
-  local at = 4 + (i - 4) * 3
+for i = 5, #KEYS do
+  local at = 5 + (i - 5) * 3
   local known = redis.call('GET', KEYS[i])
   local size = tonumber(ARGV[at + 2])
   if known then
@@ -40,6 +41,7 @@ if bytes > 0 then
     block = table.concat(blocks)
   end
   local total = redis.call('INCRBY', KEYS[2], bytes)
-  redis.call('XADD', KEYS[1], '*', 'n', rows, 'c', total, 'b', block)
+  redis.call('INCRBY', KEYS[4], rows)
+  redis.call('XADD', KEYS[1], '*', 'n', rows, 'c', total, ARGV[3], block)
 end
 return verdicts

@@ -20,7 +20,7 @@ function block(name: string, bytes: number, fingerprint = name): Block {
 }
 
 async function stored(): Promise<string[]> {
-  const entries = await redis.xrange(streamName(prefix, 0, 'usage'), '-', '+');
+  const entries = await redis.xrange(streamName(prefix, 0, 'session'), '-', '+');
   return entries.map(([, fields]) => fields[5] ?? '');
 }
 
@@ -30,24 +30,24 @@ t.test(
     const options = { redis, prefix, shards: 1, bytesMax: 20, idempotencySeconds: 60 };
     const spool = createSpool(options);
     t.teardown(() => spool.close());
-    await spool.append('usage', 1, block('a', 3));
+    await spool.append('session', 1, block('a', 3));
     // The first of these is a flush by itself, and the others are the next one, together.
     const results = await Promise.allSettled([
-      spool.append('usage', 1, block('b', 2)),
-      spool.append('usage', 1, block('c', 4)),
-      spool.append('usage', 1, block('a', 3)),
-      spool.append('usage', 1, block('a', 5, 'another body')),
-      spool.append('usage', 1, block('d', 1)),
-      spool.append('usage', 1, block('e', 11)),
-      spool.append('usage', 1, block('f', 10)),
+      spool.append('session', 1, block('b', 2)),
+      spool.append('session', 1, block('c', 4)),
+      spool.append('session', 1, block('a', 3)),
+      spool.append('session', 1, block('a', 5, 'another body')),
+      spool.append('session', 1, block('d', 1)),
+      spool.append('session', 1, block('e', 11)),
+      spool.append('session', 1, block('f', 10)),
     ]);
     t.same(
       results.map((result) => (result.status === 'rejected' ? result.reason.code : 'stored')),
       ['stored', 'stored', 'stored', 'IDEMPOTENCY_KEY_REUSED', 'stored', 'BACKLOG_FULL', 'stored'],
     );
     t.same(await stored(), ['aaa', 'bb', 'ccccdffffffffff']);
-    t.same(await redis.mget(`${streamName(prefix, 0, 'usage')}:appended`), ['20']);
-    await spool.append('usage', 1, block('c', 4));
+    t.same(await redis.mget(`${streamName(prefix, 0, 'session')}:appended`), ['20']);
+    await spool.append('session', 1, block('c', 4));
     t.equal((await stored()).length, 3, 'where nothing is stored nothing is written');
   },
 );

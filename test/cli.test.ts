@@ -213,14 +213,14 @@ t.test('status', async (t) => {
   const spool = createSpool({ redis, prefix: stores.redisPrefix, ...config.spool });
   const block = { rows: 3, bytes: Buffer.alloc(156) };
   for (const key of ['a', 'b']) {
-    await spool.append('usage', 1, {
+    await spool.append('session', 1, {
       ...block,
       key: `${stores.redisPrefix}:{s0}:key:${key}`,
       fingerprint: key,
     });
   }
   await spool.close();
-  const stream = `${stores.redisPrefix}:{s0}:usage`;
+  const stream = `${stores.redisPrefix}:{s0}:session`;
   const anHourAgo = `${Date.now() - 3_600_000}-0`;
   await pool.query(
     `INSERT INTO segments (stream, seq, first_id, last_id, rows, bytes, appended_bytes, attempts,

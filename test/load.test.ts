@@ -76,17 +76,45 @@ t.test('usage becomes rows and counters, and leaves the spool', async (t) => {
   ]);
   t.same(streams.rows, [{ unknown_rows: 1 }]);
   t.equal(await load.redis.xlen(load.names.usage), 0);
-  const [appended, trimmed] = await load.redis.mget(
+  const [appended, trimmed, rows] = await load.redis.mget(
     `${load.names.usage}:appended`,
     `${load.names.usage}:trimmed`,
+    `${load.names.usage}:rows`,
   );
-  t.equal(appended, String(4 * 56));
+  t.ok(Number(appended) > 0 && Number(appended) < 4 * 20, `${appended} bytes for four rows`);
+  t.equal(rows, '4');
   t.equal(trimmed, appended);
   t.same(await runStream(load.deps, load.names.usage), {
     outcome: 'drained',
     segments: 0,
     rows: 0,
   });
+});
+
+t.test('usage rows as packed, from before there were compact ones, are read too', async (t) => {
+  const load = await startLoad(t);
+  const { usage: stream } = load.names;
+  const entry = { userId: load.userId, nodeProtocolId: 5, recordedAt: 1_795_514_400_000 };
+  const row = (bytesUp: number) =>
+    packUsage(load.node.nodeId, [{ ...entry, bytesUp, bytesDown: 1 }]);
+  await load.redis.xadd(stream, '*', 'n', 2, 'c', 112, 'b', Buffer.concat([row(3), row(4)]));
+  await load.appendUsage([{}]);
+  t.match(await runStream(load.deps, stream), { outcome: 'drained', rows: 3 });
+  const counted = 'SELECT bytes_up, bytes_down FROM usage ORDER BY bytes_up';
+  t.same(await load.rows(counted), [
+    { bytes_up: 3, bytes_down: 1 },
+    { bytes_up: 4, bytes_down: 1 },
+    { bytes_up: 10, bytes_down: 100 },
+  ]);
+});
+
+t.test('an entry that is none of Core is not read as rows', async (t) => {
+  const load = await startLoad(t);
+  const { usage: stream } = load.names;
+  await load.redis.xadd(stream, '*', 'n', 2, 'c', 5, 'u', Buffer.from([1, 1, 0, 0, 0]));
+  await t.rejects(runStream(load.deps, stream), { code: 'SEGMENT_ROWS_LOST' });
+  t.same(await load.rows('SELECT count() AS rows FROM usage'), [{ rows: 0 }]);
+  t.equal(await load.redis.xlen(stream), 1, 'and stays where it is');
 });
 
 t.test('sessions and outbounds', async (t) => {

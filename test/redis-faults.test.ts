@@ -27,6 +27,7 @@ import {
   type TestApi,
   until,
   usageEntry,
+  wideEntries,
 } from './support/api.ts';
 import { freePorts } from './support/free-port.ts';
 
@@ -120,7 +121,7 @@ t.test('the disk of the append-only file full: refused, told, and taken again', 
   t.match((await get(api, '/metrics')).text, /^core_store_up\{store="redis"\} 1$/m);
 
   disk.fill(100_000, server.pid());
-  const entries = Array.from({ length: 9_000 }, (_, index) => usageEntry({ userId: index + 1 }));
+  const entries = wideEntries(9_000, 4);
   const large = () => post(api, '/node/usage', { entries }, { node });
   const refused = await large();
   t.equal(refused.status, 503);

@@ -14,6 +14,7 @@ import {
   type TestNode,
   until,
   usageEntry,
+  wideEntries,
 } from './support/api.ts';
 import { freePorts } from './support/free-port.ts';
 
@@ -400,18 +401,13 @@ t.test('a full backlog refuses and stores nothing', async (t) => {
   const api = await startTestApi(t, { CORE_SPOOL_BYTES_MAX: '1048576', CORE_SPOOL_SHARDS: '1' });
   const node = await registerTestNode(api);
   const fill = (userId: number) =>
-    post(
-      api,
-      '/node/usage',
-      { entries: Array.from({ length: 5_000 }, () => usageEntry({ userId })) },
-      { node },
-    );
+    post(api, '/node/usage', { entries: wideEntries(8_000, userId) }, { node });
   for (let userId = 1; userId <= 3; userId += 1) t.equal((await fill(userId)).status, 200);
   const refused = await fill(4);
   t.equal(refused.status, 503);
   t.equal(refused.json.error?.code, 'BACKLOG_FULL');
   t.ok(Number(refused.headers['retry-after']) >= 1);
-  t.equal((await spooled(api, 'usage')).rows, 15_000);
+  t.equal((await spooled(api, 'usage')).rows, 24_000);
   t.equal((await fill(3)).status, 200, 'what was stored before is still answered with 200');
 });
 

@@ -1,6 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { reconcile } from '../../src/audit/reconcile.ts';
-import { usageRow } from '../../src/ingest/pack.ts';
 import { streamKeys } from '../../src/ingest/streams.ts';
 import type { BenchCore } from './core.ts';
 import type { BenchName, Check } from './metric.ts';
@@ -24,7 +23,7 @@ const stillMs = 1_000;
 const stillTurnsMax = 60;
 const auditMsMax = 600_000;
 
-/** Reads the counters that Core itself keeps; a usage row has a fixed length in the spool. */
+/** Reads the counters that Core itself keeps. */
 export async function readStanding(core: BenchCore): Promise<Standing> {
   const { rows } = await core.pool.query<{ stream: string; sealed: number; settled: number }>(
     `SELECT s.stream, coalesce(sum(g.rows), 0)::bigint AS sealed,
@@ -33,17 +32,19 @@ export async function readStanding(core: BenchCore): Promise<Standing> {
   );
   const sealedRows = rows.reduce((sum, { sealed }) => sum + sealed, 0);
   const settledRows = rows.reduce((sum, { settled }) => sum + settled, 0);
+  let appendedRows = 0;
   let appendedBytes = 0;
   let trimmedBytes = 0;
   for (const { stream } of rows) {
     const keys = streamKeys(stream);
-    const [appended, trimmed] = await core.redis.mget(keys.appended, keys.trimmed);
+    const [appended, trimmed, ever] = await core.redis.mget(keys.appended, keys.trimmed, keys.rows);
+    appendedRows += Number(ever ?? 0);
     appendedBytes += Number(appended ?? 0);
     trimmedBytes += Number(trimmed ?? 0);
   }
   return {
     atMs: performance.now(),
-    appendedRows: appendedBytes / usageRow.length,
+    appendedRows,
     sealedRows,
     settledRows,
     backlogBytes: appendedBytes - trimmedBytes,

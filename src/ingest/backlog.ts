@@ -10,6 +10,8 @@ export interface StreamBacklog {
   /** Appended and not yet trimmed: what the backlog bound counts. */
   bytes: number;
   entries: number;
+  /** Rows ever appended. */
+  rowsEver: number;
   /** Age of the oldest entry that is accepted and not settled; 0 where all are. */
   lagSeconds: number;
   /** Sealed and not settled. */
@@ -76,9 +78,10 @@ async function readStream(
   nowSeconds: number,
 ): Promise<StreamBacklog> {
   const keys = streamKeys(row.stream);
-  const [appended, trimmed, entries, unsealedId] = await Promise.all([
+  const [appended, trimmed, rowsEver, entries, unsealedId] = await Promise.all([
     redis.get(keys.appended),
     redis.get(keys.trimmed),
+    redis.get(keys.rows),
     redis.xlen(keys.stream),
     row.oldest_id === null ? redis.eval(firstIdAfter, 1, keys.stream, row.sealed_id) : null,
   ]);
@@ -89,6 +92,7 @@ async function readStream(
     shard: row.shard,
     bytes: Math.max(0, Number(appended ?? 0) - Number(trimmed ?? 0)),
     entries,
+    rowsEver: Number(rowsEver ?? 0),
     lagSeconds: oldestId === null ? 0 : Math.max(0, nowSeconds - secondsOf(oldestId)),
     segments: row.segments,
     unknownRows: row.unknown_rows,

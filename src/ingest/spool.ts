@@ -2,6 +2,7 @@ import type { Redis } from 'ioredis';
 import { CoreError } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
 import { luaSource } from '../stores/redis.ts';
+import { compactUsage } from './compact.ts';
 import {
   type Block,
   createGroupCommit,
@@ -9,12 +10,13 @@ import {
   type GroupCommit,
   type SendFlush,
 } from './group-commit.ts';
-import { type Kind, shardOf, streamKeys, streamName } from './streams.ts';
+import { blockFields, type Kind, shardOf, streamKeys, streamName } from './streams.ts';
 
 /** Where accepted blocks become durable: the Redis streams. */
 export interface Spool {
   /**
-   * Resolves once the block is fsynced, or was before.
+   * Resolves once the block is fsynced, or was before. Its rows are packed and at least one; usage
+   * rows are stored compact.
    * @throws CoreError IDEMPOTENCY_KEY_REUSED, BACKLOG_FULL, STORE_UNAVAILABLE, SHUTTING_DOWN.
    */
   append(kind: Kind, nodeId: number, block: Block): Promise<void>;
@@ -34,12 +36,13 @@ export function createSpool(options: {
   redis.defineCommand('coreAppend', { lua: luaSource('append') });
   const commits = new Map<string, GroupCommit>();
 
-  const commitOf = (stream: string): GroupCommit => {
+  const commitOf = (kind: Kind, stream: string): GroupCommit => {
     const known = commits.get(stream);
     if (known !== undefined) return known;
     const keys = streamKeys(stream);
+    const names = [keys.stream, keys.appended, keys.trimmed, keys.rows];
     const send: SendFlush = (flush) =>
-      append(redis, [keys.stream, keys.appended, keys.trimmed], flush, options);
+      append(redis, { keys: names, field: blockFields[kind] }, flush, options);
     const created = createGroupCommit(
       failpoint === undefined ? send : withFailpoints(send, failpoint),
     );
@@ -49,8 +52,9 @@ export function createSpool(options: {
 
   return {
     async append(kind, nodeId, block) {
-      const commit = commitOf(streamName(prefix, shardOf(nodeId, shards), kind));
-      const verdict = await commit.submit(block);
+      const commit = commitOf(kind, streamName(prefix, shardOf(nodeId, shards), kind));
+      const bytes = kind === 'usage' ? compactUsage(block.bytes) : block.bytes;
+      const verdict = await commit.submit({ ...block, bytes });
       if (verdict === 'stored' || verdict === 'duplicate') return;
       if (verdict === 'conflict') {
         throw new CoreError(
@@ -84,7 +88,7 @@ interface AppendCommand {
 /** One argument for the rows of all requests: in Redis each one is copied several times on its way. */
 function append(
   redis: Redis,
-  keys: readonly string[],
+  { keys, field }: { keys: readonly string[]; field: string },
   { requests, bytes }: Flush,
   options: { bytesMax: number; idempotencySeconds: number },
 ): Promise<number[]> {
@@ -94,6 +98,7 @@ function append(
     ...requests.map((request) => request.key),
     options.bytesMax,
     options.idempotencySeconds,
+    field,
     bytes,
     ...requests.flatMap(({ fingerprint, rows, bytesLength }) => [fingerprint, rows, bytesLength]),
   );

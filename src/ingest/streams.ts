@@ -5,16 +5,29 @@ import type { Queryable } from '../stores/postgres.ts';
 export const kinds = ['usage', 'outbound', 'session'] as const;
 export type Kind = (typeof kinds)[number];
 
+/**
+ * The field of an entry that holds its blocks: usage rows are compact (compact.ts), others as packed.
+ * An entry of usage rows as packed, from before there were compact ones, is read all the same.
+ */
+export const blockFields = { usage: 'u', outbound: 'b', session: 'b' } as const;
+
 /** Keys of one stream. The hash tag keeps them on one node of a Redis Cluster. */
 export interface StreamKeys {
   stream: string;
   /** Bytes ever appended, and ever trimmed; the difference is the backlog. */
   appended: string;
   trimmed: string;
+  /** Rows ever appended. */
+  rows: string;
 }
 
 export function streamKeys(stream: string): StreamKeys {
-  return { stream, appended: `${stream}:appended`, trimmed: `${stream}:trimmed` };
+  return {
+    stream,
+    appended: `${stream}:appended`,
+    trimmed: `${stream}:trimmed`,
+    rows: `${stream}:rows`,
+  };
 }
 
 /** Redis key of a stream, which is also its name in Postgres, e.g. `core:{s0}:usage`. */

@@ -15,6 +15,7 @@ export interface Segment {
   firstId: string;
   lastId: string;
   rows: number;
+  /** What its entries take in Redis. */
   bytes: number;
   appendedBytes: number;
   attempts: number;
@@ -78,17 +79,16 @@ export async function sealNext(
         entries.firstId,
         entries.lastId,
         entries.rows,
-        entries.block.length,
+        entries.bytes,
         entries.appendedBytes,
       ],
     );
     return inserted.rows[0]?.id ?? 0;
   });
   await failpoint?.('seal:after');
-  const { block, ...range } = entries;
+  const { block: _, ...range } = entries;
   const { kind, seq } = at;
-  const bytes = block.length;
-  return { segment: { id, stream, kind, seq, attempts: 0, bytes, ...range }, entries };
+  return { segment: { id, stream, kind, seq, attempts: 0, ...range }, entries };
 }
 
 /**

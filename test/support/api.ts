@@ -167,6 +167,19 @@ export function usageEntry(overrides: Record<string, unknown> = {}): Record<stri
   };
 }
 
+/** Entries that the spool cannot make small: about 41 bytes each. */
+export function wideEntries(count: number, userId: number): Record<string, unknown>[] {
+  const large = Number.MAX_SAFE_INTEGER;
+  return Array.from({ length: count }, (_, index) =>
+    usageEntry({
+      userId: index % 2 === 0 ? userId : large,
+      nodeProtocolId: index % 2 === 0 ? 1 : large,
+      bytesUp: large,
+      bytesDown: large,
+    }),
+  );
+}
+
 /**
  * Repeats a question until `isDone`, for what other processes bring about in their own time. Fails
  * after `msMax` with the last answer.

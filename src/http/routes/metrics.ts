@@ -29,6 +29,7 @@ export function metricsRoute(deps: {
     'store',
   ]);
   const bytes = gauge('core_backlog_bytes', 'Bytes in Redis not yet settled.', ['stream']);
+  const accepted = gauge('core_rows_accepted_total', 'Rows ever accepted.', ['stream']);
   const unsettled = gauge('core_segments_unsettled', 'Segments sealed and not settled.', [
     'stream',
   ]);
@@ -86,6 +87,7 @@ export function metricsRoute(deps: {
       for (const stream of streams ?? []) {
         const labels = { stream: stream.stream };
         bytes.set(labels, stream.bytes);
+        accepted.set(labels, stream.rowsEver);
         unsettled.set(labels, stream.segments);
         lag.set(labels, stream.lagSeconds);
         unknown.set(labels, stream.unknownRows);

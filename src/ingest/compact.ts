@@ -1,0 +1,42 @@
+import { usageRow } from './pack.ts';
+import { inputStart, loadUsageModule, type UsageModule } from './usage-module.ts';
+
+/**
+ * Usage rows as they lie in the spool (assembly/compact.ts): a third of what they take packed, which
+ * Redis copies several times, writes to its log and holds until they are settled.
+ */
+
+let module: UsageModule | undefined;
+
+/** Most that a block takes besides its rows, and for each row. */
+const headBytesMax = 15;
+const rowBytesMax = 60;
+
+/**
+ * The rows of one request, packed, all of one node and at least one, as a block. What is returned is
+ * a view of memory that the next call uses again.
+ */
+export function compactUsage(packed: Uint8Array): Buffer {
+  module ??= loadUsageModule();
+  const rows = packed.length / usageRow.length;
+  const output = inputStart + packed.length;
+  const bytes = module.memory(output + headBytesMax + rows * rowBytesMax);
+  bytes.set(packed, inputStart);
+  const length = module.exports.compactUsage(inputStart, rows, output);
+  return Buffer.from(bytes.buffer, output, length);
+}
+
+/**
+ * Writes the rows of blocks, one after another, to `into` as they were packed. False where the bytes
+ * are not exactly blocks of so many rows; `into` is then as it was.
+ */
+export function expandUsage(blocks: Uint8Array, rows: number, into: Uint8Array): boolean {
+  module ??= loadUsageModule();
+  const output = inputStart + blocks.length;
+  const length = rows * usageRow.length;
+  const bytes = module.memory(output + length);
+  bytes.set(blocks, inputStart);
+  if (module.exports.expandUsage(inputStart, blocks.length, output, rows) !== rows) return false;
+  into.set(bytes.subarray(output, output + length));
+  return true;
+}

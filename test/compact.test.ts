@@ -1,0 +1,108 @@
+import fc from 'fast-check';
+import t from 'tap';
+import { compactUsage, expandUsage } from '../src/ingest/compact.ts';
+import { packUsage, usageRow } from '../src/ingest/pack.ts';
+
+/** Any values that the columns hold, not only those of the contract. */
+const row = fc.record({
+  nodeProtocolId: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
+  userId: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
+  subscriptionId: fc.oneof(fc.constant(0n), fc.bigInt({ min: 0n, max: 2n ** 64n - 1n })),
+  bytesUp: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
+  bytesDown: fc.oneof(fc.constant(0n), fc.bigInt({ min: 0n, max: 2n ** 64n - 1n })),
+  recordedAt: fc.nat({ max: 4_294_967_295 }),
+});
+const nodeRows = fc.record({
+  nodeId: fc.nat({ max: 4_294_967_295 }),
+  rows: fc.array(row, { minLength: 1, maxLength: 40 }),
+});
+
+type NodeRows = typeof nodeRows extends fc.Arbitrary<infer T> ? T : never;
+
+function pack({ nodeId, rows }: NodeRows): Buffer {
+  const bytes = Buffer.alloc(rows.length * usageRow.length);
+  for (const [index, one] of rows.entries()) {
+    const at = index * usageRow.length;
+    bytes.writeUInt32LE(nodeId, at + usageRow.nodeId);
+    bytes.writeUInt32LE(one.recordedAt, at + usageRow.recordedAt);
+    for (const name of ['nodeProtocolId', 'userId', 'subscriptionId', 'bytesUp'] as const) {
+      bytes.writeBigUInt64LE(one[name], at + usageRow[name]);
+    }
+    bytes.writeBigUInt64LE(one.bytesDown, at + usageRow.bytesDown);
+  }
+  return bytes;
+}
+
+function compact(bytes: Buffer): Buffer {
+  // Of memory that the next call uses again.
+  return Buffer.from(compactUsage(bytes));
+}
+
+function expand(blocks: Buffer, rows: number): Buffer | undefined {
+  const into = Buffer.alloc(rows * usageRow.length, 0xff);
+  return expandUsage(blocks, rows, into) ? into : undefined;
+}
+
+t.test('blocks of any rows, joined, come back to the byte', async (t) => {
+  fc.assert(
+    fc.property(fc.array(nodeRows, { maxLength: 6 }), (requests) => {
+      const packed = requests.map(pack);
+      const all = Buffer.concat(packed);
+      const back = expand(Buffer.concat(packed.map(compact)), all.length / usageRow.length);
+      return back?.equals(all) === true;
+    }),
+    { numRuns: 2_000 },
+  );
+  t.pass();
+});
+
+t.test('a post of a node takes a third of its packed rows, whatever its length', async (t) => {
+  for (const count of [1, 10_000, 100]) {
+    const rows = packUsage(
+      7,
+      Array.from({ length: count }, (_, index) => ({
+        userId: 100_000 + index * 17,
+        ...(index % 3 === 0 ? {} : { subscriptionId: 150_000 + index * 17 }),
+        nodeProtocolId: 9,
+        bytesUp: index * 1_000,
+        bytesDown: index * 1_000_000,
+        recordedAt: 1_795_600_000_000,
+      })),
+    );
+    const block = compact(rows);
+    t.ok(expand(block, count)?.equals(rows));
+    t.ok(block.length < count * 18 + 20, `${block.length} bytes for ${count} rows`);
+  }
+});
+
+t.test('what is no block, or holds other rows, is refused', async (t) => {
+  const entry = { userId: 5, nodeProtocolId: 6, bytesUp: 7, bytesDown: 8, recordedAt: 9_000 };
+  const block = compact(packUsage(3, [entry, entry, entry]));
+  t.ok(expand(block, 3));
+  t.notOk(expand(block, 2), 'more rows than there should be');
+  t.notOk(expand(block, 4), 'fewer rows than there should be');
+  t.notOk(expand(Buffer.concat([block, Buffer.of(0x80)]), 3), 'an end that is torn');
+  for (let cut = 1; cut < block.length; cut += 1) {
+    t.notOk(expand(block.subarray(0, cut), 3), `cut at ${cut}`);
+  }
+  t.notOk(expand(Buffer.alloc(12, 0xff), 1), 'a number that does not end');
+  const early = Buffer.from(block);
+  early[early.length - 1] = 0x01;
+  t.ok(expand(early, 3), 'a time a second earlier');
+  const negative = compact(packUsage(3, [{ ...entry, recordedAt: 0 }]));
+  negative[negative.length - 1] = 0x01;
+  t.notOk(expand(negative, 1), 'a time before 1970');
+});
+
+t.test('damaged blocks never write past the rows asked for', async (t) => {
+  const blocks = fc.uint8Array({ maxLength: 200 });
+  fc.assert(
+    fc.property(blocks, fc.nat({ max: 20 }), (bytes, rows) => {
+      const into = Buffer.alloc((rows + 1) * usageRow.length, 0xaa);
+      expandUsage(bytes, rows, into);
+      return into.subarray(rows * usageRow.length).every((byte) => byte === 0xaa);
+    }),
+    { numRuns: 5_000 },
+  );
+  t.pass();
+});
