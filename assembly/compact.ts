@@ -1,3 +1,14 @@
+import {
+  BYTES_DOWN,
+  BYTES_UP,
+  NODE_PROTOCOL_ID,
+  RECORDED_AT,
+  ROW_BYTES,
+  SEGMENT,
+  SUBSCRIPTION_ID,
+  USER_ID,
+} from './row';
+
 /**
  * Usage rows as they lie in the spool, and back: the fixed rows of src/ingest/pack.ts take 56 bytes,
  * these some 17. AssemblyScript, compiled to WebAssembly by scripts/build.mjs.
@@ -8,15 +19,6 @@
  * given out together; byte counts are plain varints. Differences wrap at 64 bits, so any row comes
  * back as it was; only its segment does not, which the loader stamps anyway.
  */
-
-const ROW_BYTES: usize = 56;
-const NODE_PROTOCOL_ID: usize = 4;
-const USER_ID: usize = 12;
-const SUBSCRIPTION_ID: usize = 20;
-const BYTES_UP: usize = 28;
-const BYTES_DOWN: usize = 36;
-const RECORDED_AT: usize = 44;
-const SEGMENT: usize = 48;
 
 /** Place of the next byte to write or read. */
 let at: usize = 0;

@@ -1,3 +1,14 @@
+import {
+  BYTES_DOWN,
+  BYTES_UP,
+  NODE_PROTOCOL_ID,
+  RECORDED_AT,
+  ROW_BYTES,
+  SEGMENT,
+  SUBSCRIPTION_ID,
+  USER_ID,
+} from './row';
+
 /**
  * Reads the body of POST /node/usage, JSON bytes, straight into packed RowBinary rows (the layout
  * of src/ingest/pack.ts). AssemblyScript, compiled to WebAssembly by scripts/build.mjs.
@@ -12,15 +23,6 @@
  */
 
 const UNSURE: i32 = -1;
-
-const ROW_BYTES: usize = 56;
-const NODE_PROTOCOL_ID: usize = 4;
-const USER_ID: usize = 12;
-const SUBSCRIPTION_ID: usize = 20;
-const BYTES_UP: usize = 28;
-const BYTES_DOWN: usize = 36;
-const RECORDED_AT: usize = 44;
-const SEGMENT: usize = 48;
 
 /** One bit a field; subscriptionId may be missing. */
 const HAS_USER: u32 = 1;
