@@ -119,7 +119,7 @@ export async function supervise(
         const delayMs = Math.min(backoffMsMin * 2 ** failures, backoffMsMax);
         failures += 1;
         log.warn(
-          { process: spec.name, delayMs },
+          { process: spec.name, childPid: running.child.pid, delayMs },
           `${spec.name} ${reason}; starting it again in ${delayMs} ms`,
         );
         await delay(delayMs, undefined, { signal: stopping.signal }).catch(() => undefined);

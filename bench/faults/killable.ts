@@ -29,17 +29,19 @@ const restartPauseMs = 50;
  * kill by the harness the process is instead given up and started anew, so that the schedule, not
  * the supervisor's back-off, says how long it is away.
  *
- * `startingPid` tells the process id before the start has succeeded.
+ * `startingPid` tells the process id before the start has succeeded. Ids of what is killed are added
+ * to `killed`: a kill at the very moment at which a start succeeds is the supervisor's to mend, and
+ * its warning is then no death that nobody meant.
  */
 export async function startKillable(
   name: Victim,
   start: (signal: AbortSignal) => Promise<Supervised>,
   startingPid: () => number | undefined,
+  killed: Set<number>,
 ): Promise<Killable> {
   const stopping = new AbortController();
   let current: Supervised | undefined = await start(stopping.signal);
   let restarting: Promise<void> | undefined;
-  const killed = new Set<number>();
 
   const pid = (): number | undefined => {
     const found = current === undefined ? startingPid() : current.pid();
@@ -74,6 +76,7 @@ export async function startKillable(
         if ((thrown as NodeJS.ErrnoException).code === 'ESRCH') return false;
         throw thrown;
       }
+      // The supervisor hears of the death at a later turn of the event loop.
       killed.add(target);
       if (restarting === undefined) {
         restarting = restart(downMs).finally(() => {

@@ -70,7 +70,8 @@ export async function startServers(
   };
   const config = readConfig(environment);
   const deaths: string[] = [];
-  const log = createHarnessLog(path.join(dataDir, 'logs', 'harness.log'), deaths);
+  const killed = new Set<number>();
+  const log = createHarnessLog(path.join(dataDir, 'logs', 'harness.log'), { deaths, killed });
   const failpoints = await startFailpointServer(failpoint as number);
   lifecycle.use('failpoint server', () => failpoints.close());
   const processes = new Map<Victim, Killable>();
@@ -79,7 +80,7 @@ export async function startServers(
     start: (signal: AbortSignal) => Promise<Supervised>,
     startingPid: () => number | undefined,
   ): Promise<void> => {
-    const killable = await startKillable(name, start, startingPid);
+    const killable = await startKillable(name, start, startingPid, killed);
     lifecycle.use(name, () => killable.stop());
     processes.set(name, killable);
   };
@@ -238,15 +239,20 @@ function startCore(
   );
 }
 
-/** The supervisor warns where a process dies that the harness has not killed. */
-function createHarnessLog(file: string, deaths: string[]): Logger {
+/** The supervisor warns where a process dies; a death counts unless the harness has killed it. */
+function createHarnessLog(
+  file: string,
+  { deaths, killed }: { deaths: string[]; killed: ReadonlySet<number> },
+): Logger {
   return pino(
     { level: 'warn' },
     {
       write(line: string) {
         appendFileSync(file, line);
-        const { msg } = JSON.parse(line) as { msg?: string };
-        if (msg?.includes('starting it again') === true) deaths.push(msg);
+        const { msg, childPid } = JSON.parse(line) as { msg?: string; childPid?: number };
+        if (msg?.includes('starting it again') !== true) return;
+        const isMeant = msg.includes('was killed by SIGKILL') && killed.has(childPid ?? 0);
+        if (!isMeant) deaths.push(msg);
       },
     },
   );
