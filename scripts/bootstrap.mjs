@@ -21,7 +21,7 @@ const installStamp = path.join(modules, '.core-installed');
 const buildStamp = path.join(root, 'dist', '.core-built');
 const sourceFolders = ['src', 'bench', 'test', 'examples', 'assembly'];
 /** What is in assembly/ needs no runtime: it allocates nothing and its memory is given to it. */
-const scannerArguments = [
+const assemblyArguments = [
   ...['assembly/usage.ts', 'assembly/compact.ts', '--outFile', 'dist/usage.wasm'],
   ...['-O3', '--runtime', 'stub', '--noAssert', '--importMemory'],
 ];
@@ -97,7 +97,7 @@ export async function build() {
   const asc = path.join(modules, 'assemblyscript', 'bin', 'asc.js');
   const codes = await Promise.all([
     run(process.execPath, [tsc, '--project', root]),
-    run(process.execPath, [asc, ...scannerArguments]),
+    run(process.execPath, [asc, ...assemblyArguments]),
   ]);
   if (codes.some((code) => code !== 0)) fail('the build failed; its output is above');
   mkdirSync(path.dirname(buildStamp), { recursive: true });

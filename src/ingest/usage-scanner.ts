@@ -20,6 +20,7 @@ export interface UsageScanner {
 /** Zeros behind the body, which the scanner's eight-byte reads may touch. */
 const padding = new Uint8Array(16);
 
+/** Its memory grows to twice the largest body seen and stays; CORE_BODY_BYTES_MAX bounds a body. */
 export function createUsageScanner(options: {
   entriesMax: number;
   nowMs: () => number;
