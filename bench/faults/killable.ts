@@ -15,6 +15,8 @@ export interface Killable {
    * false where there is none to kill.
    */
   kill(downMs: number): boolean;
+  /** Whether this process id was killed by `kill`. */
+  wasKilled(pid: number): boolean;
   /** Resolves once nothing is being started again. */
   up(): Promise<void>;
   stop(): Promise<void>;
@@ -29,19 +31,18 @@ const restartPauseMs = 50;
  * kill by the harness the process is instead given up and started anew, so that the schedule, not
  * the supervisor's back-off, says how long it is away.
  *
- * `startingPid` tells the process id before the start has succeeded. Ids of what is killed are added
- * to `killed`: a kill at the very moment at which a start succeeds is the supervisor's to mend, and
- * its warning is then no death that nobody meant.
+ * `startingPid` tells the process id before the start has succeeded. A kill at the very moment at
+ * which a start succeeds is the supervisor's to mend, which warns of a death: see `wasKilled`.
  */
 export async function startKillable(
   name: Victim,
   start: (signal: AbortSignal) => Promise<Supervised>,
   startingPid: () => number | undefined,
-  killed: Set<number>,
 ): Promise<Killable> {
   const stopping = new AbortController();
   let current: Supervised | undefined = await start(stopping.signal);
   let restarting: Promise<void> | undefined;
+  const killed = new Set<number>();
 
   const pid = (): number | undefined => {
     const found = current === undefined ? startingPid() : current.pid();
@@ -87,6 +88,7 @@ export async function startKillable(
       }
       return true;
     },
+    wasKilled: (dead) => killed.has(dead),
     async up() {
       await restarting;
     },

@@ -70,17 +70,16 @@ export async function startServers(
   };
   const config = readConfig(environment);
   const deaths: string[] = [];
-  const killed = new Set<number>();
-  const log = createHarnessLog(path.join(dataDir, 'logs', 'harness.log'), { deaths, killed });
+  const processes = new Map<Victim, Killable>();
+  const log = createHarnessLog(path.join(dataDir, 'logs', 'harness.log'), { deaths, processes });
   const failpoints = await startFailpointServer(failpoint as number);
   lifecycle.use('failpoint server', () => failpoints.close());
-  const processes = new Map<Victim, Killable>();
   const keep = async (
     name: Victim,
     start: (signal: AbortSignal) => Promise<Supervised>,
     startingPid: () => number | undefined,
   ): Promise<void> => {
-    const killable = await startKillable(name, start, startingPid, killed);
+    const killable = await startKillable(name, start, startingPid);
     lifecycle.use(name, () => killable.stop());
     processes.set(name, killable);
   };
@@ -242,16 +241,19 @@ function startCore(
 /** The supervisor warns where a process dies; a death counts unless the harness has killed it. */
 function createHarnessLog(
   file: string,
-  { deaths, killed }: { deaths: string[]; killed: ReadonlySet<number> },
+  { deaths, processes }: { deaths: string[]; processes: ReadonlyMap<string, Killable> },
 ): Logger {
   return pino(
     { level: 'warn' },
     {
       write(line: string) {
         appendFileSync(file, line);
-        const { msg, childPid } = JSON.parse(line) as { msg?: string; childPid?: number };
+        const warning = JSON.parse(line) as { msg?: string; process?: string; childPid?: number };
+        const { msg, childPid = 0 } = warning;
         if (msg?.includes('starting it again') !== true) return;
-        const isMeant = msg.includes('was killed by SIGKILL') && killed.has(childPid ?? 0);
+        const isMeant =
+          msg.includes('was killed by SIGKILL') &&
+          processes.get(warning.process ?? '')?.wasKilled(childPid) === true;
         if (!isMeant) deaths.push(msg);
       },
     },
