@@ -3,7 +3,8 @@ export interface Variant {
   name: string;
   orderBy: string;
   codecs: Record<string, string>;
-  projection?: string;
+  /** By name. */
+  projections?: Record<string, string>;
   settings?: string;
 }
 
@@ -23,7 +24,9 @@ export function createTable(name: string, variant: Variant): string {
     ([column, type]) => `${column} ${type} CODEC(${variant.codecs[column] ?? 'ZSTD(1)'})`,
   );
   lines.push('INDEX segment_range segment TYPE minmax GRANULARITY 1');
-  if (variant.projection !== undefined) lines.push(`PROJECTION hourly (${variant.projection})`);
+  for (const [rollup, query] of Object.entries(variant.projections ?? {})) {
+    lines.push(`PROJECTION ${rollup} (${query})`);
+  }
   return `CREATE TABLE ${name} (${lines.join(', ')}) ENGINE = MergeTree
     PARTITION BY toYYYYMM(recorded_at) ORDER BY (${variant.orderBy})
     SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1,
@@ -40,6 +43,13 @@ const chosen = { ...common, ...ids, node_id: t64, node_protocol_id: t64 };
 const hourly = `SELECT toStartOfHour(recorded_at) AS hour, subscription_id, user_id, node_id,
   node_protocol_id, sum(bytes_up), sum(bytes_down), count()
   GROUP BY hour, subscription_id, user_id, node_id, node_protocol_id`;
+const sums = 'sum(bytes_up), sum(bytes_down), count()';
+const rollups = {
+  hourly_subscriptions: `SELECT toStartOfHour(recorded_at) AS hour, subscription_id, user_id, ${sums}
+    GROUP BY hour, subscription_id, user_id`,
+  hourly_nodes: `SELECT toStartOfHour(recorded_at) AS hour, node_id, node_protocol_id, ${sums}
+    GROUP BY hour, node_id, node_protocol_id`,
+};
 const zstd = "default_compression_codec = 'ZSTD(1)'";
 const onMerge = `${zstd}, materialize_projections_on_insert = 0, materialize_projections_on_merge = 1`;
 
@@ -63,14 +73,21 @@ export const variants: readonly Variant[] = [
     name: 'chosen, rollup at insert',
     orderBy: bySubscription,
     codecs: chosen,
-    projection: hourly,
+    projections: { hourly },
     settings: zstd,
   },
   {
     name: 'chosen, rollup at merge',
     orderBy: bySubscription,
     codecs: chosen,
-    projection: hourly,
+    projections: { hourly },
+    settings: onMerge,
+  },
+  {
+    name: 'chosen, two smaller rollups at merge',
+    orderBy: bySubscription,
+    codecs: chosen,
+    projections: rollups,
     settings: onMerge,
   },
 ];
