@@ -52,7 +52,7 @@ t.test('a flush is bounded in bytes', async (t) => {
   const commit = createGroupCommit(flush);
   const all = ['a', 'b', 'c', 'd'].map((name) => commit.submit(block(name, 500_000)));
   all.push(commit.submit(block('large', 2_000_000)));
-  const keys = [['a'], ['b', 'c'], ['d'], ['large']];
+  const keys = [['a'], ['b'], ['c', 'd'], ['large']];
   for (const [index, some] of keys.entries()) {
     await turn();
     t.same(calls[index]?.keys, some);
@@ -116,4 +116,39 @@ t.test('closing waits for what is under way and refuses what is new', async (t) 
   calls[1]?.resolve([0]);
   await closed;
   t.same(await Promise.all([first, second]), ['stored', 'stored']);
+});
+
+t.test('a large flush follows the one in flight, a third one waits', async (t) => {
+  const { calls, flush } = manualFlush();
+  const commit = createGroupCommit(flush);
+  const submit = (count: number) => Array.from({ length: count }, () => commit.submit(block('a')));
+  const sizes = () => calls.map(({ keys }) => keys.length);
+  const answer = async (index: number): Promise<void> => {
+    calls[index]?.resolve(Array(calls[index]?.keys.length).fill(0));
+    await turn();
+  };
+  const all = [...submit(1), ...submit(15)];
+  t.same(sizes(), [1], 'fifteen are not enough');
+  all.push(...submit(1));
+  t.same(sizes(), [1, 16]);
+  all.push(...submit(40));
+  t.same(sizes(), [1, 16], 'two are in flight');
+  await answer(0);
+  t.same(sizes(), [1, 16, 40]);
+  await answer(1);
+  all.push(...submit(19));
+  t.same(sizes(), [1, 16, 40], 'nor is less than half of the one in flight');
+  all.push(...submit(1));
+  t.same(sizes(), [1, 16, 40, 20]);
+  all.push(...submit(1));
+  let closed = false;
+  const close = commit.close().then(() => {
+    closed = true;
+  });
+  await answer(3);
+  await answer(2);
+  t.same([sizes().at(-1), closed], [1, false], 'closing sends what waits');
+  await answer(4);
+  await close;
+  t.same(await Promise.all(all), Array(78).fill('stored'));
 });

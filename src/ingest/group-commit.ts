@@ -49,8 +49,16 @@ interface Gathering {
 /** A flush takes what has gathered, up to these bounds; a larger request is a flush by itself. */
 const flushBytesMax = 1_048_576;
 const flushRequestsMax = 1_000;
-/** Buffers kept for later: one is in flight while the other gathers. */
-const sparesMax = 2;
+/**
+ * While Redis syncs one flush, a second one may be on its way to it, so that it need not wait for this
+ * process to have dealt with the first one's answer. Not one that is small, or under half of the first
+ * one: each costs Redis an fsync, and what waits a little longer comes in larger flushes.
+ */
+const flushesInFlightMax = 2;
+const largeRequestsMin = 16;
+const largeBytesMin = 65_536;
+/** Buffers kept for later: two are in flight while another one gathers. */
+const sparesMax = 3;
 /** What may wait in one process for one stream before accept refuses. */
 const queueBytesMax = 67_108_864;
 /** How long a flush whose answer was lost is repeated before its requests are refused. */
@@ -58,9 +66,9 @@ const repeatMsMax = 3_000;
 const repeatPauseMs = 100;
 
 /**
- * Group commit without timers: at most one flush is in flight; whatever arrives meanwhile is the
- * next one. Under light load a request waits for nobody, under heavy load batches grow by
- * themselves.
+ * Group commit without timers: one flush is in flight, or two where the second one is large; whatever
+ * arrives meanwhile is the next one. Under light load a request waits for nobody, under heavy load
+ * batches grow by themselves.
  *
  * Rows are copied once, into the buffer that is sent, and buffers are used again: memory of their own
  * for each request and flush would make V8 collect its whole heap several times a second.
@@ -73,19 +81,35 @@ export function createGroupCommit(send: SendFlush): GroupCommit {
   const queue: Gathering[] = [];
   const spares: Buffer[] = [];
   let queuedBytes = 0;
-  let running: Promise<void> | undefined;
+  let inFlight = 0;
+  /** Of the flush that was started last. */
+  let lastRequests = 0;
   let closed = false;
+  let onIdle: () => void = () => undefined;
 
-  const run = async (): Promise<void> => {
-    for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
-      queuedBytes -= next.bytesLength;
-      const isSure = await settle(next, send);
-      // Of a flush that failed, something may still be about to be written to the connection.
-      if (isSure && next.buffer.length === flushBytesMax && spares.length < sparesMax) {
-        spares.push(next.buffer);
-      }
+  const isDue = (next: Gathering): boolean =>
+    inFlight === 0 ||
+    (inFlight < flushesInFlightMax && isLarge(next) && next.requests.length * 2 >= lastRequests);
+
+  const start = async (next: Gathering): Promise<void> => {
+    inFlight += 1;
+    lastRequests = next.requests.length;
+    queuedBytes -= next.bytesLength;
+    const isSure = await settle(next, send);
+    // Of a flush that failed, something may still be about to be written to the connection.
+    if (isSure && next.buffer.length === flushBytesMax && spares.length < sparesMax) {
+      spares.push(next.buffer);
     }
-    running = undefined;
+    inFlight -= 1;
+    startDue();
+    if (inFlight === 0) onIdle();
+  };
+
+  const startDue = (): void => {
+    for (let [next] = queue; next !== undefined && isDue(next); [next] = queue) {
+      queue.shift();
+      void start(next);
+    }
   };
 
   const gather = (bytesLength: number): Gathering => {
@@ -113,14 +137,18 @@ export function createGroupCommit(send: SendFlush): GroupCommit {
       into.requests.push({ key, fingerprint, rows, bytesLength: bytes.length });
       return new Promise((resolve, reject) => {
         into.waiting.push({ resolve, reject });
-        running ??= run();
+        startDue();
       });
     },
     async close() {
       closed = true;
-      await running;
+      if (inFlight > 0) await new Promise<void>((resolve) => (onIdle = resolve));
     },
   };
+}
+
+function isLarge({ bytesLength, requests }: Gathering): boolean {
+  return requests.length >= largeRequestsMin || bytesLength >= largeBytesMin;
 }
 
 function hasRoom({ buffer, bytesLength, requests }: Gathering, more: number): boolean {
