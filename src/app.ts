@@ -1,5 +1,6 @@
 import type { Pool } from 'pg';
 import { runAuditIfDue } from './audit/run-audit.ts';
+import { createBufferPool } from './buffer-pool.ts';
 import type { Config } from './config.ts';
 import { ingestSchemas } from './contract/node.ts';
 import { CoreError } from './errors.ts';
@@ -52,6 +53,10 @@ export interface WorkerSeams {
   load?: (deps: LoadDeps) => LoadDeps;
 }
 
+/** Two for each stream that is loaded (load/worker.ts), and some for the upkeep. */
+const workerConnectionsMax = 20;
+/** Kept by a worker for its segments: two of 500,000 rows, and one sorted. */
+const segmentMemory = { bytesMax: 67_108_864, keptBytesMax: 134_217_728 };
 const heartbeatFlushMs = 1_000;
 const upkeepEveryMs = 1_000;
 const pruneEventsEveryMs = 3_600_000;
@@ -172,7 +177,12 @@ export async function startWorker(
 ): Promise<Running> {
   const lifecycle = new Lifecycle();
   try {
-    const { pool, redis, clickhouse } = await openStores(config, log, lifecycle, 12);
+    const { pool, redis, clickhouse } = await openStores(
+      config,
+      log,
+      lifecycle,
+      workerConnectionsMax,
+    );
     const { redisPrefix: prefix, postgresUrl: databaseUrl, redisUrl } = config.stores;
     await registerStreams(pool, prefix, config.spool.shards).catch(rethrowUnmigrated);
     const publishPool = createPool(databaseUrl, { max: 4 });
@@ -185,6 +195,7 @@ export async function startWorker(
       pool,
       clickhouse,
       redis: withTrim(redis),
+      buffers: createBufferPool(segmentMemory),
       segmentRowsMax: config.load.segmentRowsMax,
       groupMsMin: config.load.settleMsMin,
       groupBytesMax: config.spool.bytesMax / 4,

@@ -48,7 +48,7 @@ export const settingsSchema = z.object({
   CORE_BODY_BYTES_MAX: count(4_194_304, 1_024, 67_108_864, 'Largest body, packed or unpacked.'),
   CORE_BODY_ENTRIES_MAX: count(10_000, 1, 100_000, 'Most entries, items or events in a body.'),
   CORE_BODY_SECONDS_MAX: count(30, 1, 600, 'Longest time in which a body may arrive.'),
-  CORE_SPOOL_SHARDS: count(2, 1, 64, 'Redis streams a kind of row is spread over, by node.'),
+  CORE_SPOOL_SHARDS: count(1, 1, 64, 'Redis streams a kind of row is spread over, by node.'),
   CORE_SPOOL_BYTES_MAX: count(
     1_073_741_824,
     1_048_576,

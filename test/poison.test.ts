@@ -12,7 +12,6 @@ import { findRefusedRows, refusedRowsMax, trialTable } from '../src/load/bisect.
 import { dataRefusal } from '../src/load/refusal.ts';
 import { rejectRows } from '../src/load/reject.ts';
 import { splitRows } from '../src/load/rows.ts';
-import { sealNext } from '../src/load/seal.ts';
 import { type ClickHouseClient, createClickHouse } from '../src/stores/clickhouse.ts';
 import { until } from './support/api.ts';
 import { startCore } from './support/core-process.ts';
@@ -108,7 +107,7 @@ t.test('rows refused later, and a segment of which nothing is left', async (t) =
   const client = await load.pool.connect();
   t.teardown(() => client.release());
   const stream = streamName(load.redisPrefix, 0, 'usage');
-  const sealed = await sealNext(client, load.deps.redis, stream, 100_000);
+  const sealed = await load.seal(client, stream);
   if (sealed?.entries === undefined) throw new Error('nothing was sealed');
   const { segment, entries } = sealed;
   const target = { table: 'usage', columns: usageColumns, segmentId: segment.id };

@@ -90,7 +90,7 @@ t.test('from a post to a row and a counter, and what a limit does', async (t) =>
   });
   t.teardown(() => queue.close());
   t.equal(await queue.getFailedCount(), 0);
-  t.equal((await queue.getJobSchedulers()).length, 6, 'one a stream');
+  t.equal((await queue.getJobSchedulers()).length, 3, 'one a stream');
 });
 
 t.test('an expired subscription leaves the config', async (t) => {

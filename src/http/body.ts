@@ -1,8 +1,9 @@
 import type { HttpResponse } from 'uWebSockets.js';
 import { promisify } from 'node:util';
 import { gunzip } from 'node:zlib';
+import type { BufferPool } from '../buffer-pool.ts';
 import { CoreError } from '../errors.ts';
-import type { BodyBuffers } from './body-buffers.ts';
+
 import type { RequestHeaders } from './route.ts';
 
 const gunzipAsync = promisify(gunzip);
@@ -44,7 +45,7 @@ export const discardBytesMax = 65_536;
 export function readBody(
   response: HttpResponse,
   bounds: { bytesMax: number; secondsMax: number; declaredBytes: number | undefined },
-  buffers: BodyBuffers,
+  buffers: BufferPool,
 ): BodyReading {
   let finish: (result: BodyResult) => void = () => undefined;
   let timer: NodeJS.Timeout | undefined;
@@ -98,7 +99,7 @@ interface Collector {
 
 function collector(
   { declaredBytes, bytesMax }: { declaredBytes: number | undefined; bytesMax: number },
-  buffers: BodyBuffers,
+  buffers: BufferPool,
 ): Collector {
   if (declaredBytes === undefined || declaredBytes > bytesMax) return chunkCollector();
   let buffer: Buffer | undefined;

@@ -1,5 +1,6 @@
 import uws, { type HttpRequest, type HttpResponse, type us_listen_socket } from 'uWebSockets.js';
 import { randomBytes } from 'node:crypto';
+import { type BufferPool, createBufferPool } from '../buffer-pool.ts';
 import { CoreError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { KnownNode, NodeDirectory } from '../nodes/directory.ts';
@@ -13,7 +14,7 @@ import {
   tooLarge,
   unpackBody,
 } from './body.ts';
-import { type BodyBuffers, createBodyBuffers } from './body-buffers.ts';
+
 import { readHeaders } from './request-headers.ts';
 import type { Reply, Route, RouteRequest } from './route.ts';
 import { errorReply, write, writeLast } from './write-reply.ts';
@@ -37,10 +38,12 @@ export interface HttpServerOptions {
 
 /** Largest body on a route that takes no key: a registration has five short strings. */
 const unauthenticatedBytesMax = 16_384;
+/** A body that is larger is rare, and its memory is better given back. */
+const bodyMemory = { bytesMax: 1_048_576, keptBytesMax: 16_777_216 };
 
 /** State of one server that its requests share. */
 interface Serving extends HttpServerOptions {
-  buffers: BodyBuffers;
+  buffers: BufferPool;
   draining: boolean;
   inFlight: number;
   onIdle: (() => void) | undefined;
@@ -51,7 +54,7 @@ interface Serving extends HttpServerOptions {
  * @throws CoreError PORT_TAKEN.
  */
 export async function createHttpServer(options: HttpServerOptions): Promise<HttpServer> {
-  const buffers = createBodyBuffers();
+  const buffers = createBufferPool(bodyMemory);
   const serving: Serving = {
     ...options,
     buffers,

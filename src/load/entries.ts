@@ -1,4 +1,5 @@
 import type { Redis } from 'ioredis';
+import type { BufferPool } from '../buffer-pool.ts';
 import { CoreError } from '../errors.ts';
 import { expandUsage } from '../ingest/compact.ts';
 import { usageRow } from '../ingest/pack.ts';
@@ -13,51 +14,127 @@ export interface Entries {
   bytes: number;
   /** Bytes ever appended to the stream up to and with the last entry. */
   appendedBytes: number;
-  /** Packed rows of all entries. */
+  /** Packed rows of all entries, in memory of the reader's pool. */
   block: Buffer;
 }
 
-/** Entries a read asks Redis for; an entry is about a megabyte at most (group-commit.ts). */
-const readCount = 8;
+export interface EntryRange {
+  stream: string;
+  /** Exclusive with a leading `(`. */
+  start: string;
+  end: string;
+  rowsMax: number;
+}
+
+/** Reads entries of one range, as many as fit the bounds but at least one. */
+export interface EntryReader {
+  /** Reads on to where the stream ends by now, or to the bounds. Not to be called twice at once. */
+  fill(): Promise<void>;
+  /** What has been read; undefined where that is no entry. */
+  entries(): Entries | undefined;
+}
+
+/** Entries that the first read asks Redis for; one is about a megabyte at most (group-commit.ts). */
+const readCountFirst = 8;
+/** Of what was read so far later reads guess how many entries make this much, up to so many. */
+const readBytes = 4_194_304;
+const readCountMax = 256;
 /** A segment is held in memory whole. */
 const segmentBytesMax = 67_108_864;
+/** First size of a block whose rows have no fixed length. */
+const blockBytesFirst = 1_048_576;
 
 type RawEntry = [id: Buffer, fields: Buffer[]];
 
 /**
- * Reads entries from `start` (exclusive with a leading `(`) to `end`, as many as fit the bounds but
- * at least one. Undefined where there is none.
+ * Rows are unpacked as their page comes, into one block: Redis' answers are let go of at once, and
+ * `fill` may be called while something else is waited for.
  */
-export async function readEntries(
+export function createEntryReader(
   redis: Redis,
-  range: { stream: string; start: string; end: string; rowsMax: number },
-): Promise<Entries | undefined> {
-  const entries: Entry[] = [];
+  { stream, start, end, rowsMax }: EntryRange,
+  buffers: BufferPool,
+): EntryReader {
+  let ids: { first: string; last: string } | undefined;
+  let count = 0;
+  let block: Buffer | undefined;
   let rows = 0;
+  let bytes = 0;
   let packedBytes = 0;
-  let start = range.start;
-  for (;;) {
-    const page = (await redis.xrangeBuffer(
-      range.stream,
-      start,
-      range.end,
-      'COUNT',
-      readCount,
-    )) as unknown as RawEntry[];
-    for (const raw of page) {
-      const entry = parseEntry(range.stream, raw);
-      const isOver =
-        rows + entry.rows > range.rowsMax || packedBytes + entry.packedBytes > segmentBytesMax;
-      if (isOver && entries.length > 0) return joined(range.stream, entries);
-      rows += entry.rows;
-      packedBytes += entry.packedBytes;
-      entries.push(entry);
+  let appendedBytes = 0;
+  let isFull = false;
+
+  const room = (entry: Entry): Buffer => {
+    const needed = packedBytes + entry.packedBytes;
+    if (block !== undefined && block.length >= needed) return block;
+    const usual = entry.isCompact ? rowsMax * usageRow.length : blockBytesFirst;
+    const larger = buffers.take(
+      Math.max(needed, Math.min(usual, segmentBytesMax), packedBytes * 2),
+    );
+    if (block !== undefined) {
+      block.copy(larger, 0, 0, packedBytes);
+      buffers.give(block);
     }
-    const last = entries.at(-1);
-    if (page.length < readCount || last === undefined) break;
-    start = `(${last.id}`;
-  }
-  return joined(range.stream, entries);
+    block = larger;
+    return block;
+  };
+
+  const add = (entry: Entry): void => {
+    const into = room(entry).subarray(packedBytes, packedBytes + entry.packedBytes);
+    if (!entry.isCompact) into.set(entry.block);
+    else if (!expandUsage(entry.block, entry.rows, into)) throw notCores(stream, entry.id);
+    ids = { first: ids?.first ?? entry.id, last: entry.id };
+    count += 1;
+    rows += entry.rows;
+    bytes += entry.block.length;
+    packedBytes += entry.packedBytes;
+    appendedBytes = entry.appendedBytes;
+  };
+
+  /** Few more than fit: what does not is read again, by the reader of the next segment. */
+  const readCount = (): number => {
+    if (count === 0) return readCountFirst;
+    const fitting = Math.ceil((rowsMax - rows) / (rows / count));
+    const wanted = Math.ceil(readBytes / (bytes / count));
+    return Math.max(1, Math.min(fitting, wanted, readCountMax));
+  };
+
+  return {
+    async fill() {
+      while (!isFull) {
+        const most = readCount();
+        const from = ids === undefined ? start : `(${ids.last}`;
+        const page = (await redis.xrangeBuffer(
+          stream,
+          from,
+          end,
+          'COUNT',
+          most,
+        )) as unknown as RawEntry[];
+        for (const raw of page) {
+          const entry = parseEntry(stream, raw);
+          const isOver =
+            rows + entry.rows > rowsMax || packedBytes + entry.packedBytes > segmentBytesMax;
+          isFull = isOver && ids !== undefined;
+          if (isFull) return;
+          add(entry);
+        }
+        if (page.length < most) return;
+      }
+    },
+    entries() {
+      if (ids === undefined || block === undefined) return undefined;
+      const { first: firstId, last: lastId } = ids;
+      return {
+        firstId,
+        lastId,
+        rows,
+        bytes,
+        appendedBytes,
+        block: block.subarray(0, packedBytes),
+      };
+    },
+  };
 }
 
 interface Entry {
@@ -78,6 +155,8 @@ function parseEntry(stream: string, [rawId, fields]: RawEntry): Entry {
     throw notCores(stream, id);
   }
   const rows = Number(rowsText.toString());
+  // A row takes several bytes, packed or compact.
+  if (!Number.isSafeInteger(rows) || rows < 1 || rows > block.length) throw notCores(stream, id);
   const isCompact = field?.toString() === blockFields.usage;
   return {
     id,
@@ -86,29 +165,6 @@ function parseEntry(stream: string, [rawId, fields]: RawEntry): Entry {
     block,
     isCompact,
     packedBytes: isCompact ? rows * usageRow.length : block.length,
-  };
-}
-
-function joined(stream: string, entries: readonly Entry[]): Entries | undefined {
-  const [first, last] = [entries.at(0), entries.at(-1)];
-  if (first === undefined || last === undefined) return undefined;
-  const sum = (of: (entry: Entry) => number): number =>
-    entries.reduce((total, entry) => total + of(entry), 0);
-  const block = Buffer.allocUnsafeSlow(sum((entry) => entry.packedBytes));
-  let at = 0;
-  for (const entry of entries) {
-    const into = block.subarray(at, at + entry.packedBytes);
-    if (!entry.isCompact) into.set(entry.block);
-    else if (!expandUsage(entry.block, entry.rows, into)) throw notCores(stream, entry.id);
-    at += entry.packedBytes;
-  }
-  return {
-    firstId: first.id,
-    lastId: last.id,
-    rows: sum((entry) => entry.rows),
-    bytes: sum((entry) => entry.block.length),
-    appendedBytes: last.appendedBytes,
-    block,
   };
 }
 

@@ -15,11 +15,11 @@ export interface Group {
 }
 
 /**
- * A group waits this long for each counter that it touches, five to ten times as long as the update
- * takes. So settling costs at most a fifth of a core a stream, and a group that touches little is
- * settled at once.
+ * A group waits this long for each counter that it touches, ten times as long as the update takes. So
+ * settling costs at most a tenth of a core a stream, and a group that touches little is settled at
+ * once.
  */
-const waitMsPerCounter = 0.025;
+const waitMsPerCounter = 0.05;
 /** Nor does it wait longer than this, while much is coming in and while it is not. */
 const busyMsMax = 10_000;
 const drainedMsMax = 1_000;

@@ -1,9 +1,10 @@
 import type pg from 'pg';
+import type { BufferPool } from '../buffer-pool.ts';
 import { CoreError } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
 import { sessionColumns, usageColumns } from '../ingest/pack.ts';
 import { type ClickHouseClient, insertRowBinary } from '../stores/clickhouse.ts';
-import { dropTrialTable, findRefusedRows } from './bisect.ts';
+import { dropTrialTable, findRefusedRows, type RefusedRow } from './bisect.ts';
 import { type Partition, partitionRows } from './partition.ts';
 import { dataRefusal } from './refusal.ts';
 import { keptRows, readRejected, rejectRows, withoutRejected } from './reject.ts';
@@ -14,6 +15,8 @@ import { sortUsageRows } from './sort-rows.ts';
 interface InsertDeps {
   client: pg.PoolClient;
   clickhouse: ClickHouseClient;
+  /** For the sorted copy of rows. */
+  buffers: BufferPool;
   /**
    * From this attempt on, a month that ClickHouse refuses for its data is bisected. Absent: never.
    */
@@ -28,6 +31,17 @@ const tables = {
   session: { table: 'session_events', columns: sessionColumns, time: 'occurred_at' },
 } as const;
 
+/** What is in ClickHouse of a segment. */
+export interface Inserted {
+  /** The rows, for the counters: all but the rejected ones. */
+  blocks: Buffer[];
+  /**
+   * Memory of the pool that is free once the rows have been counted. None where a request was refused
+   * or failed: something of it may still be about to be sent.
+   */
+  spare: Buffer[];
+}
+
 /** Tokens tried for one partition; see insertMissing. */
 const tokensMax = 4;
 
@@ -40,7 +54,6 @@ const tokensMax = 4;
  *
  * A month that ClickHouse goes on refusing for its data is bisected: the rows at fault are committed
  * to rejected_rows, then the rest is inserted. Rows rejected once are left out by every attempt.
- * @returns the rows that are in ClickHouse, for the counters: all but the rejected ones.
  * @throws CoreError SEGMENT_ROWS_LOST where a month holds some but not all of its rows.
  */
 export async function insertSegment(
@@ -48,23 +61,22 @@ export async function insertSegment(
   segment: Segment,
   kind: 'usage' | 'session',
   block: Buffer,
-): Promise<Buffer> {
+): Promise<Inserted> {
   await deps.client.query('UPDATE segments SET attempts = attempts + 1 WHERE id = $1', [
     segment.id,
   ]);
   const repeated = segment.attempts > 0 ? await readEarlier(deps, segment, kind) : undefined;
-  const inserted: Buffer[] = [];
-  let complete = true;
+  const inserted: Inserted = { blocks: [], spare: [block] };
   for (const whole of partitionRows(kind, block, segment.id)) {
     const rejected = repeated?.rejected.get(whole.yyyymm) ?? new Set<number>();
-    let partition = withoutRejected(kind, whole, rejected);
-    if (repeated === undefined || !isPresent(partition, repeated.present, segment)) {
-      partition = await insertOrReject(deps, segment, kind, { whole, partition, rejected });
+    const partition = withoutRejected(kind, whole, rejected);
+    if (repeated !== undefined && isPresent(partition, repeated.present, segment)) {
+      inserted.blocks.push(partition.bytes);
+    } else {
+      await insertOrReject(deps, segment, kind, { whole, partition, rejected }, inserted);
     }
-    complete &&= partition.rows === whole.rows;
-    inserted.push(partition.bytes);
   }
-  return complete ? block : Buffer.concat(inserted);
+  return inserted;
 }
 
 /** What earlier attempts left: rows in ClickHouse, and rows decided to be left out. */
@@ -84,27 +96,34 @@ function bisects(deps: InsertDeps, segment: Segment): boolean {
 }
 
 /**
- * Inserts what is missing of a month, and returns it. Where ClickHouse refuses it for its data, and
- * has done so often enough, the rows at fault are found and committed as rejected first. Which rows
- * those are is decided for good before one row is inserted: the count that says whether the month is
- * there would otherwise be ambiguous after a crash.
+ * Inserts what is missing of a month, and adds it to `inserted`. Where ClickHouse refuses it for its
+ * data, and has done so often enough, the rows at fault are found and committed as rejected first.
+ * Which rows those are is decided for good before one row is inserted: the count that says whether the
+ * month is there would otherwise be ambiguous after a crash.
  */
 async function insertOrReject(
   deps: InsertDeps,
   segment: Segment,
   kind: 'usage' | 'session',
   month: { whole: Partition; partition: Partition; rejected: ReadonlySet<number> },
-): Promise<Partition> {
-  const { client, clickhouse } = deps;
+  inserted: Inserted,
+): Promise<void> {
+  const { clickhouse } = deps;
   const { whole, partition, rejected } = month;
+  const ordered = inTableOrder(kind, partition, (bytes) => {
+    const memory = deps.buffers.take(bytes);
+    inserted.spare.push(memory);
+    return memory;
+  });
   try {
     await keepingSession(deps, () =>
       segment.attempts === 0
-        ? insertPartition(deps, kind, segment.id, partition, 0)
-        : insertMissing(deps, kind, segment, partition),
+        ? insertPartition(deps, kind, segment.id, ordered, 0)
+        : insertMissing(deps, kind, segment, ordered),
     );
-    return partition;
+    inserted.blocks.push(ordered.bytes);
   } catch (thrown) {
+    inserted.spare = [];
     if (dataRefusal(thrown) === undefined || !bisects(deps, segment)) throw thrown;
     const { refusedRowsMax } = deps;
     const target = { ...tables[kind], segmentId: segment.id, refusedRowsMax };
@@ -113,19 +132,43 @@ async function insertOrReject(
     );
     // No row is at fault alone, so it is not the rows: the refusal stands for the operator to see.
     if (refused.length === 0) throw thrown;
-    // Refused and there all the same: the table took it, something behind the table did not.
-    const present = await countRows(clickhouse, kind, segment.id);
-    if (isPresent(partition, present, segment)) return partition;
-    await deps.failpoint?.('reject:before');
-    await rejectRows(client, segment, kind, whole.yyyymm, refused);
-    await deps.failpoint?.('reject:after');
-    const positions = new Set([...rejected, ...refused.map((row) => row.position)]);
-    const rest = withoutRejected(kind, whole, positions);
-    if (rest.rows > 0) {
-      await keepingSession(deps, () => insertMissing(deps, kind, segment, rest));
-    }
-    return rest;
+    inserted.blocks.push(await insertRest(deps, segment, kind, month, refused));
   }
+}
+
+/** Sets the refused rows aside, inserts the other ones, and returns what is in the table. */
+async function insertRest(
+  deps: InsertDeps,
+  segment: Segment,
+  kind: 'usage' | 'session',
+  month: { whole: Partition; partition: Partition; rejected: ReadonlySet<number> },
+  refused: RefusedRow[],
+): Promise<Buffer> {
+  const { client, clickhouse } = deps;
+  const { whole, partition, rejected } = month;
+  // Refused and there all the same: the table took it, something behind the table did not.
+  const present = await countRows(clickhouse, kind, segment.id);
+  if (isPresent(partition, present, segment)) return partition.bytes;
+  await deps.failpoint?.('reject:before');
+  await rejectRows(client, segment, kind, whole.yyyymm, refused);
+  await deps.failpoint?.('reject:after');
+  const positions = new Set([...rejected, ...refused.map((row) => row.position)]);
+  const rest = inTableOrder(kind, withoutRejected(kind, whole, positions), Buffer.allocUnsafeSlow);
+  if (rest.rows > 0) await keepingSession(deps, () => insertMissing(deps, kind, segment, rest));
+  return rest.bytes;
+}
+
+/**
+ * Which rows a token stands for does not change with their order: only what is sent is sorted, while
+ * places of rejected rows are those in the stream.
+ */
+function inTableOrder(
+  kind: 'usage' | 'session',
+  partition: Partition,
+  allocate: (bytes: number) => Buffer,
+): Partition {
+  if (kind === 'session') return partition;
+  return { ...partition, bytes: sortUsageRows(partition.bytes, allocate) };
 }
 
 /**
@@ -154,8 +197,7 @@ async function insertMissing(
 
 /**
  * Segment ids are never given twice, not even by a Postgres that was reset or restored
- * (migrate.ts), so the token is the segment's alone. Which rows it stands for does not change with
- * their order: only here are they sorted, while places of rejected rows are those in the stream.
+ * (migrate.ts), so the token is the segment's alone.
  */
 async function insertPartition(
   { clickhouse, failpoint }: InsertDeps,
@@ -170,7 +212,7 @@ async function insertPartition(
     table,
     columns,
     token: `segment-${segmentId}-${partition.yyyymm}-${attempt}`,
-    rows: kind === 'usage' ? sortUsageRows(partition.bytes) : partition.bytes,
+    rows: partition.bytes,
   });
 }
 

@@ -1,17 +1,22 @@
 import type pg from 'pg';
+import type { BufferPool } from '../buffer-pool.ts';
 import type { Failpoint } from '../failpoints.ts';
 import type { ClickHouseClient } from '../stores/clickhouse.ts';
 import { type Group, groupDueInMs, openGroup } from './group.ts';
-import { insertSegment } from './insert.ts';
-import { oldestSealed, readSealed, type Sealed, type Segment, sealNext } from './seal.ts';
-import { boundSilence, silentMsMax } from './session.ts';
-import { settleGroup } from './settle.ts';
+import { type Inserted, insertSegment } from './insert.ts';
+import { recordError } from './last-error.ts';
+import { readSealed, type Sealed, type Segment } from './seal.ts';
+import { boundSilence, keepingSession, silentMsMax } from './session.ts';
+import { createSettling, type Settling } from './settling.ts';
+import { createSource, type Source } from './source.ts';
 import { type TrimRedis, trimSettled } from './trim.ts';
 
 export interface LoadDeps {
   pool: pg.Pool;
   redis: TrimRedis;
   clickhouse: ClickHouseClient;
+  /** For rows, packed and sorted; shared by the streams of a worker. */
+  buffers: BufferPool;
   segmentRowsMax: number;
   /** Least time that a group of segments is gathered; see group.ts. */
   groupMsMin?: number | undefined;
@@ -19,6 +24,8 @@ export interface LoadDeps {
   groupBytesMax?: number | undefined;
   /** From this attempt on a segment that ClickHouse refuses for its data is bisected; see insert.ts. */
   poisonAttempts?: number | undefined;
+  /** Asked before each segment, by how many there were; false ends the run with what it has. */
+  goesOn?: ((segments: number) => boolean) | undefined;
   failpoint?: Failpoint | undefined;
   /** See session.ts; shorter in tests. */
   silentMsMax?: number | undefined;
@@ -33,8 +40,6 @@ export type StreamRun =
   /** Another worker holds the stream. */
   | { outcome: 'locked' };
 
-/** A run gives its place up after this many segments, so that other streams get their turn. */
-const segmentsMax = 64;
 const groupBytesMaxDefault = 268_435_456;
 /**
  * How often a group that waits for its time looks for new entries. Each look may make a segment, and
@@ -46,9 +51,10 @@ const busyShare = 0.125;
 
 /**
  * Loads what a stream holds: seals and inserts segment after segment, and settles and trims them in
- * groups. Everything happens on one Postgres connection that holds the stream's advisory lock; when
- * that connection dies, the lock and this run's ability to seal or settle die with it. A run that
- * falls silent loses it.
+ * groups. It seals, and asks before each insert, on the one Postgres connection that holds the
+ * stream's advisory lock; when that connection dies, the lock and this run's ability to seal or insert
+ * die with it. A run that falls silent loses it. While a segment is inserted the next one is read, and
+ * while a group is settled, on another connection, the next one is gathered.
  */
 export async function runStream(deps: LoadDeps, stream: string): Promise<StreamRun> {
   const client = await deps.pool.connect();
@@ -64,7 +70,7 @@ export async function runStream(deps: LoadDeps, stream: string): Promise<StreamR
       return { outcome: 'locked' };
     }
     await boundSilence(client, deps.silentMsMax ?? silentMsMax);
-    const run = await loadSegments(deps, client, stream);
+    const run = await loadAndSettle(deps, client, stream);
     await boundSilence(client, 0);
     await client.query('SELECT pg_advisory_unlock(hashtextextended($1, 0))', [stream]);
     destroy = false;
@@ -74,38 +80,60 @@ export async function runStream(deps: LoadDeps, stream: string): Promise<StreamR
   }
 }
 
-async function loadSegments(
+/** Nothing of the run goes on once this has ended, however it ended. */
+async function loadAndSettle(
   deps: LoadDeps,
   client: pg.PoolClient,
   stream: string,
 ): Promise<StreamRun> {
+  const settling = createSettling(deps);
+  const source = createSource({ ...deps, client }, { stream, rowsMax: deps.segmentRowsMax });
+  try {
+    const run = await loadSegments({ ...deps, client, stream, source, settling });
+    await keepingSession({ ...deps, client }, settling.end);
+    return run;
+  } finally {
+    // Of two failures the first one is thrown; a settle's is on record with its segments.
+    await settling.end().catch(() => undefined);
+  }
+}
+
+interface Run extends LoadDeps {
+  client: pg.PoolClient;
+  stream: string;
+  source: Source;
+  settling: Settling;
+}
+
+async function loadSegments(run: Run): Promise<StreamRun> {
+  const { source, settling, segmentRowsMax } = run;
   const bounds = {
-    msMin: deps.groupMsMin ?? 0,
-    bytesMax: deps.groupBytesMax ?? groupBytesMaxDefault,
+    msMin: run.groupMsMin ?? 0,
+    bytesMax: run.groupBytesMax ?? groupBytesMaxDefault,
   };
-  const next = createSource(deps, client, stream);
   let group: Group | undefined;
   let lookAtMs = 0;
   let isBusy = false;
   let segments = 0;
   let rows = 0;
-  while (segments < segmentsMax) {
+  while (run.goesOn?.(segments) ?? true) {
     const looks = group === undefined || performance.now() >= lookAtMs;
-    const sealed = looks ? await next() : undefined;
+    const sealed = looks ? await source.next() : undefined;
     if (sealed !== undefined) {
       const { segment } = sealed;
       group ??= openGroup(segment.stream, segment.kind);
-      await insertInto(deps, client, group, sealed);
+      isBusy = segment.rows >= segmentRowsMax * busyShare;
+      if (isBusy) source.readAhead();
+      await insertInto(run, group, sealed);
       segments += 1;
       rows += segment.rows;
-      isBusy = segment.rows >= deps.segmentRowsMax * busyShare;
       // After a large one there is more at once, and after one that an earlier run left, which has
       // its entries still to be read.
-      const isMore = segment.rows * 2 > deps.segmentRowsMax || sealed.entries === undefined;
+      const isMore = segment.rows * 2 > segmentRowsMax || sealed.entries === undefined;
       if (!isMore) lookAtMs = performance.now() + lookEveryMs;
       if (groupDueInMs(group, { drained: !isBusy, ...bounds }) > 0) continue;
     } else if (group === undefined) {
-      if (segments === 0) await trimSettled(client, deps.redis, stream);
+      if (segments === 0) await trimSettled(run.client, run.redis, run.stream);
       return { outcome: 'drained', segments, rows };
     } else {
       if (looks) {
@@ -119,100 +147,38 @@ async function loadSegments(
         continue;
       }
     }
-    await settle(deps, client, group);
+    await keepingSession(run, () => settling.begin(group as Group));
     group = undefined;
   }
-  if (group !== undefined) await settle(deps, client, group);
+  if (group !== undefined) await settling.begin(group);
   return { outcome: 'paused', segments, rows };
-}
-
-/**
- * The stream's segments in their order: first those that an earlier run left sealed, inserted or
- * not, then new ones.
- */
-function createSource(
-  deps: LoadDeps,
-  client: pg.PoolClient,
-  stream: string,
-): () => Promise<Sealed | undefined> {
-  let afterSeq = 0;
-  let leftOver = true;
-  return async () => {
-    if (leftOver) {
-      const sealed = await oldestSealed(client, stream, afterSeq);
-      if (sealed !== undefined) {
-        afterSeq = sealed.segment.seq;
-        return sealed;
-      }
-      // Nobody else seals while this run has the lock.
-      leftOver = false;
-    }
-    return sealNext(client, deps.redis, stream, deps.segmentRowsMax, deps.failpoint);
-  };
 }
 
 /**
  * Inserts a segment and adds its rows to the group's sums. Where that fails, the segments before it
  * are settled all the same, so that one that keeps failing holds up what comes after it and no more.
  */
-async function insertInto(
-  deps: LoadDeps,
-  client: pg.PoolClient,
-  group: Group,
-  { segment, entries }: Sealed,
-): Promise<void> {
-  let counted: Buffer;
+async function insertInto(run: Run, group: Group, { segment, entries }: Sealed): Promise<void> {
+  let inserted: Inserted;
   try {
-    const { block } = entries ?? (await readSealed(deps.redis, segment));
-    counted = await insert(deps, client, segment, block);
+    const { block } = entries ?? (await readSealed(run.redis, segment, run.buffers));
+    inserted = await insert(run, segment, block);
   } catch (cause) {
-    await recordError(client, [segment.id], cause);
-    // What is wrong with the settle is on record, too; the segment's failure came first.
-    if (group.segments.length > 0) await settle(deps, client, group).catch(() => undefined);
+    await recordError(run.client, [segment.id], cause);
+    if (group.segments.length > 0) await run.settling.begin(group).catch(() => undefined);
     throw cause;
   }
-  group.sums.add(counted);
+  for (const counted of inserted.blocks) group.sums.add(counted);
+  for (const memory of inserted.spare) run.buffers.give(memory);
   group.segments.push(segment);
 }
 
-/** Returns the rows that count. Outbound rows end in Postgres: nothing is inserted. */
-async function insert(
-  deps: LoadDeps,
-  client: pg.PoolClient,
-  segment: Segment,
-  block: Buffer,
-): Promise<Buffer> {
+/** Outbound rows end in Postgres: nothing is inserted. */
+async function insert(run: Run, segment: Segment, block: Buffer): Promise<Inserted> {
   const { kind } = segment;
-  if (kind === 'outbound') return block;
-  await deps.failpoint?.('insert:before');
-  const counted = await insertSegment({ ...deps, client }, segment, kind, block);
-  await deps.failpoint?.('insert:after');
-  return counted;
-}
-
-async function settle(deps: LoadDeps, client: pg.PoolClient, group: Group): Promise<void> {
-  const { stream, sums } = group;
-  const segmentIds = group.segments.map((segment) => segment.id);
-  try {
-    await deps.failpoint?.('settle:before');
-    await settleGroup(client, { stream, segmentIds, sums }, deps.failpoint);
-    await deps.failpoint?.('settle:after');
-  } catch (cause) {
-    await recordError(client, segmentIds, cause);
-    throw cause;
-  }
-  await deps.failpoint?.('trim:before');
-  await trimSettled(client, deps.redis, stream);
-  await deps.failpoint?.('trim:after');
-}
-
-/** For the operator (`core status`). The failure itself matters more than that this was written. */
-async function recordError(client: pg.PoolClient, segmentIds: readonly number[], cause: unknown) {
-  const message = cause instanceof Error ? cause.message : String(cause);
-  await client
-    .query(
-      `UPDATE segments SET last_error = $2 WHERE id = ANY ($1::bigint[]) AND state = 'sealed'`,
-      [segmentIds, message.slice(0, 1_000)],
-    )
-    .catch(() => undefined);
+  if (kind === 'outbound') return { blocks: [block], spare: [block] };
+  await run.failpoint?.('insert:before');
+  const inserted = await insertSegment(run, segment, kind, block);
+  await run.failpoint?.('insert:after');
+  return inserted;
 }

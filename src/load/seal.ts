@@ -1,10 +1,11 @@
 import type { Redis } from 'ioredis';
 import type pg from 'pg';
+import type { BufferPool } from '../buffer-pool.ts';
 import { CoreError } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
 import type { Kind } from '../ingest/streams.ts';
 import { inClientTransaction } from '../stores/postgres.ts';
-import { type Entries, readEntries } from './entries.ts';
+import { createEntryReader, type Entries } from './entries.ts';
 
 /** A range of a stream that never changes again. */
 export interface Segment {
@@ -45,15 +46,14 @@ export async function oldestSealed(
 }
 
 /**
- * Seals the entries after the last segment. The segment and the stream's new position are one
- * transaction; a crash before it leaves the entries where they are, to be sealed by the next run.
- * Undefined where the stream has no new entry.
+ * Seals the entries after the last segment, which `read` is asked for by the id of its last entry. The
+ * segment and the stream's new position are one transaction; a crash before it leaves the entries
+ * where they are, to be sealed by the next run. Undefined where the stream has no new entry.
  */
 export async function sealNext(
   client: pg.PoolClient,
-  redis: Redis,
   stream: string,
-  rowsMax: number,
+  read: (afterId: string) => Promise<Entries | undefined>,
   failpoint?: Failpoint | undefined,
 ): Promise<Sealed | undefined> {
   const position = await client.query<{ kind: Kind; seq: number; sealedId: string }>(
@@ -62,7 +62,7 @@ export async function sealNext(
   );
   const at = position.rows[0];
   if (at === undefined) return undefined;
-  const entries = await readEntries(redis, { stream, start: `(${at.sealedId}`, end: '+', rowsMax });
+  const entries = await read(at.sealedId);
   if (entries === undefined) return undefined;
   await failpoint?.('seal:before');
   const id = await inClientTransaction(client, async () => {
@@ -95,17 +95,19 @@ export async function sealNext(
  * Reads a sealed range again after a crash or failure.
  * @throws CoreError SEGMENT_ROWS_LOST where it is not what was sealed, to the row.
  */
-export async function readSealed(redis: Redis, segment: Segment): Promise<Entries> {
-  const entries = await readEntries(redis, {
-    stream: segment.stream,
-    start: segment.firstId,
-    end: segment.lastId,
-    rowsMax: segment.rows,
-  });
-  if (entries?.lastId !== segment.lastId || entries.rows !== segment.rows) {
+export async function readSealed(
+  redis: Redis,
+  segment: Segment,
+  buffers: BufferPool,
+): Promise<Entries> {
+  const { stream, firstId: start, lastId: end, rows: rowsMax } = segment;
+  const reader = createEntryReader(redis, { stream, start, end, rowsMax }, buffers);
+  await reader.fill();
+  const entries = reader.entries();
+  if (entries?.lastId !== end || entries.rows !== rowsMax) {
     throw new CoreError(
       'SEGMENT_ROWS_LOST',
-      `Segment ${segment.id} has ${segment.rows} rows, Redis holds ${entries?.rows ?? 0} of them`,
+      `Segment ${segment.id} has ${rowsMax} rows, Redis holds ${entries?.rows ?? 0} of them`,
     );
   }
   return entries;

@@ -5,6 +5,18 @@ const digitBits = 11;
 const digits = 1 << digitBits;
 const rowWords = usageRow.length / Uint32Array.BYTES_PER_ELEMENT;
 
+/** Of one sort, whose memory the next one uses again: nothing here outlives a call. */
+const scratch = new Map<string, Uint32Array>();
+
+function scratchColumn(name: 'time' | 'idLow' | 'idHigh' | 'order' | 'other', count: number) {
+  let column = scratch.get(name);
+  if (column === undefined || column.length < count) {
+    column = new Uint32Array(count);
+    scratch.set(name, column);
+  }
+  return column.subarray(0, count);
+}
+
 /**
  * Packed usage rows in the order that the table `usage` keeps them in: by subscription, then by
  * time; rows equal in both keep their order. ClickHouse then only sees that they are sorted, which
@@ -12,14 +24,16 @@ const rowWords = usageRow.length / Uint32Array.BYTES_PER_ELEMENT;
  *
  * A radix sort of row numbers, least significant digit first, on what the smallest and the largest
  * key leave open: three or four passes in a segment of an hour and some hundred thousand
- * subscriptions. Then each row is copied once. Rows that are in order already are returned as given.
+ * subscriptions. Then each row is copied once, to memory of `allocate`, of which the returned rows are
+ * a view. Rows that are in order already are returned as given.
  */
-export function sortUsageRows(rows: Buffer): Buffer {
+export function sortUsageRows(rows: Buffer, allocate: (bytes: number) => Buffer): Buffer {
   const count = rows.length / usageRow.length;
   const keys = readKeys(rows, count);
   if (keys === undefined) return rows;
-  let order = Uint32Array.from({ length: count }, (_, row) => row);
-  let other = new Uint32Array(count);
+  let order = scratchColumn('order', count);
+  for (let row = 0; row < count; row += 1) order[row] = row;
+  let other = scratchColumn('other', count);
   const offsets = new Uint32Array(digits);
   for (const { values, max } of [keys.time, keys.idLow, keys.idHigh]) {
     for (let shift = 0; shift < 32 && max >>> shift > 0; shift += digitBits) {
@@ -27,7 +41,7 @@ export function sortUsageRows(rows: Buffer): Buffer {
       [order, other] = [other, order];
     }
   }
-  return gather(rows, order);
+  return gather(rows, order, allocate(rows.length));
 }
 
 /** A part of the key of each row, and the largest of them. */
@@ -62,9 +76,9 @@ function readKeys(
     if (time > timeMax) timeMax = time;
   }
   if (inOrder) return undefined;
-  const time = new Uint32Array(count);
-  const idLow = new Uint32Array(count);
-  const idHigh = new Uint32Array(idMax - idMin < two32 ? 0 : count);
+  const time = scratchColumn('time', count);
+  const idLow = scratchColumn('idLow', count);
+  const idHigh = scratchColumn('idHigh', idMax - idMin < two32 ? 0 : count);
   for (let row = 0; row < count; row += 1) {
     // Ids are safe integers (src/contract), so differences are exact.
     const id = idAt(row) - idMin;
@@ -109,11 +123,11 @@ function sortByDigit(
   }
 }
 
-function gather(rows: Buffer, order: Uint32Array): Buffer {
+function gather(rows: Buffer, order: Uint32Array, memory: Buffer): Buffer {
   // Words are read in the machine's own order and written in the same, so it does not matter.
   const aligned = rows.byteOffset % Uint32Array.BYTES_PER_ELEMENT === 0 ? rows : unpooled(rows);
   const from = new Uint32Array(aligned.buffer, aligned.byteOffset, order.length * rowWords);
-  const into = new Uint32Array(order.length * rowWords);
+  const into = new Uint32Array(memory.buffer, memory.byteOffset, order.length * rowWords);
   let at = 0;
   for (let place = 0; place < order.length; place += 1) {
     const start = (order[place] as number) * rowWords;
@@ -122,7 +136,7 @@ function gather(rows: Buffer, order: Uint32Array): Buffer {
       at += 1;
     }
   }
-  return Buffer.from(into.buffer);
+  return memory.subarray(0, rows.length);
 }
 
 /** A copy at the start of memory of its own. */

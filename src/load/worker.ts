@@ -32,7 +32,13 @@ const discoverEveryMs = 5_000;
 /** A stream whose run failed rests this long at first, doubling up to the maximum. */
 const restMsMin = 500;
 const restMsMax = 15_000;
-const streamsAtOnce = 4;
+const streamsAtOnce = 6;
+/**
+ * Where there are more streams than that, a run gives its place up after this many segments. Where not
+ * it goes on for as long as there is something: ending it means to wait for its last group, seconds
+ * in which nothing would be inserted.
+ */
+const segmentsMax = 64;
 /**
  * A worker that is killed right after it took a job has not yet put the stream's next one on the
  * schedule: the stream stands still until another worker finds the job stalled, which takes these
@@ -74,10 +80,15 @@ export async function startLoadWorker(options: LoadWorkerOptions): Promise<LoadW
     runRetryDelay,
   };
   const resting = createResting(log, options.monotonicMs ?? (() => performance.now()));
+  let stopping = false;
+  let streams = 0;
+  const goesOn = (segments: number): boolean =>
+    !stopping && (segments < segmentsMax || streams <= streamsAtOnce);
+  const load: LoadDeps = { ...options, goesOn };
   const workers = [
     new Worker<LoadJob>(
       loadQueueName,
-      (job: Job<LoadJob>) => resting.run(job.data, () => runStream(options, job.data.stream)),
+      (job: Job<LoadJob>) => resting.run(job.data, () => runStream(load, job.data.stream)),
       { ...common, concurrency: streamsAtOnce },
     ),
     new Worker('upkeep', (job: Job) => runTask(options, job.name), { ...common, concurrency: 2 }),
@@ -90,10 +101,13 @@ export async function startLoadWorker(options: LoadWorkerOptions): Promise<LoadW
     worker.on('failed', (job, err) => log.error({ job: job?.name, err }, 'job failed'));
   }
 
-  const discover = createDiscovery(options, loads, upkeep);
+  const discover = createDiscovery(options, loads, upkeep, (count) => {
+    streams = count;
+  });
   await discover.once();
   return {
     async close() {
+      stopping = true;
       await discover.stop();
       // Waits for the running jobs: a segment under way is settled before the process ends.
       await Promise.all(workers.map((worker) => worker.close()));
@@ -164,6 +178,7 @@ function createDiscovery(
   options: LoadWorkerOptions,
   loads: Queue<LoadJob>,
   upkeep: Queue,
+  onStreams: (count: number) => void,
 ): { once: () => Promise<void>; stop: () => Promise<void> } {
   const keep = { removeOnComplete: { count: 100 }, removeOnFail: { count: 1_000 } };
   let timer: NodeJS.Timeout | undefined;
@@ -181,6 +196,7 @@ function createDiscovery(
       'SELECT stream, kind, shard FROM streams WHERE starts_with(stream, $1) ORDER BY stream',
       [`${options.prefix}:`],
     );
+    onStreams(rows.length);
     for (const { stream, kind, shard } of rows) {
       const id = `load-${kind}-${shard}`;
       if (known.get(id) === options.intervalMs || !kinds.some((k) => k === kind)) continue;

@@ -1,10 +1,14 @@
 import { randomUUID } from 'node:crypto';
+import type pg from 'pg';
 import type { Test } from 'tap';
+import { createBufferPool } from '../../src/buffer-pool.ts';
 import type { SessionEvent, UsageEntry } from '../../src/contract/node.ts';
 import { packSessions, packUsage } from '../../src/ingest/pack.ts';
 import { createSpool } from '../../src/ingest/spool.ts';
 import { type Kind, registerStreams, streamName } from '../../src/ingest/streams.ts';
+import { createEntryReader } from '../../src/load/entries.ts';
 import { type LoadDeps, runStream } from '../../src/load/run-stream.ts';
+import { sealNext } from '../../src/load/seal.ts';
 import { withTrim } from '../../src/load/trim.ts';
 import { createLogger } from '../../src/log.ts';
 import { createNode } from '../../src/nodes/create.ts';
@@ -37,7 +41,13 @@ export async function startSpool(t: Test, settings: Record<string, string> = {})
   const prefix = stores.redisPrefix;
   await registerStreams(pool, prefix, shards);
   const spool = createSpool({ redis, prefix, shards, bytesMax: 1e9, idempotencySeconds: 60 });
-  const deps: LoadDeps = { pool, clickhouse, redis: withTrim(redis), segmentRowsMax: 100_000 };
+  const deps: LoadDeps = {
+    pool,
+    clickhouse,
+    redis: withTrim(redis),
+    buffers: createBufferPool({ bytesMax: 67_108_864, keptBytesMax: 134_217_728 }),
+    segmentRowsMax: 100_000,
+  };
   const { nodeId } = await createNode(
     pool,
     { name: 'n', region: 'r', host: '', ip: '' },
@@ -79,6 +89,14 @@ export async function startSpool(t: Test, settings: Record<string, string> = {})
       append('session', events.length, packSessions(nodeId, events)),
     run: (kind: 'usage' | 'session', options: Partial<LoadDeps> = {}, shard = 0) =>
       runStream({ ...deps, ...options }, streamName(prefix, shard, kind)),
+    /** What a run does that ends right after sealing. */
+    seal: (client: pg.PoolClient, stream: string) =>
+      sealNext(client, stream, async (afterId) => {
+        const range = { stream, start: `(${afterId}`, end: '+', rowsMax: 100_000 };
+        const reader = createEntryReader(redis, range, deps.buffers);
+        await reader.fill();
+        return reader.entries();
+      }),
     /** Rows of a query to ClickHouse. */
     rows: async <T>(query: string): Promise<T[]> =>
       (await clickhouse.query({ query, format: 'JSONEachRow' })).json<T>(),
