@@ -66,7 +66,7 @@ function addOptions(command: Command): Command {
     .option('--connections <n>', 'connections of the sender', integer(1, 1_000), 64)
     .option(
       '--entries <n>',
-      'entries a request of the e2e bench, 500 and 100 by default',
+      'entries a request of accept, e2e and peers, instead of several sizes',
       integer(1, 1_000),
     )
     .option(

@@ -3,7 +3,7 @@ import os from 'node:os';
 import path from 'node:path';
 import t, { type Test } from 'tap';
 import { createRandom } from '../bench/fleet/random.ts';
-import { coreFormat, createBodies, numberBody } from '../bench/measure/bodies.ts';
+import { bodyCount, coreFormat, createBodies, numberBody } from '../bench/measure/bodies.ts';
 import { comparisonTable } from '../bench/measure/compare.ts';
 import { isReached, type Metric } from '../bench/measure/metric.ts';
 import { numberedWorld } from '../bench/measure/micro.ts';
@@ -139,6 +139,15 @@ t.test('bodies for peers: valid, of one length, none twice, times of the last ho
       }
     }
   }
+});
+
+t.test('nodes share the bodies out evenly', async (t) => {
+  t.equal(bodyCount({ wanted: 4_000, most: 6_200, nodes: 10_000 }), 5_000);
+  t.equal(bodyCount({ wanted: 800, most: 1_240, nodes: 10_000 }), 1_000);
+  t.equal(bodyCount({ wanted: 40_000, most: 20_000, nodes: 10_000 }), 20_000);
+  t.equal(bodyCount({ wanted: 16, most: 20_000, nodes: 7 }), 21);
+  t.equal(bodyCount({ wanted: 3, most: 5, nodes: 7 }), 1, 'a prime');
+  t.equal(bodyCount({ wanted: 3, most: 0, nodes: 10 }), 1, 'a body larger than all that is kept');
 });
 
 t.test('a peer gets the same entries whatever the batch size', async (t) => {

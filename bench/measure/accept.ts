@@ -38,12 +38,12 @@ export async function measureAccept(options: BenchOptions): Promise<Measured> {
     options.say(`creating ${options.nodes} nodes and ${options.subscriptions} subscriptions`);
     const world = await createBenchWorld(core.pool, core.config, options);
     const sets = new Map(
-      batchSizes.map((entries) => [
+      (options.entries === undefined ? batchSizes : [options.entries]).map((entries) => [
         entries,
         createBodies(world, { entries, seed: entries, atMs: Date.now() }),
       ]),
     );
-    await warmUp(core, world, sets.get(100) as BodySet, options);
+    await warmUp(core, world, [...sets.values()][0] as BodySet, options);
     for (const worker of [false, true]) {
       const runs = await measureRounds(core, world, sets, { ...options, worker }, measured);
       report(runs, worker, measured);

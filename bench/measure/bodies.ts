@@ -41,8 +41,10 @@ export interface BodySet {
 }
 
 /** The bodies are held in memory by this process and by the sender. */
-const bodyBytesMax = 67_108_864;
+const bodyBytesMax = 83_886_080;
 const bodiesMax = 20_000;
+/** So many entries in a row are of one protocol, whatever the size of a body. */
+const entriesOfProtocol = 500;
 
 /** An entry whose numbers have as many digits as all have; formats find their places in it. */
 export const sampleEntry: SentEntry = {
@@ -87,8 +89,10 @@ export function jsonEntries(
 
 /**
  * Bodies of `entries` entries. Together they name every subscription of the world about equally
- * often, as far as they fit into 64 MB; within one body a subscription comes once, as in a node's
- * report of a minute, unless the world has fewer of them than the body has entries.
+ * often, as far as they fit into 80 MB; within one body a subscription comes once, as in a node's
+ * report of a minute, unless the world has fewer of them than the body has entries. A body is a
+ * node's: all its entries are of one protocol, and as nodes and bodies take turns, it comes from one
+ * node or from few, always the same ones, as a node's subscribers do.
  *
  * `atMs` is about when the entries are said to have been recorded: the sender varies minute and
  * second of the hour before.
@@ -106,12 +110,16 @@ export function createBodies(
   const recordedAtMs = Math.floor(options.atMs / 3_600_000 - 1) * 3_600_000;
   let next = 0;
   const entry = (): string => {
+    const { nodeProtocolIds } = world;
+    const nodeProtocolId = nodeProtocolIds[
+      Math.floor(next / entriesOfProtocol) % nodeProtocolIds.length
+    ] as number;
     const member = order[next % order.length] as number;
     next += 1;
     return format.format({
       userId: world.userIds[member] as number,
       subscriptionId: world.subscriptionIds[member] as number,
-      nodeProtocolId: pick(world.nodeProtocolIds, random),
+      nodeProtocolId,
       bytesUp: integerIn(random, 10_000_000, 99_999_999),
       bytesDown: integerIn(random, 1_000_000_000, 9_999_999_999),
       recordedAtMs,
@@ -122,9 +130,12 @@ export function createBodies(
     return Buffer.from(`${format.prefix}${texts.join(format.separator)}${format.suffix}`);
   };
   const first = body();
-  const wanted = Math.ceil((2 * world.subscriptionIds.length) / entries);
-  const count = Math.min(Math.max(wanted, 16), bodiesMax, Math.floor(bodyBytesMax / first.length));
-  const bodies = [first, ...Array.from({ length: Math.max(0, count - 1) }, body)];
+  const count = bodyCount({
+    wanted: Math.max(Math.ceil((2 * world.subscriptionIds.length) / entries), 16),
+    most: Math.min(bodiesMax, Math.floor(bodyBytesMax / first.length)),
+    nodes: world.nodeProtocolIds.length,
+  });
+  const bodies = [first, ...Array.from({ length: count - 1 }, body)];
   assert(
     bodies.every(({ length }) => length === first.length),
     'bodies are of one length',
@@ -172,8 +183,15 @@ function putDigits(body: Uint8Array, at: number, count: number, value: number): 
   }
 }
 
-function pick(values: readonly number[], random: Random): number {
-  return values[Math.floor(random() * values.length)] as number;
+/** About as many as wanted, so many that the nodes share them out evenly. */
+export function bodyCount(given: { wanted: number; most: number; nodes: number }): number {
+  const { wanted, most, nodes } = given;
+  const enough = Math.max(1, Math.min(wanted, most));
+  if (enough >= nodes) return Math.min(Math.ceil(enough / nodes), Math.floor(most / nodes)) * nodes;
+  const divisors = Array.from({ length: most }, (_, index) => index + 1).filter(
+    (count) => nodes % count === 0,
+  );
+  return divisors.find((count) => count >= enough) ?? divisors.at(-1) ?? 1;
 }
 
 function shuffled(count: number, random: Random): number[] {

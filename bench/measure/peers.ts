@@ -38,7 +38,10 @@ export async function measurePeers(options: BenchOptions): Promise<Measured> {
   for (let round = 1; round <= options.rounds; round += 1) {
     for (const measure of rotated(contenders, round - 1)) {
       options.signal.throwIfAborted();
-      const turn = await measure({ round, batchSizes });
+      const turn = await measure({
+        round,
+        batchSizes: options.entries === undefined ? batchSizes : [options.entries],
+      });
       rates.push(...turn.rates);
       measured.checks.push(...turn.checks);
       for (const { name, entries, entriesPerSecond } of turn.rates) {

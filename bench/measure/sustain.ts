@@ -35,6 +35,11 @@ const unreadSecondsLow = 1.3;
 const unreadSecondsHigh = 2.5;
 const rise = 1.03;
 const fall = 0.94;
+/** In the window, where the rate is found and only held. */
+const riseHeld = 1.005;
+const fallHeld = 0.98;
+/** Asked for at most this many times what the sender has just brought in; it may reach no more. */
+const reachedShareMax = 1.25;
 /** Segments are sealed in lumps, so what is unread is taken over so many seconds. */
 const recentMax = 4;
 const warmSeconds = 60;
@@ -47,8 +52,7 @@ const firstEntriesPerSecondQuick = 50_000;
 
 /**
  * Finds the rate at which the loader just keeps up, and holds it. While warming, each second the rate
- * is raised or lowered by what lies unread in the spool; in the window it stays, and is lowered only
- * where the loader falls behind all the same. So the loader always has work, accept takes no more of
+ * is raised or lowered by what lies unread in the spool; in the window, too, but by little. So the loader always has work, accept takes no more of
  * the machine than what can be loaded needs, and the spool's bound is never what holds the sender
  * back. What counts is what was settled in the window.
  */
@@ -105,21 +109,33 @@ function steady(perSecond: number): Steering {
 }
 
 function createSteering(firstPerSecond: number, warm: number): Steering {
-  const recent: number[] = [];
+  const recent: Standing[] = [];
   const rates: number[] = [];
   let perSecond = firstPerSecond;
   return {
     rate: () => perSecond,
     see(standing, second) {
-      recent.push(standing.appendedRows - standing.sealedRows);
+      recent.push(standing);
       if (recent.length > recentMax) recent.shift();
-      const unreadSeconds = mean(recent) / perSecond;
+      const unread = mean(recent.map(({ appendedRows, sealedRows }) => appendedRows - sealedRows));
+      const unreadSeconds = unread / perSecond;
+      const steps = second < warm ? { rise, fall } : { rise: riseHeld, fall: fallHeld };
       if (second === warm) perSecond = heldShare * mean(rates.slice(-heldSeconds));
-      else if (unreadSeconds > unreadSecondsHigh) perSecond *= fall;
-      else if (second < warm && unreadSeconds < unreadSecondsLow) perSecond *= rise;
+      else if (unreadSeconds > unreadSecondsHigh) perSecond *= steps.fall;
+      else if (unreadSeconds < unreadSecondsLow) perSecond *= steps.rise;
+      if (recent.length === recentMax) {
+        const reached = Math.max(appendedPerSecond(recent) * reachedShareMax, firstPerSecond / 5);
+        perSecond = Math.min(perSecond, reached);
+      }
       rates.push(perSecond);
     },
   };
+}
+
+function appendedPerSecond(standings: readonly Standing[]): number {
+  const [first, last] = [standings[0], standings.at(-1)];
+  if (first === undefined || last === undefined || first === last) return 0;
+  return ((last.appendedRows - first.appendedRows) * 1_000) / (last.atMs - first.atMs);
 }
 
 function mean(values: readonly number[]): number {
@@ -128,6 +144,20 @@ function mean(values: readonly number[]): number {
 
 function backlogRows({ appendedRows, settledRows }: Standing): number {
   return appendedRows - settledRows;
+}
+
+/**
+ * Rows become settled in lumps of up to ten seconds, so that what is not settled goes up and down like
+ * a saw. Of the window this is the part from the first lump to the last one: whole teeth.
+ */
+function wholeLumps(window: readonly Standing[]): readonly Standing[] {
+  const steps = window.flatMap(({ settledRows }, index) =>
+    index > 0 && settledRows !== window[index - 1]?.settledRows ? [index] : [],
+  );
+  const [first, last] = [steps[0], steps.at(-1)];
+  return first === undefined || last === undefined || first === last
+    ? window
+    : window.slice(first, last + 1);
 }
 
 function settledPerSecond(standings: readonly Standing[]): number {
@@ -144,11 +174,14 @@ function summarise(window: readonly Standing[]) {
     x: Math.round((standing.atMs - first.atMs) / 1_000),
     y: backlogRows(standing),
   }));
-  const perSecond = slope(backlog);
-  const meanY = mean(backlog.map(({ y }) => y));
-  const lengthSeconds = (last.atMs - first.atMs) / 1_000;
+  const lumps = wholeLumps(window);
+  // Without the last sample, which is the first one of the next tooth.
+  const teeth = backlog.slice(window.indexOf(lumps[0] as Standing)).slice(0, lumps.length - 1);
+  const perSecond = slope(teeth);
+  const meanY = mean(teeth.map(({ y }) => y));
+  const lengthSeconds = (teeth.at(-1)?.x ?? 0) - (teeth[0]?.x ?? 0);
   return {
-    settledPerSecond: settledPerSecond(window),
+    settledPerSecond: settledPerSecond(lumps),
     acceptedRows: last.appendedRows - first.appendedRows,
     backlogStartRows: Math.round(meanY - (perSecond * lengthSeconds) / 2),
     backlogEndRows: Math.round(meanY + (perSecond * lengthSeconds) / 2),
