@@ -399,6 +399,36 @@ t.test('a sealed segment whose rows are gone is reported, not skipped', async (t
   t.match(rows, [{ state: 'sealed', last_error: /holds 0 of them/ }]);
 });
 
+t.test(
+  'a segment that its first run settles after it lost the stream is not reported',
+  async (t) => {
+    const load = await startLoad(t);
+    const stream = load.names.usage;
+    const client = await load.pool.connect();
+    t.teardown(() => client.release());
+    await load.appendUsage([{}]);
+    await load.seal(client, stream);
+    const { redis } = load.deps;
+    // Between the question for what is left and the read, the first run settles and trims.
+    const late = new Proxy(redis, {
+      get(target, key) {
+        const value = Reflect.get(target, key, target);
+        if (key !== 'xrangeBuffer') return typeof value === 'function' ? value.bind(target) : value;
+        return async (...given: Parameters<typeof redis.xrangeBuffer>) => {
+          await load.pool.query("UPDATE segments SET state = 'settled'");
+          await redis.del(stream);
+          return redis.xrangeBuffer(...given);
+        };
+      },
+    });
+    await t.rejects(runStream({ ...load.deps, redis: late }, stream), {
+      code: 'STORE_UNAVAILABLE',
+      message: /Another run has settled segment/,
+    });
+    t.match(await runStream(load.deps, stream), { outcome: 'drained', segments: 0 });
+  },
+);
+
 t.test('a stream that another worker holds is left to it', async (t) => {
   const load = await startLoad(t);
   const other = await load.pool.connect();

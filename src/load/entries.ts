@@ -36,9 +36,12 @@ export interface EntryReader {
 
 /** Entries that the first read asks Redis for; one is about a megabyte at most (group-commit.ts). */
 const readCountFirst = 8;
-/** Of what was read so far later reads guess how many entries make this much, up to so many. */
+/**
+ * Of what was read so far later reads guess how many entries make this much. A guess may be wrong by as
+ * much as entries differ, from a hundred bytes to a megabyte, so it is bounded besides.
+ */
 const readBytes = 4_194_304;
-const readCountMax = 256;
+const readCountMax = 64;
 /** A segment is held in memory whole. */
 const segmentBytesMax = 67_108_864;
 /** First size of a block whose rows have no fixed length. */

@@ -1,7 +1,9 @@
 import type pg from 'pg';
 import type { BufferPool } from '../buffer-pool.ts';
+import { CoreError } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
 import type { ClickHouseClient } from '../stores/clickhouse.ts';
+import type { Entries } from './entries.ts';
 import { type Group, groupDueInMs, openGroup } from './group.ts';
 import { type Inserted, insertSegment } from './insert.ts';
 import { recordError } from './last-error.ts';
@@ -80,7 +82,7 @@ export async function runStream(deps: LoadDeps, stream: string): Promise<StreamR
   }
 }
 
-/** Nothing of the run goes on once this has ended, however it ended. */
+/** Nothing of the run is written any more once this has ended, however it ended. */
 async function loadAndSettle(
   deps: LoadDeps,
   client: pg.PoolClient,
@@ -150,7 +152,8 @@ async function loadSegments(run: Run): Promise<StreamRun> {
     await keepingSession(run, () => settling.begin(group as Group));
     group = undefined;
   }
-  if (group !== undefined) await settling.begin(group);
+  const last = group;
+  if (last !== undefined) await keepingSession(run, () => settling.begin(last));
   return { outcome: 'paused', segments, rows };
 }
 
@@ -161,16 +164,37 @@ async function loadSegments(run: Run): Promise<StreamRun> {
 async function insertInto(run: Run, group: Group, { segment, entries }: Sealed): Promise<void> {
   let inserted: Inserted;
   try {
-    const { block } = entries ?? (await readSealed(run.redis, segment, run.buffers));
+    const { block } = entries ?? (await readLeft(run, segment));
     inserted = await insert(run, segment, block);
   } catch (cause) {
     await recordError(run.client, [segment.id], cause);
-    if (group.segments.length > 0) await run.settling.begin(group).catch(() => undefined);
+    if (group.segments.length > 0) {
+      await keepingSession(run, () => run.settling.begin(group)).catch(() => undefined);
+    }
     throw cause;
   }
   for (const counted of inserted.blocks) group.sums.add(counted);
   for (const memory of inserted.spare) run.buffers.give(memory);
   group.segments.push(segment);
+}
+
+/**
+ * The entries of a segment that an earlier run left. That run may have lost its lock while its settle
+ * goes on: then the entries are gone because they are settled, and the next run starts behind them.
+ */
+async function readLeft(run: Run, segment: Segment): Promise<Entries> {
+  try {
+    return await readSealed(run.redis, segment, run.buffers);
+  } catch (cause) {
+    const { rowCount } = await run.client.query(
+      `SELECT FROM segments WHERE id = $1 AND state = 'sealed'`,
+      [segment.id],
+    );
+    if (rowCount !== 0) throw cause;
+    throw new CoreError('STORE_UNAVAILABLE', `Another run has settled segment ${segment.id}`, {
+      cause,
+    });
+  }
 }
 
 /** Outbound rows end in Postgres: nothing is inserted. */
