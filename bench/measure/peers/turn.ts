@@ -18,7 +18,7 @@ export const bodySeed = 1;
 export const runSeconds = ({ quick }: BenchOptions): number => (quick ? 2 : 8);
 export const warmSeconds = ({ quick }: BenchOptions): number => (quick ? 1 : 3);
 
-const warmSecondsMax = 60;
+const warmSecondsMax = 180;
 const stillMs = 1_000;
 const stillTurnsMax = 120;
 let seeds = 0;
@@ -81,7 +81,7 @@ export async function measurePeer(
 /**
  * How long to warm up again where the warm-up was too short for every body to come once; 0 where it
  * was not. wrk begins with the first body each time, so the second run has to be long enough alone.
- * It has half as much again as the first one's rate asks for, and at most a minute.
+ * It has half as much again as the first one's rate asks for, and at most three minutes.
  */
 export function secondsUntilAllCame(
   bodies: number,
