@@ -83,6 +83,10 @@ t.test(
       say: (line) => t.comment(line),
       interrupted: new AbortController().signal,
     });
-    t.ok(violations.some(({ kind }) => kind === 'doubled'));
+    // The first round that shows it ends the suite: rows or counters twice, or a job that failed
+    // because the other worker had sealed or settled what it was about to.
+    const kinds = new Set(violations.map(({ kind }) => kind));
+    t.comment([...kinds].join(', '));
+    t.ok(['doubled', 'counter', 'job'].some((kind) => kinds.has(kind as 'job')));
   },
 );
