@@ -1,5 +1,6 @@
 import t from 'tap';
 import { victims } from '../bench/faults/killable.ts';
+import type { Violation } from '../bench/faults/oracle.ts';
 import { removalMix } from '../bench/faults/removals.ts';
 import { planRound, wholeMix } from '../bench/faults/schedule.ts';
 import { runSuite } from '../bench/faults/suite.ts';
@@ -72,21 +73,27 @@ t.test('the oracle can fail: without idempotency keys a repeat counts twice', as
 t.test(
   'the oracle can fail: without its lock a stream is loaded by two workers at once',
   async (t) => {
-    const { violations } = await runSuite({
-      rounds: 10,
-      from: 1,
-      seed: 20,
-      mix: removalMix.lock,
-      removal: 'lock',
-      scenario: undefined,
-      window: 1,
-      say: (line) => t.comment(line),
-      interrupted: new AbortController().signal,
-    });
-    // The first round that shows it ends the suite: rows or counters twice, or a job that failed
-    // because the other worker had sealed or settled what it was about to.
-    const kinds = new Set(violations.map(({ kind }) => kind));
-    t.comment([...kinds].join(', '));
-    t.ok(['doubled', 'counter', 'job'].some((kind) => kinds.has(kind as 'job')));
+    const rounds = 10;
+    const found: Violation[] = [];
+    const isDoubled = (): boolean => found.some(({ kind }) => kind === 'doubled');
+    // A suite ends at its first violation. Once in a while that is not yet a doubled row, but a job that
+    // failed because the other worker was faster; then the rounds behind it are played.
+    for (let played = 0; played < rounds && !isDoubled(); ) {
+      const { summary, violations } = await runSuite({
+        rounds: rounds - played,
+        from: played + 1,
+        seed: 20,
+        mix: removalMix.lock,
+        removal: 'lock',
+        scenario: undefined,
+        window: 1,
+        say: (line) => t.comment(line),
+        interrupted: new AbortController().signal,
+      });
+      for (const { text } of violations) t.comment(text);
+      found.push(...violations);
+      played += summary.rounds;
+    }
+    t.ok(isDoubled());
   },
 );
