@@ -2,7 +2,7 @@ import { Lifecycle } from '../../src/lifecycle.ts';
 import { type BodySet, createBodies } from './bodies.ts';
 import { measureCeiling } from './ceiling.ts';
 import { type BenchCore, startBenchCore } from './core.ts';
-import { type BenchOptions, emptyMeasured, type Measured, type Metric } from './metric.ts';
+import { type BenchOptions, emptyMeasured, type Measured, type Metric, sizesOf } from './metric.ts';
 import type { ProcessUse } from './processes.ts';
 import { measureWrk, usagePlan } from './sender.ts';
 import { checkAppended, emptySpool, untilStill } from './spool.ts';
@@ -38,12 +38,13 @@ export async function measureAccept(options: BenchOptions): Promise<Measured> {
     options.say(`creating ${options.nodes} nodes and ${options.subscriptions} subscriptions`);
     const world = await createBenchWorld(core.pool, core.config, options);
     const sets = new Map(
-      (options.entries === undefined ? batchSizes : [options.entries]).map((entries) => [
+      sizesOf(options, batchSizes).map((entries) => [
         entries,
         createBodies(world, { entries, seed: entries, atMs: Date.now() }),
       ]),
     );
-    await warmUp(core, world, [...sets.values()][0] as BodySet, options);
+    const warming = sets.get(100) ?? ([...sets.values()][0] as BodySet);
+    await warmUp(core, world, warming, options);
     for (const worker of [false, true]) {
       const runs = await measureRounds(core, world, sets, { ...options, worker }, measured);
       report(runs, worker, measured);

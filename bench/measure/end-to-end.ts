@@ -6,6 +6,7 @@ import {
   emptyMeasured,
   type Measured,
   type Metric,
+  sizesOf,
   type Target,
 } from './metric.ts';
 import { checkAppended, checkSettled, untilDrained } from './spool.ts';
@@ -34,8 +35,7 @@ const flatShareMaxQuick = 0.5;
 export async function measureEndToEnd(options: BenchOptions): Promise<Measured> {
   const measured = emptyMeasured();
   const points: { x: number; y: number }[] = [];
-  const sizes = options.entries === undefined ? [...targets.keys()] : [options.entries];
-  for (const entries of sizes) {
+  for (const entries of sizesOf(options, [...targets.keys()])) {
     const lifecycle = new Lifecycle();
     try {
       const core = await startBenchCore(lifecycle, { ...options, worker: true });

@@ -59,6 +59,14 @@ export interface Measured {
   texts: string[];
 }
 
+/** The batch sizes that a bench is to measure: those it knows, or the one that was asked for. */
+export function sizesOf(
+  { entries }: Pick<BenchOptions, 'entries'>,
+  known: readonly number[],
+): readonly number[] {
+  return entries === undefined ? known : [entries];
+}
+
 /** What a bench is given. */
 export interface BenchOptions {
   quick: boolean;
@@ -69,7 +77,7 @@ export interface BenchOptions {
   nodes: number;
   subscriptions: number;
   connections: number;
-  /** Entries a request of the end-to-end bench; undefined for every size it knows. */
+  /** Entries a request of accept, e2e and peers; undefined for every size they know. */
   entries: number | undefined;
   /** Entries a second: latency takes half of what e2e reached without it, e2e what Core can take. */
   rate: number | undefined;

@@ -1,5 +1,5 @@
 import { batchSizes } from './accept.ts';
-import { type BenchOptions, emptyMeasured, type Measured } from './metric.ts';
+import { type BenchOptions, emptyMeasured, type Measured, sizesOf } from './metric.ts';
 import { clickhouse } from './peers/clickhouse.ts';
 import { coreAlone, coreWithWorker, measureCore } from './peers/core.ts';
 import { fastifyAndPostgres } from './peers/fastify.ts';
@@ -38,10 +38,7 @@ export async function measurePeers(options: BenchOptions): Promise<Measured> {
   for (let round = 1; round <= options.rounds; round += 1) {
     for (const measure of rotated(contenders, round - 1)) {
       options.signal.throwIfAborted();
-      const turn = await measure({
-        round,
-        batchSizes: options.entries === undefined ? batchSizes : [options.entries],
-      });
+      const turn = await measure({ round, batchSizes: sizesOf(options, batchSizes) });
       rates.push(...turn.rates);
       measured.checks.push(...turn.checks);
       for (const { name, entries, entriesPerSecond } of turn.rates) {

@@ -12,6 +12,7 @@ import { startWrk } from './wrk.ts';
 export interface Sustained {
   /** Rows that became settled a second: in ClickHouse and in the counters. */
   settledPerSecond: number;
+  /** Over the length of that line. */
   acceptedRows: number;
   /** Ends of the line through the backlog's samples. */
   backlogStartRows: number;
@@ -35,7 +36,7 @@ const unreadSecondsLow = 1.3;
 const unreadSecondsHigh = 2.5;
 const rise = 1.03;
 const fall = 0.94;
-/** In the window, where the rate is found and only held. */
+/** In the window the rate has been found, and is only held. */
 const riseHeld = 1.005;
 const fallHeld = 0.98;
 /** Asked for at most this many times what the sender has just brought in; it may reach no more. */
@@ -52,9 +53,9 @@ const firstEntriesPerSecondQuick = 50_000;
 
 /**
  * Finds the rate at which the loader just keeps up, and holds it. While warming, each second the rate
- * is raised or lowered by what lies unread in the spool; in the window, too, but by little. So the loader always has work, accept takes no more of
- * the machine than what can be loaded needs, and the spool's bound is never what holds the sender
- * back. What counts is what was settled in the window.
+ * is raised or lowered by what lies unread in the spool; in the window, too, but by little. So the
+ * loader always has work, accept takes no more of the machine than what can be loaded needs, and the
+ * spool's bound is never what holds the sender back. What counts is what was settled in the window.
  */
 export async function sustain(
   core: BenchCore,
@@ -124,7 +125,10 @@ function createSteering(firstPerSecond: number, warm: number): Steering {
       else if (unreadSeconds > unreadSecondsHigh) perSecond *= steps.fall;
       else if (unreadSeconds < unreadSecondsLow) perSecond *= steps.rise;
       if (recent.length === recentMax) {
-        const reached = Math.max(appendedPerSecond(recent) * reachedShareMax, firstPerSecond / 5);
+        const reached = Math.max(
+          perSecondOf(recent, 'appendedRows') * reachedShareMax,
+          firstPerSecond / 5,
+        );
         perSecond = Math.min(perSecond, reached);
       }
       rates.push(perSecond);
@@ -132,10 +136,10 @@ function createSteering(firstPerSecond: number, warm: number): Steering {
   };
 }
 
-function appendedPerSecond(standings: readonly Standing[]): number {
+function perSecondOf(standings: readonly Standing[], rows: 'appendedRows' | 'settledRows'): number {
   const [first, last] = [standings[0], standings.at(-1)];
   if (first === undefined || last === undefined || first === last) return 0;
-  return ((last.appendedRows - first.appendedRows) * 1_000) / (last.atMs - first.atMs);
+  return ((last[rows] - first[rows]) * 1_000) / (last.atMs - first.atMs);
 }
 
 function mean(values: readonly number[]): number {
@@ -160,33 +164,26 @@ function wholeLumps(window: readonly Standing[]): readonly Standing[] {
     : window.slice(first, last + 1);
 }
 
-function settledPerSecond(standings: readonly Standing[]): number {
-  const first = standings[0];
-  const last = standings.at(-1);
-  if (first === undefined || last === undefined || last === first) return 0;
-  return ((last.settledRows - first.settledRows) * 1_000) / (last.atMs - first.atMs);
-}
-
 function summarise(window: readonly Standing[]) {
   const first = window[0] as Standing;
-  const last = window.at(-1) as Standing;
-  const backlog = window.map((standing) => ({
-    x: Math.round((standing.atMs - first.atMs) / 1_000),
-    y: backlogRows(standing),
-  }));
+  const backlogOf = (standings: readonly Standing[]) =>
+    standings.map((standing) => ({
+      x: Math.round((standing.atMs - first.atMs) / 1_000),
+      y: backlogRows(standing),
+    }));
   const lumps = wholeLumps(window);
   // Without the last sample, which is the first one of the next tooth.
-  const teeth = backlog.slice(window.indexOf(lumps[0] as Standing)).slice(0, lumps.length - 1);
+  const teeth = backlogOf(lumps.slice(0, -1));
   const perSecond = slope(teeth);
   const meanY = mean(teeth.map(({ y }) => y));
   const lengthSeconds = (teeth.at(-1)?.x ?? 0) - (teeth[0]?.x ?? 0);
   return {
-    settledPerSecond: settledPerSecond(lumps),
-    acceptedRows: last.appendedRows - first.appendedRows,
+    settledPerSecond: perSecondOf(lumps, 'settledRows'),
+    acceptedRows: Math.round(perSecondOf(lumps, 'appendedRows') * lengthSeconds),
     backlogStartRows: Math.round(meanY - (perSecond * lengthSeconds) / 2),
     backlogEndRows: Math.round(meanY + (perSecond * lengthSeconds) / 2),
     backlogBytesMax: Math.max(...window.map(({ backlogBytes }) => backlogBytes)),
-    backlog,
+    backlog: backlogOf(window),
   };
 }
 
