@@ -18,6 +18,7 @@ import { createSpool, type Spool } from './ingest/spool.ts';
 import { registerStreams } from './ingest/streams.ts';
 import { createUsageScanner } from './ingest/usage-scanner.ts';
 import { Lifecycle } from './lifecycle.ts';
+import { segmentMemory } from './load/entries.ts';
 import type { LoadDeps } from './load/run-stream.ts';
 import { withTrim } from './load/trim.ts';
 import type { Logger } from './log.ts';
@@ -55,8 +56,6 @@ export interface WorkerSeams {
 
 /** Two for each stream that is loaded (load/worker.ts), and some for the upkeep. */
 const workerConnectionsMax = 20;
-/** Kept by a worker for its segments: two of 500,000 rows, and one sorted. */
-const segmentMemory = { bytesMax: 67_108_864, keptBytesMax: 134_217_728 };
 const heartbeatFlushMs = 1_000;
 const upkeepEveryMs = 1_000;
 const pruneEventsEveryMs = 3_600_000;

@@ -3,7 +3,6 @@ import { promisify } from 'node:util';
 import { gunzip } from 'node:zlib';
 import type { BufferPool } from '../buffer-pool.ts';
 import { CoreError } from '../errors.ts';
-
 import type { RequestHeaders } from './route.ts';
 
 const gunzipAsync = promisify(gunzip);

@@ -44,6 +44,8 @@ const readBytes = 4_194_304;
 const readCountMax = 64;
 /** A segment is held in memory whole. */
 const segmentBytesMax = 67_108_864;
+/** Of the pool of a worker, for its segments: two of 500,000 rows, and one sorted. */
+export const segmentMemory = { bytesMax: segmentBytesMax, keptBytesMax: 2 * segmentBytesMax };
 /** First size of a block whose rows have no fixed length. */
 const blockBytesFirst = 1_048_576;
 
@@ -138,6 +140,17 @@ export function createEntryReader(
       };
     },
   };
+}
+
+/** What a range holds by now, within its bounds. */
+export async function readEntries(
+  redis: Redis,
+  range: EntryRange,
+  buffers: BufferPool,
+): Promise<Entries | undefined> {
+  const reader = createEntryReader(redis, range, buffers);
+  await reader.fill();
+  return reader.entries();
 }
 
 interface Entry {

@@ -108,7 +108,7 @@ interface Run extends LoadDeps {
 }
 
 async function loadSegments(run: Run): Promise<StreamRun> {
-  const { source, settling, segmentRowsMax } = run;
+  const { source, segmentRowsMax } = run;
   const bounds = {
     msMin: run.groupMsMin ?? 0,
     bytesMax: run.groupBytesMax ?? groupBytesMaxDefault,
@@ -149,12 +149,16 @@ async function loadSegments(run: Run): Promise<StreamRun> {
         continue;
       }
     }
-    await keepingSession(run, () => settling.begin(group as Group));
+    await settleBeside(run, group);
     group = undefined;
   }
-  const last = group;
-  if (last !== undefined) await keepingSession(run, () => settling.begin(last));
+  if (group !== undefined) await settleBeside(run, group);
   return { outcome: 'paused', segments, rows };
+}
+
+/** Waits, with the stream's lock kept, for the group before, and begins with this one. */
+function settleBeside(run: Run, group: Group): Promise<void> {
+  return keepingSession(run, () => run.settling.begin(group));
 }
 
 /**
@@ -168,9 +172,7 @@ async function insertInto(run: Run, group: Group, { segment, entries }: Sealed):
     inserted = await insert(run, segment, block);
   } catch (cause) {
     await recordError(run.client, [segment.id], cause);
-    if (group.segments.length > 0) {
-      await keepingSession(run, () => run.settling.begin(group)).catch(() => undefined);
-    }
+    if (group.segments.length > 0) await settleBeside(run, group).catch(() => undefined);
     throw cause;
   }
   for (const counted of inserted.blocks) group.sums.add(counted);

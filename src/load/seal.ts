@@ -5,7 +5,7 @@ import { CoreError } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
 import type { Kind } from '../ingest/streams.ts';
 import { inClientTransaction } from '../stores/postgres.ts';
-import { createEntryReader, type Entries } from './entries.ts';
+import { type Entries, readEntries } from './entries.ts';
 
 /** A range of a stream that never changes again. */
 export interface Segment {
@@ -101,9 +101,7 @@ export async function readSealed(
   buffers: BufferPool,
 ): Promise<Entries> {
   const { stream, firstId: start, lastId: end, rows: rowsMax } = segment;
-  const reader = createEntryReader(redis, { stream, start, end, rowsMax }, buffers);
-  await reader.fill();
-  const entries = reader.entries();
+  const entries = await readEntries(redis, { stream, start, end, rowsMax }, buffers);
   if (entries?.lastId !== end || entries.rows !== rowsMax) {
     throw new CoreError(
       'SEGMENT_ROWS_LOST',

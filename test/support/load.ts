@@ -6,7 +6,7 @@ import type { SessionEvent, UsageEntry } from '../../src/contract/node.ts';
 import { packSessions, packUsage } from '../../src/ingest/pack.ts';
 import { createSpool } from '../../src/ingest/spool.ts';
 import { type Kind, registerStreams, streamName } from '../../src/ingest/streams.ts';
-import { createEntryReader } from '../../src/load/entries.ts';
+import { readEntries, segmentMemory } from '../../src/load/entries.ts';
 import { type LoadDeps, runStream } from '../../src/load/run-stream.ts';
 import { sealNext } from '../../src/load/seal.ts';
 import { withTrim } from '../../src/load/trim.ts';
@@ -45,7 +45,7 @@ export async function startSpool(t: Test, settings: Record<string, string> = {})
     pool,
     clickhouse,
     redis: withTrim(redis),
-    buffers: createBufferPool({ bytesMax: 67_108_864, keptBytesMax: 134_217_728 }),
+    buffers: createBufferPool(segmentMemory),
     segmentRowsMax: 100_000,
   };
   const { nodeId } = await createNode(
@@ -91,11 +91,9 @@ export async function startSpool(t: Test, settings: Record<string, string> = {})
       runStream({ ...deps, ...options }, streamName(prefix, shard, kind)),
     /** What a run does that ends right after sealing. */
     seal: (client: pg.PoolClient, stream: string) =>
-      sealNext(client, stream, async (afterId) => {
-        const range = { stream, start: `(${afterId}`, end: '+', rowsMax: 100_000 };
-        const reader = createEntryReader(redis, range, deps.buffers);
-        await reader.fill();
-        return reader.entries();
+      sealNext(client, stream, (afterId) => {
+        const range = { stream, start: `(${afterId}`, end: '+', rowsMax: deps.segmentRowsMax };
+        return readEntries(redis, range, deps.buffers);
       }),
     /** Rows of a query to ClickHouse. */
     rows: async <T>(query: string): Promise<T[]> =>
