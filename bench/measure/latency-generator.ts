@@ -41,8 +41,9 @@ interface Request {
   measured: boolean;
 }
 
+/** A place for a request: its socket is replaced by a new one where the server closed it. */
 interface Connection {
-  socket: net.Socket;
+  socket: net.Socket | undefined;
   request: Request | undefined;
   answer: string;
 }
@@ -50,14 +51,16 @@ interface Connection {
 const tickMs = 1;
 const lastAnswersMsMax = 60_000;
 const lastAnswersPollMs = 20;
+const reconnectMs = 50;
 
 /** Sends at the appointed times until the order is done, then waits for the last answers. */
 async function send(order: LatencyOrder): Promise<LatencyReport> {
   const latencyNs = createHistogram();
   const lateNs = createHistogram();
   const marks: LatencyReport['marks'] = [];
-  const counts = { acked: 0, failed: 0, underWay: 0 };
-  const failures: LatencyReport['failures'] = {};
+  let underWay = 0;
+  /** By status, or `lost`. */
+  const answers: Record<string, number> = {};
   const waiting: Request[] = [];
   const idle: Connection[] = [];
   const compose = createComposer(order);
@@ -66,56 +69,63 @@ async function send(order: LatencyOrder): Promise<LatencyReport> {
     connection.request = request;
     connection.answer = '';
     if (request.measured) record(lateNs, performance.now() - request.dueMs);
-    connection.socket.write(compose(request));
+    connection.socket?.write(compose(request));
+  };
+  /** Gives a connection the request that waits longest, or lets it rest. */
+  const goOn = (connection: Connection): void => {
+    const next = waiting.shift();
+    if (next === undefined) idle.push(connection);
+    else write(connection, next);
   };
   const onAnswer = (connection: Connection, status: number | undefined): void => {
     const { request } = connection;
     if (request === undefined) return;
     connection.request = undefined;
-    counts.underWay -= 1;
-    if (status === 200) counts.acked += 1;
-    else {
-      counts.failed += 1;
-      const name = String(status ?? 'lost');
-      failures[name] = (failures[name] ?? 0) + 1;
-    }
+    underWay -= 1;
+    const name = String(status ?? 'lost');
+    answers[name] = (answers[name] ?? 0) + 1;
     if (request.measured) {
       record(latencyNs, performance.now() - request.dueMs);
       if (request.marked && status === 200) {
         marks.push({ number: request.number, ackedAtMs: Date.now() });
       }
     }
-    if (status === undefined) return;
-    const next = waiting.shift();
-    if (next === undefined) idle.push(connection);
-    else write(connection, next);
+    if (status !== undefined) goOn(connection);
   };
-  const connections = await connectAll(order, onAnswer);
-  idle.push(...connections);
+  const stop = await connectAll(order, {
+    onOpen: goOn,
+    onAnswer,
+    onClose: (connection) => {
+      onAnswer(connection, undefined);
+      const place = idle.indexOf(connection);
+      if (place >= 0) idle.splice(place, 1);
+    },
+  });
   await onSchedule(order, (request) => {
-    counts.underWay += 1;
-    const connection = idle.pop();
+    underWay += 1;
+    // The one that rested longest: so none rests until the server gives it up.
+    const connection = idle.shift();
     if (connection === undefined) waiting.push(request);
     else write(connection, request);
   });
   const giveUpAtMs = performance.now() + lastAnswersMsMax;
-  while (counts.underWay > 0 && performance.now() < giveUpAtMs) await delay(lastAnswersPollMs);
-  for (const { socket } of connections) socket.destroy();
-  const at = (histogram: RecordableHistogram, percentile: number): number =>
-    histogram.count === 0 ? 0 : histogram.percentile(percentile) / 1e6;
+  while (underWay > 0 && performance.now() < giveUpAtMs) await delay(lastAnswersPollMs);
+  stop();
+  const { 200: acked = 0, ...failures } = answers;
   return {
-    acked: counts.acked,
-    failed: counts.failed + counts.underWay,
+    acked,
+    failed: Object.values(failures).reduce((sum, count) => sum + count, underWay),
     failures,
-    latencyMs: {
-      p50: at(latencyNs, 50),
-      p99: at(latencyNs, 99),
-      p999: at(latencyNs, 99.9),
-      max: latencyNs.count === 0 ? 0 : latencyNs.max / 1e6,
-    },
-    lateMs: { p99: at(lateNs, 99) },
+    latencyMs: percentilesMs(latencyNs),
+    lateMs: { p99: percentilesMs(lateNs).p99 },
     marks,
   };
+}
+
+function percentilesMs(histogram: RecordableHistogram): LatencyReport['latencyMs'] {
+  const at = (percentile: number): number =>
+    histogram.count === 0 ? 0 : histogram.percentile(percentile) / 1e6;
+  return { p50: at(50), p99: at(99), p999: at(99.9), max: at(100) };
 }
 
 /** In nanoseconds; a histogram takes integers from 1. */
@@ -172,26 +182,47 @@ function createComposer(order: LatencyOrder): (request: Request) => Buffer {
   };
 }
 
-/** Opens all connections. `onAnswer` gets the status of each answer, undefined for a lost one. */
-async function connectAll(
-  order: LatencyOrder,
-  onAnswer: (connection: Connection, status: number | undefined) => void,
-): Promise<Connection[]> {
+interface Events {
+  /** Connected, for the first time or again. */
+  onOpen: (connection: Connection) => void;
+  onAnswer: (connection: Connection, status: number) => void;
+  /** The server is gone from this connection; a request on it gets no answer. */
+  onClose: (connection: Connection) => void;
+}
+
+/** Opens all connections, and opens each again that is closed, until the returned function is called. */
+async function connectAll(order: LatencyOrder, events: Events): Promise<() => void> {
   const connections: Connection[] = [];
-  for (let count = 0; count < order.connections; count += 1) {
+  let stopped = false;
+  const open = (connection: Connection): net.Socket => {
     const socket = net.connect({ host: '127.0.0.1', port: order.port, noDelay: true });
-    const connection: Connection = { socket, request: undefined, answer: '' };
-    await once(socket, 'connect');
+    socket.on('connect', () => {
+      connection.socket = socket;
+      events.onOpen(connection);
+    });
     socket.on('data', (chunk) => {
       connection.answer += chunk.toString('latin1');
       const status = readStatus(connection.answer);
-      if (status !== undefined) onAnswer(connection, status);
+      if (status !== undefined) events.onAnswer(connection, status);
     });
+    // The close that follows says all there is to say.
     socket.on('error', () => undefined);
-    socket.on('close', () => onAnswer(connection, undefined));
+    socket.on('close', () => {
+      connection.socket = undefined;
+      events.onClose(connection);
+      if (!stopped) setTimeout(() => stopped || open(connection), reconnectMs);
+    });
+    return socket;
+  };
+  for (let count = 0; count < order.connections; count += 1) {
+    const connection: Connection = { socket: undefined, request: undefined, answer: '' };
     connections.push(connection);
+    await once(open(connection), 'connect');
   }
-  return connections;
+  return () => {
+    stopped = true;
+    for (const { socket } of connections) socket?.destroy();
+  };
 }
 
 /** The status of an answer that is complete; undefined while bytes of it are missing. */
