@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
+import os from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { CoreError, type ErrorCode, errorTable } from './errors.ts';
 import type { Logger } from './log.ts';
@@ -27,11 +28,23 @@ export interface ProcessSpec {
   stopMsMax: number;
   /** The code of the error when the first start fails. */
   failureCode: ErrorCode;
+  /**
+   * How much more than this process it yields to others when the processor is short: POSIX's niceness,
+   * 19 at most. Where the system refuses, it runs as any other.
+   */
+  niceness?: number;
   /** Runs before each start, for instance to clear what a killed predecessor left. */
   prepare?: () => Promise<void>;
   /** Told the process id right after each start. */
   onSpawn?: (pid: number) => void;
 }
+
+/**
+ * Who goes last where the processor is short, of what one machine runs; the others (api, Redis,
+ * Postgres) yield to nobody. A load that waits gathers a larger segment, and ClickHouse's merges take
+ * whatever they are given.
+ */
+export const niceness = { worker: 5, clickhouse: 10 } as const;
 
 export interface Supervised {
   readonly name: string;
@@ -203,10 +216,22 @@ function launch(spec: ProcessSpec): Running {
         if (child.pid === undefined) resolve({ code: null, signal: null, error });
       });
     });
-    if (child.pid !== undefined) spec.onSpawn?.(child.pid);
+    if (child.pid !== undefined) {
+      // Before it has threads of its own, which inherit it: a later change is of one thread only.
+      if (spec.niceness !== undefined) setNiceness(child.pid, spec.niceness);
+      spec.onSpawn?.(child.pid);
+    }
     return { child, exited, logOffset: logFile?.offset ?? 0 };
   } finally {
     if (logFile !== undefined) closeSync(logFile.fd);
+  }
+}
+
+function setNiceness(pid: number, niceness: number): void {
+  try {
+    os.setPriority(pid, Math.min(os.getPriority() + niceness, os.constants.priority.PRIORITY_LOW));
+  } catch {
+    // Not allowed here, or gone already, which its exit says.
   }
 }
 

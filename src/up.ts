@@ -9,7 +9,13 @@ import { requireFreePort } from './port.ts';
 import { maskPassword, requireStores } from './reachable.ts';
 import { projectRoot } from './root.ts';
 import { classifyFailure } from './stores/failures.ts';
-import { type ProcessSpec, type Supervised, startTogether, supervise } from './supervisor.ts';
+import {
+  niceness,
+  type ProcessSpec,
+  type Supervised,
+  startTogether,
+  supervise,
+} from './supervisor.ts';
 
 // app.ts is loaded where it is needed: it brings the HTTP server and the workers, and `up` can start
 // its servers while that takes its time.
@@ -224,6 +230,7 @@ function childSpec(name: string, role: 'serve' | 'work', config: Config): Proces
       program,
       role,
     ],
+    ...(role === 'work' ? { niceness: niceness.worker } : {}),
     ready: 'ipc',
     readyMsMax: childReadyMsMax,
     stopSignal: 'SIGTERM',

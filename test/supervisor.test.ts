@@ -1,5 +1,6 @@
 import { EventEmitter, once } from 'node:events';
 import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import { pino } from 'pino';
 import t, { type Test } from 'tap';
@@ -94,6 +95,15 @@ t.test('a program that dies is started again, and both are said', async (t) => {
   await line('child is back');
   t.not(pidOf(child), pid);
   t.match(lines[0], 'child was killed by SIGKILL; starting it again in 250 ms');
+});
+
+t.test('a program yields as much as it is told, also when it is started again', async (t) => {
+  const { child, line } = await started(t, ['ready'], { niceness: 3 });
+  const yielding = Math.min(os.getPriority() + 3, 19);
+  t.equal(os.getPriority(pidOf(child)), yielding);
+  process.kill(pidOf(child), 'SIGKILL');
+  await line('child is back');
+  t.equal(os.getPriority(pidOf(child)), yielding);
 });
 
 t.test('the pause doubles while the program does not come back', async (t) => {

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import net from 'node:net';
+import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Redis } from 'ioredis';
@@ -151,6 +152,18 @@ t.test('whatever dies comes back, and Core says so', async (t) => {
   }
   core.signal('SIGTERM');
   t.same(await core.exited, { code: 0, signal: null });
+});
+
+t.test('what answers nodes goes before what loads, and that before ClickHouse', async (t) => {
+  const place = await freshPlace(t);
+  const core = startCore(t, ['up'], place.settings);
+  await core.line(/^core ready/);
+  const own = os.getPriority();
+  for (const [name, more] of Object.entries({ api: 0, redis: 0, worker: 5, clickhouse: 10 })) {
+    t.equal(os.getPriority(await core.child(name)), Math.min(own + more, 19), name);
+  }
+  core.signal('SIGTERM');
+  t.equal((await core.exited).code, 0);
 });
 
 t.test('after kill -9 of Core itself the next start clears up', async (t) => {

@@ -12,7 +12,7 @@ import { projectRoot } from '../../src/root.ts';
 import { type ClickHouseClient, createClickHouse } from '../../src/stores/clickhouse.ts';
 import { createPool } from '../../src/stores/postgres.ts';
 import { connectRedis, createRedis } from '../../src/stores/redis.ts';
-import { type Supervised, supervise } from '../../src/supervisor.ts';
+import { niceness, type Supervised, supervise } from '../../src/supervisor.ts';
 import { fixedPorts } from '../faults/ports.ts';
 import { readPidFile } from '../pid-file.ts';
 import type { ProcessRoots } from './processes.ts';
@@ -140,6 +140,7 @@ function startRole(
       name: role === 'serve' ? 'api' : 'worker',
       command: 'env',
       args: [...unset, ...settings, process.execPath, ...profile, coreProgram, role],
+      ...(role === 'work' ? { niceness: niceness.worker } : {}),
       logFile: path.join(dataDir, 'logs', `${role}.log`),
       ready: 'ipc',
       readyMsMax,

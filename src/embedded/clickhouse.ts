@@ -3,7 +3,7 @@ import path from 'node:path';
 import type { Logger } from '../log.ts';
 import { requireFreePort } from '../port.ts';
 import { projectRoot } from '../root.ts';
-import { type Supervised, supervise } from '../supervisor.ts';
+import { niceness, type Supervised, supervise } from '../supervisor.ts';
 import { endLeftovers, programName, type ServerMark, writePidFile } from './process.ts';
 
 const serverFile = path.join(projectRoot, 'dist', 'src', 'embedded', 'clickhouse-server.js');
@@ -49,6 +49,7 @@ export async function startClickHouse(
       ],
       cwd: dir,
       logFile: path.join(options.dataDir, 'logs', 'clickhouse.log'),
+      niceness: niceness.clickhouse,
       ready: 'ipc',
       readyMsMax: 120_000,
       stopSignal: 'SIGTERM',
