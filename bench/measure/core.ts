@@ -77,7 +77,9 @@ export async function startBenchCore(
   await migrate(config, log);
   const start = (role: 'serve' | 'work'): Promise<Supervised> =>
     startRole(role, { environment, dataDir, log, signal, profileDir: options.profileDir });
-  keep('api', await start('serve'));
+  for (let count = 1; count <= config.http.processes; count += 1) {
+    keep(count === 1 ? 'api' : `api ${count}`, await start('serve'));
+  }
   const worker = createWorkerSwitch(lifecycle, running, () => start('work'));
   if (options.worker) await worker.start();
 
@@ -132,7 +134,8 @@ function startRole(
   const { environment, dataDir, log, signal, profileDir } = options;
   const profile =
     profileDir === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${path.resolve(profileDir)}`];
-  const settings = Object.entries(environment).map(([key, value]) => `${key}=${value}`);
+  const own = { ...environment, CORE_API_PROCESSES: '1' };
+  const settings = Object.entries(own).map(([key, value]) => `${key}=${value}`);
   // Nothing of Core's own is inherited: a DATABASE_URL of the caller must not be written to.
   const unset = Object.keys(settingsSchema.shape).flatMap((name) => ['-u', name]);
   return supervise(

@@ -137,6 +137,7 @@ function chunkCollector(): Collector {
  * @throws CoreError UNSUPPORTED_MEDIA_TYPE.
  */
 export function checkMediaType(headers: RequestHeaders): void {
+  if (headers.contentType === 'application/json' && headers.contentEncoding === '') return;
   const mediaType = (headers.contentType.split(';')[0] ?? '').trim().toLowerCase();
   if (mediaType !== '' && mediaType !== 'application/json') {
     throw new CoreError('UNSUPPORTED_MEDIA_TYPE', 'The body must be application/json');
@@ -147,16 +148,16 @@ export function checkMediaType(headers: RequestHeaders): void {
   }
 }
 
+/** Whether the body is gzip; nearly every one is not. */
+export function isPacked({ contentEncoding }: RequestHeaders): boolean {
+  return contentEncoding !== '' && contentEncoding.trim().toLowerCase() === 'gzip';
+}
+
 /**
  * Unpacks a gzip body, never past the bound: what a small body claims to hold is not believed.
  * @throws CoreError BODY_TOO_LARGE or MALFORMED_BODY.
  */
-export async function unpackBody(
-  body: Buffer,
-  headers: RequestHeaders,
-  bytesMax: number,
-): Promise<Buffer> {
-  if (headers.contentEncoding.trim().toLowerCase() !== 'gzip') return body;
+export async function unpackBody(body: Buffer, bytesMax: number): Promise<Buffer> {
   try {
     return await gunzipAsync(body, { maxOutputLength: bytesMax, chunkSize: chunkBytes(body) });
   } catch (cause) {

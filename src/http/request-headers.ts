@@ -14,26 +14,66 @@ export type Framing = 'length' | 'chunked' | 'ambiguous';
  * case already. Must be called before the first await of a handler.
  */
 export function readHeaders(request: HttpRequest): { headers: RequestHeaders; framing: Framing } {
-  const found = new Map<string, string>();
+  const found: Found = { ...nothingFound };
   let lengths = 0;
   const encodings: string[] = [];
   request.forEach((name, value) => {
     if (name === 'content-length') lengths += 1;
     if (name === 'transfer-encoding') encodings.push(value);
-    if (!found.has(name)) found.set(name, value);
+    keep(found, name, value);
   });
   return {
     headers: {
-      authKey: found.get('x-node-auth-key') ?? '',
-      contentType: found.get('content-type') ?? '',
-      contentLength: found.get('content-length') ?? '',
-      contentEncoding: found.get('content-encoding') ?? '',
-      idempotencyKey: found.get('idempotency-key') ?? '',
-      ifNoneMatch: found.get('if-none-match') ?? '',
-      acceptEncoding: found.get('accept-encoding') ?? '',
+      authKey: found.authKey ?? '',
+      contentType: found.contentType ?? '',
+      contentLength: found.contentLength ?? '',
+      contentEncoding: found.contentEncoding ?? '',
+      idempotencyKey: found.idempotencyKey ?? '',
+      ifNoneMatch: found.ifNoneMatch ?? '',
+      acceptEncoding: found.acceptEncoding ?? '',
     },
     framing: framingOf(lengths, encodings),
   };
+}
+
+type Found = Record<keyof RequestHeaders, string | undefined>;
+
+const nothingFound: Found = {
+  authKey: undefined,
+  contentType: undefined,
+  contentLength: undefined,
+  contentEncoding: undefined,
+  idempotencyKey: undefined,
+  ifNoneMatch: undefined,
+  acceptEncoding: undefined,
+};
+
+/** Not a Map: its look-ups, two a header, hash each name, which nothing else needs. */
+function keep(found: Found, name: string, value: string): void {
+  switch (name) {
+    case 'x-node-auth-key':
+      found.authKey ??= value;
+      break;
+    case 'content-type':
+      found.contentType ??= value;
+      break;
+    case 'content-length':
+      found.contentLength ??= value;
+      break;
+    case 'content-encoding':
+      found.contentEncoding ??= value;
+      break;
+    case 'idempotency-key':
+      found.idempotencyKey ??= value;
+      break;
+    case 'if-none-match':
+      found.ifNoneMatch ??= value;
+      break;
+    case 'accept-encoding':
+      found.acceptEncoding ??= value;
+      break;
+    default:
+  }
 }
 
 function framingOf(lengths: number, encodings: readonly string[]): Framing {

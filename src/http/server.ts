@@ -10,6 +10,7 @@ import {
   type BodyResult,
   checkMediaType,
   discardBytesMax,
+  isPacked,
   readBody,
   tooLarge,
   unpackBody,
@@ -179,7 +180,7 @@ function serve(serving: Serving, route: Route, response: HttpResponse, request: 
     key,
     mayBeLarge: (declaredBytes ?? Infinity) > discardBytesMax,
   };
-  if (key !== undefined && arrival.mayBeLarge) holdBack(response, key, () => aborted);
+  if (key instanceof Promise && arrival.mayBeLarge) holdBack(response, key, () => aborted);
   void answer(serving, route, arrival, { requestId, headers, address }).then(
     ({ reply, closes }) => {
       if (closes || framing === 'chunked') {
@@ -201,8 +202,8 @@ function addressOf(response: HttpResponse): string {
 /** How the body of a request comes in, and whose it is. */
 interface Arrival {
   reading: BodyReading;
-  /** Undefined on routes without a key; rejects where the key is wrong. */
-  key: Promise<KnownNode> | undefined;
+  /** Whose the key is. Undefined on routes without a key; rejects where the key is wrong. */
+  key: KnownNode | Promise<KnownNode> | undefined;
   /** Over `discardBytesMax`, or of no declared length. */
   mayBeLarge: boolean;
 }
@@ -213,9 +214,12 @@ function bodyBytesMaxOf(serving: Serving, route: Route): number {
   return Math.min(serving.bodyBytesMax, unauthenticatedBytesMax);
 }
 
-function keyCheck(serving: Serving, route: Route, authKey: string): Promise<KnownNode> | undefined {
+/** Nearly every key is known already; then nothing has to be awaited. */
+function keyCheck(serving: Serving, route: Route, authKey: string): Arrival['key'] {
   if (!route.authenticated) return undefined;
-  const key = authenticate(serving, authKey);
+  const found = serving.directory.authenticate(authKey);
+  if (!(found instanceof Promise) && found !== undefined) return found;
+  const key = authenticated(found);
   // Awaited in `answer`; a rejection must not count as unhandled before that.
   key.catch(() => undefined);
   return key;
@@ -250,14 +254,16 @@ async function answer(
   const bytesMax = bodyBytesMaxOf(serving, route);
   let received: BodyResult | undefined;
   try {
-    const node = await key;
+    const node = key instanceof Promise ? await key : key;
     received = await reading.result;
     let body = bodyOf(received, bytesMax);
     if (route.method === 'POST') {
       checkMediaType(request.headers);
-      body = await unpackBody(body, request.headers, bytesMax);
+      if (isPacked(request.headers)) body = await unpackBody(body, bytesMax);
     }
-    return { reply: await route.handle({ ...request, node, body }), closes: false };
+    const { requestId, headers, address } = request;
+    const reply = await route.handle({ requestId, node, body, headers, address });
+    return { reply, closes: false };
   } catch (thrown) {
     const error = classifyFailure(thrown);
     logFailure(serving.log, request.requestId, route, error);
@@ -286,8 +292,10 @@ function isUnread(received: BodyResult): boolean {
   return received.outcome !== 'complete';
 }
 
-async function authenticate(serving: Serving, authKey: string): Promise<KnownNode> {
-  const node = await serving.directory.authenticate(authKey);
+async function authenticated(
+  found: undefined | Promise<KnownNode | undefined>,
+): Promise<KnownNode> {
+  const node = await found;
   if (node === undefined) throw unauthorized();
   return node;
 }

@@ -34,27 +34,29 @@ export function createSpool(options: {
 }): Spool {
   const { redis, prefix, shards, failpoint } = options;
   redis.defineCommand('coreAppend', { lua: luaSource('append') });
-  const commits = new Map<string, GroupCommit>();
+  /** By shard. */
+  const commits: Record<Kind, GroupCommit[]> = { usage: [], session: [], outbound: [] };
 
-  const commitOf = (kind: Kind, stream: string): GroupCommit => {
-    const known = commits.get(stream);
+  const commitOf = (kind: Kind, shard: number): GroupCommit => {
+    const known = commits[kind][shard];
     if (known !== undefined) return known;
-    const keys = streamKeys(stream);
+    const keys = streamKeys(streamName(prefix, shard, kind));
     const names = [keys.stream, keys.appended, keys.trimmed, keys.rows];
     const send: SendFlush = (flush) =>
       append(redis, { keys: names, field: blockFields[kind] }, flush, options);
     const created = createGroupCommit(
       failpoint === undefined ? send : withFailpoints(send, failpoint),
     );
-    commits.set(stream, created);
+    commits[kind][shard] = created;
     return created;
   };
 
   return {
     async append(kind, nodeId, block) {
-      const commit = commitOf(kind, streamName(prefix, shardOf(nodeId, shards), kind));
+      const commit = commitOf(kind, shardOf(nodeId, shards));
       const bytes = kind === 'usage' ? compactUsage(block.bytes) : block.bytes;
-      const verdict = await commit.submit({ ...block, bytes });
+      const { key, fingerprint, rows } = block;
+      const verdict = await commit.submit({ key, fingerprint, rows, bytes });
       if (verdict === 'stored' || verdict === 'duplicate') return;
       if (verdict === 'conflict') {
         throw new CoreError(
@@ -67,7 +69,8 @@ export function createSpool(options: {
       });
     },
     async close() {
-      await Promise.all([...commits.values()].map((commit) => commit.close()));
+      const opened = Object.values(commits).flat();
+      await Promise.all(opened.map((commit) => commit.close()));
     },
   };
 }

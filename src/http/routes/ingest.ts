@@ -58,8 +58,9 @@ function ingestRoute(
       header: request.headers.idempotencyKey,
       body: request.body,
     });
-    const packed = pack(nodeId, request.body);
-    if (packed.rows > 0) await deps.spool.append(kind, nodeId, { ...identity, ...packed });
+    const { rows, bytes } = pack(nodeId, request.body);
+    const { key, fingerprint } = identity;
+    if (rows > 0) await deps.spool.append(kind, nodeId, { key, fingerprint, rows, bytes });
     return okReply;
   };
   return { method: 'POST', path, authenticated: true, handle };
