@@ -63,7 +63,7 @@ function addOptions(command: Command): Command {
       'subscriptions that the traffic belongs to',
       integer(1, 1_000_000),
     )
-    .option('--connections <n>', 'connections of the sender', integer(1, 1_000), 64)
+    .option('--connections <n>', 'connections of the sender', integer(1, 1_000), 256)
     .option(
       '--entries <n>',
       'entries a request of accept, e2e and peers, instead of several sizes',
@@ -91,7 +91,7 @@ function readOptions(given: Record<string, unknown>, signal: AbortSignal): Bench
     seconds: number('seconds', quick ? 10 : 60),
     nodes: number('nodes', quick ? 500 : 10_000),
     subscriptions: number('subscriptions', quick ? 10_000 : 200_000),
-    connections: number('connections', 64),
+    connections: number('connections', 256),
     entries: given['entries'] as number | undefined,
     rate: given['rate'] as number | undefined,
     profileDir: given['profile'] as string | undefined,

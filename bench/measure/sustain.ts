@@ -39,13 +39,18 @@ const fall = 0.94;
 /** In the window the rate has been found, and is only held. */
 const riseHeld = 1.005;
 const fallHeld = 0.98;
-/** Asked for at most this many times what the sender has just brought in; it may reach no more. */
-const reachedShareMax = 1.25;
+/**
+ * Asked for at most this many times what was loaded in the last seconds: the loader is behind by then,
+ * or the sender reaches no more, and what is asked for beyond that only has to be loaded afterwards.
+ */
+const loadedShareMax = 1.25;
 /** Segments are sealed in lumps, so what is unread is taken over so many seconds. */
 const recentMax = 4;
+/** Warming goes on past this until the loader keeps up, at most three times as long. */
 const warmSeconds = 60;
 const warmSecondsQuick = 15;
-/** What is sent in the window, as a share of the mean rate of so many last seconds of warming. */
+const warmTimesMax = 3;
+/** What is sent in the window, as a share of what was loaded a second in the last ones of warming. */
 const heldShare = 0.97;
 const heldSeconds = 15;
 const firstEntriesPerSecond = 250_000;
@@ -65,9 +70,9 @@ export async function sustain(
   const { bodies, connections } = options;
   const warm = options.quick ? warmSecondsQuick : warmSeconds;
   const first = options.quick ? firstEntriesPerSecondQuick : firstEntriesPerSecond;
-  const steering = options.rate === undefined ? createSteering(first, warm) : steady(options.rate);
+  const steering = options.rate === undefined ? createSteering(first) : steady(options.rate);
   const rate = steering.rate() / bodies.entries;
-  const seconds = warm + options.seconds + 30;
+  const seconds = warm * warmTimesMax + options.seconds + 30;
   const run = await startWrk(usagePlan(core, world, { bodies, connections, seconds, rate }));
   const sampler = createProcessSampler(() => ({
     ...core.roots(),
@@ -78,16 +83,23 @@ export async function sustain(
   try {
     const ended = new AbortController();
     let second = 0;
+    let begin = Infinity;
     await watchStanding(core, AbortSignal.any([ended.signal, options.signal]), (standing) => {
-      steering.see(standing, second);
+      steering.see(standing);
+      if (begin === Infinity && second >= warm) {
+        if (steering.keepsUp() || second >= warm * warmTimesMax) {
+          steering.hold();
+          sampler.start();
+          begin = second;
+        }
+      }
       run.setRate(steering.rate() / bodies.entries);
-      if (second === warm) sampler.start();
-      if (second >= warm) window.push(standing);
-      if (second === warm + options.seconds) {
+      if (second >= begin) window.push(standing);
+      if (second === begin + options.seconds) {
         use = sampler.stop();
         ended.abort();
       }
-      if (second % 5 === 0) tell(options, steering.rate(), standing, second - warm);
+      if (second % 5 === 0) tell(options, steering.rate(), standing, second - begin);
       second += 1;
     });
     options.signal.throwIfAborted();
@@ -102,41 +114,56 @@ export async function sustain(
 interface Steering {
   /** Entries a second to send now. */
   rate: () => number;
-  see(standing: Standing, second: number): void;
+  see(standing: Standing): void;
+  /** Whether no more is unread than should be. */
+  keepsUp(): boolean;
+  /** The rate is found: from here on it changes by little. */
+  hold(): void;
 }
 
 function steady(perSecond: number): Steering {
-  return { rate: () => perSecond, see: () => undefined };
-}
-
-function createSteering(firstPerSecond: number, warm: number): Steering {
-  const recent: Standing[] = [];
-  const rates: number[] = [];
-  let perSecond = firstPerSecond;
   return {
     rate: () => perSecond,
-    see(standing, second) {
-      recent.push(standing);
-      if (recent.length > recentMax) recent.shift();
-      const unread = mean(recent.map(({ appendedRows, sealedRows }) => appendedRows - sealedRows));
-      const unreadSeconds = unread / perSecond;
-      const steps = second < warm ? { rise, fall } : { rise: riseHeld, fall: fallHeld };
-      if (second === warm) perSecond = heldShare * mean(rates.slice(-heldSeconds));
-      else if (unreadSeconds > unreadSecondsHigh) perSecond *= steps.fall;
-      else if (unreadSeconds < unreadSecondsLow) perSecond *= steps.rise;
-      if (recent.length === recentMax) {
-        const reached = Math.max(
-          perSecondOf(recent, 'appendedRows') * reachedShareMax,
-          firstPerSecond / 5,
-        );
-        perSecond = Math.min(perSecond, reached);
-      }
-      rates.push(perSecond);
+    see: () => undefined,
+    keepsUp: () => true,
+    hold: () => undefined,
+  };
+}
+
+function createSteering(firstPerSecond: number): Steering {
+  /** The last one is of now. */
+  const seen: Standing[] = [];
+  let steps = { rise, fall };
+  let perSecond = firstPerSecond;
+  const unreadSeconds = (): number => {
+    const unread = seen
+      .slice(-recentMax)
+      .map((standing) => standing.appendedRows - standing.sealedRows);
+    return mean(unread) / perSecond;
+  };
+  const loadedPerSecond = (): number => perSecondOf(seen.slice(-heldSeconds - 1), 'sealedRows');
+  return {
+    rate: () => perSecond,
+    see(standing) {
+      seen.push(standing);
+      if (unreadSeconds() > unreadSecondsHigh) perSecond *= steps.fall;
+      else if (unreadSeconds() < unreadSecondsLow) perSecond *= steps.rise;
+      if (seen.length <= heldSeconds) return;
+      const most = Math.max(loadedPerSecond() * loadedShareMax, firstPerSecond / 5);
+      perSecond = Math.min(perSecond, most);
+    },
+    keepsUp: () => unreadSeconds() <= unreadSecondsHigh,
+    hold() {
+      steps = { rise: riseHeld, fall: fallHeld };
+      perSecond = heldShare * loadedPerSecond();
     },
   };
 }
 
-function perSecondOf(standings: readonly Standing[], rows: 'appendedRows' | 'settledRows'): number {
+function perSecondOf(
+  standings: readonly Standing[],
+  rows: 'appendedRows' | 'sealedRows' | 'settledRows',
+): number {
   const [first, last] = [standings[0], standings.at(-1)];
   if (first === undefined || last === undefined || first === last) return 0;
   return ((last[rows] - first[rows]) * 1_000) / (last.atMs - first.atMs);
@@ -190,7 +217,7 @@ function summarise(window: readonly Standing[]) {
 function tell(options: BenchOptions, perSecond: number, standing: Standing, second: number): void {
   const { appendedRows, sealedRows } = standing;
   options.say(
-    `${second < 0 ? `warming, ${-second} s to go` : `${second} s`}: ` +
+    `${second < 0 ? 'warming' : `${second} s`}: ` +
       `sending ${Math.round(perSecond)} entries/s, ` +
       `${Math.round((appendedRows - sealedRows) / 1_000)} k rows unread, ` +
       `${Math.round(backlogRows(standing) / 1_000)} k not settled`,
