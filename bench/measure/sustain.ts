@@ -37,7 +37,7 @@ const unreadSecondsHigh = 2.5;
 const rise = 1.03;
 const fall = 0.94;
 /** In the window the rate has been found, and is only held. */
-const riseHeld = 1.005;
+const riseHeld = 1.002;
 const fallHeld = 0.98;
 /**
  * Asked for at most this many times what was loaded in the last seconds: the loader is behind by then,
@@ -46,14 +46,17 @@ const fallHeld = 0.98;
 const loadedShareMax = 1.25;
 /** Segments are sealed in lumps, so what is unread is taken over so many seconds. */
 const recentMax = 4;
-/** Warming goes on past this until the loader keeps up, at most three times as long. */
+/**
+ * Warming goes on past this until the loader has once fallen behind and keeps up again, at most three
+ * times as long.
+ */
 const warmSeconds = 60;
 const warmSecondsQuick = 15;
 const warmTimesMax = 3;
 /** What is sent in the window, as a share of what was loaded a second in the last ones of warming. */
 const heldShare = 0.97;
 const heldSeconds = 15;
-const firstEntriesPerSecond = 250_000;
+const firstEntriesPerSecond = 400_000;
 const firstEntriesPerSecondQuick = 50_000;
 
 /**
@@ -87,7 +90,7 @@ export async function sustain(
     await watchStanding(core, AbortSignal.any([ended.signal, options.signal]), (standing) => {
       steering.see(standing);
       if (begin === Infinity && second >= warm) {
-        if (steering.keepsUp() || second >= warm * warmTimesMax) {
+        if (steering.isFound() || second >= warm * warmTimesMax) {
           steering.hold();
           sampler.start();
           begin = second;
@@ -115,9 +118,9 @@ interface Steering {
   /** Entries a second to send now. */
   rate: () => number;
   see(standing: Standing): void;
-  /** Whether no more is unread than should be. */
-  keepsUp(): boolean;
-  /** The rate is found: from here on it changes by little. */
+  /** Whether the loader has fallen behind at a higher rate, and keeps up now. */
+  isFound(): boolean;
+  /** From here on the rate changes by little. */
   hold(): void;
 }
 
@@ -125,7 +128,7 @@ function steady(perSecond: number): Steering {
   return {
     rate: () => perSecond,
     see: () => undefined,
-    keepsUp: () => true,
+    isFound: () => true,
     hold: () => undefined,
   };
 }
@@ -135,6 +138,7 @@ function createSteering(firstPerSecond: number): Steering {
   const seen: Standing[] = [];
   let steps = { rise, fall };
   let perSecond = firstPerSecond;
+  let fellBehind = false;
   const unreadSeconds = (): number => {
     const unread = seen
       .slice(-recentMax)
@@ -146,13 +150,15 @@ function createSteering(firstPerSecond: number): Steering {
     rate: () => perSecond,
     see(standing) {
       seen.push(standing);
-      if (unreadSeconds() > unreadSecondsHigh) perSecond *= steps.fall;
-      else if (unreadSeconds() < unreadSecondsLow) perSecond *= steps.rise;
+      if (unreadSeconds() > unreadSecondsHigh) {
+        fellBehind = true;
+        perSecond *= steps.fall;
+      } else if (unreadSeconds() < unreadSecondsLow) perSecond *= steps.rise;
       if (seen.length <= heldSeconds) return;
       const most = Math.max(loadedPerSecond() * loadedShareMax, firstPerSecond / 5);
       perSecond = Math.min(perSecond, most);
     },
-    keepsUp: () => unreadSeconds() <= unreadSecondsHigh,
+    isFound: () => fellBehind && unreadSeconds() <= unreadSecondsHigh,
     hold() {
       steps = { rise: riseHeld, fall: fallHeld };
       perSecond = heldShare * loadedPerSecond();
