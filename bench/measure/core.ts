@@ -58,6 +58,8 @@ export async function startBenchCore(
   const [http, postgres, redisPort, clickhousePort] = await fixedPorts(4);
   const environment: Record<string, string> = {
     CORE_LOG_LEVEL: 'warn',
+    // As README.md says: one a core.
+    CORE_API_PROCESSES: String(os.availableParallelism()),
     ...options.settings,
     CORE_DATA_DIR: dataDir,
     CORE_PORT: String(http),
