@@ -1,6 +1,9 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 
-/** Process ids by name; a name stands for its process and all that descend from it. */
+/**
+ * Process ids by name; a name stands for its process and all that descend from it. Several of a kind
+ * have a number behind the name: `api`, `api 2`.
+ */
 export type ProcessRoots = Record<string, number>;
 
 /** Clock ticks a second in /proc/<pid>/stat: USER_HZ, which is 100 on every Linux of today. */
@@ -17,9 +20,9 @@ interface Stat {
 /** What the processes did between `start` and `stop`. */
 export interface ProcessUse {
   seconds: number;
-  /** CPU seconds by name. */
+  /** CPU seconds by kind, of all processes of it. */
   cpuSeconds: Record<string, number>;
-  /** Largest resident memory seen by name, in bytes; shared pages of a name count once. */
+  /** By kind the largest resident memory that one of it had, in bytes; shared pages count once. */
   residentBytesMax: Record<string, number>;
 }
 
@@ -42,7 +45,8 @@ export function createProcessSampler(roots: () => ProcessRoots): ProcessSampler 
   let residentBytesMax: Record<string, number> = {};
   const sample = (): void => {
     for (const [name, bytes] of Object.entries(residentBytes(roots()))) {
-      residentBytesMax[name] = Math.max(bytes, residentBytesMax[name] ?? 0);
+      const kind = kindOf(name);
+      residentBytesMax[kind] = Math.max(bytes, residentBytesMax[kind] ?? 0);
     }
   };
   return {
@@ -58,17 +62,22 @@ export function createProcessSampler(roots: () => ProcessRoots): ProcessSampler 
       clearInterval(timer);
       sample();
       const after = cpuSeconds(roots());
-      const used = Object.entries(after).map(([name, seconds]) => [
-        name,
-        Math.max(0, seconds - (before[name] ?? 0)),
-      ]);
+      const used: Record<string, number> = {};
+      for (const [name, seconds] of Object.entries(after)) {
+        const more = Math.max(0, seconds - (before[name] ?? 0));
+        used[kindOf(name)] = (used[kindOf(name)] ?? 0) + more;
+      }
       return {
         seconds: (performance.now() - startedAtMs) / 1_000,
-        cpuSeconds: Object.fromEntries(used),
+        cpuSeconds: used,
         residentBytesMax,
       };
     },
   };
+}
+
+function kindOf(name: string): string {
+  return name.replace(/ \d+$/, '');
 }
 
 /**

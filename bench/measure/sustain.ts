@@ -53,7 +53,10 @@ const recentMax = 4;
 const warmSeconds = 60;
 const warmSecondsQuick = 15;
 const warmTimesMax = 3;
-/** What is sent in the window, as a share of what was loaded a second in the last ones of warming. */
+/**
+ * What is sent in the window, as a share of the mean of what came in and what was loaded in the last
+ * seconds of warming: these two share the processor, so what both can sustain lies between.
+ */
 const heldShare = 0.97;
 const heldSeconds = 15;
 const firstEntriesPerSecond = 400_000;
@@ -145,7 +148,8 @@ function createSteering(firstPerSecond: number): Steering {
       .map((standing) => standing.appendedRows - standing.sealedRows);
     return mean(unread) / perSecond;
   };
-  const loadedPerSecond = (): number => perSecondOf(seen.slice(-heldSeconds - 1), 'sealedRows');
+  const lately = (rows: 'appendedRows' | 'sealedRows'): number =>
+    perSecondOf(seen.slice(-heldSeconds - 1), rows);
   return {
     rate: () => perSecond,
     see(standing) {
@@ -155,13 +159,13 @@ function createSteering(firstPerSecond: number): Steering {
         perSecond *= steps.fall;
       } else if (unreadSeconds() < unreadSecondsLow) perSecond *= steps.rise;
       if (seen.length <= heldSeconds) return;
-      const most = Math.max(loadedPerSecond() * loadedShareMax, firstPerSecond / 5);
+      const most = Math.max(lately('sealedRows') * loadedShareMax, firstPerSecond / 5);
       perSecond = Math.min(perSecond, most);
     },
     isFound: () => fellBehind && unreadSeconds() <= unreadSecondsHigh,
     hold() {
       steps = { rise: riseHeld, fall: fallHeld };
-      perSecond = heldShare * loadedPerSecond();
+      perSecond = heldShare * mean([lately('appendedRows'), lately('sealedRows')]);
     },
   };
 }
