@@ -27,7 +27,6 @@ let end: usize = 0;
 /** Whether something was read that no compact block holds. */
 let torn: bool = false;
 
-// @ts-expect-error: decorator
 function write(value: u64): void {
   while (value > 127) {
     store<u8>(at, <u8>(value | 128));
@@ -38,12 +37,10 @@ function write(value: u64): void {
   at += 1;
 }
 
-// @ts-expect-error: decorator
 function writeSigned(value: i64): void {
   write(<u64>((value << 1) ^ (value >> 63)));
 }
 
-// @ts-expect-error: decorator
 function read(): u64 {
   let value: u64 = 0;
   let shift: u64 = 0;
@@ -58,7 +55,6 @@ function read(): u64 {
   return 0;
 }
 
-// @ts-expect-error: decorator
 function readSigned(): i64 {
   const value = read();
   return <i64>((value >> 1) ^ (0 - (value & 1)));

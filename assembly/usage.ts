@@ -25,71 +25,106 @@ import {
 const UNSURE: i32 = -1;
 
 /** One bit a field; subscriptionId may be missing. */
-const HAS_USER: u32 = 1;
-const HAS_SUBSCRIPTION: u32 = 2;
-const HAS_PROTOCOL: u32 = 4;
-const HAS_UP: u32 = 8;
-const HAS_DOWN: u32 = 16;
-const HAS_TIME: u32 = 32;
-const REQUIRED: u32 = HAS_USER | HAS_PROTOCOL | HAS_UP | HAS_DOWN | HAS_TIME;
+const HAS_USER: u64 = 1;
+const HAS_SUBSCRIPTION: u64 = 2;
+const HAS_PROTOCOL: u64 = 4;
+const HAS_UP: u64 = 8;
+const HAS_DOWN: u64 = 16;
+const HAS_TIME: u64 = 32;
+const REQUIRED: u64 = HAS_USER | HAS_PROTOCOL | HAS_UP | HAS_DOWN | HAS_TIME;
 
 const SAFE_INTEGER_MAX: u64 = 9007199254740991;
 
-/** Place of the next byte to read; 0 after something that is not for certain. */
-let at: usize = 0;
+/** The last time read that was at most 24 characters long: all of them, and what they meant. */
+let timeHead: u64 = 0;
+let timeMiddle: u64 = 0;
+let timeTail: u64 = 0;
+let timeFound: u64 = 0;
 /** The last day read, as its ten characters, and its number since 1970. */
 let dayHead: u64 = 0;
 let dayTail: u16 = 0;
 let dayNumber: i64 = 0;
 
-// @ts-expect-error: decorator
-function skipSpace(): void {
+/**
+ * What a reader found, in one number, since a function returns no two and a global costs a store and
+ * a load: the value in the lower bits, how many bytes it took in the upper eight. 0 for nothing.
+ */
+const LENGTH_SHIFT: u64 = 56;
+const VALUE_MASK: u64 = (1 << LENGTH_SHIFT) - 1;
+
+const ZEROS: u64 = 0x3030303030303030;
+const POWERS_OF_TEN = memory.data<u64>([
+  1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000,
+]);
+
+function skipSpace(p: usize): usize {
   while (true) {
-    const c = load<u8>(at);
-    if (c != 0x20 && c != 0x0a && c != 0x0d && c != 0x09) return;
-    at += 1;
+    const c = load<u8>(p);
+    if (c != 0x20 && c != 0x0a && c != 0x0d && c != 0x09) return p;
+    p += 1;
   }
 }
 
-/** Skips white space, then `c`. */
-// @ts-expect-error: decorator
-function take(c: u8): bool {
-  skipSpace();
-  if (load<u8>(at) != c) return false;
-  at += 1;
-  return true;
+/** Behind white space and `c`, or 0 where `c` does not come. */
+function take(p: usize, c: u8): usize {
+  return load<u8>(p) == c ? p + 1 : takeSpaced(p, c);
+}
+
+function takeSpaced(p: usize, c: u8): usize {
+  p = skipSpace(p);
+  return load<u8>(p) == c ? p + 1 : 0;
+}
+
+/** Of eight characters, as `character ^ '0'`, the top bit of the first that is no digit, and more. */
+function nonDigits(word: u64): u64 {
+  return ((word + 0x7676767676767676) | word) & 0x8080808080808080;
+}
+
+/** The number that eight digits stand for, the first in the lowest byte. */
+function eightDigits(digits: u64): u64 {
+  digits = (digits * 2561) >> 8;
+  digits = ((digits & 0x00ff00ff00ff00ff) * 6553601) >> 16;
+  return ((digits & 0x0000ffff0000ffff) * 42949672960001) >> 32;
 }
 
 /**
- * A plain integer from 0 to 2^53-1, no leading zero. Returns u64.MAX_VALUE where it is not one.
- * What must follow is checked by the caller, so `1.5` and `1e3` fail there.
+ * A plain integer from 0 to 2^53-1, no leading zero. What must follow is checked by the caller, so
+ * `1.5` and `1e3` fail there.
  */
-// @ts-expect-error: decorator
-function integer(): u64 {
-  const start = at;
-  let digit: u64 = <u64>load<u8>(at) - 0x30;
-  if (digit > 9) return u64.MAX_VALUE;
-  let value: u64 = 0;
-  do {
-    value = value * 10 + digit;
-    at += 1;
-    digit = <u64>load<u8>(at) - 0x30;
-  } while (digit <= 9);
-  const length = at - start;
-  if (length > 16 || value > SAFE_INTEGER_MAX) return u64.MAX_VALUE;
-  if (length > 1 && load<u8>(start) == 0x30) return u64.MAX_VALUE;
-  return value;
+function integer(p: usize): u64 {
+  const word = load<u64>(p) ^ ZEROS;
+  const wrong = nonDigits(word);
+  if (wrong == 0) return longInteger(p, word);
+  const length = ctz(wrong) >> 3;
+  if (length == 0 || (length > 1 && (word & 0xff) == 0)) return 0;
+  return eightDigits(word << (64 - (length << 3))) | (length << LENGTH_SHIFT);
+}
+
+/** One whose first eight digits are `word`. */
+function longInteger(p: usize, word: u64): u64 {
+  if ((word & 0xff) == 0) return 0;
+  const head = eightDigits(word);
+  const rest = load<u64>(p, 8) ^ ZEROS;
+  const wrong = nonDigits(rest);
+  if (wrong == 0) {
+    const value = head * 100_000_000 + eightDigits(rest);
+    const next: u32 = <u32>load<u8>(p, 16) - 0x30;
+    return next <= 9 || value > SAFE_INTEGER_MAX ? 0 : value | (16 << LENGTH_SHIFT);
+  }
+  const length = ctz(wrong) >> 3;
+  if (length == 0) return head | (8 << LENGTH_SHIFT);
+  const tail = eightDigits(rest << (64 - (length << 3)));
+  const value = head * load<u64>(POWERS_OF_TEN + ((<usize>length) << 3)) + tail;
+  return value | ((8 + length) << LENGTH_SHIFT);
 }
 
 /** Two digits at `p`, or over 99 where they are none. */
-// @ts-expect-error: decorator
 function twoDigits(p: usize): u32 {
   const tens: u32 = <u32>load<u8>(p) - 0x30;
   const ones: u32 = <u32>load<u8>(p + 1) - 0x30;
   return tens > 9 || ones > 9 ? 1000 : tens * 10 + ones;
 }
 
-// @ts-expect-error: decorator
 function daysInMonth(year: u32, month: u32): u32 {
   if (month == 2) {
     return year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) ? 29 : 28;
@@ -127,19 +162,36 @@ function day(p: usize): i64 {
 }
 
 /**
- * Milliseconds since 1970 of `"YYYY-MM-DDTHH:MM:SS[.f|.ff|.fff](Z|±HH:MM)"`, or -1. Leaves `at`
- * behind the closing quote.
+ * Milliseconds since 1970 of `"YYYY-MM-DDTHH:MM:SS[.f|.ff|.fff](Z|±HH:MM)"`, opening quote and all.
+ * Nearly all entries of a body are of one moment, so the last one is kept.
  */
-function timestamp(): i64 {
-  if (load<u8>(at) != 0x22) return -1;
-  const p = at + 1;
+function timestamp(start: usize): u64 {
+  const p = start + 1;
+  const isLast = load<u64>(p) == timeHead && load<u64>(p, 8) == timeMiddle;
+  if (isLast && load<u64>(p, 16) == timeTail && load<u8>(p, 24) == 0x22) {
+    return load<u8>(start) == 0x22 ? timeFound : 0;
+  }
+  const found = readTime(start);
+  // `"`, 24 characters, `"`: what toISOString() writes.
+  if (found >> LENGTH_SHIFT == 26) {
+    timeHead = load<u64>(p);
+    timeMiddle = load<u64>(p, 8);
+    timeTail = load<u64>(p, 16);
+    timeFound = found;
+  }
+  return found;
+}
+
+function readTime(start: usize): u64 {
+  if (load<u8>(start) != 0x22) return 0;
+  const p = start + 1;
   const days = day(p);
-  if (days < 0) return -1;
+  if (days < 0) return 0;
   const hour = twoDigits(p + 11);
   const minute = twoDigits(p + 14);
   const second = twoDigits(p + 17);
-  if (load<u8>(p + 10) != 0x54 || load<u8>(p + 13) != 0x3a || load<u8>(p + 16) != 0x3a) return -1;
-  if (hour > 23 || minute > 59 || second > 59) return -1;
+  if (load<u8>(p + 10) != 0x54 || load<u8>(p + 13) != 0x3a || load<u8>(p + 16) != 0x3a) return 0;
+  if (hour > 23 || minute > 59 || second > 59) return 0;
   let ms: i64 = ((days * 24 + hour) * 60 + minute) * 60 + second;
   ms *= 1000;
   let q = p + 19;
@@ -147,10 +199,10 @@ function timestamp(): i64 {
     q += 1;
     let scale: i64 = 100;
     let digit: u32 = <u32>load<u8>(q) - 0x30;
-    if (digit > 9) return -1;
+    if (digit > 9) return 0;
     while (digit <= 9) {
       // A fourth digit: zod decides what becomes of it.
-      if (scale == 0) return -1;
+      if (scale == 0) return 0;
       ms += <i64>digit * scale;
       scale /= 10;
       q += 1;
@@ -163,98 +215,93 @@ function timestamp(): i64 {
   } else if (zone == 0x2b || zone == 0x2d) {
     const zoneHour = twoDigits(q + 1);
     const zoneMinute = twoDigits(q + 4);
-    if (zoneHour > 23 || zoneMinute > 59 || load<u8>(q + 3) != 0x3a) return -1;
+    if (zoneHour > 23 || zoneMinute > 59 || load<u8>(q + 3) != 0x3a) return 0;
     const offsetMs: i64 = <i64>(zoneHour * 60 + zoneMinute) * 60000;
     ms += zone == 0x2b ? -offsetMs : offsetMs;
     q += 6;
   } else {
-    return -1;
+    return 0;
   }
-  if (load<u8>(q) != 0x22) return -1;
-  at = q + 1;
-  return ms;
+  // Before 1970 only by its offset: far from what Core takes, and no value of the lower bits.
+  if (load<u8>(q) != 0x22 || ms < 0) return 0;
+  return <u64>ms | ((<u64>(q + 1 - start)) << LENGTH_SHIFT);
 }
 
-/** Reads one field's name, behind its opening quote, with the closing quote. Its bit, or 0. */
-// @ts-expect-error: decorator
-function fieldName(): u32 {
-  const head = load<u64>(at);
-  if ((head & 0x00ffffffffffffff) == 0x22644972657375) {
-    at += 7;
-    return HAS_USER;
+/** The bit of the field whose name, with its closing quote, is at `p`, and the name's length. Or 0. */
+function fieldName(p: usize): u64 {
+  const head = load<u64>(p);
+  if ((head & 0x00ffffffffffffff) == 0x22644972657375) return HAS_USER | (7 << LENGTH_SHIFT);
+  if (head == 0x2270557365747962) return HAS_UP | (8 << LENGTH_SHIFT);
+  if (head == 0x776f447365747962 && load<u16>(p, 8) == 0x226e) {
+    return HAS_DOWN | (10 << LENGTH_SHIFT);
   }
-  if (head == 0x2270557365747962) {
-    at += 8;
-    return HAS_UP;
+  if (head == 0x646564726f636572 && (load<u32>(p, 8) & 0xffffff) == 0x227441) {
+    return HAS_TIME | (11 << LENGTH_SHIFT);
   }
-  if (head == 0x776f447365747962 && load<u16>(at + 8) == 0x226e) {
-    at += 10;
-    return HAS_DOWN;
-  }
-  if (head == 0x646564726f636572 && (load<u32>(at + 8) & 0xffffff) == 0x227441) {
-    at += 11;
-    return HAS_TIME;
-  }
-  const tail = load<u64>(at + 8) & 0x00ffffffffffffff;
+  const tail = load<u64>(p, 8) & 0x00ffffffffffffff;
   if (head == 0x7069726373627573 && tail == 0x2264496e6f6974) {
-    at += 15;
-    return HAS_SUBSCRIPTION;
+    return HAS_SUBSCRIPTION | (15 << LENGTH_SHIFT);
   }
   if (head == 0x746f725065646f6e && tail == 0x2264496c6f636f) {
-    at += 15;
-    return HAS_PROTOCOL;
+    return HAS_PROTOCOL | (15 << LENGTH_SHIFT);
   }
   return 0;
 }
 
-/** Reads the value of `field` into the row at `row`. False where it is not for certain. */
-// @ts-expect-error: decorator
-function fieldValue(field: u32, row: usize, earliestMs: i64, latestMs: i64): bool {
-  if (field == HAS_TIME) {
-    const ms = timestamp();
-    if (ms < earliestMs || ms > latestMs) return false;
-    store<u32>(row + RECORDED_AT, <u32>(ms / 1000));
-    return true;
-  }
-  if (field == HAS_SUBSCRIPTION && load<u32>(at) == 0x6c6c756e) {
-    at += 4;
-    store<u64>(row + SUBSCRIPTION_ID, 0);
-    return true;
-  }
-  const value = integer();
-  if (value == u64.MAX_VALUE) return false;
-  if (field == HAS_UP) {
-    store<u64>(row + BYTES_UP, value);
-    return true;
-  }
-  if (field == HAS_DOWN) {
-    store<u64>(row + BYTES_DOWN, value);
-    return true;
-  }
-  // What is left are ids.
-  if (value == 0) return false;
-  if (field == HAS_USER) store<u64>(row + USER_ID, value);
-  else if (field == HAS_PROTOCOL) store<u64>(row + NODE_PROTOCOL_ID, value);
-  else store<u64>(row + SUBSCRIPTION_ID, value);
-  return true;
+/** Where the number of `field` stands in a row. */
+function placeOf(field: u64): usize {
+  if (field == HAS_USER) return USER_ID;
+  if (field == HAS_UP) return BYTES_UP;
+  if (field == HAS_DOWN) return BYTES_DOWN;
+  return field == HAS_PROTOCOL ? NODE_PROTOCOL_ID : SUBSCRIPTION_ID;
 }
 
-/** Reads one entry, behind its opening brace, into the row at `row`. */
-function entry(row: usize, nodeId: u32, earliestMs: i64, latestMs: i64): bool {
+/**
+ * Reads the value of `field` into the row at `row`. Its length, or 0 where it is not for certain.
+ * A null subscription is what the row has already.
+ */
+function fieldValue(p: usize, field: u64, row: usize, earliestMs: i64, latestMs: i64): usize {
+  if (field == HAS_TIME) {
+    const found = timestamp(p);
+    const ms: i64 = <i64>(found & VALUE_MASK);
+    // Of nothing found the time is 0, which is too early.
+    if (ms < earliestMs || ms > latestMs) return 0;
+    store<u32>(row + RECORDED_AT, <u32>(ms / 1000));
+    return <usize>(found >> LENGTH_SHIFT);
+  }
+  if (field == HAS_SUBSCRIPTION && load<u32>(p) == 0x6c6c756e) return 4;
+  const found = integer(p);
+  const value = found & VALUE_MASK;
+  // An id is over 0.
+  if (value == 0 && (field & (HAS_UP | HAS_DOWN)) == 0) return 0;
+  store<u64>(row + placeOf(field), value);
+  return <usize>(found >> LENGTH_SHIFT);
+}
+
+/** Reads one entry, behind its opening brace, into the row at `row`. Behind it, or 0. */
+function entry(p: usize, row: usize, nodeId: u32, earliestMs: i64, latestMs: i64): usize {
   store<u32>(row, nodeId);
   store<u64>(row + SUBSCRIPTION_ID, 0);
   store<u64>(row + SEGMENT, 0);
-  let seen: u32 = 0;
-  do {
-    if (!take(0x22)) return false;
-    const field = fieldName();
-    if (field == 0 || (seen & field) != 0) return false;
+  let seen: u64 = 0;
+  while (true) {
+    p = take(p, 0x22);
+    if (p == 0) return 0;
+    const name = fieldName(p);
+    const field = name & VALUE_MASK;
+    if (field == 0 || (seen & field) != 0) return 0;
     seen |= field;
-    if (!take(0x3a)) return false;
-    skipSpace();
-    if (!fieldValue(field, row, earliestMs, latestMs)) return false;
-  } while (take(0x2c));
-  return take(0x7d) && (seen & REQUIRED) == REQUIRED;
+    p = take(p + <usize>(name >> LENGTH_SHIFT), 0x3a);
+    if (p == 0) return 0;
+    if (load<u8>(p) <= 0x20) p = skipSpace(p);
+    const length = fieldValue(p, field, row, earliestMs, latestMs);
+    if (length == 0) return 0;
+    p += length;
+    const next = take(p, 0x2c);
+    if (next == 0) break;
+    p = next;
+  }
+  return (seen & REQUIRED) == REQUIRED ? take(p, 0x7d) : 0;
 }
 
 /**
@@ -270,25 +317,38 @@ export function scanUsage(
   earliestMs: f64,
   latestMs: f64,
 ): i32 {
-  const earliest: i64 = <i64>earliestMs;
-  const latest: i64 = <i64>latestMs;
-  at = input;
-  if (!take(0x7b) || !take(0x22)) return UNSURE;
-  if (load<u64>(at) != 0x2273656972746e65) return UNSURE;
-  at += 8;
-  if (!take(0x3a) || !take(0x5b)) return UNSURE;
+  let p = take(input, 0x7b);
+  if (p == 0) return UNSURE;
+  p = take(p, 0x22);
+  if (p == 0 || load<u64>(p) != 0x2273656972746e65) return UNSURE;
+  p = take(p + 8, 0x3a);
+  if (p == 0) return UNSURE;
+  p = take(p, 0x5b);
+  if (p == 0) return UNSURE;
   let rows: i32 = 0;
-  if (!take(0x5d)) {
+  const empty = take(p, 0x5d);
+  if (empty != 0) {
+    p = empty;
+  } else {
+    const earliest: i64 = <i64>earliestMs;
+    const latest: i64 = <i64>latestMs;
     let row = output;
-    do {
+    while (true) {
       if (rows == entriesMax) return UNSURE;
-      if (!take(0x7b) || !entry(row, nodeId, earliest, latest)) return UNSURE;
+      p = take(p, 0x7b);
+      if (p == 0) return UNSURE;
+      p = entry(p, row, nodeId, earliest, latest);
+      if (p == 0) return UNSURE;
       rows += 1;
       row += ROW_BYTES;
-    } while (take(0x2c));
-    if (!take(0x5d)) return UNSURE;
+      const next = take(p, 0x2c);
+      if (next == 0) break;
+      p = next;
+    }
+    p = take(p, 0x5d);
+    if (p == 0) return UNSURE;
   }
-  if (!take(0x7d)) return UNSURE;
-  skipSpace();
-  return at == input + length ? rows : UNSURE;
+  p = take(p, 0x7d);
+  if (p == 0) return UNSURE;
+  return skipSpace(p) == input + length ? rows : UNSURE;
 }

@@ -22,7 +22,8 @@ const buildStamp = path.join(root, 'dist', '.core-built');
 const sourceFolders = ['src', 'bench', 'test', 'examples', 'assembly'];
 /** What is in assembly/ needs no runtime: it allocates nothing and its memory is given to it. */
 const assemblyArguments = [
-  ...['assembly/usage.ts', 'assembly/compact.ts', '--outFile', 'dist/usage.wasm'],
+  ...['assembly/usage.ts', 'assembly/compact.ts', 'assembly/fingerprint.ts'],
+  ...['--outFile', 'dist/ingest.wasm'],
   ...['-O3', '--runtime', 'stub', '--noAssert', '--importMemory'],
 ];
 const nodeMin = [20, 12];

@@ -37,6 +37,13 @@ const pad = (value: number, width = 2): string => String(value).padStart(width, 
 const integerText = fc.oneof(
   { weight: 8, arbitrary: fc.maxSafeNat().map(String) },
   { weight: 4, arbitrary: fc.nat(100).map(String) },
+  {
+    // Of every length: eight digits are read at once.
+    weight: 8,
+    arbitrary: fc
+      .tuple(fc.integer({ min: 1, max: 18 }), fc.bigInt({ min: 0n, max: 10n ** 18n - 1n }))
+      .map(([digits, value]) => String(value % 10n ** BigInt(digits))),
+  },
   fc.constantFrom('0', '-0', '-1', '1.0', '1e3', '01', '9007199254740991', '9007199254740992'),
   fc.constantFrom('18446744073709551616', '1e400', 'null', '"1"', 'true', '1.5', '', '00'),
 );
@@ -69,7 +76,12 @@ const dateText = fc
 const usualDate = fc
   .integer({ min: 1_577_836_700_000, max: nowAtMs + 86_500_000 })
   .map((ms) => JSON.stringify(new Date(ms).toISOString()));
-const timeText = fc.oneof({ weight: 3, arbitrary: usualDate }, dateText);
+/** The scanner remembers the last time it read. */
+const sameDate = fc.constantFrom(
+  ...['"2026-11-24T11:00:00.000Z"', '"2026-11-24T11:00:00.000Z"', '"2026-11-24T11:00:00.000Z'],
+  ...['"2026-11-24T11:00:00.000Zz"', ' 2026-11-24T11:00:00.000Z"', '"2026-11-24T11:00:00.001Z"'],
+);
+const timeText = fc.oneof({ weight: 3, arbitrary: usualDate }, sameDate, dateText);
 const space = fc.constantFrom('', '', '', ' ', '\n', '\t\r ', '\u00a0');
 
 const member = fc.oneof(

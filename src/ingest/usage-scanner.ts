@@ -1,11 +1,18 @@
 import { limits } from '../contract/limits.ts';
+import { fingerprintAt } from './fingerprint.ts';
+import { ingestModule, inputStart } from './ingest-module.ts';
 import { usageRow } from './pack.ts';
-import { inputStart, loadUsageModule } from './usage-module.ts';
 
-/** Packed rows of one body. Those of a scanner are a view of its memory, until its next call. */
+/** Packed rows of one body. */
 export interface Packed {
   rows: number;
   bytes: Buffer;
+}
+
+/** Its `bytes` are a view of the WebAssembly's memory, and good until something else uses that. */
+export interface Scanned extends Packed {
+  /** As `fingerprintOf` has it, while the body lies there. */
+  fingerprint: string;
 }
 
 /** The fast way from the bytes of a usage body to its rows. */
@@ -14,7 +21,7 @@ export interface UsageScanner {
    * The rows, exactly as zod and packUsage would give them, or undefined where the scanner is not
    * certain of the body: then the caller must ask zod, which takes it or explains.
    */
-  scan(nodeId: number, body: Uint8Array): Packed | undefined;
+  scan(nodeId: number, body: Uint8Array): Scanned | undefined;
 }
 
 /** Zeros behind the body, which the scanner's eight-byte reads may touch. */
@@ -25,13 +32,14 @@ export function createUsageScanner(options: {
   entriesMax: number;
   nowMs: () => number;
 }): UsageScanner {
-  const { exports, memory } = loadUsageModule();
+  const { exports, memory } = ingestModule();
   return {
     scan(nodeId, body) {
       const output = inputStart + body.length + padding.length;
       // A row is shorter than the shortest entry that makes it, so the rows need no more than the
-      // body; one more is begun before an entry is found wanting.
-      const bytes = memory(output + body.length + usageRow.length);
+      // body; one more is begun before an entry is found wanting. Nor may taking the fingerprint move the
+      // memory under the view that is returned.
+      const bytes = memory(output + body.length + 2 * usageRow.length);
       bytes.set(body, inputStart);
       bytes.set(padding, inputStart + body.length);
       const rows = exports.scanUsage(
@@ -44,7 +52,9 @@ export function createUsageScanner(options: {
         options.nowMs() + limits.aheadMsMax,
       );
       if (rows < 0) return undefined;
-      return { rows, bytes: Buffer.from(bytes.buffer, output, rows * usageRow.length) };
+      const length = rows * usageRow.length;
+      const fingerprint = fingerprintAt(inputStart, body.length, output + length);
+      return { rows, bytes: Buffer.from(bytes.buffer, output, length), fingerprint };
     },
   };
 }

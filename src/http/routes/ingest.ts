@@ -1,10 +1,11 @@
 import type { IngestSchemas } from '../../contract/node.ts';
 import { decodeBody } from '../../ingest/decode.ts';
+import { fingerprintOf } from '../../ingest/fingerprint.ts';
 import { identify } from '../../ingest/idempotency.ts';
 import { packOutbounds, packSessions, packUsage } from '../../ingest/pack.ts';
 import type { Spool } from '../../ingest/spool.ts';
 import type { Kind } from '../../ingest/streams.ts';
-import type { Packed, UsageScanner } from '../../ingest/usage-scanner.ts';
+import type { Packed, Scanned, UsageScanner } from '../../ingest/usage-scanner.ts';
 import { callerOf, okReply, type Reply, type Route, type RouteRequest } from '../route.ts';
 
 export interface IngestDeps {
@@ -41,24 +42,25 @@ export function sessionEventsRoute(deps: IngestDeps): Route {
   });
 }
 
-/** The steps every ingest route has: identify, decode and pack, spool, and only then the 200. */
+/** The steps every ingest route has: decode and pack, identify, spool, and only then the 200. */
 function ingestRoute(
   deps: IngestDeps,
   kind: Kind,
   path: string,
-  pack: (nodeId: number, body: Buffer) => Packed,
+  pack: (nodeId: number, body: Buffer) => Packed | Scanned,
 ): Route {
   const handle = async (request: RouteRequest): Promise<Reply> => {
     const { nodeId } = callerOf(request);
+    const packed = pack(nodeId, request.body);
     const identity = identify({
       prefix: deps.prefix,
       shards: deps.shards,
       kind,
       nodeId,
       header: request.headers.idempotencyKey,
-      body: request.body,
+      fingerprint: 'fingerprint' in packed ? packed.fingerprint : fingerprintOf(request.body),
     });
-    const { rows, bytes } = pack(nodeId, request.body);
+    const { rows, bytes } = packed;
     const { key, fingerprint } = identity;
     if (rows > 0) await deps.spool.append(kind, nodeId, { key, fingerprint, rows, bytes });
     return okReply;

@@ -2,8 +2,8 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { projectRoot } from '../root.ts';
 
-/** What assembly/usage.ts and assembly/compact.ts export. Addresses and lengths are in bytes. */
-export interface UsageExports {
+/** What the files in assembly/ export. Addresses and lengths are in bytes. */
+export interface IngestExports {
   scanUsage(
     input: number,
     length: number,
@@ -15,11 +15,12 @@ export interface UsageExports {
   ): number;
   compactUsage(input: number, rows: number, output: number): number;
   expandUsage(input: number, length: number, output: number, rows: number): number;
+  fingerprint(input: number, length: number, output: number): void;
 }
 
-/** The WebAssembly of usage rows, and its memory. */
-export interface UsageModule {
-  exports: UsageExports;
+/** The WebAssembly that bodies and usage rows go through, and its memory. */
+export interface IngestModule {
+  exports: IngestExports;
   /** All of the memory, which has at least `bytes`. Views from before may be detached by this. */
   memory(bytes: number): Uint8Array;
 }
@@ -28,17 +29,31 @@ const pageBytes = 65_536;
 /** The first page is the module's own. */
 export const inputStart = pageBytes;
 
+let shared: IngestModule | undefined;
+
 /**
- * Loads dist/usage.wasm, which the build compiles. Its memory grows to what the largest call needed
- * and stays; bodies and entries of the spool are bounded.
+ * dist/ingest.wasm, which the build compiles, loaded at the first call. One for all that a process
+ * does, so that what one step leaves in its memory the next one need not copy: each step is done
+ * before anything is awaited. The memory grows to what the largest call needed and stays; bodies and
+ * entries of the spool are bounded.
  */
-export function loadUsageModule(): UsageModule {
+export function ingestModule(): IngestModule {
+  shared ??= load();
+  return shared;
+}
+
+/** Whether `bytes` lie in the module's memory already. */
+export function isInModule(bytes: Uint8Array): boolean {
+  return bytes.buffer === ingestModule().memory(0).buffer;
+}
+
+function load(): IngestModule {
   const memory = new WebAssembly.Memory({ initial: 32 });
-  const code = readFileSync(path.join(projectRoot, 'dist', 'usage.wasm'));
+  const code = readFileSync(path.join(projectRoot, 'dist', 'ingest.wasm'));
   const instance = new WebAssembly.Instance(new WebAssembly.Module(code), { env: { memory } });
   let bytes = new Uint8Array(memory.buffer);
   return {
-    exports: instance.exports as unknown as UsageExports,
+    exports: instance.exports as unknown as IngestExports,
     memory(bytesMin) {
       if (bytesMin > bytes.length) {
         memory.grow(Math.ceil((bytesMin - bytes.length) / pageBytes));
