@@ -1,4 +1,4 @@
-import { createHash, hash as digest } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import type pg from 'pg';
 import type { Logger } from '../log.ts';
 import { listenForNodes } from '../stores/listen.ts';
@@ -17,8 +17,10 @@ export interface KnownNode {
  *
  * Every change to a node (key, revocation, revision) is notified on the Postgres channel
  * `core_nodes` when it commits, and drops the node from this cache. While the listening connection
- * is proven alive (it is asked twice a second) an entry is good for a minute; while it is not, for
- * half a second. Either way a revoked key dies, and a new revision shows, within a second.
+ * is proven alive (it is asked twice a second) a node is known for ten minutes, since a look-up costs
+ * more than all else of a heartbeat; a key that nobody holds for one; and everything for half a second
+ * while the connection is not proven. Either way a revoked key dies, and a new revision shows, within
+ * a second.
  */
 export interface NodeDirectory {
   /**
@@ -38,7 +40,9 @@ export function hashAuthKey(authKey: string): Buffer {
 const authKeyShape = /^[A-Za-z0-9_-]{43}$/;
 /** Past this many entries the cache starts anew; ten times the largest fleet of DESIGN.md. */
 const entriesMax = 100_000;
-const listeningLifeMs = 60_000;
+const nodeLifeMs = 600_000;
+/** The key of a node that is restored with it (`core fleet apply`) is one of these before. */
+const nobodyLifeMs = 60_000;
 const deafLifeMs = 500;
 const lookupKeysMax = 1_000;
 
@@ -53,38 +57,42 @@ export function createNodeDirectory(options: {
   databaseUrl: string;
   log: Logger;
 }): NodeDirectory {
+  // By the key itself, which comes with every request anyway: its SHA-256 would be a tenth of the
+  // work of one. A Map compares a key only with one of the same seeded hash, so how long that takes
+  // tells nothing about the keys in it.
   const entries = new Map<string, Entry>();
-  const hashByNode = new Map<number, string>();
+  const keyByNode = new Map<number, string>();
   let dropped = 0;
 
   const forget = (nodeId: number | undefined): void => {
     dropped += 1;
     if (nodeId === undefined) {
       entries.clear();
-      hashByNode.clear();
+      keyByNode.clear();
       return;
     }
-    const hash = hashByNode.get(nodeId);
-    if (hash !== undefined) entries.delete(hash);
-    hashByNode.delete(nodeId);
+    const authKey = keyByNode.get(nodeId);
+    if (authKey !== undefined) entries.delete(authKey);
+    keyByNode.delete(nodeId);
   };
   const listener = listenForNodes(options.databaseUrl, options.log, forget);
 
   const isFresh = (entry: Entry): boolean => {
     const ageMs = performance.now() - entry.atMs;
-    return ageMs < deafLifeMs || (listener.isProven() && ageMs < listeningLifeMs);
+    if (ageMs < deafLifeMs) return true;
+    return listener.isProven() && ageMs < (entry.node === undefined ? nobodyLifeMs : nodeLifeMs);
   };
 
-  const lookUp = createBatchedLookup(async (hashes: readonly string[]) => {
+  const lookUp = createBatchedLookup(async (authKeys: readonly string[]) => {
     const droppedBefore = dropped;
-    const found = await selectNodes(options.pool, hashes);
+    const found = await selectNodes(options.pool, authKeys);
     // A notification during the query may concern a row as it was read: do not keep any of them.
     const keep = dropped === droppedBefore;
-    if (keep && entries.size + hashes.length > entriesMax) forget(undefined);
-    for (const hash of keep ? hashes : []) {
-      const node = found.get(hash);
-      entries.set(hash, { node, atMs: performance.now() });
-      if (node !== undefined) hashByNode.set(node.nodeId, hash);
+    if (keep && entries.size + authKeys.length > entriesMax) forget(undefined);
+    for (const authKey of keep ? authKeys : []) {
+      const node = found.get(authKey);
+      entries.set(authKey, { node, atMs: performance.now() });
+      if (node !== undefined) keyByNode.set(node.nodeId, authKey);
     }
     return found;
   });
@@ -92,29 +100,28 @@ export function createNodeDirectory(options: {
   return {
     authenticate(authKey) {
       if (!authKeyShape.test(authKey)) return undefined;
-      // In one call, which makes no object: a request comes by here, whatever it is.
-      const hash = digest('sha256', authKey, 'base64');
-      const entry = entries.get(hash);
+      const entry = entries.get(authKey);
       if (entry !== undefined && isFresh(entry)) return entry.node;
-      return lookUp(hash).then((found) => found.get(hash));
+      return lookUp(authKey).then((found) => found.get(authKey));
     },
     close: () => listener.close(),
   };
 }
 
+/** Of these keys those that a node holds. */
 async function selectNodes(
   pool: pg.Pool,
-  hashes: readonly string[],
+  authKeys: readonly string[],
 ): Promise<Map<string, KnownNode>> {
-  const { rows } = await pool.query<KnownNode & { hash: string }>(
+  const { rows } = await pool.query<KnownNode & { index: number }>(
     `SELECT id AS "nodeId", revision, encode(content_hash, 'hex') AS "contentHash",
-       translate(encode(auth_key_hash, 'base64'), E'\\n', '') AS hash
-     FROM nodes
-     WHERE revoked_at IS NULL
-       AND auth_key_hash = ANY (SELECT decode(h, 'base64') FROM unnest($1::text[]) AS h)`,
-    [hashes],
+       (asked.index - 1)::integer AS index
+     FROM unnest($1::bytea[]) WITH ORDINALITY AS asked (hash, index)
+       JOIN nodes ON auth_key_hash = asked.hash
+     WHERE revoked_at IS NULL`,
+    [authKeys.map(hashAuthKey)],
   );
-  return new Map(rows.map(({ hash, ...node }) => [hash, node]));
+  return new Map(rows.map(({ index, ...node }) => [authKeys[index] ?? '', node]));
 }
 
 /** One query in flight; keys asked for meanwhile share the next one. */

@@ -74,9 +74,11 @@ async function writeLastSeen(pool: pg.Pool, batch: ReadonlyMap<number, Seen>): P
     // Locked in the order of ids first, as bumpNodes does: an UPDATE alone takes its locks in
     // whatever order its plan has, and the two could wait for each other. A new address marks the
     // node, as bumpNodes would: it may stand in the configuration, where the node has no host name.
+    // The sub-selects keep from the planner how many ids there are: for a few hundred it would read
+    // the whole table, twice, which takes twice as long at 10,000 nodes.
     `WITH locked AS MATERIALIZED (
        SELECT n.id, n.host = '' AND n.ip <> seen.ip AS moved
-       FROM nodes n JOIN unnest($1::integer[], $3::text[]) AS seen (id, ip) USING (id)
+       FROM nodes n JOIN unnest((SELECT $1::integer[]), (SELECT $3::text[])) AS seen (id, ip) USING (id)
        ORDER BY n.id FOR NO KEY UPDATE OF n
      ), written AS (
        UPDATE nodes SET
@@ -88,7 +90,7 @@ async function writeLastSeen(pool: pg.Pool, batch: ReadonlyMap<number, Seen>): P
            ELSE changed_at END,
          change_causes = CASE WHEN moved AND NOT 'address' = ANY (change_causes)
            THEN change_causes || 'address'::text ELSE change_causes END
-       FROM unnest($1::integer[], $2::double precision[], $3::text[], $4::bigint[])
+       FROM unnest((SELECT $1::integer[]), (SELECT $2::double precision[]), (SELECT $3::text[]), (SELECT $4::bigint[]))
          AS seen (id, at_ms, ip, revision)
          JOIN locked USING (id)
        WHERE nodes.id = seen.id
