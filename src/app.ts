@@ -122,7 +122,7 @@ export async function startApi(
     const bounds = { entriesMax: config.http.bodyEntriesMax, nowMs };
     const schemas = ingestSchemas(bounds);
     const usageScanner = createUsageScanner(bounds);
-    const ingest = { schemas, usageScanner, spool, prefix, shards };
+    const ingest = { schemas, usageScanner, spool };
     const limit = createRegistrationLimit({
       redis,
       prefix,

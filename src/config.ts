@@ -55,7 +55,12 @@ export const settingsSchema = z.object({
     1_099_511_627_776,
     'Backlog bound a stream: past it accept answers 503.',
   ),
-  CORE_IDEMPOTENCY_SECONDS: count(3_600, 1, 604_800, 'How long an idempotency key is kept.'),
+  CORE_IDEMPOTENCY_SECONDS: count(
+    3_600,
+    1,
+    604_800,
+    'How long an idempotency key is kept at least; half as long again at most.',
+  ),
   CORE_LOAD_INTERVAL_MS: count(500, 50, 60_000, 'How often each stream is looked at for new rows.'),
   CORE_SEGMENT_ROWS_MAX: count(500_000, 1_000, 1_000_000, 'Rows a sealed segment may hold.'),
   CORE_SETTLE_MS_MIN: count(

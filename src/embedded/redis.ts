@@ -69,6 +69,8 @@ function redisArguments(dir: string, port: number): string[] {
     // A crash may leave half a command at the end of the file. It was never acknowledged.
     ['aof-load-truncated', 'yes'],
     ['save', ''],
+    // Idempotency keys of half an hour lie in one hash: to free it in place would stop everything.
+    ['lazyfree-lazy-expire', 'yes'],
     ['maxmemory-policy', 'noeviction'],
   ];
   return settings.flatMap(([name, value]) => [`--${name}`, value]);

@@ -2,13 +2,16 @@ import { randomUUID } from 'node:crypto';
 import { limits } from '../contract/limits.ts';
 import { CoreError } from '../errors.ts';
 import { fingerprintOf } from './fingerprint.ts';
-import { type Kind, shardOf } from './streams.ts';
+import type { Kind } from './streams.ts';
 
 /** How a post is recognised when it comes again. */
 export interface Identity {
-  /** Redis key, in the hash slot of the node's stream. */
+  /** Unique among the posts of all nodes to one stream; without white space. */
   key: string;
-  /** Of the unpacked body: the same key with another fingerprint is another request. */
+  /**
+   * Of the unpacked body: the same key with another one is another request. Empty where the key is
+   * enough.
+   */
   fingerprint: string;
 }
 
@@ -20,8 +23,6 @@ export interface Identity {
  * @throws CoreError INVALID_HEADER where the key is too long.
  */
 export function identify(request: {
-  prefix: string;
-  shards: number;
   kind: Kind;
   nodeId: number;
   header: string;
@@ -29,13 +30,12 @@ export function identify(request: {
   fingerprint: string;
 }): Identity {
   const { kind, nodeId, header, fingerprint } = request;
-  const base = `${request.prefix}:{s${shardOf(nodeId, request.shards)}}:seen:${kind}:${nodeId}`;
   if (header !== '') {
     checkHeader(header);
-    return { key: `${base}:k:${fingerprintOf(Buffer.from(header))}`, fingerprint };
+    return { key: `${nodeId}:k:${fingerprintOf(Buffer.from(header))}`, fingerprint };
   }
-  if (kind === 'outbound') return { key: `${base}:r:${randomUUID()}`, fingerprint };
-  return { key: `${base}:b:${fingerprint}`, fingerprint };
+  if (kind === 'outbound') return { key: `${nodeId}:r:${randomUUID()}`, fingerprint: '' };
+  return { key: `${nodeId}:b:${fingerprint}`, fingerprint: '' };
 }
 
 function checkHeader(header: string): void {

@@ -41,7 +41,7 @@ export function createSpool(options: {
     const known = commits[kind][shard];
     if (known !== undefined) return known;
     const keys = streamKeys(streamName(prefix, shard, kind));
-    const names = [keys.stream, keys.appended, keys.trimmed, keys.rows];
+    const names = [keys.stream, keys.appended, keys.trimmed, keys.rows, keys.seen];
     const send: SendFlush = (flush) =>
       append(redis, { keys: names, field: blockFields[kind] }, flush, options);
     const created = createGroupCommit(
@@ -88,21 +88,34 @@ interface AppendCommand {
   coreAppend(keys: number, ...args: (string | number | Buffer)[]): Promise<number[]>;
 }
 
-/** One argument for the rows of all requests: in Redis each one is copied several times on its way. */
-function append(
+/**
+ * One argument for the rows of all requests, one for their keys, one for their lengths: what an
+ * argument costs here and in Redis is more than what is in it.
+ */
+async function append(
   redis: Redis,
   { keys, field }: { keys: readonly string[]; field: string },
   { requests, bytes }: Flush,
   options: { bytesMax: number; idempotencySeconds: number },
 ): Promise<number[]> {
-  return (redis as unknown as AppendCommand).coreAppend(
-    keys.length + requests.length,
+  let lines = '';
+  let lengths = '';
+  let rowsAll = 0;
+  for (const { key, fingerprint, rows, bytesLength } of requests) {
+    lines += `${key} ${fingerprint}\n`;
+    lengths += `${rows} ${bytesLength}\n`;
+    rowsAll += rows;
+  }
+  const verdicts = await (redis as unknown as AppendCommand).coreAppend(
+    keys.length,
     ...keys,
-    ...requests.map((request) => request.key),
     options.bytesMax,
     options.idempotencySeconds,
     field,
     bytes,
-    ...requests.flatMap(({ fingerprint, rows, bytesLength }) => [fingerprint, rows, bytesLength]),
+    lines,
+    lengths,
+    rowsAll,
   );
+  return verdicts.length === 0 ? requests.map(() => 0) : verdicts;
 }

@@ -19,6 +19,8 @@ export interface StreamKeys {
   trimmed: string;
   /** Rows ever appended. */
   rows: string;
+  /** Which hashes hold the idempotency keys; see redis/append.lua. */
+  seen: string;
 }
 
 export function streamKeys(stream: string): StreamKeys {
@@ -27,6 +29,7 @@ export function streamKeys(stream: string): StreamKeys {
     appended: `${stream}:appended`,
     trimmed: `${stream}:trimmed`,
     rows: `${stream}:rows`,
+    seen: `${stream}:seen`,
   };
 }
 

@@ -57,8 +57,8 @@ export async function startSpool(t: Test, settings: Record<string, string> = {})
 
   const append = (kind: Kind, rows: number, bytes: Buffer, shard = 0) =>
     spool.append(kind, shard, {
-      key: `${prefix}:{s${shard}}:seen:${randomUUID()}`,
-      fingerprint: 'f',
+      key: randomUUID(),
+      fingerprint: '',
       rows,
       bytes,
     });

@@ -12,8 +12,6 @@ export interface IngestDeps {
   schemas: IngestSchemas;
   usageScanner: UsageScanner;
   spool: Spool;
-  prefix: string;
-  shards: number;
 }
 
 /** POST /node/usage: per-minute usage rows. */
@@ -53,8 +51,6 @@ function ingestRoute(
     const { nodeId } = callerOf(request);
     const packed = pack(nodeId, request.body);
     const identity = identify({
-      prefix: deps.prefix,
-      shards: deps.shards,
       kind,
       nodeId,
       header: request.headers.idempotencyKey,
