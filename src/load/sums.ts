@@ -84,11 +84,15 @@ export function createUsageSums(): UsageSums {
   return {
     add(block) {
       const view = viewOf(block);
+      let [at, lastLow, lastHigh] = [0, 0, 0];
       for (let row = 0; row < block.length; row += usageRow.length) {
         const idLow = view.getUint32(row + usageRow.subscriptionId, true);
         const idHigh = view.getUint32(row + usageRow.subscriptionId + 4, true);
         if (idLow === 0 && idHigh === 0) continue;
-        const at = find(table, idLow, idHigh);
+        // Rows come sorted by subscription.
+        if (idLow !== lastLow || idHigh !== lastHigh) at = find(table, idLow, idHigh);
+        lastLow = idLow;
+        lastHigh = idHigh;
         const { words } = table;
         const up = row + usageRow.bytesUp;
         const down = row + usageRow.bytesDown;
@@ -100,7 +104,10 @@ export function createUsageSums(): UsageSums {
         words[at + cell.idLow] = idLow;
         words[at + cell.idHigh] = idHigh;
         size += 1;
-        if (size * 2 > table.mask) table = doubled(table);
+        if (size * 2 <= table.mask) continue;
+        table = doubled(table);
+        lastLow = 0;
+        lastHigh = 0;
       }
     },
     get size() {
