@@ -17,8 +17,8 @@ export interface KnownNode {
  *
  * Every change to a node (key, revocation, revision) is notified on the Postgres channel
  * `core_nodes` when it commits, and drops the node from this cache. While the listening connection
- * is proven alive (it is asked twice a second) a node is known for ten minutes, since a look-up costs
- * more than all else of a heartbeat; a key that nobody holds for one; and everything for half a second
+ * is proven alive (it is asked twice a second) a node is known for an hour, since a look-up costs more
+ * than all else of a heartbeat; a key that nobody holds for a minute; and everything for half a second
  * while the connection is not proven. Either way a revoked key dies, and a new revision shows, within
  * a second.
  */
@@ -40,7 +40,7 @@ export function hashAuthKey(authKey: string): Buffer {
 const authKeyShape = /^[A-Za-z0-9_-]{43}$/;
 /** Past this many entries the cache starts anew; ten times the largest fleet of DESIGN.md. */
 const entriesMax = 100_000;
-const nodeLifeMs = 600_000;
+const nodeLifeMs = 3_600_000;
 /** The key of a node that is restored with it (`core fleet apply`) is one of these before. */
 const nobodyLifeMs = 60_000;
 const deafLifeMs = 500;
