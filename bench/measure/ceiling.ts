@@ -8,19 +8,27 @@ import { runWrk } from './wrk.ts';
 
 const program = path.join(projectRoot, 'dist', 'bench', 'measure', 'ceiling-server.js');
 
-/**
- * Requests a second that wrk reaches against a server that reads each body and answers, and does
- * nothing else: no bench here can show more.
- */
-export async function measureCeiling(
-  world: Pick<BenchWorld, 'keys'>,
-  run: { bodies: BodySet; connections: number; seconds: number },
-): Promise<number> {
+/** Runs `work` beside a server that reads each body and answers, and does nothing else. */
+export async function withCeilingServer<T>(
+  work: (server: { url: string; pid: number }) => Promise<T>,
+): Promise<T> {
   const server = fork(program, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
   try {
     const [message] = (await once(server, 'message')) as [{ port: number }];
+    return await work({ url: `http://127.0.0.1:${message.port}`, pid: server.pid ?? 0 });
+  } finally {
+    server.kill('SIGKILL');
+  }
+}
+
+/** Requests a second that wrk reaches against such a server: no bench here can show more. */
+export function measureCeiling(
+  world: Pick<BenchWorld, 'keys'>,
+  run: { bodies: BodySet; connections: number; seconds: number },
+): Promise<number> {
+  return withCeilingServer(async ({ url }) => {
     const result = await runWrk({
-      url: `http://127.0.0.1:${message.port}`,
+      url,
       method: 'POST',
       path: '/node/usage',
       headers: { 'content-type': 'application/json' },
@@ -29,7 +37,5 @@ export async function measureCeiling(
       seed: 1,
     });
     return result.ok / result.seconds;
-  } finally {
-    server.kill('SIGKILL');
-  }
+  });
 }

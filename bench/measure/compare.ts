@@ -1,6 +1,6 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { renderTable } from '../../src/cli/table.ts';
@@ -27,8 +27,11 @@ export interface Comparison {
 const measuring = [
   ...['bench/bench.ts', 'bench/measure', 'bench/faults/ports.ts', 'bench/pid-file.ts'],
   ...['bodies', 'each', 'ledger', 'options', 'random', 'world'].map((f) => `bench/fleet/${f}.ts`),
-  ...['bench', 'bootstrap', 'build'].map((name) => `scripts/${name}.mjs`),
+  'scripts/bench.mjs',
 ];
+
+/** A tree brings how it is built; one from before that is built as this one. */
+const building = ['bootstrap', 'build'].map((name) => `scripts/${name}.mjs`);
 
 /** Of `bench/measure`: each has a file of the bench's name; that of peers has a folder beside it. */
 const left = new Set(
@@ -116,7 +119,8 @@ function checkOut(base: string, tree: string): void {
     throw new Error(`${base} cannot be checked out: is it a commit of this repository?`, { cause });
   }
   rmSync(path.join(tree, 'bench'), { recursive: true, force: true });
-  for (const name of measuring) {
+  const missing = building.filter((name) => !existsSync(path.join(tree, name)));
+  for (const name of [...measuring, ...missing]) {
     cpSync(path.join(projectRoot, name), path.join(tree, name), {
       recursive: true,
       filter: (source) => !left.has(path.relative(projectRoot, source)),

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Lifecycle } from '../../src/lifecycle.ts';
 import { type BodySet, createBodies } from './bodies.ts';
+import { withCeilingServer } from './ceiling.ts';
 import { type BenchCore, startBenchCore } from './core.ts';
 import { type BenchOptions, emptyMeasured, type Measured, type Metric } from './metric.ts';
 import { createProcessSampler, type ProcessUse, tellsProcessUse } from './processes.ts';
@@ -18,6 +19,8 @@ const runSeconds = 20;
 const runSecondsQuick = 4;
 const drainMsMax = 120_000;
 const heartbeatEverySeconds = 10;
+/** So many heartbeats of each node come before the measured ones, so that each api knows each node. */
+const heartbeatsFirst = 10;
 const spreadMax = 20;
 const heartbeatCoreShareMax = 5;
 /** All that Core consists of; the sender's own CPU is not Core's. */
@@ -122,7 +125,10 @@ function reportCost(
   measured.series.push({ bench: 'flatness', plot: 'nodes-cpu', label: 'all of Core', points });
 }
 
-/** Beside what Core uses when nobody sends anything. */
+/**
+ * Beside what Core uses when nobody sends anything; and what the same requests cost a server that does
+ * nothing with them, which is the floor: each one is a wake-up, a read and a write.
+ */
 async function measureHeartbeats(
   core: BenchCore,
   world: BenchWorld,
@@ -132,14 +138,7 @@ async function measureHeartbeats(
   const seconds = options.quick ? runSecondsQuick : runSeconds;
   const rate = world.keys.length / heartbeatEverySeconds;
   await untilDrained(core, drainMsMax);
-  options.say(`${Math.round(rate)} heartbeats a second`);
-  const idle = createProcessSampler(core.roots);
-  idle.start();
-  await delay(seconds * 1_000, undefined, { signal: options.signal });
-  const share = (use: ProcessUse, names: readonly string[]): number =>
-    (names.reduce((sum, name) => sum + (use.cpuSeconds[name] ?? 0), 0) / use.seconds) * 100;
-  const idleUse = idle.stop();
-  const { result, use } = await measureWrk(core, {
+  const plan = {
     url: core.url,
     method: 'POST',
     path: '/node/heartbeat',
@@ -148,9 +147,18 @@ async function measureHeartbeats(
     fixedBody: '{"revision":1}',
     connections: options.connections,
     seconds,
-    rate,
     seed: 1,
-  });
+  } as const;
+  options.say('heartbeats of all nodes, so that they are known');
+  await runWrk({ ...plan, rate: (world.keys.length * heartbeatsFirst) / seconds });
+  options.say(`${Math.round(rate)} heartbeats a second`);
+  const idle = createProcessSampler(core.roots);
+  idle.start();
+  await delay(seconds * 1_000, undefined, { signal: options.signal });
+  const share = (use: ProcessUse, names: readonly string[]): number =>
+    (names.reduce((sum, name) => sum + (use.cpuSeconds[name] ?? 0), 0) / use.seconds) * 100;
+  const idleUse = idle.stop();
+  const { result, use } = await measureWrk(core, { ...plan, rate });
   const push = (name: string, value: number, more: Partial<Metric> = {}): void => {
     const base = { bench: 'flatness', unit: '% of a core', better: 'lower' } as const;
     measured.metrics.push({ ...base, name, value, ...more });
@@ -162,6 +170,10 @@ async function measureHeartbeats(
     { target: { max: heartbeatCoreShareMax } },
   );
   push('nobody sends', share(idleUse, coreProcesses));
+  const bareUse = await withCeilingServer(({ url, pid }) =>
+    measureWrk({ roots: () => ({ bare: pid }) }, { ...plan, url, rate }),
+  );
+  push('the same requests to a server that only reads', share(bareUse.use, ['bare']));
   measured.checks.push({
     bench: 'flatness',
     name: 'heartbeats answered',
