@@ -8,6 +8,7 @@ import { CoreError } from '../src/errors.ts';
 import type { Logger } from '../src/log.ts';
 import { projectRoot } from '../src/root.ts';
 import { type ProcessSpec, type Supervised, startTogether, supervise } from '../src/supervisor.ts';
+import { isAlive } from './support/core-process.ts';
 
 const fixture = path.join(projectRoot, 'test', 'fixtures', 'child.mjs');
 
@@ -58,15 +59,6 @@ function pidOf(child: Supervised): number {
   const pid = child.pid();
   if (pid === undefined) throw new Error('the child does not run');
   return pid;
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 async function failureOf(promise: Promise<unknown>): Promise<CoreError> {
