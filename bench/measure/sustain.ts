@@ -59,6 +59,12 @@ const warmTimesMax = 3;
  */
 const heldShare = 0.97;
 const heldSeconds = 15;
+/**
+ * The window begins once the rate has been held for longer than a group gathers: before that, what is
+ * settled was sent at the rates that warming went through, and the backlog has not found its height.
+ */
+const holdSeconds = 15;
+const holdSecondsQuick = 2;
 const firstEntriesPerSecond = 400_000;
 const firstEntriesPerSecondQuick = 50_000;
 
@@ -78,7 +84,8 @@ export async function sustain(
   const first = options.quick ? firstEntriesPerSecondQuick : firstEntriesPerSecond;
   const steering = options.rate === undefined ? createSteering(first) : steady(options.rate);
   const rate = steering.rate() / bodies.entries;
-  const seconds = warm * warmTimesMax + options.seconds + 30;
+  const hold = options.quick ? holdSecondsQuick : holdSeconds;
+  const seconds = warm * warmTimesMax + hold + options.seconds + 30;
   const run = await startWrk(usagePlan(core, world, { bodies, connections, seconds, rate }));
   const sampler = createProcessSampler(() => ({
     ...core.roots(),
@@ -95,10 +102,10 @@ export async function sustain(
       if (begin === Infinity && second >= warm) {
         if (steering.isFound() || second >= warm * warmTimesMax) {
           steering.hold();
-          sampler.start();
-          begin = second;
+          begin = second + hold;
         }
       }
+      if (second === begin) sampler.start();
       run.setRate(steering.rate() / bodies.entries);
       if (second >= begin) window.push(standing);
       if (second === begin + options.seconds) {
