@@ -43,6 +43,8 @@ const ids = fc.oneof(
   fc.constant(null),
   fc.integer({ min: 1, max: 50 }),
   fc.integer({ min: 1_000_000, max: 1_200_000 }),
+  // With times of many years their product is no longer exact, though each has 32 bits.
+  fc.integer({ min: 1, max: 4_000_000_000 }),
   fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }),
 );
 const seconds = fc.oneof(
@@ -84,4 +86,14 @@ t.test('rows in order are returned as given', async () => {
   t.equal(sortUsageRows(rows, allocate), rows);
   const none = Buffer.alloc(0);
   t.equal(sortUsageRows(none, allocate), none);
+});
+
+t.test('ids and times that each have 32 bits, and together more than a number holds', async (t) => {
+  const keys = [
+    { subscriptionId: 4_000_000_000, seconds: 4_000_000_000 },
+    { subscriptionId: 1, seconds: 4_000_000_000 },
+    { subscriptionId: 4_000_000_000, seconds: 0 },
+    { subscriptionId: 1, seconds: 0 },
+  ];
+  t.strictSame(placesOf(sortUsageRows(pack(keys), allocate)), [3, 1, 2, 0]);
 });

@@ -113,22 +113,27 @@ function readKeys(rows: Buffer, count: number): KeyColumn[] | undefined {
   if ((idSpan + 1) * times <= Number.MAX_SAFE_INTEGER) {
     const keyAt = (row: number): number =>
       (idAt(view, row) - idMin) * times + (timeAt(view, row) - timeMin);
-    return columnsOf(idSpan * times + timeSpan, count, keyAt);
+    return columnsOf('both', idSpan * times + timeSpan, count, keyAt);
   }
   return [
-    ...columnsOf(timeSpan, count, (row) => timeAt(view, row) - timeMin),
-    ...columnsOf(idSpan, count, (row) => idAt(view, row) - idMin),
+    ...columnsOf('time', timeSpan, count, (row) => timeAt(view, row) - timeMin),
+    ...columnsOf('id', idSpan, count, (row) => idAt(view, row) - idMin),
   ];
 }
 
-/** Keys up to `max` as one column, or as two of 32 bits each. */
-function columnsOf(max: number, count: number, keyAt: (row: number) => number): KeyColumn[] {
-  const low = scratchColumn(`low ${max < two32}`, count);
+/** Keys up to `max` as one column, or as two of 32 bits each, in memory of that name. */
+function columnsOf(
+  name: string,
+  max: number,
+  count: number,
+  keyAt: (row: number) => number,
+): KeyColumn[] {
+  const low = scratchColumn(`${name} low`, count);
   if (max < two32) {
     for (let row = 0; row < count; row += 1) low[row] = keyAt(row);
     return [{ values: low, max }];
   }
-  const high = scratchColumn('high', count);
+  const high = scratchColumn(`${name} high`, count);
   for (let row = 0; row < count; row += 1) {
     const key = keyAt(row);
     low[row] = key % two32;
