@@ -24,16 +24,16 @@ if now < since or now - since >= secondsHalf then
 end
 local newest = KEYS[5] .. ':' .. number
 
-local keys, fields, found = {}, {}, {}
+local keys, fields, gathered = {}, {}, {}
 local areNew = true
 for key, fingerprint in string.gmatch(ARGV[5], '(%S+) ([^\n]*)\n') do
   keys[#keys + 1] = key
   fields[#fields + 1] = key
   fields[#fields + 1] = fingerprint
-  areNew = areNew and not found[key]
-  found[key] = true
+  areNew = areNew and not gathered[key]
+  gathered[key] = true
 end
-found = {}
+local found = {}
 for age = 0, 2 do
   local fingerprints = redis.call('HMGET', KEYS[5] .. ':' .. number - age, unpack(keys))
   for i = 1, #keys do
@@ -73,9 +73,9 @@ if not areNew or #block > room then
   end
   fields, block = stored, table.concat(blocks)
 end
-local isNew = redis.call('EXISTS', newest) == 0
 redis.call('HSET', newest, unpack(fields))
-if isNew then
+-- It has no expiry yet, or less than what its youngest key is owed, as the clock has been put back.
+if redis.call('TTL', newest) < secondsHalf * 2 then
   redis.call('EXPIRE', newest, secondsHalf * 3)
 end
 local total = redis.call('INCRBY', KEYS[2], #block)

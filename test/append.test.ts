@@ -109,6 +109,16 @@ t.test('a clock that jumps forgets no key early', async (t) => {
   t.equal(await rows(), 1);
 });
 
+t.test('a hash outlives its youngest key by the seconds', async (t) => {
+  const { append, rows, seen } = startSpool(t, 5, 3_600);
+  await append(block('a', 1));
+  // As after a clock that was put back while the hash was written to.
+  await redis.expire(`${seen}:1`, 100);
+  await append(block('b', 1));
+  t.ok((await redis.ttl(`${seen}:1`)) >= 3_600);
+  t.equal(await rows(), 2);
+});
+
 t.test('as many requests as a flush can hold, and more', async (t) => {
   const { append, rows } = startSpool(t, 3, 3_600);
   const names = Array.from({ length: 2_500 }, (_, index) => `post-${index}`);
