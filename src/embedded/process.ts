@@ -102,8 +102,11 @@ function findInProc(mark: ServerMark): Leftover[] {
   return found;
 }
 
-/** Ended, and only waiting to be noticed by its parent. */
-function isZombie(pid: number): boolean {
+/**
+ * Ended, and only waiting to be noticed by its parent: that of an orphan is process 1, which may be
+ * slow. Throws where there is no such process, or no /proc.
+ */
+export function isZombie(pid: number): boolean {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
   return stat.slice(stat.lastIndexOf(')') + 2).startsWith('Z');
 }

@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { EventEmitter, once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import type { Test } from 'tap';
+import { isZombie } from '../../src/embedded/process.ts';
 import { projectRoot } from '../../src/root.ts';
 
 const program = path.join(projectRoot, 'scripts', 'core.mjs');
@@ -82,19 +82,8 @@ export function startProgram(
 export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
-    return !isZombie(pid);
+    return process.platform !== 'linux' || !isZombie(pid);
   } catch {
-    return false;
-  }
-}
-
-/** Ended, but its parent has not asked for it yet: that of an orphan is process 1, which may be slow. */
-function isZombie(pid: number): boolean {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    return stat.slice(stat.lastIndexOf(')') + 2).startsWith('Z');
-  } catch {
-    // Gone meanwhile; or this system has no /proc, and what `kill` says stands.
     return false;
   }
 }
