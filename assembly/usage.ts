@@ -18,8 +18,9 @@ import {
  * zod, which is the contract and the only source of error messages. What it takes, zod takes too,
  * with the same rows: test/scan.test.ts holds the two against each other.
  *
- * Memory: the body lies at `input`, followed by 16 zero bytes, so that a read of eight bytes at its
- * end stays in bounds and meets no valid character; the rows are written at `output`.
+ * Memory: the body lies at `input`, followed by 16 zero bytes: whatever is read past its end meets one
+ * of them first, which is no valid character, so that what lies behind them never counts. Up to 26
+ * bytes are read at once; the rows are written at `output`.
  */
 
 const UNSURE: i32 = -1;
@@ -35,7 +36,7 @@ const REQUIRED: u64 = HAS_USER | HAS_PROTOCOL | HAS_UP | HAS_DOWN | HAS_TIME;
 
 const SAFE_INTEGER_MAX: u64 = 9007199254740991;
 
-/** The last time read that was at most 24 characters long: all of them, and what they meant. */
+/** The last time read of 24 characters: all of them, and what they meant. */
 let timeHead: u64 = 0;
 let timeMiddle: u64 = 0;
 let timeTail: u64 = 0;

@@ -24,7 +24,7 @@ export interface UsageScanner {
   scan(nodeId: number, body: Uint8Array): Scanned | undefined;
 }
 
-/** Zeros behind the body, which the scanner's eight-byte reads may touch. */
+/** Zeros behind the body, which end whatever the scanner reads there. */
 const padding = new Uint8Array(16);
 
 /** Its memory grows to twice the largest body seen and stays; CORE_BODY_BYTES_MAX bounds a body. */
@@ -37,9 +37,9 @@ export function createUsageScanner(options: {
     scan(nodeId, body) {
       const output = inputStart + body.length + padding.length;
       // A row is shorter than the shortest entry that makes it, so the rows need no more than the
-      // body; one more is begun before an entry is found wanting. Nor may taking the fingerprint move the
-      // memory under the view that is returned.
-      const bytes = memory(output + body.length + 2 * usageRow.length);
+      // body; one more is begun before an entry is found wanting, and the fingerprint is shorter than
+      // that one, so the memory does not move under the view that is returned.
+      const bytes = memory(output + body.length + usageRow.length);
       bytes.set(body, inputStart);
       bytes.set(padding, inputStart + body.length);
       const rows = exports.scanUsage(

@@ -78,7 +78,8 @@ async function writeLastSeen(pool: pg.Pool, batch: ReadonlyMap<number, Seen>): P
     // the whole table, twice, which takes twice as long at 10,000 nodes.
     `WITH locked AS MATERIALIZED (
        SELECT n.id, n.host = '' AND n.ip <> seen.ip AS moved
-       FROM nodes n JOIN unnest((SELECT $1::integer[]), (SELECT $3::text[])) AS seen (id, ip) USING (id)
+       FROM nodes n
+         JOIN unnest((SELECT $1::integer[]), (SELECT $3::text[])) AS seen (id, ip) USING (id)
        ORDER BY n.id FOR NO KEY UPDATE OF n
      ), written AS (
        UPDATE nodes SET
@@ -90,8 +91,10 @@ async function writeLastSeen(pool: pg.Pool, batch: ReadonlyMap<number, Seen>): P
            ELSE changed_at END,
          change_causes = CASE WHEN moved AND NOT 'address' = ANY (change_causes)
            THEN change_causes || 'address'::text ELSE change_causes END
-       FROM unnest((SELECT $1::integer[]), (SELECT $2::double precision[]), (SELECT $3::text[]), (SELECT $4::bigint[]))
-         AS seen (id, at_ms, ip, revision)
+       FROM unnest(
+           (SELECT $1::integer[]), (SELECT $2::double precision[]),
+           (SELECT $3::text[]), (SELECT $4::bigint[])
+         ) AS seen (id, at_ms, ip, revision)
          JOIN locked USING (id)
        WHERE nodes.id = seen.id
        RETURNING moved
