@@ -66,7 +66,7 @@ function addOptions(command: Command): Command {
     .option('--connections <n>', 'connections of the sender', integer(1, 1_000), 256)
     .option(
       '--entries <n>',
-      'entries a request of accept, e2e and peers, instead of several sizes',
+      'entries a request of accept, e2e, latency and peers, instead of several sizes',
       integer(1, 1_000),
     )
     .option(

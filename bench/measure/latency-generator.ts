@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import net from 'node:net';
 import { createHistogram, type RecordableHistogram } from 'node:perf_hooks';
@@ -45,13 +46,23 @@ interface Request {
 interface Connection {
   socket: net.Socket | undefined;
   request: Request | undefined;
+  frame: Frame | undefined;
   answer: string;
+}
+
+/** A request as its bytes. */
+interface Frame {
+  bytes: Buffer;
+  /** From being composed until it is answered: the socket may still be sending from it. */
+  isTaken: boolean;
 }
 
 const tickMs = 1;
 const lastAnswersMsMax = 60_000;
 const lastAnswersPollMs = 20;
 const reconnectMs = 50;
+/** Requests composed before they are due. */
+const aheadMax = 8;
 
 /** Sends at the appointed times until the order is done, then waits for the last answers. */
 async function send(order: LatencyOrder): Promise<LatencyReport> {
@@ -63,13 +74,14 @@ async function send(order: LatencyOrder): Promise<LatencyReport> {
   const answers: Record<string, number> = {};
   const waiting: Request[] = [];
   const idle: Connection[] = [];
-  const compose = createComposer(order);
+  const composer = createComposer(order);
 
   const write = (connection: Connection, request: Request): void => {
     connection.request = request;
     connection.answer = '';
     if (request.measured) record(lateNs, performance.now() - request.dueMs);
-    connection.socket?.write(compose(request));
+    connection.frame = composer.take(request.number);
+    connection.socket?.write(connection.frame.bytes);
   };
   /** Gives a connection the request that waits longest, or lets it rest. */
   const goOn = (connection: Connection): void => {
@@ -81,6 +93,8 @@ async function send(order: LatencyOrder): Promise<LatencyReport> {
     const { request } = connection;
     if (request === undefined) return;
     connection.request = undefined;
+    // Where the connection was lost its socket may still hold the bytes: that frame is not used again.
+    if (status !== undefined && connection.frame !== undefined) connection.frame.isTaken = false;
     underWay -= 1;
     const name = String(status ?? 'lost');
     answers[name] = (answers[name] ?? 0) + 1;
@@ -101,12 +115,15 @@ async function send(order: LatencyOrder): Promise<LatencyReport> {
       if (place >= 0) idle.splice(place, 1);
     },
   });
-  await onSchedule(order, (request) => {
-    underWay += 1;
-    // The one that rested longest: so none rests until the server gives it up.
-    const connection = idle.shift();
-    if (connection === undefined) waiting.push(request);
-    else write(connection, request);
+  await onSchedule(order, {
+    start: (request) => {
+      underWay += 1;
+      // The one that rested longest: so none rests until the server gives it up.
+      const connection = idle.shift();
+      if (connection === undefined) waiting.push(request);
+      else write(connection, request);
+    },
+    rest: composer.prepare,
   });
   const giveUpAtMs = performance.now() + lastAnswersMsMax;
   while (underWay > 0 && performance.now() < giveUpAtMs) await delay(lastAnswersPollMs);
@@ -134,10 +151,16 @@ function record(histogram: RecordableHistogram, ms: number): void {
 }
 
 /** Hands out every request at its time, evenly spaced, until the order's seconds are over. */
-function onSchedule(order: LatencyOrder, start: (request: Request) => void): Promise<void> {
-  const { requestsPerSecond, warmSeconds, seconds, markEveryMs } = order;
+function onSchedule(
+  order: LatencyOrder,
+  given: {
+    start: (request: Request) => void;
+    /** Called when nothing is due. */
+    rest: () => void;
+  },
+): Promise<void> {
+  const { requestsPerSecond, warmSeconds, seconds } = order;
   const total = Math.floor(requestsPerSecond * (warmSeconds + seconds));
-  const markEvery = Math.max(1, Math.round((requestsPerSecond * markEveryMs) / 1_000));
   const startedMs = performance.now();
   let number = 0;
   return new Promise((resolve) => {
@@ -147,9 +170,10 @@ function onSchedule(order: LatencyOrder, start: (request: Request) => void): Pro
         const dueMs = startedMs + (number * 1_000) / requestsPerSecond;
         if (dueMs > nowMs) break;
         const measured = dueMs - startedMs >= warmSeconds * 1_000;
-        start({ number, dueMs, measured, marked: number % markEvery === 0 });
+        given.start({ number, dueMs, measured, marked: isMarked(order, number) });
         number += 1;
       }
+      given.rest();
       if (number < total) setTimeout(tick, tickMs);
       else resolve();
     };
@@ -157,28 +181,62 @@ function onSchedule(order: LatencyOrder, start: (request: Request) => void): Pro
   });
 }
 
-/** A request as its bytes: head and body, the next node's key, and a body of its own. */
-function createComposer(order: LatencyOrder): (request: Request) => Buffer {
+function isMarked({ requestsPerSecond, markEveryMs }: LatencyOrder, number: number): boolean {
+  return number % Math.max(1, Math.round((requestsPerSecond * markEveryMs) / 1_000)) === 0;
+}
+
+interface Composer {
+  /** The request of this number; numbers are taken in their order. */
+  take(number: number): Frame;
+  /** Composes the next few requests: the sender has time now, and may not when they are due. */
+  prepare: () => void;
+}
+
+/**
+ * Requests as bytes: head and body, the next node's key, and a body of its own. They are changed in
+ * place, since a new 65 KB a request cost the sender more than all else. One whose bytes are still on
+ * their way when it is its turn again, and one that is marked, are copies.
+ */
+function createComposer(order: LatencyOrder): Composer {
   const { world, entries, markSubscriptionId } = order;
   const set = createBodies(world, { entries, seed: 1, atMs: Date.now() });
   const random = createRandom(1);
-  const length = set.bodies[0]?.length ?? 0;
-  const heads = world.keys.map((key) =>
-    Buffer.from(
-      `POST /node/usage HTTP/1.1\r\nhost: 127.0.0.1:${order.port}\r\n` +
-        `content-type: application/json\r\ncontent-length: ${length}\r\nx-node-auth-key: ${key}\r\n\r\n`,
-    ),
+  const keys = world.keys.map((key) => Buffer.from(key));
+  const head = Buffer.from(
+    `POST /node/usage HTTP/1.1\r\nhost: 127.0.0.1:${order.port}\r\n` +
+      'content-type: application/json\r\n' +
+      `content-length: ${set.bodies[0]?.length ?? 0}\r\nx-node-auth-key: ${world.keys[0]}\r\n\r\n`,
   );
-  return ({ number, marked }) => {
-    const head = heads[number % heads.length] as Buffer;
-    const bytes = Buffer.concat([head, set.bodies[number % set.bodies.length] as Buffer]);
-    const body = bytes.subarray(head.length);
+  const keyAt = head.indexOf(world.keys[0] ?? '');
+  const frames = set.bodies.map((body) => ({ bytes: Buffer.concat([head, body]), isTaken: false }));
+  const ahead: { number: number; frame: Frame }[] = [];
+  let next = 0;
+
+  const compose = (number: number): Frame => {
+    let frame = frames[number % frames.length] as Frame;
+    const marked = isMarked(order, number);
+    if (frame.isTaken || marked) frame = { bytes: Buffer.from(frame.bytes), isTaken: true };
+    frame.isTaken = true;
+    (keys[number % keys.length] as Buffer).copy(frame.bytes, keyAt);
+    const body = frame.bytes.subarray(head.length);
     numberBody(set, body, number, random);
     if (marked) {
       const field = '"subscriptionId":';
       body.write(String(markSubscriptionId), body.indexOf(field) + field.length, 'latin1');
     }
-    return bytes;
+    return frame;
+  };
+  const prepare = (): void => {
+    for (; ahead.length < aheadMax; next += 1) ahead.push({ number: next, frame: compose(next) });
+  };
+  return {
+    take(number) {
+      if (ahead.length === 0) prepare();
+      const first = ahead.shift();
+      assert(first?.number === number, 'requests are taken in their order');
+      return first.frame;
+    },
+    prepare,
   };
 }
 
@@ -215,7 +273,10 @@ async function connectAll(order: LatencyOrder, events: Events): Promise<() => vo
     return socket;
   };
   for (let count = 0; count < order.connections; count += 1) {
-    const connection: Connection = { socket: undefined, request: undefined, answer: '' };
+    const connection: Connection = {
+      ...{ socket: undefined, request: undefined, frame: undefined },
+      answer: '',
+    };
     connections.push(connection);
     await once(open(connection), 'connect');
   }

@@ -12,6 +12,7 @@ import {
   type Measured,
   type Metric,
   measuredValue,
+  sizesOf,
   type Target,
 } from './metric.ts';
 import { readKept } from './results.ts';
@@ -41,7 +42,7 @@ const entriesPerSecondUsual = 100_000;
  */
 export async function measureLatency(options: BenchOptions): Promise<Measured> {
   const measured = emptyMeasured();
-  for (const entries of batchSizes) {
+  for (const entries of sizesOf(options, batchSizes)) {
     const lifecycle = new Lifecycle();
     try {
       const core = await startBenchCore(lifecycle, { ...options, worker: true });
