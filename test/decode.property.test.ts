@@ -10,7 +10,7 @@ import {
   registerNodeSchema,
 } from '../src/contract/node.ts';
 import { CoreError } from '../src/errors.ts';
-import { decodeBody } from '../src/ingest/decode.ts';
+import { createDecodeMemory, decodeBody } from '../src/ingest/decode.ts';
 import {
   outboundRow,
   outboundRowLength,
@@ -446,4 +446,48 @@ t.test('what is not JSON, or not UTF-8', async (t) => {
 t.test('Object.prototype is clean after all that', async (t) => {
   t.same(Object.keys(Object.prototype), []);
   t.equal(({} as Record<string, unknown>)['polluted'], undefined);
+});
+
+t.test('a remembered body is what a decoded one is', async (t) => {
+  const decode = createDecodeMemory(nodeHeartbeatSchema, { bodiesMax: 3, bytesMax: 64 });
+  const outcome = (work: () => unknown): unknown => {
+    try {
+      return work();
+    } catch (error) {
+      t.ok(error instanceof CoreError);
+      return (error as CoreError).code;
+    }
+  };
+  const revision = fc.oneof(fc.integer({ min: -1, max: 2 }), fc.constantFrom('1', null, 1.5));
+  const dto = fc.record(
+    { ip: fc.string({ unit: 'binary', maxLength: 30 }), revision },
+    {
+      requiredKeys: [],
+    },
+  );
+  const body = fc.oneof(
+    dto.map((value) => Buffer.from(JSON.stringify(value))),
+    fc.uint8Array({ maxLength: 4 }).map((bytes) => Buffer.from(bytes)),
+    // Two bodies that differ in bytes that are no UTF-8, and would be one text.
+    fc.constantFrom('ff', 'fe').map((bad) => Buffer.from(`7b226970223a22${bad}227d`, 'hex')),
+  );
+  fc.assert(
+    fc.property(fc.array(body, { minLength: 1, maxLength: 12 }), (bodies) => {
+      for (const one of [...bodies, ...bodies]) {
+        t.same(
+          outcome(() => decode(one)),
+          outcome(() => decodeBody(nodeHeartbeatSchema, one)),
+        );
+      }
+    }),
+    { numRuns: 200 },
+  );
+  const again = Buffer.from('{"revision":7}');
+  t.equal(decode(again), decode(Buffer.from(again)), 'from memory');
+  const long = Buffer.from(`{"revision":7${' '.repeat(64)}}`);
+  t.not(decode(long), decode(long), 'too long to be remembered');
+  for (const number of [1, 2, 3]) decode(Buffer.from(`{"revision":10${number}}`));
+  const first = decode(again);
+  t.same(first, { revision: 7 }, 'known again after all were forgotten');
+  t.ok(Object.isFrozen(first));
 });

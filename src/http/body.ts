@@ -3,6 +3,7 @@ import { promisify } from 'node:util';
 import { gunzip } from 'node:zlib';
 import type { BufferPool } from '../buffer-pool.ts';
 import { CoreError } from '../errors.ts';
+import type { Deadlines, Expiring } from './deadlines.ts';
 import type { RequestHeaders } from './route.ts';
 
 const gunzipAsync = promisify(gunzip);
@@ -17,18 +18,6 @@ export type BodyResult =
   | { outcome: 'too-slow' }
   | { outcome: 'aborted' };
 
-export interface BodyReading {
-  /** Never rejects. */
-  result: Promise<BodyResult>;
-  /** The client has gone away: nothing more will come. */
-  abort: () => void;
-  /**
-   * Nobody looks at the body from here on: its memory is another request's, and what is still to
-   * come is read, within the same bounds, and not kept.
-   */
-  release: () => void;
-}
-
 /**
  * Largest body that is read to its end although nobody will look at it, so that the client can read
  * the answer and the connection goes on. Where more may come the connection is closed instead.
@@ -36,101 +25,140 @@ export interface BodyReading {
 export const discardBytesMax = 65_536;
 
 /**
- * Collects a body. Every chunk is copied: its memory is taken back when the callback returns.
- * Must be called before the first await of a handler, or chunks are lost. `declaredBytes` is
- * undefined where the end shows only when it comes (chunked); else the body is collected in one
- * buffer of that size, which `release` gives back.
+ * Collects a body. Must be created before the first await of a handler, or chunks are lost.
+ * `declaredBytes` is undefined where the end shows only when it comes (chunked); else the body is
+ * collected in one buffer of that size, which `release` gives back.
+ *
+ * The memory of a chunk is taken back when uWebSockets' callback returns, so each is copied, except
+ * for one: where a body comes as a whole and somebody waits for it, he is called with that memory.
  */
-export function readBody(
-  response: HttpResponse,
-  bounds: { bytesMax: number; secondsMax: number; declaredBytes: number | undefined },
-  buffers: BufferPool,
-): BodyReading {
-  let finish: (result: BodyResult) => void = () => undefined;
-  let timer: NodeJS.Timeout | undefined;
-  const result = new Promise<BodyResult>((resolve) => {
-    finish = (received) => {
-      clearTimeout(timer);
-      resolve(received);
-    };
-  });
-  const { declaredBytes = 1 } = bounds;
-  if (declaredBytes > bounds.bytesMax * drainFactor) {
-    finish({ outcome: 'too-large', drained: false });
-    return { result, abort: noop, release: noop };
-  }
-  // Not left to onData: uWebSockets never calls it for `Content-Length: 0` where the head came in
-  // more than one packet.
-  if (declaredBytes === 0) {
-    finish({ outcome: 'complete', body: Buffer.alloc(0) });
-    return { result, abort: noop, release: noop };
-  }
-  const collected = collector(bounds, buffers);
-  let bytes = 0;
-  // From the end of the headers on: a client that never sends a byte of its body is slow, too.
-  timer = setTimeout(() => finish({ outcome: 'too-slow' }), bounds.secondsMax * 1_000);
-  response.onData((chunk, isLast) => {
-    bytes += chunk.byteLength;
-    if (bytes > bounds.bytesMax) collected.drop();
-    else collected.add(new Uint8Array(chunk));
-    if (isLast) {
-      if (bytes > bounds.bytesMax) finish({ outcome: 'too-large', drained: true });
-      else finish({ outcome: 'complete', body: collected.body() });
-    } else if (bytes > bounds.bytesMax * drainFactor) {
-      finish({ outcome: 'too-large', drained: false });
+export class BodyReading implements Expiring {
+  before: Expiring | undefined;
+  after: Expiring | undefined;
+  since = -1;
+  private readonly declaredBytes: number | undefined;
+  private readonly bytesMax: number;
+  private readonly buffers: BufferPool;
+  private readonly deadlines: Deadlines;
+  private buffer: Buffer | undefined;
+  private chunks: Buffer[] | undefined;
+  private bytes = 0;
+  private isDropped = false;
+  private ended: BodyResult | undefined;
+  private waiting: ((result: BodyResult) => void) | undefined;
+
+  constructor(
+    response: HttpResponse,
+    bounds: { bytesMax: number; declaredBytes: number | undefined },
+    shared: { buffers: BufferPool; deadlines: Deadlines },
+  ) {
+    this.declaredBytes = bounds.declaredBytes;
+    this.bytesMax = bounds.bytesMax;
+    this.buffers = shared.buffers;
+    this.deadlines = shared.deadlines;
+    const { declaredBytes = 1 } = bounds;
+    if (declaredBytes > bounds.bytesMax * drainFactor) {
+      this.ended = { outcome: 'too-large', drained: false };
+    } else if (declaredBytes === 0) {
+      // Not left to onData: uWebSockets never calls it for `Content-Length: 0` where the head came in
+      // more than one packet.
+      this.ended = { outcome: 'complete', body: nothing };
+    } else {
+      // From the end of the headers on: a client that never sends a byte of its body is slow, too.
+      this.deadlines.add(this);
+      response.onData((chunk, isLast) => this.take(chunk, isLast));
     }
-  });
-  return {
-    result,
-    abort: () => finish({ outcome: 'aborted' }),
-    release: collected.drop,
-  };
+  }
+
+  /**
+   * Calls back once all is there, or will not be: at once where that is so by now. A body is good
+   * until the callback returns; copy it to keep it.
+   */
+  whenEnded(callback: (result: BodyResult) => void): void {
+    if (this.ended === undefined) this.waiting = callback;
+    else callback(this.ended);
+  }
+
+  /** As `whenEnded`, with a body that is good until `release`. Never rejects. */
+  result(): Promise<BodyResult> {
+    return new Promise((resolve) => {
+      this.whenEnded((result) => {
+        if (result.outcome === 'complete') resolve({ ...result, body: Buffer.from(result.body) });
+        else resolve(result);
+      });
+    });
+  }
+
+  /** The client has gone away: nothing more will come. */
+  abort(): void {
+    this.end({ outcome: 'aborted' });
+  }
+
+  /** The time for a body is over. */
+  expire(): void {
+    this.end({ outcome: 'too-slow' });
+  }
+
+  /**
+   * Nobody looks at the body from here on: its memory is another request's, and what is still to
+   * come is read, within the same bounds, and not kept.
+   */
+  release(): void {
+    this.isDropped = true;
+    if (this.buffer !== undefined) this.buffers.give(this.buffer);
+    this.buffer = undefined;
+    this.chunks = undefined;
+  }
+
+  private take(chunk: ArrayBuffer, isLast: boolean): void {
+    const isWhole = isLast && this.bytes === 0;
+    this.bytes += chunk.byteLength;
+    if (this.bytes > this.bytesMax) {
+      this.release();
+      if (isLast) this.end({ outcome: 'too-large', drained: true });
+      else if (this.bytes > this.bytesMax * drainFactor) {
+        this.end({ outcome: 'too-large', drained: false });
+      }
+      return;
+    }
+    if (isWhole && this.waiting !== undefined && !this.isDropped) {
+      this.end({ outcome: 'complete', body: Buffer.from(chunk) });
+      return;
+    }
+    this.keep(chunk);
+    if (isLast) this.end({ outcome: 'complete', body: this.kept() });
+  }
+
+  private keep(chunk: ArrayBuffer): void {
+    if (this.isDropped) return;
+    const { declaredBytes } = this;
+    if (declaredBytes === undefined || declaredBytes > this.bytesMax) {
+      this.chunks ??= [];
+      // A copy: Buffer.from of an ArrayBuffer would be a view of it.
+      this.chunks.push(Buffer.from(new Uint8Array(chunk)));
+      return;
+    }
+    // Only now: a client that declares a body and never sends it takes no memory.
+    this.buffer ??= this.buffers.take(declaredBytes);
+    this.buffer.set(new Uint8Array(chunk), this.bytes - chunk.byteLength);
+  }
+
+  private kept(): Buffer {
+    if (this.buffer !== undefined) return this.buffer.subarray(0, this.bytes);
+    return this.chunks === undefined ? nothing : Buffer.concat(this.chunks);
+  }
+
+  private end(result: BodyResult): void {
+    if (this.ended !== undefined) return;
+    this.ended = result;
+    this.deadlines.delete(this);
+    const { waiting } = this;
+    this.waiting = undefined;
+    waiting?.(result);
+  }
 }
 
-const noop = (): void => undefined;
-
-/** Where the chunks of one body go; after `drop` nowhere any more. */
-interface Collector {
-  add(chunk: Uint8Array): void;
-  body(): Buffer;
-  drop: () => void;
-}
-
-function collector(
-  { declaredBytes, bytesMax }: { declaredBytes: number | undefined; bytesMax: number },
-  buffers: BufferPool,
-): Collector {
-  if (declaredBytes === undefined || declaredBytes > bytesMax) return chunkCollector();
-  let buffer: Buffer | undefined;
-  let dropped = false;
-  let bytes = 0;
-  return {
-    add(chunk) {
-      if (dropped) return;
-      // Only now: a client that declares a body and never sends it takes no memory.
-      buffer ??= buffers.take(declaredBytes);
-      buffer.set(chunk, bytes);
-      bytes += chunk.length;
-    },
-    body: () => buffer?.subarray(0, bytes) ?? Buffer.alloc(0),
-    drop: () => {
-      dropped = true;
-      if (buffer !== undefined) buffers.give(buffer);
-      buffer = undefined;
-    },
-  };
-}
-
-function chunkCollector(): Collector {
-  let chunks: Buffer[] | undefined = [];
-  return {
-    add: (chunk) => chunks?.push(Buffer.from(chunk)),
-    body: () => Buffer.concat(chunks ?? []),
-    drop: () => {
-      chunks = undefined;
-    },
-  };
-}
+const nothing = Buffer.alloc(0);
 
 /**
  * The media type of a POST must be JSON; a body without a Content-Type is taken as JSON.

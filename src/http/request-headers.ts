@@ -14,67 +14,67 @@ export type Framing = 'length' | 'chunked' | 'ambiguous';
  * case already. Must be called before the first await of a handler.
  */
 export function readHeaders(request: HttpRequest): { headers: RequestHeaders; framing: Framing } {
-  const found: Found = { ...nothingFound };
-  let lengths = 0;
-  const encodings: string[] = [];
+  const found = new Found();
   request.forEach((name, value) => {
-    if (name === 'content-length') lengths += 1;
-    if (name === 'transfer-encoding') encodings.push(value);
-    keep(found, name, value);
+    found.keep(name, value);
   });
-  return {
-    headers: {
-      authKey: found.authKey ?? '',
-      contentType: found.contentType ?? '',
-      contentLength: found.contentLength ?? '',
-      contentEncoding: found.contentEncoding ?? '',
-      idempotencyKey: found.idempotencyKey ?? '',
-      ifNoneMatch: found.ifNoneMatch ?? '',
-      acceptEncoding: found.acceptEncoding ?? '',
-    },
-    framing: framingOf(lengths, encodings),
-  };
+  return { headers: found, framing: framingOf(found.lengths, found.encodings) };
 }
 
-type Found = Record<keyof RequestHeaders, string | undefined>;
+/** A class, since each request has one: all fields are there from the start, where V8 expects them. */
+class Found implements RequestHeaders {
+  authKey = '';
+  contentType = '';
+  contentLength = '';
+  contentEncoding = '';
+  idempotencyKey = '';
+  ifNoneMatch = '';
+  acceptEncoding = '';
+  lengths = 0;
+  encodings: readonly string[] = none;
+  /** Bits of the headers that came. */
+  private seen = 0;
 
-const nothingFound: Found = {
-  authKey: undefined,
-  contentType: undefined,
-  contentLength: undefined,
-  contentEncoding: undefined,
-  idempotencyKey: undefined,
-  ifNoneMatch: undefined,
-  acceptEncoding: undefined,
-};
+  /** Not a Map: its look-ups, two a header, hash each name, which nothing else needs. */
+  keep(name: string, value: string): void {
+    switch (name) {
+      case 'x-node-auth-key':
+        if (this.isFirst(1)) this.authKey = value;
+        break;
+      case 'content-type':
+        if (this.isFirst(2)) this.contentType = value;
+        break;
+      case 'content-length':
+        if (this.isFirst(4)) this.contentLength = value;
+        this.lengths += 1;
+        break;
+      case 'transfer-encoding':
+        this.encodings = [...this.encodings, value];
+        break;
+      case 'content-encoding':
+        if (this.isFirst(8)) this.contentEncoding = value;
+        break;
+      case 'idempotency-key':
+        if (this.isFirst(16)) this.idempotencyKey = value;
+        break;
+      case 'if-none-match':
+        if (this.isFirst(32)) this.ifNoneMatch = value;
+        break;
+      case 'accept-encoding':
+        if (this.isFirst(64)) this.acceptEncoding = value;
+        break;
+      default:
+    }
+  }
 
-/** Not a Map: its look-ups, two a header, hash each name, which nothing else needs. */
-function keep(found: Found, name: string, value: string): void {
-  switch (name) {
-    case 'x-node-auth-key':
-      found.authKey ??= value;
-      break;
-    case 'content-type':
-      found.contentType ??= value;
-      break;
-    case 'content-length':
-      found.contentLength ??= value;
-      break;
-    case 'content-encoding':
-      found.contentEncoding ??= value;
-      break;
-    case 'idempotency-key':
-      found.idempotencyKey ??= value;
-      break;
-    case 'if-none-match':
-      found.ifNoneMatch ??= value;
-      break;
-    case 'accept-encoding':
-      found.acceptEncoding ??= value;
-      break;
-    default:
+  private isFirst(header: number): boolean {
+    const isFirst = (this.seen & header) === 0;
+    this.seen |= header;
+    return isFirst;
   }
 }
+
+const none: readonly string[] = [];
 
 function framingOf(lengths: number, encodings: readonly string[]): Framing {
   if (lengths + encodings.length > 1) return 'ambiguous';

@@ -34,6 +34,11 @@ export interface Route {
   path: string;
   /** Whether `x-node-auth-key` is required. */
   authenticated: boolean;
+  /**
+   * The handler looks at the body only until it returns or first awaits, so that it may be given
+   * memory which is used again after that. Other handlers have a copy.
+   */
+  readsAtOnce?: boolean;
   handle: (request: RouteRequest) => Promise<Reply> | Reply;
 }
 

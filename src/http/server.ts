@@ -6,16 +6,15 @@ import type { Logger } from '../log.ts';
 import type { KnownNode, NodeDirectory } from '../nodes/directory.ts';
 import { classifyFailure } from '../stores/failures.ts';
 import {
-  type BodyReading,
+  BodyReading,
   type BodyResult,
   checkMediaType,
   discardBytesMax,
   isPacked,
-  readBody,
   tooLarge,
   unpackBody,
 } from './body.ts';
-
+import { createDeadlines, type Deadlines } from './deadlines.ts';
 import { readHeaders } from './request-headers.ts';
 import type { Reply, Route, RouteRequest } from './route.ts';
 import { errorReply, write, writeLast } from './write-reply.ts';
@@ -45,6 +44,7 @@ const bodyMemory = { bytesMax: 1_048_576, keptBytesMax: 16_777_216 };
 /** State of one server that its requests share. */
 interface Serving extends HttpServerOptions {
   buffers: BufferPool;
+  deadlines: Deadlines;
   draining: boolean;
   inFlight: number;
   onIdle: (() => void) | undefined;
@@ -59,6 +59,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
   const serving: Serving = {
     ...options,
     buffers,
+    deadlines: createDeadlines(options.bodySecondsMax),
     draining: false,
     inFlight: 0,
     onIdle: undefined,
@@ -102,14 +103,16 @@ async function drain(
 ): Promise<void> {
   serving.draining = true;
   uws.us_listen_socket_close(socket);
-  if (serving.inFlight === 0) return;
-  await new Promise<void>((resolve) => {
-    const timer = setTimeout(resolve, deadlineMs);
-    serving.onIdle = () => {
-      clearTimeout(timer);
-      resolve();
-    };
-  });
+  if (serving.inFlight > 0) {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, deadlineMs);
+      serving.onIdle = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+  serving.deadlines.close();
 }
 
 function methodNotAllowed(allow: string): CoreError {
@@ -161,49 +164,44 @@ function serve(serving: Serving, route: Route, response: HttpResponse, request: 
     return;
   }
   const declaredBytes = framing === 'chunked' ? undefined : Number(headers.contentLength || '0');
-  const bounds = {
-    bytesMax: bodyBytesMaxOf(serving, route),
-    secondsMax: serving.bodySecondsMax,
-    declaredBytes,
-  };
-  const reading = readBody(response, bounds, serving.buffers);
-  let aborted = false;
-  response.onAborted(() => {
-    aborted = true;
-    reading.abort();
-  });
-  const address = route.authenticated ? '' : addressOf(response);
-  serving.inFlight += 1;
-  const key = keyCheck(serving, route, headers.authKey);
-  const arrival: Arrival = {
+  const bounds = { bytesMax: bodyBytesMaxOf(serving, route), declaredBytes };
+  const reading = new BodyReading(response, bounds, serving);
+  const exchange: Exchange = {
+    serving,
+    route,
+    response,
+    requestId,
+    headers,
     reading,
-    key,
+    isAborted: false,
+    address: route.authenticated ? '' : addressOf(response),
+    isChunked: framing === 'chunked',
     mayBeLarge: (declaredBytes ?? Infinity) > discardBytesMax,
   };
-  if (key instanceof Promise && arrival.mayBeLarge) holdBack(response, key, () => aborted);
-  void answer(serving, route, arrival, { requestId, headers, address }).then(
-    ({ reply, closes }) => {
-      if (closes || framing === 'chunked') {
-        writeLast(response, () => aborted, reply, { requestId, isHead: false });
-      } else if (!aborted) {
-        response.cork(() => write(response, reply, { requestId, closes, isHead: false }));
-      }
-      reading.release();
-      serving.inFlight -= 1;
-      if (serving.inFlight === 0) serving.onIdle?.();
-    },
-  );
+  response.onAborted(() => {
+    exchange.isAborted = true;
+    reading.abort();
+  });
+  serving.inFlight += 1;
+  const key = keyCheck(serving, route, headers.authKey);
+  if (key instanceof Promise) {
+    if (exchange.mayBeLarge) holdBack(response, key, () => exchange.isAborted);
+    void answerUnknown(exchange, key);
+  } else reading.whenEnded((received) => answer(exchange, key, received, true));
 }
 
 function addressOf(response: HttpResponse): string {
   return Buffer.from(response.getRemoteAddressAsText()).toString();
 }
 
-/** How the body of a request comes in, and whose it is. */
-interface Arrival {
+/** A request under way. */
+interface Exchange extends Pick<RouteRequest, 'requestId' | 'headers' | 'address'> {
+  serving: Serving;
+  route: Route;
+  response: HttpResponse;
   reading: BodyReading;
-  /** Whose the key is. Undefined on routes without a key; rejects where the key is wrong. */
-  key: KnownNode | Promise<KnownNode> | undefined;
+  isAborted: boolean;
+  isChunked: boolean;
   /** Over `discardBytesMax`, or of no declared length. */
   mayBeLarge: boolean;
 }
@@ -215,12 +213,16 @@ function bodyBytesMaxOf(serving: Serving, route: Route): number {
 }
 
 /** Nearly every key is known already; then nothing has to be awaited. */
-function keyCheck(serving: Serving, route: Route, authKey: string): Arrival['key'] {
+function keyCheck(
+  serving: Serving,
+  route: Route,
+  authKey: string,
+): KnownNode | Promise<KnownNode> | undefined {
   if (!route.authenticated) return undefined;
   const found = serving.directory.authenticate(authKey);
   if (!(found instanceof Promise) && found !== undefined) return found;
   const key = authenticated(found);
-  // Awaited in `answer`; a rejection must not count as unhandled before that.
+  // Awaited in `answerUnknown`; a rejection must not count as unhandled before that.
   key.catch(() => undefined);
   return key;
 }
@@ -240,43 +242,92 @@ function holdBack(response: HttpResponse, key: Promise<KnownNode>, isAborted: ()
 }
 
 /**
- * The steps of a request, in order: authenticate, receive, check, unpack, handle. Never rejects:
- * this is the edge where every failure becomes a reply. A small body arrives while the key is looked
- * up; where the key is wrong it is read to its end, so that the client can read the answer, but not
- * kept. Of a large one nothing more is read then: it is answered at once and the connection closed.
+ * The steps of a request whose key is known: check, unpack, handle, reply. Nothing is awaited that is
+ * there, so that a heartbeat is answered within uWebSockets' callback (`isCorked`). Never throws: this
+ * is the edge where every failure becomes a reply.
  */
-async function answer(
-  serving: Serving,
-  route: Route,
-  { reading, key, mayBeLarge }: Arrival,
-  request: Pick<RouteRequest, 'requestId' | 'headers' | 'address'>,
-): Promise<{ reply: Reply; closes: boolean }> {
-  const bytesMax = bodyBytesMaxOf(serving, route);
-  let received: BodyResult | undefined;
+function answer(
+  exchange: Exchange,
+  node: KnownNode | undefined,
+  received: BodyResult,
+  isCorked: boolean,
+): void {
+  let handled: Reply | Promise<Reply>;
   try {
-    const node = key instanceof Promise ? await key : key;
-    received = await reading.result;
-    let body = bodyOf(received, bytesMax);
-    if (route.method === 'POST') {
-      checkMediaType(request.headers);
-      if (isPacked(request.headers)) body = await unpackBody(body, bytesMax);
-    }
-    const { requestId, headers, address } = request;
-    const reply = await route.handle({ requestId, node, body, headers, address });
-    return { reply, closes: false };
+    handled = handle(exchange, node, received);
   } catch (thrown) {
-    const error = classifyFailure(thrown);
-    logFailure(serving.log, request.requestId, route, error);
-    if (received === undefined) {
-      if (mayBeLarge) {
-        reading.abort();
-        return { reply: errorReply(error), closes: true };
-      }
-      reading.release();
-      received = await reading.result;
-    }
-    return { reply: errorReply(error), closes: isUnread(received) };
+    refuseAfter(exchange, thrown, received);
+    return;
   }
+  if (handled instanceof Promise) {
+    handled.then(
+      (reply) => respond(exchange, { reply, closes: false, isCorked: false }),
+      (thrown: unknown) => refuseAfter(exchange, thrown, received),
+    );
+  } else respond(exchange, { reply: handled, closes: false, isCorked });
+}
+
+/** @throws CoreError, or rejects with whatever the route's handler does. */
+function handle(
+  { serving, route, requestId, headers, address }: Exchange,
+  node: KnownNode | undefined,
+  received: BodyResult,
+): Reply | Promise<Reply> {
+  const bytesMax = bodyBytesMaxOf(serving, route);
+  const body = bodyOf(received, bytesMax);
+  if (route.method === 'POST') {
+    checkMediaType(headers);
+    if (isPacked(headers)) {
+      // A copy: unpacking takes longer than the body is good for.
+      return unpackBody(Buffer.from(body), bytesMax).then((unpacked) =>
+        route.handle({ requestId, node, body: unpacked, headers, address }),
+      );
+    }
+  }
+  const given = route.readsAtOnce === true ? body : Buffer.from(body);
+  return route.handle({ requestId, node, body: given, headers, address });
+}
+
+/**
+ * A request whose key has to be looked up. A small body arrives meanwhile; where the key is wrong it
+ * is read to its end, so that the client can read the answer, but not kept. Of a large one nothing
+ * more is read then: it is answered at once and the connection closed.
+ */
+async function answerUnknown(exchange: Exchange, key: Promise<KnownNode>): Promise<void> {
+  const { reading, mayBeLarge } = exchange;
+  try {
+    const node = await key;
+    answer(exchange, node, await reading.result(), false);
+  } catch (thrown) {
+    if (mayBeLarge) reading.abort();
+    else reading.release();
+    refuseAfter(exchange, thrown, await reading.result());
+  }
+}
+
+/** Answers with a failure; a connection that has not been read to its end is closed. */
+function refuseAfter(exchange: Exchange, thrown: unknown, received: BodyResult): void {
+  const error = classifyFailure(thrown);
+  logFailure(exchange.serving.log, exchange.requestId, exchange.route, error);
+  const closes = isUnread(received);
+  respond(exchange, { reply: errorReply(error), closes, isCorked: false });
+}
+
+/** Ends a request. Within uWebSockets' own callback the connection is corked already. */
+function respond(
+  exchange: Exchange,
+  { reply, closes, isCorked }: { reply: Reply; closes: boolean; isCorked: boolean },
+): void {
+  const { serving, response, requestId } = exchange;
+  const options = { requestId, closes, isHead: false };
+  if (closes || exchange.isChunked) writeLast(response, () => exchange.isAborted, reply, options);
+  else if (exchange.isAborted) {
+    // Nobody is there to read it.
+  } else if (isCorked) write(response, reply, options);
+  else response.cork(() => write(response, reply, options));
+  exchange.reading.release();
+  serving.inFlight -= 1;
+  if (serving.inFlight === 0) serving.onIdle?.();
 }
 
 /** @throws CoreError where there is no whole body. */
@@ -326,5 +377,5 @@ let requestCount = 0;
 /** Unique over processes and restarts, and cheap: a random prefix a process, and a count. */
 function newRequestId(): string {
   requestCount += 1;
-  return `${requestIdPrefix}-${requestCount.toString(36)}`;
+  return `${requestIdPrefix}-${requestCount}`;
 }

@@ -38,11 +38,12 @@ export function write(
   reply: Reply,
   options: { requestId: string; closes: boolean; isHead: boolean },
 ): void {
-  response.writeStatus(`${reply.status} ${STATUS_CODES[reply.status] ?? ''}`);
-  response.writeHeader('X-Request-Id', options.requestId);
-  for (const [name, value] of Object.entries(reply.headers ?? {})) {
-    response.writeHeader(name, value);
+  // Without a status uWebSockets writes 200.
+  if (reply.status !== 200) {
+    response.writeStatus(`${reply.status} ${STATUS_CODES[reply.status] ?? ''}`);
   }
+  response.writeHeader('X-Request-Id', options.requestId);
+  for (const name in reply.headers) response.writeHeader(name, reply.headers[name] ?? '');
   if (options.closes) response.writeHeader('Connection', 'close');
   if (!options.isHead && reply.status !== 304) response.end(reply.body ?? '', options.closes);
   // With any length given, even none, uWebSockets would write a Content-Length.

@@ -99,9 +99,9 @@ export function createNodeDirectory(options: {
 
   return {
     authenticate(authKey) {
-      if (!authKeyShape.test(authKey)) return undefined;
       const entry = entries.get(authKey);
       if (entry !== undefined && isFresh(entry)) return entry.node;
+      if (!authKeyShape.test(authKey)) return undefined;
       return lookUp(authKey).then((found) => found.get(authKey));
     },
     close: () => listener.close(),

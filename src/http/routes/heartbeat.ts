@@ -1,19 +1,26 @@
 import { nodeHeartbeatSchema } from '../../contract/node.ts';
-import { decodeBody } from '../../ingest/decode.ts';
+import { createDecodeMemory } from '../../ingest/decode.ts';
 import type { Heartbeats } from '../../nodes/heartbeat.ts';
 import { callerOf, json, type Route } from '../route.ts';
 
+/** About a fleet's worth of different heartbeats, each of an address and a revision. */
+const remembered = { bodiesMax: 20_000, bytesMax: 128 };
+
 /** POST /node/heartbeat: the node lives, and asks whether it runs what it should. */
 export function heartbeatRoute(deps: { heartbeats: Heartbeats }): Route {
+  const decode = createDecodeMemory(nodeHeartbeatSchema, remembered);
+  const inSync = json(200, { ok: true, needSync: false });
+  const needsSync = json(200, { ok: true, needSync: true });
   return {
     method: 'POST',
     path: '/node/heartbeat',
     authenticated: true,
+    readsAtOnce: true,
     handle(request) {
       const node = callerOf(request);
-      const dto = decodeBody(nodeHeartbeatSchema, request.body);
+      const dto = decode(request.body);
       deps.heartbeats.seen(node.nodeId, dto.ip, dto.revision);
-      return json(200, { ok: true, needSync: dto.revision !== node.revision });
+      return dto.revision === node.revision ? inSync : needsSync;
     },
   };
 }

@@ -61,5 +61,5 @@ function ingestRoute(
     if (rows > 0) await deps.spool.append(kind, nodeId, { key, fingerprint, rows, bytes });
     return okReply;
   };
-  return { method: 'POST', path, authenticated: true, handle };
+  return { method: 'POST', path, authenticated: true, readsAtOnce: true, handle };
 }
