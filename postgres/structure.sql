@@ -7,6 +7,14 @@ CREATE TABLE audits (
   CONSTRAINT audits_pkey PRIMARY KEY (id)
 );
 
+CREATE TABLE heartbeats (
+  node_id integer NOT NULL,
+  last_seen_at timestamp with time zone NOT NULL,
+  reported_revision bigint,
+  CONSTRAINT heartbeats_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id) ON DELETE CASCADE,
+  CONSTRAINT heartbeats_pkey PRIMARY KEY (node_id)
+) WITH (fillfactor=50);
+
 CREATE TABLE migrations (
   version integer NOT NULL,
   name text NOT NULL,
@@ -107,7 +115,6 @@ CREATE TABLE nodes (
   publish_failed_at timestamp with time zone,
   pinned_revision integer,
   pinned_settings_hash bytea,
-  reported_revision bigint,
   maintenance_at timestamp with time zone,
   maintenance_reason text,
   CONSTRAINT nodes_auth_key_hash_key UNIQUE (auth_key_hash),

@@ -87,12 +87,13 @@ export interface NodeStateRow {
 
 /** Selects NodeStateRow; the caller adds its WHERE. */
 export const nodeStateQuery = `SELECT id, name, host, ip, region,
-  auth_key_hash IS NOT NULL AS has_key, revoked_at IS NOT NULL AS revoked, last_seen_at,
-  extract(epoch FROM now() - last_seen_at)::double precision AS seconds_since_seen,
+  auth_key_hash IS NOT NULL AS has_key, revoked_at IS NOT NULL AS revoked, seen.last_seen_at,
+  extract(epoch FROM now() - seen.last_seen_at)::double precision AS seconds_since_seen,
   revision, applied_revision, reported_revision, pinned_revision,
   CASE WHEN change_seq > published_seq THEN changed_at END AS unpublished_since, change_causes,
   publish_error, maintenance_at, maintenance_reason, sync_status, error_message, error_code, error_details, error_at
-  FROM nodes`;
+  FROM nodes LEFT JOIN heartbeats ON heartbeats.node_id = nodes.id,
+    LATERAL (SELECT greatest(nodes.last_seen_at, heartbeats.last_seen_at) AS last_seen_at) AS seen`;
 
 /** What to show of a node. Pure. */
 export function nodeState(row: NodeStateRow, limits: HealthLimits): NodeState {
