@@ -40,11 +40,11 @@ export interface ProcessSpec {
 }
 
 /**
- * Who goes last where the processor is short, of what one machine runs; the others (api, Redis,
- * Postgres) yield to nobody. A load that waits gathers a larger segment, and ClickHouse's merges take
- * whatever they are given.
+ * Who goes last where the processor is short, of what one machine runs; the others (api and Redis), for
+ * whom a node waits, yield to nobody. A load that waits gathers a larger segment, Postgres updates
+ * hundreds of thousands of counters at once, and ClickHouse's merges take whatever they are given.
  */
-export const niceness = { worker: 5, clickhouse: 10 } as const;
+export const niceness = { worker: 5, postgres: 5, clickhouse: 10 } as const;
 
 export interface Supervised {
   readonly name: string;

@@ -5,7 +5,7 @@ import { withCeilingServer } from './ceiling.ts';
 import { type BenchCore, startBenchCore } from './core.ts';
 import { type BenchOptions, emptyMeasured, type Measured, type Metric } from './metric.ts';
 import { createProcessSampler, type ProcessUse, tellsProcessUse } from './processes.ts';
-import { measureWrk, usagePlan } from './sender.ts';
+import { heartbeatPlan, introduceNodes, measureWrk, usagePlan } from './sender.ts';
 import { checkSettled, emptySpool, untilDrained, untilStill } from './spool.ts';
 import { median, spread } from './statistics.ts';
 import { type BenchWorld, createBenchWorld } from './world.ts';
@@ -19,8 +19,6 @@ const runSeconds = 20;
 const runSecondsQuick = 4;
 const drainMsMax = 120_000;
 const heartbeatEverySeconds = 10;
-/** So many heartbeats of each node come before the measured ones, so that each api knows each node. */
-const heartbeatsFirst = 10;
 const spreadMax = 20;
 const heartbeatCoreShareMax = 5;
 /** All that Core consists of; the sender's own CPU is not Core's. */
@@ -141,19 +139,9 @@ async function measureHeartbeats(
   const seconds = options.quick ? runSecondsQuick : runSeconds;
   const rate = world.keys.length / heartbeatEverySeconds;
   await untilDrained(core, drainMsMax);
-  const plan = {
-    url: core.url,
-    method: 'POST',
-    path: '/node/heartbeat',
-    headers: { 'content-type': 'application/json' },
-    keys: { header: 'x-node-auth-key', values: world.keys },
-    fixedBody: '{"revision":1}',
-    connections: options.connections,
-    seconds,
-    seed: 1,
-  } as const;
+  const plan = heartbeatPlan(core, world, { connections: options.connections, seconds, rate });
   options.say('heartbeats of all nodes, so that they are known');
-  await runWrk({ ...plan, rate: (world.keys.length * heartbeatsFirst) / seconds });
+  await introduceNodes(core, world, options.connections);
   options.say(`${Math.round(rate)} heartbeats a second`);
   const idle = createProcessSampler(core.roots);
   idle.start();
@@ -161,7 +149,7 @@ async function measureHeartbeats(
   const share = (use: ProcessUse, names: readonly string[]): number =>
     (names.reduce((sum, name) => sum + (use.cpuSeconds[name] ?? 0), 0) / use.seconds) * 100;
   const idleUse = idle.stop();
-  const { result, use } = await measureWrk(core, { ...plan, rate });
+  const { result, use } = await measureWrk(core, plan);
   const push = (name: string, value: number, more: Partial<Metric> = {}): void => {
     const base = { bench: 'flatness', unit: '% of a core', better: 'lower' } as const;
     measured.metrics.push({ ...base, name, value, ...more });
@@ -174,7 +162,7 @@ async function measureHeartbeats(
   );
   push('nobody sends', share(idleUse, coreProcesses));
   const bareUse = await withCeilingServer(({ url, pid }) =>
-    measureWrk({ roots: () => ({ bare: pid }) }, { ...plan, url, rate }),
+    measureWrk({ roots: () => ({ bare: pid }) }, { ...plan, url }),
   );
   push('the same requests to a server that only reads', share(bareUse.use, ['bare']));
   measured.checks.push({

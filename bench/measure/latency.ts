@@ -16,6 +16,7 @@ import {
   type Target,
 } from './metric.ts';
 import { readKept } from './results.ts';
+import { introduceNodes } from './sender.ts';
 import { checkSettled, untilDrained } from './spool.ts';
 import { percentile } from './statistics.ts';
 import { type BenchWorld, createBenchWorld } from './world.ts';
@@ -48,6 +49,7 @@ export async function measureLatency(options: BenchOptions): Promise<Measured> {
       const core = await startBenchCore(lifecycle, { ...options, worker: true });
       options.say(`creating ${options.nodes} nodes and ${options.subscriptions} subscriptions`);
       const world = await createBenchWorld(core.pool, core.config, options);
+      await introduceNodes(core, world, options.connections);
       const entriesPerSecond = rateFor(entries, options);
       await measureSize(core, world, { ...options, entries, entriesPerSecond }, measured);
     } finally {

@@ -3,7 +3,7 @@ import type { BodySet } from './bodies.ts';
 import type { BenchCore } from './core.ts';
 import { createProcessSampler, type ProcessUse } from './processes.ts';
 import type { BenchWorld } from './world.ts';
-import { startWrk, type WrkPlan, type WrkResult } from './wrk.ts';
+import { runWrk, startWrk, type WrkPlan, type WrkResult } from './wrk.ts';
 
 /** A run's last moments, when connections are already being closed, count for no CPU figure. */
 const tailMs = 300;
@@ -29,6 +29,42 @@ export function usagePlan(
     seed: seeds,
     ...(run.rate === undefined ? {} : { rate: run.rate }),
   };
+}
+
+/** So many heartbeats of each node come first, so that each api process has seen each key. */
+const heartbeatsFirst = 10;
+const heartbeatsFirstSeconds = 10;
+
+/** A plan that posts heartbeats, with the keys of all nodes taking turns. */
+export function heartbeatPlan(
+  core: BenchCore,
+  world: BenchWorld,
+  run: { connections: number; seconds: number; rate: number },
+): WrkPlan {
+  return {
+    url: core.url,
+    method: 'POST',
+    path: '/node/heartbeat',
+    headers: { 'content-type': 'application/json' },
+    keys: { header: 'x-node-auth-key', values: world.keys },
+    fixedBody: '{"revision":1}',
+    seed: 1,
+    ...run,
+  };
+}
+
+/**
+ * Lets each api process see each node. A node stays on a connection, and its key is asked for once an
+ * hour; a sender whose keys take turns on all connections would make Core ask Postgres for minutes.
+ */
+export async function introduceNodes(
+  core: BenchCore,
+  world: BenchWorld,
+  connections: number,
+): Promise<void> {
+  const rate = (world.keys.length * heartbeatsFirst) / heartbeatsFirstSeconds;
+  const seconds = heartbeatsFirstSeconds;
+  await runWrk(heartbeatPlan(core, world, { connections, seconds, rate }));
 }
 
 /** Runs wrk to its end, and measures what it and Core's processes use meanwhile. */

@@ -20,7 +20,7 @@ import pg from 'pg';
 import { CoreError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { requireFreePort } from '../port.ts';
-import { type Supervised, supervise } from '../supervisor.ts';
+import { niceness, type Supervised, supervise } from '../supervisor.ts';
 import { type Account, chooseAccount } from './postgres-account.ts';
 import { endLeftovers, programName, type ServerMark, writePidFile } from './process.ts';
 
@@ -72,6 +72,7 @@ export async function startPostgres(
       ...(account.uid === undefined ? {} : { uid: account.uid }),
       ...(account.gid === undefined ? {} : { gid: account.gid }),
       logFile: path.join(dataDir, 'logs', 'postgres.log'),
+      niceness: niceness.postgres,
       ready: (waiting) => untilQueried(dir, options.url, waiting),
       readyMsMax,
       // SIGINT is the fast shutdown: it ends the sessions, writes a checkpoint, and exits.

@@ -26,8 +26,10 @@ const drainedMsMax = 1_000;
 /** The sums are held in memory: 50 to 100 bytes a counter. */
 const countersMax = 500_000;
 
-export function openGroup(stream: string, kind: Kind): Group {
-  return { stream, segments: [], sums: createGroupSums(kind), openedAtMs: performance.now() };
+/** `counters`: of the group before, since the same subscriptions go on moving traffic. */
+export function openGroup(stream: string, kind: Kind, counters: number): Group {
+  const sums = createGroupSums(kind, counters);
+  return { stream, segments: [], sums, openedAtMs: performance.now() };
 }
 
 /**

@@ -44,8 +44,9 @@ export type StreamRun =
 
 const groupBytesMaxDefault = 268_435_456;
 /**
- * How often a group that waits for its time looks for new entries. Each look may make a segment, and
- * an insert costs ClickHouse 60 to 80 ms of CPU, later merges included, however small it is: where
+ * How often a group that waits for its time looks for new entries, from the begin of one look to that
+ * of the next, so that a slow insert makes nobody wait twice. Each look may make a segment, and an
+ * insert costs ClickHouse 60 to 80 ms of CPU, later merges included, however small it is: where
  * much is coming in that is little beside the rows' own share, and they are seen sooner.
  */
 const lookEveryMs = { busy: 500, quiet: 1_000 };
@@ -117,14 +118,16 @@ async function loadSegments(run: Run): Promise<StreamRun> {
   let group: Group | undefined;
   let lookAtMs = 0;
   let isBusy = false;
+  let counters = 0;
   let segments = 0;
   let rows = 0;
   while (run.goesOn?.(segments) ?? true) {
-    const looks = group === undefined || performance.now() >= lookAtMs;
+    const nowMs = performance.now();
+    const looks = group === undefined || nowMs >= lookAtMs;
     const sealed = looks ? await source.next() : undefined;
     if (sealed !== undefined) {
       const { segment } = sealed;
-      group ??= openGroup(segment.stream, segment.kind);
+      group ??= openGroup(segment.stream, segment.kind, counters);
       isBusy = segment.rows >= segmentRowsMax * busyShare;
       if (isBusy) source.readAhead();
       await insertInto(run, group, sealed);
@@ -133,7 +136,7 @@ async function loadSegments(run: Run): Promise<StreamRun> {
       // After a large one there is more at once, and after one that an earlier run left, which has
       // its entries still to be read.
       const isMore = segment.rows * 2 > segmentRowsMax || sealed.entries === undefined;
-      if (!isMore) lookAtMs = performance.now() + lookEveryMs[isBusy ? 'busy' : 'quiet'];
+      if (!isMore) lookAtMs = nowMs + lookEveryMs[isBusy ? 'busy' : 'quiet'];
       if (groupDueInMs(group, { drained: !isBusy, ...bounds }) > 0) continue;
     } else if (group === undefined) {
       if (segments === 0) await trimSettled(run.client, run.redis, run.stream);
@@ -141,7 +144,7 @@ async function loadSegments(run: Run): Promise<StreamRun> {
     } else {
       if (looks) {
         isBusy = false;
-        lookAtMs = performance.now() + lookEveryMs.quiet;
+        lookAtMs = nowMs + lookEveryMs.quiet;
       }
       const dueInMs = groupDueInMs(group, { drained: !isBusy, ...bounds });
       if (dueInMs > 0) {
@@ -150,6 +153,7 @@ async function loadSegments(run: Run): Promise<StreamRun> {
         continue;
       }
     }
+    counters = group.sums.size;
     await settleBeside(run, group);
     group = undefined;
   }

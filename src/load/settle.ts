@@ -17,9 +17,10 @@ export interface GroupSums {
   settle(client: pg.PoolClient): Promise<number>;
 }
 
-export function createGroupSums(kind: Kind): GroupSums {
+/** `expected`: about how many counters there will be, where that is known. */
+export function createGroupSums(kind: Kind, expected = 0): GroupSums {
   if (kind === 'usage') {
-    const sums = createUsageSums();
+    const sums = createUsageSums(expected);
     return {
       add: sums.add,
       get size() {

@@ -73,12 +73,21 @@ function add(words: Uint32Array, at: number, low: number, high: number): void {
   words[at + 1] = fits ? highSum : 0xffff_ffff;
 }
 
+/** A table in which so many ids take at most half of the cells. */
+function tableFor(ids: number): Table {
+  let cells = cellsFirst;
+  while (ids * 2 >= cells) cells *= 2;
+  return createTable(cells);
+}
+
 /**
  * No object a row or a subscription, so that the garbage collector has nothing to do with the
- * millions of rows that pass here; what is left to wait for is memory, one cache line a row.
+ * millions of rows that pass here; what is left to wait for is memory, one cache line a row. Where
+ * there will be about `expected` subscriptions the table need not grow to that, copying itself each
+ * time it doubles.
  */
-export function createUsageSums(): UsageSums {
-  let table = createTable(cellsFirst);
+export function createUsageSums(expected = 0): UsageSums {
+  let table = tableFor(expected);
   let size = 0;
   let rows = 0;
   return {
