@@ -4,6 +4,7 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
+  chmodSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -102,6 +103,8 @@ export async function build() {
   ]);
   if (codes.some((code) => code !== 0)) fail('the build failed; its output is above');
   mkdirSync(path.dirname(buildStamp), { recursive: true });
+  // npx links the command once for a folder and makes it executable only then, not after a new build.
+  chmodSync(path.join(root, 'dist', 'src', 'bin', 'core.js'), 0o755);
   writeFileSync(buildStamp, stamp);
 }
 
