@@ -209,13 +209,14 @@ function createComposer(order: LatencyOrder): Composer {
   );
   const keyAt = head.indexOf(world.keys[0] ?? '');
   const frames = set.bodies.map((body) => ({ bytes: Buffer.concat([head, body]), isTaken: false }));
-  const ahead: { number: number; frame: Frame }[] = [];
+  const ahead: Frame[] = [];
+  /** The next one to be composed; those ahead come before it. */
   let next = 0;
 
   const compose = (number: number): Frame => {
     let frame = frames[number % frames.length] as Frame;
     const marked = isMarked(order, number);
-    if (frame.isTaken || marked) frame = { bytes: Buffer.from(frame.bytes), isTaken: true };
+    if (frame.isTaken || marked) frame = { bytes: Buffer.from(frame.bytes), isTaken: false };
     frame.isTaken = true;
     (keys[number % keys.length] as Buffer).copy(frame.bytes, keyAt);
     const body = frame.bytes.subarray(head.length);
@@ -226,17 +227,18 @@ function createComposer(order: LatencyOrder): Composer {
     }
     return frame;
   };
-  const prepare = (): void => {
-    for (; ahead.length < aheadMax; next += 1) ahead.push({ number: next, frame: compose(next) });
+  const composeNext = (): Frame => {
+    next += 1;
+    return compose(next - 1);
   };
   return {
     take(number) {
-      if (ahead.length === 0) prepare();
-      const first = ahead.shift();
-      assert(first?.number === number, 'requests are taken in their order');
-      return first.frame;
+      assert.equal(number, next - ahead.length, 'requests are taken in their order');
+      return ahead.shift() ?? composeNext();
     },
-    prepare,
+    prepare() {
+      while (ahead.length < aheadMax) ahead.push(composeNext());
+    },
   };
 }
 

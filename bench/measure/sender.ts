@@ -33,7 +33,7 @@ export function usagePlan(
 
 /** So many heartbeats of each node come first, so that each api process has seen each key. */
 const heartbeatsFirst = 10;
-const heartbeatsFirstSeconds = 10;
+const heartbeatsFirstPerSecond = 10_000;
 
 /** A plan that posts heartbeats, with the keys of all nodes taking turns. */
 export function heartbeatPlan(
@@ -62,8 +62,8 @@ export async function introduceNodes(
   world: BenchWorld,
   connections: number,
 ): Promise<void> {
-  const rate = (world.keys.length * heartbeatsFirst) / heartbeatsFirstSeconds;
-  const seconds = heartbeatsFirstSeconds;
+  const rate = heartbeatsFirstPerSecond;
+  const seconds = Math.ceil((world.keys.length * heartbeatsFirst) / rate);
   await runWrk(heartbeatPlan(core, world, { connections, seconds, rate }));
 }
 

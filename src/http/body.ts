@@ -79,7 +79,7 @@ export class BodyReading implements Expiring {
     else callback(this.ended);
   }
 
-  /** As `whenEnded`, with a body that is good until `release`. Never rejects. */
+  /** As `whenEnded`, with a copy of the body. Never rejects. */
   result(): Promise<BodyResult> {
     return new Promise((resolve) => {
       this.whenEnded((result) => {

@@ -8,9 +8,9 @@ export interface Expiring {
 }
 
 /**
- * One time limit that many things share: `expire` is called on what is still there after it, at most
- * a quarter of it, and a second, late. A timer for each would cost more than all else about a small
- * body, which is there at once; and a Map allocates anew every few of those that come and go.
+ * One time limit that many things share: `expire` is called on what is still there after it, late by
+ * a quarter of it at most, and never by more than a second. A timer for each would cost more than all
+ * else about a small body, which is there at once; a Map allocates anew every few that come and go.
  */
 export interface Deadlines {
   add(one: Expiring): void;

@@ -320,11 +320,12 @@ function respond(
 ): void {
   const { serving, response, requestId } = exchange;
   const options = { requestId, closes, isHead: false };
-  if (closes || exchange.isChunked) writeLast(response, () => exchange.isAborted, reply, options);
-  else if (exchange.isAborted) {
-    // Nobody is there to read it.
-  } else if (isCorked) write(response, reply, options);
-  else response.cork(() => write(response, reply, options));
+  if (closes || exchange.isChunked) {
+    writeLast(response, () => exchange.isAborted, reply, options);
+  } else if (!exchange.isAborted) {
+    if (isCorked) write(response, reply, options);
+    else response.cork(() => write(response, reply, options));
+  }
   exchange.reading.release();
   serving.inFlight -= 1;
   if (serving.inFlight === 0) serving.onIdle?.();

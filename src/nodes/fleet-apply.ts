@@ -49,7 +49,8 @@ async function applyLocked(
 ): Promise<AppliedFleet> {
   await lockFleet(client);
   await lockLinks(client, 'protocols');
-  // Whoever changes a node's settings holds its row. Heartbeats wait for as long as this takes.
+  // Whoever changes a node's settings holds its row. Heartbeats wait for as long as this takes where
+  // one of them has a new address.
   await client.query('SELECT 1 FROM nodes ORDER BY id FOR NO KEY UPDATE');
   const plan = planFleet(file, await readFleet(client), options);
   await options.onPlan?.(plan.lines);

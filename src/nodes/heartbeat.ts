@@ -37,7 +37,7 @@ export function createHeartbeats(options: {
     const batch = pending;
     pending = new Map();
     try {
-      await writeLastSeen(options.pool, batch);
+      await writeHeartbeats(options.pool, batch);
     } catch (error) {
       options.log.warn({ err: error, nodes: batch.size }, 'heartbeats not written, will retry');
       // What came in meanwhile is newer than the batch that failed.
@@ -69,7 +69,7 @@ function merge(into: Map<number, Seen>, nodeId: number, seen: Seen, age: 'newer'
 }
 
 /** What is repeated after a failure changes nothing that was written before it. */
-async function writeLastSeen(pool: pg.Pool, batch: ReadonlyMap<number, Seen>): Promise<void> {
+async function writeHeartbeats(pool: pg.Pool, batch: ReadonlyMap<number, Seen>): Promise<void> {
   const sorted = [...batch].sort(([a], [b]) => a - b);
   const addressed = sorted.filter(([, seen]) => seen.ip !== undefined);
   if (addressed.length > 0) await moveNodes(pool, addressed);

@@ -27,7 +27,7 @@ export interface PublishOutcome {
  * Gives nodes that are marked as changed their new revision, where their bytes differ.
  *
  * Each node is under its advisory lock from the read to the commit, so that it is rendered in one
- * place at a time. Not under its row's lock: heartbeats update that row. A node that another
+ * place at a time. Not under its row's lock: a heartbeat with a new address updates it. A node that another
  * process renders just now, or that is not due (unchanged, revoked, published less than a second
  * ago), is left out. All the work is done on one connection: where it dies, the locks are free and
  * nothing of this can be committed any more. What was put into Redis by then has the content's hash
