@@ -24,6 +24,7 @@ const sourceFolders = ['src', 'bench', 'test', 'examples', 'assembly'];
 /** What is in assembly/ needs no runtime: it allocates nothing and its memory is given to it. */
 const assemblyArguments = [
   ...['assembly/usage.ts', 'assembly/compact.ts', 'assembly/fingerprint.ts'],
+  ...['assembly/columns.ts', 'assembly/sums.ts'],
   ...['--outFile', 'dist/ingest.wasm'],
   ...['-O3', '--runtime', 'stub', '--noAssert', '--importMemory'],
 ];

@@ -1,7 +1,9 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { compactUsage, expandUsage } from '../src/ingest/compact.ts';
+import { compactRows, compactUsage } from '../src/ingest/compact.ts';
 import { packUsage, usageRow } from '../src/ingest/pack.ts';
+import { unpackUsage } from '../src/load/usage-rows.ts';
+import { packValues } from './support/native.ts';
 
 /** Any values that the columns hold, not only those of the contract. */
 const row = fc.record({
@@ -20,17 +22,9 @@ const nodeRows = fc.record({
 type NodeRows = typeof nodeRows extends fc.Arbitrary<infer T> ? T : never;
 
 function pack({ nodeId, rows }: NodeRows): Buffer {
-  const bytes = Buffer.alloc(rows.length * usageRow.length);
-  for (const [index, one] of rows.entries()) {
-    const at = index * usageRow.length;
-    bytes.writeUInt32LE(nodeId, at + usageRow.nodeId);
-    bytes.writeUInt32LE(one.recordedAt, at + usageRow.recordedAt);
-    for (const name of ['nodeProtocolId', 'userId', 'subscriptionId', 'bytesUp'] as const) {
-      bytes.writeBigUInt64LE(one[name], at + usageRow[name]);
-    }
-    bytes.writeBigUInt64LE(one.bytesDown, at + usageRow.bytesDown);
-  }
-  return bytes;
+  return packValues(
+    rows.map((one) => ({ ...one, nodeId: BigInt(nodeId), recordedAt: BigInt(one.recordedAt) })),
+  );
 }
 
 function compact(bytes: Buffer): Buffer {
@@ -38,17 +32,12 @@ function compact(bytes: Buffer): Buffer {
   return Buffer.from(compactUsage(bytes));
 }
 
-function expand(blocks: Buffer, rows: number): Buffer | undefined {
-  const into = Buffer.alloc(rows * usageRow.length, 0xff);
-  return expandUsage(blocks, rows, into) ? into : undefined;
-}
-
 t.test('blocks of any rows, joined, come back to the byte', async (t) => {
   fc.assert(
     fc.property(fc.array(nodeRows, { maxLength: 6 }), (requests) => {
       const packed = requests.map(pack);
       const all = Buffer.concat(packed);
-      const back = expand(Buffer.concat(packed.map(compact)), all.length / usageRow.length);
+      const back = unpackUsage(Buffer.concat(packed.map(compact)), all.length / usageRow.length);
       return back?.equals(all) === true;
     }),
     { numRuns: 2_000 },
@@ -70,7 +59,7 @@ t.test('a post of a node takes a third of its packed rows, whatever its length',
       })),
     );
     const block = compact(rows);
-    t.ok(expand(block, count)?.equals(rows));
+    t.ok(unpackUsage(block, count)?.equals(rows));
     t.ok(block.length < count * 18 + 20, `${block.length} bytes for ${count} rows`);
   }
 });
@@ -78,20 +67,20 @@ t.test('a post of a node takes a third of its packed rows, whatever its length',
 t.test('what is no block, or holds other rows, is refused', async (t) => {
   const entry = { userId: 5, nodeProtocolId: 6, bytesUp: 7, bytesDown: 8, recordedAt: 9_000 };
   const block = compact(packUsage(3, [entry, entry, entry]));
-  t.ok(expand(block, 3));
-  t.notOk(expand(block, 2), 'more rows than there should be');
-  t.notOk(expand(block, 4), 'fewer rows than there should be');
-  t.notOk(expand(Buffer.concat([block, Buffer.of(0x80)]), 3), 'an end that is torn');
+  t.ok(unpackUsage(block, 3));
+  t.notOk(unpackUsage(block, 2), 'more rows than there should be');
+  t.notOk(unpackUsage(block, 4), 'fewer rows than there should be');
+  t.notOk(unpackUsage(Buffer.concat([block, Buffer.of(0x80)]), 3), 'an end that is torn');
   for (let cut = 1; cut < block.length; cut += 1) {
-    t.notOk(expand(block.subarray(0, cut), 3), `cut at ${cut}`);
+    t.notOk(unpackUsage(block.subarray(0, cut), 3), `cut at ${cut}`);
   }
-  t.notOk(expand(Buffer.alloc(12, 0xff), 1), 'a number that does not end');
+  t.notOk(unpackUsage(Buffer.alloc(12, 0xff), 1), 'a number that does not end');
   const early = Buffer.from(block);
   early[early.length - 1] = 0x01;
-  t.ok(expand(early, 3), 'a time a second earlier');
+  t.ok(unpackUsage(early, 3), 'a time a second earlier');
   const negative = compact(packUsage(3, [{ ...entry, recordedAt: 0 }]));
   negative[negative.length - 1] = 0x01;
-  t.notOk(expand(negative, 1), 'a time before 1970');
+  t.notOk(unpackUsage(negative, 1), 'a time before 1970');
 });
 
 t.test('a damaged block is refused, or read as rows that make a block again', async (t) => {
@@ -111,15 +100,11 @@ t.test('a damaged block is refused, or read as rows that make a block again', as
     fc.property(fc.nat(block.length - 1), fc.integer({ min: 1, max: 255 }), (at, flipped) => {
       const damaged = Buffer.from(block);
       damaged[at] = (damaged[at] ?? 0) ^ flipped;
-      const into = Buffer.alloc(good.length, 0xaa);
-      if (expandUsage(damaged, 20, into)) {
-        if (expand(compact(into), 20)?.equals(into) !== true) return false;
-      } else {
-        refused += 1;
-        if (into.some((byte) => byte !== 0xaa)) return false;
-      }
+      const read = unpackUsage(damaged, 20);
+      if (read === undefined) refused += 1;
+      else if (unpackUsage(compactRows(read), 20)?.equals(read) !== true) return false;
       // Nor is anything else of the module's memory harmed.
-      return expand(block, 20)?.equals(good) === true;
+      return unpackUsage(block, 20)?.equals(good) === true;
     }),
     { numRuns: 5_000 },
   );

@@ -7,8 +7,9 @@ import { groupDueInMs } from '../src/load/group.ts';
 import { insertSegment } from '../src/load/insert.ts';
 import { runStream } from '../src/load/run-stream.ts';
 import { oldestSealed, readSealed, type Segment } from '../src/load/seal.ts';
+import { openSegment } from '../src/load/segment-rows.ts';
 import { createGroupSums, settleGroup } from '../src/load/settle.ts';
-import { insertRowBinary } from '../src/stores/clickhouse.ts';
+import { insertRows } from '../src/stores/clickhouse.ts';
 import { createSubscription } from '../src/subscriptions/create.ts';
 import { until } from './support/api.ts';
 import { atMs, startSpool } from './support/load.ts';
@@ -214,9 +215,10 @@ t.test('a run that ended after any step is made up for, once', async (t) => {
   const settled = await load.seal(client, stream);
   t.ok(settled?.entries);
   if (settled?.entries === undefined) return;
-  await insertSegment({ ...load.deps, client }, settled.segment, 'usage', settled.entries.block);
+  const { segment, entries: read } = settled;
+  const { payloads } = await insertSegment({ ...load.deps, client }, segment, 'usage', read.block);
   const sums = createGroupSums('usage');
-  sums.add(settled.entries.block);
+  for (const payload of payloads) sums.add(payload);
   const group = { stream, segmentIds: [settled.segment.id], sums };
   await settleGroup(client, group);
   await t.rejects(settleGroup(client, group), { code: 'STORE_UNAVAILABLE' });
@@ -301,7 +303,9 @@ t.test('of a group of which another worker has settled a part nothing counts', a
     const sealed = await load.seal(client, stream);
     if (sealed?.entries === undefined) throw new Error('nothing to seal');
     segmentIds.push(sealed.segment.id);
-    sums.add(sealed.entries.block);
+    const { segment, entries } = sealed;
+    const opened = openSegment(segment, 'usage', entries.block, load.deps.buffers);
+    for (const month of opened.months) sums.add(opened.payload(month, new Set()));
   }
   await load.pool.query("UPDATE segments SET state = 'settled' WHERE id = $1", [segmentIds[0]]);
   await t.rejects(settleGroup(client, { stream, segmentIds, sums }), { code: 'STORE_UNAVAILABLE' });
@@ -347,11 +351,12 @@ t.test('a repeat after the window of tokens has passed finds the rows themselves
   const { segment, entries } = sealed;
   await insertSegment({ ...load.deps, client }, segment, 'usage', entries.block);
   for (let other = 1; other <= 4; other += 1) {
-    await insertRowBinary(load.clickhouse, {
+    await insertRows(load.clickhouse, {
       table: 'usage',
       columns: usageColumns,
       token: `other-${other}`,
-      rows: packUsage(1, [
+      format: 'RowBinary',
+      bytes: packUsage(1, [
         { userId: other, nodeProtocolId: 1, bytesUp: 0, bytesDown: 0, recordedAt: atMs },
       ]),
     });
@@ -372,11 +377,12 @@ t.test('a token that ClickHouse logged without its rows does not lose them', asy
   t.ok(sealed);
   if (sealed === undefined) return;
   // What a crash between the log and the data leaves: the token is taken, the rows are not there.
-  await insertRowBinary(load.clickhouse, {
+  await insertRows(load.clickhouse, {
     table: 'usage',
     columns: usageColumns,
     token: `segment-${sealed.segment.id}-202611-0`,
-    rows: packUsage(1, [
+    format: 'RowBinary',
+    bytes: packUsage(1, [
       { userId: 1, nodeProtocolId: 1, bytesUp: 0, bytesDown: 0, recordedAt: atMs },
     ]),
   });

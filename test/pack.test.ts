@@ -10,8 +10,9 @@ import {
   sessionRowLength,
   usageRow,
 } from '../src/ingest/pack.ts';
-import { partitionRows } from '../src/load/partition.ts';
+import { openSessions } from '../src/load/session-rows.ts';
 import { createOutboundSums, createUsageSums } from '../src/load/sums.ts';
+import { payloadOf } from './support/native.ts';
 
 const id = fc.maxSafeNat().map((n) => Math.max(1, n));
 const bytes = fc.maxSafeNat();
@@ -76,35 +77,34 @@ t.test('a usage row keeps every value', async (t) => {
   );
 });
 
-t.test('partitions hold every row once, stamped, by month', async (t) => {
+t.test('session rows are taken apart by month, each once and stamped', async (t) => {
   fc.assert(
-    fc.property(usageEntries, sessionEvents, (entries, events) => {
-      const usage = partitionRows('usage', packUsage(1, entries), 77);
-      const sessions = partitionRows('session', packSessions(1, events), 78);
-      const expected = (times: number[]) =>
-        [...countBy(times.map(yyyymm))]
-          .map(([month, rows]) => ({ yyyymm: month, rows }))
-          .sort((a, b) => a.yyyymm - b.yyyymm);
+    fc.property(sessionEvents, fc.nat(), (events, seed) => {
+      const opened = openSessions(packSessions(1, events), 78);
       t.same(
-        usage.map(({ bytes: _, ...rest }) => rest),
-        expected(entries.map((entry) => Math.floor(entry.recordedAt / 1_000) * 1_000)),
+        opened.months.map(({ yyyymm: month, rows }) => [month, rows]),
+        [...countBy(events.map((event) => yyyymm(event.occurredAt)))].sort(([a], [b]) => a - b),
       );
-      t.same(
-        sessions.map(({ bytes: _, ...rest }) => rest),
-        expected(events.map((event) => event.occurredAt)),
-      );
-      for (const part of usage) {
-        for (let at = 0; at < part.bytes.length; at += usageRow.length) {
-          t.equal(part.bytes.readBigUInt64LE(at + usageRow.segment), 77n);
+      for (const month of opened.months) {
+        const all = opened.payload(month, new Set());
+        t.equal(all.rows, month.rows);
+        const rows: Buffer[] = [];
+        for (let at = 0; at < all.bytes.length; ) {
+          const length = sessionRowLength(all.bytes, at);
+          t.equal(all.bytes.readBigUInt64LE(at + sessionRow.segment), 78n);
+          rows.push(all.bytes.subarray(at, at + length));
+          at += length;
         }
-      }
-      for (const part of sessions) {
-        let rows = 0;
-        for (let at = 0; at < part.bytes.length; at += sessionRowLength(part.bytes, at)) {
-          t.equal(part.bytes.readBigUInt64LE(at + sessionRow.segment), 78n);
-          rows += 1;
-        }
-        t.equal(rows, part.rows, 'rows of varying length are walked to the end');
+        t.equal(rows.length, month.rows, 'rows of varying length are walked to the end');
+        const left = new Set([seed % rows.length]);
+        const kept = rows.filter((_, position) => !left.has(position));
+        const rest = opened.payload(month, left);
+        t.equal(rest.rows, kept.length);
+        t.ok(rest.bytes.equals(Buffer.concat(kept)));
+        t.same(
+          opened.singleRows(month, left).map(({ bytes }) => bytes),
+          kept,
+        );
       }
     }),
     { numRuns: 50 },
@@ -147,7 +147,7 @@ t.test('sums are exact, sorted, and leave out rows without a subscription', asyn
       const expected = new Map<number, { up: bigint; down: bigint; rows: bigint }>();
       const sums = createUsageSums();
       for (const entries of blocks) {
-        sums.add(packUsage(1, entries));
+        if (entries.length > 0) sums.add(payloadOf(packUsage(1, entries)));
         for (const entry of entries) {
           if (entry.subscriptionId === null) continue;
           const sum = expected.get(entry.subscriptionId) ?? { up: 0n, down: 0n, rows: 0n };
@@ -194,7 +194,7 @@ t.test('a sum past 64 bits stops there', async (t) => {
     })),
   );
   const sums = createUsageSums();
-  sums.add(block);
+  sums.add(payloadOf(block));
   t.same(sums.columns(), {
     subscriptionIds: BigUint64Array.of(7n),
     bytesUp: BigUint64Array.of(2n ** 64n - 1n),

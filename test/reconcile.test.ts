@@ -8,7 +8,7 @@ import { runCli } from '../src/cli/program.ts';
 import { readConfig } from '../src/config.ts';
 import { usageColumns } from '../src/ingest/pack.ts';
 import { startLoadWorker } from '../src/load/worker.ts';
-import { insertRowBinary } from '../src/stores/clickhouse.ts';
+import { insertRows } from '../src/stores/clickhouse.ts';
 import { migrateClickHouse } from '../src/stores/migrate.ts';
 import { get, startTestApi, until } from './support/api.ts';
 import { atMs, startSpool } from './support/load.ts';
@@ -95,11 +95,12 @@ t.test('a segment that is sealed during the audit, or not settled, is left out',
 
   await load.appendUsage([{ subscriptionId }]);
   const { rows } = await load.pool.query("SELECT id FROM segments WHERE state = 'sealed'");
-  await insertRowBinary(load.clickhouse, {
+  await insertRows(load.clickhouse, {
     table: 'usage',
     columns: usageColumns,
     token: 'x',
-    rows: stampedRow(rows[0].id, subscriptionId),
+    format: 'RowBinary',
+    bytes: stampedRow(rows[0].id, subscriptionId),
   });
   t.match(await audit(load), { segments: 0, subscriptions: 1, differences: 0 });
 });
@@ -142,11 +143,12 @@ t.test('what differs is named, and the exit code is 1', async (t) => {
     `ALTER TABLE session_events DELETE WHERE segment = ${session} SETTINGS mutations_sync = 2`,
   );
   await load.command(`INSERT INTO usage SELECT * FROM usage WHERE segment = ${doubled}`);
-  await insertRowBinary(load.clickhouse, {
+  await insertRows(load.clickhouse, {
     table: 'usage',
     columns: usageColumns,
     token: 'unknown',
-    rows: stampedRow(12_345, 0),
+    format: 'RowBinary',
+    bytes: stampedRow(12_345, 0),
   });
   await load.pool.query(
     'UPDATE subscriptions SET traffic_bytes_up = traffic_bytes_up + 1 WHERE id = $1',

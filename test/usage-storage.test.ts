@@ -1,11 +1,7 @@
 import t from 'tap';
 import { packUsage, usageColumns } from '../src/ingest/pack.ts';
 import { createLogger } from '../src/log.ts';
-import {
-  type ClickHouseClient,
-  createClickHouse,
-  insertRowBinary,
-} from '../src/stores/clickhouse.ts';
+import { type ClickHouseClient, createClickHouse, insertRows } from '../src/stores/clickhouse.ts';
 import { migrateClickHouse, migratePostgres, readMigrations } from '../src/stores/migrate.ts';
 import { createPool } from '../src/stores/postgres.ts';
 import { freshStores } from './support/stores.ts';
@@ -31,7 +27,13 @@ function rowsFrom(fromMs: number, segment: bigint): Buffer {
 }
 
 function insert(clickhouse: ClickHouseClient, rows: Buffer, token: string): Promise<void> {
-  return insertRowBinary(clickhouse, { table: 'usage', columns: usageColumns, token, rows });
+  return insertRows(clickhouse, {
+    table: 'usage',
+    columns: usageColumns,
+    token,
+    format: 'RowBinary',
+    bytes: rows,
+  });
 }
 
 async function ask(

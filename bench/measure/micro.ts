@@ -1,10 +1,13 @@
+import assert from 'node:assert/strict';
 import { setImmediate } from 'node:timers/promises';
 import { ingestSchemas } from '../../src/contract/node.ts';
+import { compactUsage } from '../../src/ingest/compact.ts';
 import { decodeBody } from '../../src/ingest/decode.ts';
 import { packUsage, usageRow } from '../../src/ingest/pack.ts';
 import { createUsageScanner, type Packed } from '../../src/ingest/usage-scanner.ts';
-import { partitionRows } from '../../src/load/partition.ts';
+import type { UsagePayload } from '../../src/load/segment-rows.ts';
 import { createUsageSums } from '../../src/load/sums.ts';
+import { openUsage } from '../../src/load/usage-rows.ts';
 import { createBodies } from './bodies.ts';
 import { type BenchOptions, emptyMeasured, type Measured, type Metric } from './metric.ts';
 import { median } from './statistics.ts';
@@ -92,9 +95,10 @@ function decoderMetrics(entries: number, rates: ReadonlyMap<string, number>): Me
   return metrics;
 }
 
-/** Of rows that are in the scanner's memory until it scans again. */
-function copyOf(packed: Packed | undefined): Buffer {
-  return Buffer.from(packed?.bytes ?? []);
+/** Rows as they lie in the spool; both are in the scanner's memory until it scans again. */
+function compactOf(packed: Packed | undefined): Buffer {
+  assert(packed !== undefined, 'the scanner is certain of what the bench makes');
+  return Buffer.from(compactUsage(packed.bytes));
 }
 
 async function segmentMetrics(
@@ -104,20 +108,27 @@ async function segmentMetrics(
   const scanner = createUsageScanner({ entriesMax, nowMs: Date.now });
   const { bodies } = createBodies(world, { entries: 500, seed: 1, atMs: Date.now() });
   const next = turns(bodies);
-  const blocks = Array.from({ length: segmentRows / 500 }, () => copyOf(scanner.scan(1, next())));
-  const block = Buffer.concat(blocks);
+  const blocks = Array.from({ length: segmentRows / 500 }, () =>
+    compactOf(scanner.scan(1, next())),
+  );
+  const segment = { block: Buffer.concat(blocks), rows: segmentRows, segmentId: 1 };
+  const memory = Buffer.allocUnsafeSlow(segmentRows * 64);
+  const payloadOfAll = (): UsagePayload => {
+    const opened = openUsage(segment, () => memory);
+    const [month] = opened.months;
+    assert(month !== undefined && opened.months.length === 1, 'rows of one month');
+    return opened.payload(month, new Set());
+  };
+  const payload = payloadOfAll();
   const rates = await timeAll(options, [
+    { name: 'unpacked, sorted and written by column', run: () => payloadOfAll().rows },
     {
       name: 'sums by subscription',
       run: () => {
         const sums = createUsageSums();
-        sums.add(block);
+        sums.add(payload);
         return sums.columns().subscriptionIds.length && segmentRows;
       },
-    },
-    {
-      name: 'partition and stamp',
-      run: () => partitionRows('usage', block, 7).reduce((sum, { rows }) => sum + rows, 0),
     },
   ]);
   return [...rates].map(([name, value]) => ({

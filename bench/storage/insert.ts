@@ -8,7 +8,7 @@ import { projectRoot } from '../../src/root.ts';
 import {
   type ClickHouseClient,
   createClickHouse,
-  insertRowBinary,
+  insertRows,
 } from '../../src/stores/clickhouse.ts';
 import { readMigrations } from '../../src/stores/migrate.ts';
 import { type Shape, usageBlocks } from './rows.ts';
@@ -76,11 +76,12 @@ async function insertAll(
   for (const block of usageBlocks(shape, wanted, options.segmentRows)) {
     const blockRows = block.length / usageRow.length;
     const startedMs = performance.now();
-    await insertRowBinary(clickhouse, {
+    await insertRows(clickhouse, {
       table: 'usage',
       columns: usageColumns,
       token: `bench-${rows}`,
-      rows: block,
+      format: 'RowBinary',
+      bytes: block,
     });
     msPerRow.push((performance.now() - startedMs) / blockRows);
     rows += blockRows;

@@ -27,17 +27,15 @@ export function compactUsage(packed: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, output, length);
 }
 
-/**
- * Writes the rows of blocks, one after another, to `into` as they were packed. False where the bytes
- * are not exactly blocks of so many rows; `into` is then as it was.
- */
-export function expandUsage(blocks: Uint8Array, rows: number, into: Uint8Array): boolean {
-  const { exports, memory } = ingestModule();
-  const output = inputStart + blocks.length;
-  const length = rows * usageRow.length;
-  const bytes = memory(output + length);
-  bytes.set(blocks, inputStart);
-  if (exports.expandUsage(inputStart, blocks.length, output, rows) !== rows) return false;
-  into.set(bytes.subarray(output, output + length));
-  return true;
+/** Rows of any nodes as blocks, one for those of a node that follow one another. */
+export function compactRows(packed: Buffer): Buffer {
+  const blocks: Buffer[] = [];
+  let start = 0;
+  for (let at = usageRow.length; at <= packed.length; at += usageRow.length) {
+    const nodeId = packed.readUInt32LE(start + usageRow.nodeId);
+    if (at < packed.length && packed.readUInt32LE(at + usageRow.nodeId) === nodeId) continue;
+    blocks.push(Buffer.from(compactUsage(packed.subarray(start, at))));
+    start = at;
+  }
+  return Buffer.concat(blocks);
 }

@@ -14,7 +14,45 @@ export interface IngestExports {
     latestMs: number,
   ): number;
   compactUsage(input: number, rows: number, output: number): number;
-  expandUsage(input: number, length: number, output: number, rows: number): number;
+  expandColumns(input: number, length: number, columns: number, rows: number): number;
+  wideColumns(): number;
+  earliestTime(): number;
+  latestTime(): number;
+  sortColumns(
+    columns: number,
+    rows: number,
+    selection: number,
+    count: number,
+    work: number,
+  ): number;
+  writeColumn(
+    columns: number,
+    rows: number,
+    index: number,
+    wide: number,
+    pairs: number,
+    count: number,
+    output: number,
+  ): void;
+  sumRows(
+    ids: number,
+    up: number,
+    down: number,
+    idWidth: number,
+    upWidth: number,
+    downWidth: number,
+    rows: number,
+    output: number,
+  ): number;
+  countedRows(): number;
+  mergeSums(
+    one: number,
+    oneCount: number,
+    other: number,
+    otherCount: number,
+    otherCapacity: number,
+    output: number,
+  ): number;
   fingerprint(input: number, length: number, output: number): void;
 }
 
@@ -23,6 +61,10 @@ export interface IngestModule {
   exports: IngestExports;
   /** All of the memory, which has at least `bytes`. Views from before may be detached by this. */
   memory(bytes: number): Uint8Array;
+  /** How often it has been asked for: what lay there before is good until this changes. */
+  uses(): number;
+  /** Whether a view is of this memory. */
+  holds(view: Uint8Array): boolean;
 }
 
 const pageBytes = 65_536;
@@ -44,7 +86,7 @@ export function ingestModule(): IngestModule {
 
 /** Whether `bytes` lie in the module's memory already. */
 export function isInModule(bytes: Uint8Array): boolean {
-  return bytes.buffer === ingestModule().memory(0).buffer;
+  return ingestModule().holds(bytes);
 }
 
 function load(): IngestModule {
@@ -52,14 +94,18 @@ function load(): IngestModule {
   const code = readFileSync(path.join(projectRoot, 'dist', 'ingest.wasm'));
   const instance = new WebAssembly.Instance(new WebAssembly.Module(code), { env: { memory } });
   let bytes = new Uint8Array(memory.buffer);
+  let uses = 0;
   return {
     exports: instance.exports as unknown as IngestExports,
     memory(bytesMin) {
+      uses += 1;
       if (bytesMin > bytes.length) {
         memory.grow(Math.ceil((bytesMin - bytes.length) / pageBytes));
         bytes = new Uint8Array(memory.buffer);
       }
       return bytes;
     },
+    uses: () => uses,
+    holds: (view) => view.buffer === memory.buffer,
   };
 }

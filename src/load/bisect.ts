@@ -1,5 +1,5 @@
 import { CoreError } from '../errors.ts';
-import { type ClickHouseClient, insertRowBinary } from '../stores/clickhouse.ts';
+import { type ClickHouseClient, insertRows } from '../stores/clickhouse.ts';
 import { dataRefusal } from './refusal.ts';
 import type { PlacedRow } from './rows.ts';
 
@@ -87,11 +87,12 @@ async function tryRows(
   rows: readonly PlacedRow[],
 ): Promise<string | undefined> {
   try {
-    await insertRowBinary(clickhouse, {
+    await insertRows(clickhouse, {
       table: target.table,
       columns: target.columns,
       token: `trial-${target.segmentId}`,
-      rows: Buffer.concat(rows.map((row) => row.bytes)),
+      format: 'RowBinary',
+      bytes: Buffer.concat(rows.map((row) => row.bytes)),
     });
     return undefined;
   } catch (thrown) {

@@ -1,25 +1,27 @@
 import type { Redis } from 'ioredis';
 import type { BufferPool } from '../buffer-pool.ts';
 import { CoreError } from '../errors.ts';
-import { expandUsage } from '../ingest/compact.ts';
-import { usageRow } from '../ingest/pack.ts';
-import { blockFields } from '../ingest/streams.ts';
+import { compactRows } from '../ingest/compact.ts';
+import { blockFields, type Kind } from '../ingest/streams.ts';
 
 /** A run of stream entries, read whole. */
 export interface Entries {
   firstId: string;
   lastId: string;
   rows: number;
-  /** What the entries' blocks take in Redis. */
+  /** What the entries' blocks take. */
   bytes: number;
   /** Bytes ever appended to the stream up to and with the last entry. */
   appendedBytes: number;
-  /** Packed rows of all entries, in memory of the reader's pool. */
+  /**
+   * The rows of all entries, in memory of the reader's pool: those of usage compact, others packed.
+   */
   block: Buffer;
 }
 
 export interface EntryRange {
   stream: string;
+  kind: Kind;
   /** Exclusive with a leading `(`. */
   start: string;
   end: string;
@@ -44,20 +46,20 @@ const readBytes = 4_194_304;
 const readCountMax = 64;
 /** A segment is held in memory whole. */
 const segmentBytesMax = 67_108_864;
-/** Of the pool of a worker, for its segments: two of 500,000 rows, and one sorted. */
+/** Of the pool of a worker, for its segments: two as they were read, and one as it is sent. */
 export const segmentMemory = { bytesMax: segmentBytesMax, keptBytesMax: 2 * segmentBytesMax };
-/** First size of a block whose rows have no fixed length. */
+/** First size of a block. */
 const blockBytesFirst = 1_048_576;
 
 type RawEntry = [id: Buffer, fields: Buffer[]];
 
 /**
- * Rows are unpacked as their page comes, into one block: Redis' answers are let go of at once, and
- * `fill` may be called while something else is waited for.
+ * Blocks are copied as their page comes, into one: Redis' answers are let go of at once, and `fill`
+ * may be called while something else is waited for.
  */
 export function createEntryReader(
   redis: Redis,
-  { stream, start, end, rowsMax }: EntryRange,
+  { stream, kind, start, end, rowsMax }: EntryRange,
   buffers: BufferPool,
 ): EntryReader {
   let ids: { first: string; last: string } | undefined;
@@ -65,19 +67,14 @@ export function createEntryReader(
   let block: Buffer | undefined;
   let rows = 0;
   let bytes = 0;
-  let packedBytes = 0;
   let appendedBytes = 0;
   let isFull = false;
 
-  const room = (entry: Entry): Buffer => {
-    const needed = packedBytes + entry.packedBytes;
+  const room = (needed: number): Buffer => {
     if (block !== undefined && block.length >= needed) return block;
-    const usual = entry.isCompact ? rowsMax * usageRow.length : blockBytesFirst;
-    const larger = buffers.take(
-      Math.max(needed, Math.min(usual, segmentBytesMax), packedBytes * 2),
-    );
+    const larger = buffers.take(Math.max(needed, blockBytesFirst, bytes * 2));
     if (block !== undefined) {
-      block.copy(larger, 0, 0, packedBytes);
+      block.copy(larger, 0, 0, bytes);
       buffers.give(block);
     }
     block = larger;
@@ -85,14 +82,11 @@ export function createEntryReader(
   };
 
   const add = (entry: Entry): void => {
-    const into = room(entry).subarray(packedBytes, packedBytes + entry.packedBytes);
-    if (!entry.isCompact) into.set(entry.block);
-    else if (!expandUsage(entry.block, entry.rows, into)) throw notCores(stream, entry.id);
+    room(bytes + entry.block.length).set(entry.block, bytes);
     ids = { first: ids?.first ?? entry.id, last: entry.id };
     count += 1;
     rows += entry.rows;
     bytes += entry.block.length;
-    packedBytes += entry.packedBytes;
     appendedBytes = entry.appendedBytes;
   };
 
@@ -117,9 +111,9 @@ export function createEntryReader(
           most,
         )) as unknown as RawEntry[];
         for (const raw of page) {
-          const entry = parseEntry(stream, raw);
+          const entry = parseEntry(stream, kind, raw);
           const isOver =
-            rows + entry.rows > rowsMax || packedBytes + entry.packedBytes > segmentBytesMax;
+            rows + entry.rows > rowsMax || bytes + entry.block.length > segmentBytesMax;
           isFull = isOver && ids !== undefined;
           if (isFull) return;
           add(entry);
@@ -136,7 +130,7 @@ export function createEntryReader(
         rows,
         bytes,
         appendedBytes,
-        block: block.subarray(0, packedBytes),
+        block: block.subarray(0, bytes),
       };
     },
   };
@@ -158,13 +152,10 @@ interface Entry {
   rows: number;
   appendedBytes: number;
   block: Buffer;
-  isCompact: boolean;
-  /** Of the rows once they are packed. */
-  packedBytes: number;
 }
 
 /** Fields as redis/append.lua writes them: n rows, c appended bytes, then the blocks. */
-function parseEntry(stream: string, [rawId, fields]: RawEntry): Entry {
+function parseEntry(stream: string, kind: Kind, [rawId, fields]: RawEntry): Entry {
   const id = rawId.toString();
   const [, rowsText, , appended, field, block] = fields;
   if (rowsText === undefined || appended === undefined || block === undefined) {
@@ -173,14 +164,13 @@ function parseEntry(stream: string, [rawId, fields]: RawEntry): Entry {
   const rows = Number(rowsText.toString());
   // A row takes several bytes, packed or compact.
   if (!Number.isSafeInteger(rows) || rows < 1 || rows > block.length) throw notCores(stream, id);
-  const isCompact = field?.toString() === blockFields.usage;
+  const isPacked = kind === 'usage' && field?.toString() !== blockFields.usage;
   return {
     id,
     rows,
     appendedBytes: Number(appended.toString()),
-    block,
-    isCompact,
-    packedBytes: isCompact ? rows * usageRow.length : block.length,
+    // From before there were compact blocks.
+    block: isPacked ? compactRows(block) : block,
   };
 }
 

@@ -23,12 +23,11 @@ const waitMsPerCounter = 0.05;
 /** Nor does it wait longer than this, while much is coming in and while it is not. */
 const busyMsMax = 10_000;
 const drainedMsMax = 1_000;
-/** The sums are held in memory: 50 to 100 bytes a counter. */
+/** The sums are held in memory: 32 bytes a counter, and as much again while some are added. */
 const countersMax = 500_000;
 
-/** `counters`: of the group before, since the same subscriptions go on moving traffic. */
-export function openGroup(stream: string, kind: Kind, counters: number): Group {
-  const sums = createGroupSums(kind, counters);
+export function openGroup(stream: string, kind: Kind): Group {
+  const sums = createGroupSums(kind);
   return { stream, segments: [], sums, openedAtMs: performance.now() };
 }
 

@@ -3,19 +3,24 @@ import type { BufferPool } from '../buffer-pool.ts';
 import { CoreError } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
 import { sessionColumns, usageColumns } from '../ingest/pack.ts';
-import { type ClickHouseClient, insertRowBinary } from '../stores/clickhouse.ts';
+import { type ClickHouseClient, insertRows } from '../stores/clickhouse.ts';
 import { dropTrialTable, findRefusedRows, type RefusedRow } from './bisect.ts';
-import { type Partition, partitionRows } from './partition.ts';
 import { dataRefusal } from './refusal.ts';
-import { keptRows, readRejected, rejectRows, withoutRejected } from './reject.ts';
+import { readRejected, rejectRows } from './reject.ts';
 import type { Segment } from './seal.ts';
+import {
+  type OutboundPayload,
+  openSegment,
+  type Payload,
+  type SegmentMonth,
+  type SegmentRows,
+} from './segment-rows.ts';
 import { keepingSession } from './session.ts';
-import { sortUsageRows } from './sort-rows.ts';
 
 interface InsertDeps {
   client: pg.PoolClient;
   clickhouse: ClickHouseClient;
-  /** For the sorted copy of rows. */
+  /** For the rows as they are sent. */
   buffers: BufferPool;
   /**
    * From this attempt on, a month that ClickHouse refuses for its data is bisected. Absent: never.
@@ -34,7 +39,7 @@ const tables = {
 /** What is in ClickHouse of a segment. */
 export interface Inserted {
   /** The rows, for the counters: all but the rejected ones. */
-  blocks: Buffer[];
+  payloads: (Payload | OutboundPayload)[];
   /**
    * Memory of the pool that is free once the rows have been counted. None where a request was refused
    * or failed: something of it may still be about to be sent.
@@ -44,9 +49,10 @@ export interface Inserted {
 
 /** Tokens tried for one partition; see insertMissing. */
 const tokensMax = 4;
+const none: ReadonlySet<number> = new Set();
 
 /**
- * Puts a segment's rows into ClickHouse, each month one INSERT.
+ * Puts a segment's rows into ClickHouse, each month one INSERT. `block` has them as the spool does.
  *
  * The attempt is counted and committed first. On any attempt but the first, rows of this segment
  * may be there already, wholly or by some months: they are counted, and only what is missing is
@@ -54,7 +60,8 @@ const tokensMax = 4;
  *
  * A month that ClickHouse goes on refusing for its data is bisected: the rows at fault are committed
  * to rejected_rows, then the rest is inserted. Rows rejected once are left out by every attempt.
- * @throws CoreError SEGMENT_ROWS_LOST where a month holds some but not all of its rows.
+ * @throws CoreError SEGMENT_ROWS_LOST where a month holds some but not all of its rows, or the block is
+ * not what was sealed.
  */
 export async function insertSegment(
   deps: InsertDeps,
@@ -66,17 +73,27 @@ export async function insertSegment(
     segment.id,
   ]);
   const repeated = segment.attempts > 0 ? await readEarlier(deps, segment, kind) : undefined;
-  const inserted: Inserted = { blocks: [], spare: [block] };
-  for (const whole of partitionRows(kind, block, segment.id)) {
-    const rejected = repeated?.rejected.get(whole.yyyymm) ?? new Set<number>();
-    const partition = withoutRejected(kind, whole, rejected);
-    if (repeated !== undefined && isPresent(partition, repeated.present, segment)) {
-      inserted.blocks.push(partition.bytes);
+  const inserted: Inserted = { payloads: [], spare: [block] };
+  const rows = openSegment(segment, kind, block, deps.buffers);
+  for (const month of rows.months) {
+    const rejected = repeated?.rejected.get(month.yyyymm) ?? none;
+    const payload = rows.payload(month, rejected);
+    if (payload.format === 'Native') inserted.spare.push(payload.bytes);
+    if (repeated === undefined || !isPresent(payload, month, repeated.present, segment)) {
+      await insertOrReject(deps, segment, kind, { rows, month, payload, rejected }, inserted);
     } else {
-      await insertOrReject(deps, segment, kind, { whole, partition, rejected }, inserted);
+      inserted.payloads.push(payload);
     }
   }
   return inserted;
+}
+
+/** A month of a segment, and what of it is to be inserted. */
+interface Part {
+  rows: SegmentRows;
+  month: SegmentMonth;
+  payload: Payload;
+  rejected: ReadonlySet<number>;
 }
 
 /** What earlier attempts left: rows in ClickHouse, and rows decided to be left out. */
@@ -105,34 +122,28 @@ async function insertOrReject(
   deps: InsertDeps,
   segment: Segment,
   kind: 'usage' | 'session',
-  month: { whole: Partition; partition: Partition; rejected: ReadonlySet<number> },
+  part: Part,
   inserted: Inserted,
 ): Promise<void> {
-  const { clickhouse } = deps;
-  const { whole, partition, rejected } = month;
-  const ordered = inTableOrder(kind, partition, (bytes) => {
-    const memory = deps.buffers.take(bytes);
-    inserted.spare.push(memory);
-    return memory;
-  });
+  const { clickhouse, refusedRowsMax } = deps;
+  const { rows, month, payload, rejected } = part;
   try {
     await keepingSession(deps, () =>
       segment.attempts === 0
-        ? insertPartition(deps, kind, segment.id, ordered, 0)
-        : insertMissing(deps, kind, segment, ordered),
+        ? insertPayload(deps, kind, segment.id, month, payload, 0)
+        : insertMissing(deps, kind, segment, month, payload),
     );
-    inserted.blocks.push(ordered.bytes);
+    inserted.payloads.push(payload);
   } catch (thrown) {
     inserted.spare = [];
     if (dataRefusal(thrown) === undefined || !bisects(deps, segment)) throw thrown;
-    const { refusedRowsMax } = deps;
     const target = { ...tables[kind], segmentId: segment.id, refusedRowsMax };
     const refused = await keepingSession(deps, () =>
-      findRefusedRows(clickhouse, target, keptRows(kind, whole, rejected)),
+      findRefusedRows(clickhouse, target, rows.singleRows(month, rejected)),
     );
     // No row is at fault alone, so it is not the rows: the refusal stands for the operator to see.
     if (refused.length === 0) throw thrown;
-    inserted.blocks.push(await insertRest(deps, segment, kind, month, refused));
+    inserted.payloads.push(await insertRest(deps, segment, kind, part, refused));
   }
 }
 
@@ -141,38 +152,26 @@ async function insertRest(
   deps: InsertDeps,
   segment: Segment,
   kind: 'usage' | 'session',
-  month: { whole: Partition; partition: Partition; rejected: ReadonlySet<number> },
+  { rows, month, payload, rejected }: Part,
   refused: RefusedRow[],
-): Promise<Buffer> {
+): Promise<Payload> {
   const { client, clickhouse } = deps;
-  const { whole, partition, rejected } = month;
   // Refused and there all the same: the table took it, something behind the table did not.
   const present = await countRows(clickhouse, kind, segment.id);
-  if (isPresent(partition, present, segment)) return partition.bytes;
+  if (isPresent(payload, month, present, segment)) return payload;
   await deps.failpoint?.('reject:before');
-  await rejectRows(client, segment, kind, whole.yyyymm, refused);
+  await rejectRows(client, segment, kind, month.yyyymm, refused);
   await deps.failpoint?.('reject:after');
   const positions = new Set([...rejected, ...refused.map((row) => row.position)]);
-  const rest = inTableOrder(kind, withoutRejected(kind, whole, positions), Buffer.allocUnsafeSlow);
-  if (rest.rows > 0) await keepingSession(deps, () => insertMissing(deps, kind, segment, rest));
-  return rest.bytes;
+  const rest = rows.payload(month, positions);
+  if (rest.rows > 0) {
+    await keepingSession(deps, () => insertMissing(deps, kind, segment, month, rest));
+  }
+  return rest;
 }
 
 /**
- * Which rows a token stands for does not change with their order: only what is sent is sorted, while
- * places of rejected rows are those in the stream.
- */
-function inTableOrder(
-  kind: 'usage' | 'session',
-  partition: Partition,
-  allocate: (bytes: number) => Buffer,
-): Partition {
-  if (kind === 'session') return partition;
-  return { ...partition, bytes: sortUsageRows(partition.bytes, allocate) };
-}
-
-/**
- * Inserts a partition that was counted as missing. Two things may be true of its token: an insert
+ * Inserts a month that was counted as missing. Two things may be true of its token: an insert
  * with it is still running under a worker thought dead, and then the token makes one of the two a
  * no-op; or the token was logged and the rows were lost with a crash of ClickHouse, and then the
  * insert is answered as done and nothing is there. So the rows are counted after it, and only where
@@ -182,16 +181,17 @@ async function insertMissing(
   deps: InsertDeps,
   kind: 'usage' | 'session',
   segment: Segment,
-  partition: Partition,
+  month: SegmentMonth,
+  payload: Payload,
 ): Promise<void> {
   for (let attempt = 0; attempt < tokensMax; attempt += 1) {
-    await insertPartition(deps, kind, segment.id, partition, attempt);
+    await insertPayload(deps, kind, segment.id, month, payload, attempt);
     const present = await countRows(deps.clickhouse, kind, segment.id);
-    if (isPresent(partition, present, segment)) return;
+    if (isPresent(payload, month, present, segment)) return;
   }
   throw new CoreError(
     'STORE_UNAVAILABLE',
-    `ClickHouse took partition ${partition.yyyymm} of segment ${segment.id} but does not show it`,
+    `ClickHouse took partition ${month.yyyymm} of segment ${segment.id} but does not show it`,
   );
 }
 
@@ -199,34 +199,37 @@ async function insertMissing(
  * Segment ids are never given twice, not even by a Postgres that was reset or restored
  * (migrate.ts), so the token is the segment's alone.
  */
-async function insertPartition(
+async function insertPayload(
   { clickhouse, failpoint }: InsertDeps,
   kind: 'usage' | 'session',
   segmentId: number,
-  partition: Partition,
+  month: SegmentMonth,
+  payload: Payload,
   attempt: number,
 ): Promise<void> {
   const { table, columns } = tables[kind];
   await failpoint?.('insert:send');
-  await insertRowBinary(clickhouse, {
+  await insertRows(clickhouse, {
     table,
     columns,
-    token: `segment-${segmentId}-${partition.yyyymm}-${attempt}`,
-    rows: partition.bytes,
+    token: `segment-${segmentId}-${month.yyyymm}-${attempt}`,
+    format: payload.format,
+    bytes: payload.bytes,
   });
 }
 
 function isPresent(
-  partition: Partition,
+  payload: Payload,
+  { yyyymm }: SegmentMonth,
   present: ReadonlyMap<number, number>,
   segment: Segment,
 ): boolean {
-  const rows = present.get(partition.yyyymm) ?? 0;
-  if (rows === partition.rows) return true;
+  const rows = present.get(yyyymm) ?? 0;
+  if (rows === payload.rows) return true;
   if (rows === 0) return false;
   throw new CoreError(
     'SEGMENT_ROWS_LOST',
-    `Segment ${segment.id} has ${rows} of ${partition.rows} rows in partition ${partition.yyyymm}`,
+    `Segment ${segment.id} has ${rows} of ${payload.rows} rows in partition ${yyyymm}`,
   );
 }
 

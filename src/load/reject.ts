@@ -2,8 +2,7 @@ import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { inClientTransaction } from '../stores/postgres.ts';
 import type { RefusedRow } from './bisect.ts';
-import type { Partition } from './partition.ts';
-import { decodeRow, type PlacedRow, splitRows } from './rows.ts';
+import { decodeRow } from './rows.ts';
 import type { Segment } from './seal.ts';
 
 /** Positions of the rejected rows of a segment, by month. */
@@ -59,28 +58,4 @@ export async function rejectRows(
       ],
     );
   });
-}
-
-/** The rows of a month that are not rejected, each with its place among all of them. */
-export function keptRows(
-  kind: 'usage' | 'session',
-  partition: Partition,
-  rejected: ReadonlySet<number>,
-): PlacedRow[] {
-  return splitRows(kind, partition.bytes).filter((row) => !rejected.has(row.position));
-}
-
-/** A month without its rejected rows; itself where it has none. */
-export function withoutRejected(
-  kind: 'usage' | 'session',
-  partition: Partition,
-  rejected: ReadonlySet<number>,
-): Partition {
-  if (rejected.size === 0) return partition;
-  const kept = keptRows(kind, partition, rejected);
-  return {
-    yyyymm: partition.yyyymm,
-    rows: kept.length,
-    bytes: Buffer.concat(kept.map((row) => row.bytes)),
-  };
 }

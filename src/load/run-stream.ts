@@ -8,6 +8,7 @@ import { type Group, groupDueInMs, openGroup } from './group.ts';
 import { type Inserted, insertSegment } from './insert.ts';
 import { recordError } from './last-error.ts';
 import { readSealed, type Sealed, type Segment } from './seal.ts';
+import type { OutboundPayload } from './segment-rows.ts';
 import { boundSilence, keepingSession, silentMsMax } from './session.ts';
 import { createSettling, type Settling } from './settling.ts';
 import { createSource, type Source } from './source.ts';
@@ -118,7 +119,6 @@ async function loadSegments(run: Run): Promise<StreamRun> {
   let group: Group | undefined;
   let lookAtMs = 0;
   let isBusy = false;
-  let counters = 0;
   let segments = 0;
   let rows = 0;
   while (run.goesOn?.(segments) ?? true) {
@@ -127,7 +127,7 @@ async function loadSegments(run: Run): Promise<StreamRun> {
     const sealed = looks ? await source.next() : undefined;
     if (sealed !== undefined) {
       const { segment } = sealed;
-      group ??= openGroup(segment.stream, segment.kind, counters);
+      group ??= openGroup(segment.stream, segment.kind);
       isBusy = segment.rows >= segmentRowsMax * busyShare;
       if (isBusy) source.readAhead();
       await insertInto(run, group, sealed);
@@ -153,7 +153,6 @@ async function loadSegments(run: Run): Promise<StreamRun> {
         continue;
       }
     }
-    counters = group.sums.size;
     await settleBeside(run, group);
     group = undefined;
   }
@@ -180,7 +179,7 @@ async function insertInto(run: Run, group: Group, { segment, entries }: Sealed):
     if (group.segments.length > 0) await settleBeside(run, group).catch(() => undefined);
     throw cause;
   }
-  for (const counted of inserted.blocks) group.sums.add(counted);
+  for (const payload of inserted.payloads) group.sums.add(payload);
   for (const memory of inserted.spare) run.buffers.give(memory);
   group.segments.push(segment);
 }
@@ -207,7 +206,10 @@ async function readLeft(run: Run, segment: Segment): Promise<Entries> {
 /** Outbound rows end in Postgres: nothing is inserted. */
 async function insert(run: Run, segment: Segment, block: Buffer): Promise<Inserted> {
   const { kind } = segment;
-  if (kind === 'outbound') return { blocks: [block], spare: [block] };
+  if (kind === 'outbound') {
+    const payload: OutboundPayload = { format: 'outbound', rows: segment.rows, bytes: block };
+    return { payloads: [payload], spare: [block] };
+  }
   await run.failpoint?.('insert:before');
   const inserted = await insertSegment(run, segment, kind, block);
   await run.failpoint?.('insert:after');

@@ -53,7 +53,7 @@ export async function oldestSealed(
 export async function sealNext(
   client: pg.PoolClient,
   stream: string,
-  read: (afterId: string) => Promise<Entries | undefined>,
+  read: (afterId: string, kind: Kind) => Promise<Entries | undefined>,
   failpoint?: Failpoint | undefined,
 ): Promise<Sealed | undefined> {
   const position = await client.query<{ kind: Kind; seq: number; sealedId: string }>(
@@ -62,7 +62,7 @@ export async function sealNext(
   );
   const at = position.rows[0];
   if (at === undefined) return undefined;
-  const entries = await read(at.sealedId);
+  const entries = await read(at.sealedId, at.kind);
   if (entries === undefined) return undefined;
   await failpoint?.('seal:before');
   const id = await inClientTransaction(client, async () => {
@@ -100,8 +100,8 @@ export async function readSealed(
   segment: Segment,
   buffers: BufferPool,
 ): Promise<Entries> {
-  const { stream, firstId: start, lastId: end, rows: rowsMax } = segment;
-  const entries = await readEntries(redis, { stream, start, end, rowsMax }, buffers);
+  const { stream, kind, firstId: start, lastId: end, rows: rowsMax } = segment;
+  const entries = await readEntries(redis, { stream, kind, start, end, rowsMax }, buffers);
   if (entries?.lastId !== end || entries.rows !== rowsMax) {
     throw new CoreError(
       'SEGMENT_ROWS_LOST',

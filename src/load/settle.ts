@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
@@ -5,24 +6,27 @@ import type { Kind } from '../ingest/streams.ts';
 import { addOutboundTraffic } from '../nodes/outbound-traffic.ts';
 import { inClientTransaction } from '../stores/postgres.ts';
 import { addTraffic } from '../subscriptions/settle-counters.ts';
+import type { OutboundPayload, Payload } from './segment-rows.ts';
 import { createOutboundSums, createUsageSums } from './sums.ts';
 
 /** What a group of inserted segments of one stream adds to the counters, kept until it is settled. */
 export interface GroupSums {
-  /** Packed rows that count: of a segment all but its rejected ones. */
-  add(block: Buffer): void;
+  /** Rows that count: of a segment all but its rejected ones. */
+  add(payload: Payload | OutboundPayload): void;
   /** Counters that the group will touch. */
   readonly size: number;
   /** Adds the sums in the running transaction; returns how many rows count towards nothing. */
   settle(client: pg.PoolClient): Promise<number>;
 }
 
-/** `expected`: about how many counters there will be, where that is known. */
-export function createGroupSums(kind: Kind, expected = 0): GroupSums {
+export function createGroupSums(kind: Kind): GroupSums {
   if (kind === 'usage') {
-    const sums = createUsageSums(expected);
+    const sums = createUsageSums();
     return {
-      add: sums.add,
+      add(payload) {
+        assert(payload.format === 'Native', 'what is counted are usage rows');
+        sums.add(payload);
+      },
       get size() {
         return sums.size;
       },
@@ -35,7 +39,7 @@ export function createGroupSums(kind: Kind, expected = 0): GroupSums {
   if (kind === 'outbound') {
     const sums = createOutboundSums();
     return {
-      add: sums.add,
+      add: ({ bytes }) => sums.add(bytes),
       get size() {
         return sums.size;
       },

@@ -2,8 +2,9 @@ import type { Redis } from 'ioredis';
 import type pg from 'pg';
 import type { BufferPool } from '../buffer-pool.ts';
 import type { Failpoint } from '../failpoints.ts';
+import type { Kind } from '../ingest/streams.ts';
 import { createEntryReader, type Entries, type EntryReader } from './entries.ts';
-import { oldestSealed, type Sealed, sealNext } from './seal.ts';
+import { oldestSealed, type Sealed, type Segment, sealNext } from './seal.ts';
 
 /**
  * A stream's segments in their order: first those that an earlier run left sealed, inserted or not,
@@ -32,17 +33,17 @@ export function createSource(
   const { stream, rowsMax } = range;
   let afterSeq = 0;
   let leftOver = true;
-  let lastId: string | undefined;
+  let last: Segment | undefined;
   let ahead: { afterId: string; reader: EntryReader; filled: Promise<void> } | undefined;
 
-  const readerAfter = (id: string): EntryReader =>
-    createEntryReader(redis, { stream, start: `(${id}`, end: '+', rowsMax }, buffers);
+  const readerAfter = (id: string, kind: Kind): EntryReader =>
+    createEntryReader(redis, { stream, kind, start: `(${id}`, end: '+', rowsMax }, buffers);
 
-  const read = async (afterId: string): Promise<Entries | undefined> => {
+  const read = async (afterId: string, kind: Kind): Promise<Entries | undefined> => {
     const begun = ahead?.afterId === afterId ? ahead : undefined;
     ahead = undefined;
     await begun?.filled;
-    const reader = begun?.reader ?? readerAfter(afterId);
+    const reader = begun?.reader ?? readerAfter(afterId, kind);
     await reader.fill();
     return reader.entries();
   };
@@ -59,16 +60,16 @@ export function createSource(
         leftOver = false;
       }
       const sealed = await sealNext(client, stream, read, failpoint);
-      lastId = sealed?.segment.lastId;
+      last = sealed?.segment;
       return sealed;
     },
     readAhead() {
-      if (lastId === undefined) return;
-      const reader = readerAfter(lastId);
+      if (last === undefined) return;
+      const reader = readerAfter(last.lastId, last.kind);
       const filled = reader.fill();
       // Where it fails `next` says so, unless something else has ended the run before.
       filled.catch(() => undefined);
-      ahead = { afterId: lastId, reader, filled };
+      ahead = { afterId: last.lastId, reader, filled };
     },
   };
 }

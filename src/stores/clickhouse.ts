@@ -34,18 +34,24 @@ export function clickhouseDatabase(url: string): string {
 }
 
 /**
- * One INSERT of packed RowBinary rows, all of one partition, as one block and so one part: it is
+ * One INSERT of rows, all of one partition, as one block and so one part: it is
  * there wholly or not at all. The token makes a second copy of a running insert a no-op.
  *
  * Source: https://clickhouse.com/docs/guides/developer/deduplicating-inserts-on-retries
  */
-export async function insertRowBinary(
+export async function insertRows(
   clickhouse: ClickHouseClient,
-  insert: { table: string; columns: readonly string[]; token: string; rows: Uint8Array },
+  insert: {
+    table: string;
+    columns: readonly string[];
+    token: string;
+    format: 'RowBinary' | 'Native';
+    bytes: Uint8Array;
+  },
 ): Promise<void> {
   const result = await clickhouse.exec({
-    query: `INSERT INTO ${insert.table} (${insert.columns.join(', ')}) FORMAT RowBinary`,
-    values: Readable.from([insert.rows], { objectMode: false }),
+    query: `INSERT INTO ${insert.table} (${insert.columns.join(', ')}) FORMAT ${insert.format}`,
+    values: Readable.from([insert.bytes], { objectMode: false }),
     clickhouse_settings: {
       async_insert: 0,
       insert_deduplicate: 1,

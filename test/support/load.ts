@@ -91,8 +91,14 @@ export async function startSpool(t: Test, settings: Record<string, string> = {})
       runStream({ ...deps, ...options }, streamName(prefix, shard, kind)),
     /** What a run does that ends right after sealing. */
     seal: (client: pg.PoolClient, stream: string) =>
-      sealNext(client, stream, (afterId) => {
-        const range = { stream, start: `(${afterId}`, end: '+', rowsMax: deps.segmentRowsMax };
+      sealNext(client, stream, (afterId, kind) => {
+        const range = {
+          stream,
+          kind,
+          start: `(${afterId}`,
+          end: '+',
+          rowsMax: deps.segmentRowsMax,
+        };
         return readEntries(redis, range, deps.buffers);
       }),
     /** Rows of a query to ClickHouse. */
