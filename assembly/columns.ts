@@ -7,19 +7,19 @@
  * are nearly always all zero: then 32 bits are all that ClickHouse is sent.
  */
 
-const PROTOCOL: i32 = 1;
-const USER: i32 = 3;
-const SUBSCRIPTION: i32 = 5;
-const UP: i32 = 7;
-const DOWN: i32 = 9;
-const TIME: i32 = 11;
+const PROTOCOL: usize = 1;
+const USER: usize = 3;
+const SUBSCRIPTION: usize = 5;
+const UP: usize = 7;
+const DOWN: usize = 9;
+const TIME: usize = 11;
 
 /** Most bits that one pass sorts by; the counts of a digit then stay in the fastest cache. */
 const DIGIT_BITS_MAX: u32 = 11;
 const COUNTS = memory.data(sizeof<u32>() << 11, sizeof<u32>());
 
-function column(columns: usize, rows: i32, index: i32): usize {
-  return columns + ((<usize>rows * <usize>index) << 2);
+function column(columns: usize, rows: i32, index: usize): usize {
+  return columns + ((<usize>rows * index) << 2);
 }
 
 /** The highest bit of each byte, which a varint has set in all of its bytes but the last. */
@@ -163,17 +163,17 @@ function expandBlock(
     time += difference(FIELDS + 40);
     if (at > end || time > <u64>u32.MAX_VALUE) return end + 1;
     store<u32>(place, node);
-    store<u32>(place + stride, <u32>protocol);
-    store<u32>(place + stride * 2, <u32>(protocol >> 32));
-    store<u32>(place + stride * 3, <u32>user);
-    store<u32>(place + stride * 4, <u32>(user >> 32));
-    store<u32>(place + stride * 5, <u32>subscription);
-    store<u32>(place + stride * 6, <u32>(subscription >> 32));
-    store<u32>(place + stride * 7, <u32>up);
-    store<u32>(place + stride * 8, <u32>(up >> 32));
-    store<u32>(place + stride * 9, <u32>down);
-    store<u32>(place + stride * 10, <u32>(down >> 32));
-    store<u32>(place + stride * 11, <u32>time);
+    store<u32>(place + stride * PROTOCOL, <u32>protocol);
+    store<u32>(place + stride * (PROTOCOL + 1), <u32>(protocol >> 32));
+    store<u32>(place + stride * USER, <u32>user);
+    store<u32>(place + stride * (USER + 1), <u32>(user >> 32));
+    store<u32>(place + stride * SUBSCRIPTION, <u32>subscription);
+    store<u32>(place + stride * (SUBSCRIPTION + 1), <u32>(subscription >> 32));
+    store<u32>(place + stride * UP, <u32>up);
+    store<u32>(place + stride * (UP + 1), <u32>(up >> 32));
+    store<u32>(place + stride * DOWN, <u32>down);
+    store<u32>(place + stride * (DOWN + 1), <u32>(down >> 32));
+    store<u32>(place + stride * TIME, <u32>time);
     protocols |= protocol;
     users |= user;
     subscriptions |= subscription;
@@ -331,7 +331,7 @@ export function sortColumns(
 export function writeColumn(
   columns: usize,
   rows: i32,
-  index: i32,
+  index: usize,
   wide: bool,
   pairs: usize,
   count: i32,

@@ -21,6 +21,7 @@ import {
 
 /** Place of the next byte to write. */
 let at: usize = 0;
+
 function write(value: u64): void {
   while (value > 127) {
     store<u8>(at, <u8>(value | 128));

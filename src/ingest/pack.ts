@@ -60,7 +60,7 @@ export const sessionRow = {
 /** Offsets in an outbound row, in bytes; the tag (16-bit length, then UTF-8) comes last. */
 export const outboundRow = { nodeId: 0, bytesUp: 4, bytesDown: 12, tag: 20 } as const;
 
-function setUint64(view: DataView, offset: number, value: number): void {
+export function setUint64(view: DataView, offset: number, value: number): void {
   view.setUint32(offset, value % two32, true);
   view.setUint32(offset + 4, Math.floor(value / two32), true);
 }
@@ -125,9 +125,10 @@ export function packOutbounds(nodeId: number, items: readonly OutboundItem[]): B
   return Buffer.concat(blocks);
 }
 
-/** LEB128 length, as RowBinary writes it before a string. */
-function varint(value: number): Buffer {
-  return value < 128 ? Buffer.of(value) : Buffer.of((value & 127) | 128, value >>> 7);
+/** LEB128 of a number of 32 bits, as ClickHouse's formats write lengths. */
+export function varint(value: number): Buffer {
+  if (value < 128) return Buffer.of(value);
+  return Buffer.concat([Buffer.of((value & 127) | 128), varint(value >>> 7)]);
 }
 
 /** Byte length of the session row that starts at `at`. */

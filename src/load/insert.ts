@@ -5,6 +5,7 @@ import type { Failpoint } from '../failpoints.ts';
 import { sessionColumns, usageColumns } from '../ingest/pack.ts';
 import { type ClickHouseClient, insertRows } from '../stores/clickhouse.ts';
 import { dropTrialTable, findRefusedRows, type RefusedRow } from './bisect.ts';
+import type { SegmentMonth } from './month.ts';
 import { dataRefusal } from './refusal.ts';
 import { readRejected, rejectRows } from './reject.ts';
 import type { Segment } from './seal.ts';
@@ -12,7 +13,6 @@ import {
   type OutboundPayload,
   openSegment,
   type Payload,
-  type SegmentMonth,
   type SegmentRows,
 } from './segment-rows.ts';
 import { keepingSession } from './session.ts';

@@ -1,5 +1,5 @@
 import type { BufferPool } from '../buffer-pool.ts';
-import type { Month } from './month.ts';
+import type { SegmentMonth } from './month.ts';
 import type { PlacedRow } from './rows.ts';
 import type { Segment } from './seal.ts';
 import { openSessions } from './session-rows.ts';
@@ -13,13 +13,9 @@ export interface SegmentRows<P extends Payload = Payload> {
    * The rows of a month without the rejected ones, in what is one INSERT. Rows go by their positions
    * among those of the month, in the order of the stream: that never changes.
    */
-  payload(month: Month, rejected: ReadonlySet<number>): P;
+  payload(month: SegmentMonth, rejected: ReadonlySet<number>): P;
   /** The rows of a month without the rejected ones, each alone. */
-  singleRows(month: Month, rejected: ReadonlySet<number>): PlacedRow[];
-}
-
-export interface SegmentMonth extends Month {
-  rows: number;
+  singleRows(month: SegmentMonth, rejected: ReadonlySet<number>): PlacedRow[];
 }
 
 export type Payload = UsagePayload | SessionPayload;

@@ -16,9 +16,9 @@ export interface UsageSums {
   columns(): TrafficSums;
 }
 
-/** Columns of sums in their order in assembly/sums.ts, each of 64 bits. */
-const sumKeys = ['subscriptionIds', 'bytesUp', 'bytesDown', 'rows'] as const;
-const sumBytes = sumKeys.length * 8;
+/** Subscriptions, bytes up, bytes down and rows (assembly/sums.ts), each of 64 bits. */
+const sumColumns = 4;
+const sumBytes = sumColumns * 8;
 /** Subscriptions that there is room for at first. */
 const capacityFirst = 4_096;
 
@@ -30,7 +30,7 @@ const capacityFirst = 4_096;
  */
 export function createUsageSums(): UsageSums {
   let capacity = capacityFirst;
-  let held = new BigUint64Array(capacity * sumKeys.length);
+  let held = new BigUint64Array(capacity * sumColumns);
   let size = 0;
   let rows = 0;
   const column = (index: number): BigUint64Array =>
@@ -45,7 +45,9 @@ export function createUsageSums(): UsageSums {
       bytes.set(valuesOf(payload, up), at.up);
       bytes.set(valuesOf(payload, down), at.down);
       const words = new BigUint64Array(bytes.buffer);
-      for (const index of sumKeys.keys()) words.set(column(index), at.held / 8 + index * size);
+      for (let index = 0; index < sumColumns; index += 1) {
+        words.set(column(index), at.held / 8 + index * size);
+      }
       const { ids, own } = at;
       const widths = [id.width, up.width, down.width] as const;
       const added = exports.sumRows(ids, at.up, at.down, ...widths, payload.rows, own);
@@ -53,10 +55,10 @@ export function createUsageSums(): UsageSums {
       const room = size + added;
       size = exports.mergeSums(at.held, size, own, added, payload.rows, at.merged);
       while (capacity < size) capacity *= 2;
-      if (held.length < capacity * sumKeys.length) {
-        held = new BigUint64Array(capacity * sumKeys.length);
+      if (held.length < capacity * sumColumns) {
+        held = new BigUint64Array(capacity * sumColumns);
       }
-      for (const index of sumKeys.keys()) {
+      for (let index = 0; index < sumColumns; index += 1) {
         const start = at.merged / 8 + index * room;
         column(index).set(words.subarray(start, start + size));
       }
@@ -68,10 +70,10 @@ export function createUsageSums(): UsageSums {
       return rows;
     },
     columns: () => ({
-      subscriptionIds: column(sumKeys.indexOf('subscriptionIds')),
-      bytesUp: column(sumKeys.indexOf('bytesUp')),
-      bytesDown: column(sumKeys.indexOf('bytesDown')),
-      rows: column(sumKeys.indexOf('rows')),
+      subscriptionIds: column(0),
+      bytesUp: column(1),
+      bytesDown: column(2),
+      rows: column(3),
     }),
   };
 }

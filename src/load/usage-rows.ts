@@ -1,23 +1,23 @@
 import { CoreError } from '../errors.ts';
 import { ingestModule, inputStart } from '../ingest/ingest-module.ts';
-import { usageRow } from '../ingest/pack.ts';
-import { type Month, monthOf } from './month.ts';
+import { usageRow, varint } from '../ingest/pack.ts';
+import { createMonthCounts, isIn, type Month, monthOf, type SegmentMonth } from './month.ts';
 import { splitRows } from './rows.ts';
-import type { SegmentMonth, SegmentRows, UsagePayload } from './segment-rows.ts';
+import type { SegmentRows, UsagePayload } from './segment-rows.ts';
 
 /**
  * A column of `usage` as it is sent: its name, the first of its columns of halves in
- * assembly/columns.ts, and its type in ClickHouse. Where 64 bits are said, 32 are sent if all values
- * fit, and ClickHouse widens them. `bit`: of what wideColumns() answers.
+ * assembly/columns.ts, which bit of wideColumns() says that it needs 64 bits, and its type where it does
+ * not. ClickHouse widens it.
  */
 const columns = [
-  { key: 'nodeId', name: 'node_id', half: 0, bit: undefined, type: 'UInt32' },
-  { key: 'nodeProtocolId', name: 'node_protocol_id', half: 1, bit: 0, type: 'UInt64' },
-  { key: 'userId', name: 'user_id', half: 3, bit: 1, type: 'UInt64' },
-  { key: 'subscriptionId', name: 'subscription_id', half: 5, bit: 2, type: 'UInt64' },
-  { key: 'bytesUp', name: 'bytes_up', half: 7, bit: 3, type: 'UInt64' },
-  { key: 'bytesDown', name: 'bytes_down', half: 9, bit: 4, type: 'UInt64' },
-  { key: 'recordedAt', name: 'recorded_at', half: 11, bit: undefined, type: 'DateTime' },
+  { key: 'nodeId', name: 'node_id', half: 0, bit: undefined, narrow: 'UInt32' },
+  { key: 'nodeProtocolId', name: 'node_protocol_id', half: 1, bit: 0, narrow: 'UInt32' },
+  { key: 'userId', name: 'user_id', half: 3, bit: 1, narrow: 'UInt32' },
+  { key: 'subscriptionId', name: 'subscription_id', half: 5, bit: 2, narrow: 'UInt32' },
+  { key: 'bytesUp', name: 'bytes_up', half: 7, bit: 3, narrow: 'UInt32' },
+  { key: 'bytesDown', name: 'bytes_down', half: 9, bit: 4, narrow: 'UInt32' },
+  { key: 'recordedAt', name: 'recorded_at', half: 11, bit: undefined, narrow: 'DateTime' },
 ] as const;
 const halves = 12;
 /** What is sorted takes two pairs of 32-bit numbers a row besides (assembly/columns.ts). */
@@ -67,11 +67,11 @@ export function openUsage(
       return writeNative(from, { rows, selection, count, segmentId }, allocate);
     },
     singleRows(month, rejected) {
-      const from = expanded();
-      const count = select(from, rows, month, new Set());
-      const numbers = new Uint32Array(from.bytes.buffer, from.selection, count);
-      const packed = packRows(from, rows, numbers, segmentId);
-      return splitRows('usage', packed).filter(({ position }) => !rejected.has(position));
+      const all = splitRows('usage', packRows(expanded(), rows, segmentId));
+      return all
+        .filter(({ bytes }) => isIn(month, bytes.readUInt32LE(usageRow.recordedAt)))
+        .map(({ bytes }, position) => ({ position, bytes }))
+        .filter(({ position }) => !rejected.has(position));
     },
   };
 }
@@ -79,15 +79,7 @@ export function openUsage(
 /** All rows of a block as packUsage writes them, with no segment; undefined where it has others. */
 export function unpackUsage(block: Uint8Array, rows: number): Buffer | undefined {
   const from = expand(block, rows);
-  return (
-    from &&
-    packRows(
-      from,
-      rows,
-      Uint32Array.from({ length: rows }, (_, row) => row),
-      0,
-    )
-  );
+  return from && packRows(from, rows, 0);
 }
 
 function expand(block: Uint8Array, rows: number): Expanded | undefined {
@@ -128,34 +120,19 @@ function monthsOf(from: Expanded, rows: number): SegmentMonth[] {
   const first = monthOf(from.earliestSeconds);
   if (from.latestSeconds < first.endSeconds) return [{ ...first, rows }];
   const times = timesOf(from, rows);
-  const months = new Map<number, SegmentMonth>();
-  let month: SegmentMonth | undefined;
-  for (let row = 0; row < times.length; row += 1) {
-    const seconds = times[row] as number;
-    if (month === undefined || seconds < month.startSeconds || seconds >= month.endSeconds) {
-      const next = monthOf(seconds);
-      month = months.get(next.yyyymm) ?? { ...next, rows: 0 };
-      months.set(next.yyyymm, month);
-    }
-    month.rows += 1;
-  }
-  return [...months.values()].sort((a, b) => a.yyyymm - b.yyyymm);
+  const counts = createMonthCounts();
+  for (let row = 0; row < times.length; row += 1) counts.count(times[row] as number);
+  return counts.list();
 }
 
 /** Writes the numbers of a month's rows where the sort looks for them, and returns how many. */
-function select(
-  from: Expanded,
-  rows: number,
-  { startSeconds, endSeconds }: Month,
-  rejected: ReadonlySet<number>,
-): number {
+function select(from: Expanded, rows: number, month: Month, rejected: ReadonlySet<number>): number {
   const times = timesOf(from, rows);
   const numbers = new Uint32Array(from.bytes.buffer, from.selection, rows);
   let position = 0;
   let count = 0;
   for (let row = 0; row < rows; row += 1) {
-    const seconds = times[row] as number;
-    if (seconds < startSeconds || seconds >= endSeconds) continue;
+    if (!isIn(month, times[row] as number)) continue;
     if (!rejected.has(position)) {
       numbers[count] = row;
       count += 1;
@@ -182,7 +159,7 @@ function writeNative(
   const head = Buffer.concat([varint(columns.length + 1), varint(count)]);
   const parts = columns.map((column) => {
     const isWide = column.bit !== undefined && (from.wide & (1 << column.bit)) !== 0;
-    const type = column.type === 'UInt64' && !isWide ? 'UInt32' : column.type;
+    const type = isWide ? 'UInt64' : column.narrow;
     const width: 4 | 8 = isWide ? 8 : 4;
     return { ...column, isWide, width, head: columnHead(column.name, type) };
   });
@@ -218,32 +195,23 @@ function text(value: string): Buffer {
   return Buffer.concat([varint(value.length), Buffer.from(value)]);
 }
 
-/** LEB128. */
-function varint(value: number): Buffer {
-  const bytes: number[] = [];
-  let left = value;
-  for (; left > 127; left = Math.floor(left / 128)) bytes.push((left % 128) | 128);
-  return Buffer.from([...bytes, left]);
-}
-
 function uint64(value: number): Buffer {
   const bytes = Buffer.alloc(8);
   bytes.writeBigUInt64LE(BigInt(value));
   return bytes;
 }
 
-/** The rows of these numbers, packed as RowBinary: for the few whose fate is decided one by one. */
-function packRows(from: Expanded, rows: number, numbers: Uint32Array, segmentId: number): Buffer {
-  const packed = Buffer.alloc(numbers.length * usageRow.length);
+/** All rows, packed as RowBinary: for a segment whose rows' fate is decided one by one. */
+function packRows(from: Expanded, rows: number, segmentId: number): Buffer {
+  const packed = Buffer.alloc(rows * usageRow.length);
   const segment = uint64(segmentId);
   const sources = columns.map(({ key, half, bit }) => ({
     offset: usageRow[key],
     lower: halfOf(from, rows, half),
     upper: bit === undefined ? undefined : halfOf(from, rows, half + 1),
   }));
-  for (let place = 0; place < numbers.length; place += 1) {
-    const at = place * usageRow.length;
-    const row = numbers[place] as number;
+  for (let row = 0; row < rows; row += 1) {
+    const at = row * usageRow.length;
     for (const { offset, lower, upper } of sources) {
       packed.writeUInt32LE(lower[row] as number, at + offset);
       if (upper !== undefined) packed.writeUInt32LE(upper[row] as number, at + offset + 4);
