@@ -14,8 +14,9 @@ import { rotated } from '../bench/measure/peers.ts';
 import { writePlots } from '../bench/measure/plots.ts';
 import { cpuSeconds, parseStat, tellsProcessUse } from '../bench/measure/processes.ts';
 import { type Results, readBefore, writeResults } from '../bench/measure/results.ts';
-import { checkAppended } from '../bench/measure/spool.ts';
+import { checkAppended, type Standing } from '../bench/measure/spool.ts';
 import { median, percentile, slope, spread } from '../bench/measure/statistics.ts';
+import { summarise } from '../bench/measure/sustain.ts';
 import { niceTicks, renderPlot, shortNumber } from '../bench/measure/svg.ts';
 import { changeText, checksText, metricsTable, numberText } from '../bench/measure/table.ts';
 import { startWrk } from '../bench/measure/wrk.ts';
@@ -31,6 +32,42 @@ function folder(t: Test): string {
   t.teardown(() => rmSync(dir, { recursive: true, force: true }));
   return dir;
 }
+
+/**
+ * A window of a minute, a sample a second: `perSecond` rows come in, and `settlesPerSecond` times ten of
+ * them are settled every ten seconds, the last `late` share of each lump a second later.
+ */
+function sawtooth(perSecond: number, settlesPerSecond = perSecond, late = 0): Standing[] {
+  return Array.from({ length: 61 }, (_, second) => {
+    const lumps = Math.floor((second + 3) / 10);
+    const isSplit = (second + 3) % 10 === 0;
+    const settledRows = (lumps - (isSplit ? late : 0)) * settlesPerSecond * 10;
+    const appendedRows = 8e6 + perSecond * second;
+    const atMs = 1e12 + second * 1_000;
+    return { atMs, appendedRows, sealedRows: appendedRows, settledRows, backlogBytes: second };
+  });
+}
+
+t.test('a backlog that goes up and down like a saw', async (t) => {
+  const changed = (window: Standing[]): number => {
+    const { backlogStartRows, backlogEndRows, acceptedRows } = summarise(window);
+    return (backlogEndRows - backlogStartRows) / acceptedRows;
+  };
+  for (const late of [0, 0.4]) {
+    const flat = summarise(sawtooth(600_000, 600_000, late));
+    t.equal(flat.settledPerSecond, 600_000);
+    t.ok(Math.abs(changed(sawtooth(600_000, 600_000, late))) < 1e-6, 'flat, and found flat');
+    t.ok(Math.abs(changed(sawtooth(600_000, 540_000, late)) - 0.1) < 0.001, 'it rises by 10 %');
+    t.ok(Math.abs(changed(sawtooth(600_000, 660_000, late)) + 0.1) < 0.001, 'it falls by 10 %');
+  }
+  t.equal(summarise(sawtooth(600_000)).backlogBytesMax, 60);
+  t.equal(summarise(sawtooth(600_000)).backlog.length, 61);
+  const short = sawtooth(600_000).slice(0, 25);
+  t.ok(changed(short) > 0.05, 'of one tooth nobody can tell');
+  const idle = summarise(sawtooth(0, 0));
+  t.equal(idle.settledPerSecond, 0);
+  t.equal(idle.backlogEndRows, idle.backlogStartRows);
+});
 
 t.test('statistics', async (t) => {
   t.equal(median([3, 1, 2]), 2);

@@ -196,38 +196,54 @@ function backlogRows({ appendedRows, settledRows }: Standing): number {
 
 /**
  * Rows become settled in lumps of up to ten seconds, so that what is not settled goes up and down like
- * a saw. Of the window this is the part from the first lump to the last one: whole teeth.
+ * a saw. These are its whole teeth: from each lump to the next one. A lump that is seen in two samples,
+ * one right after the other, is one.
  */
-function wholeLumps(window: readonly Standing[]): readonly Standing[] {
-  const steps = window.flatMap(({ settledRows }, index) =>
-    index > 0 && settledRows !== window[index - 1]?.settledRows ? [index] : [],
-  );
-  const [first, last] = [steps[0], steps.at(-1)];
-  return first === undefined || last === undefined || first === last
-    ? window
-    : window.slice(first, last + 1);
+function wholeTeeth(window: readonly Standing[]): Standing[][] {
+  const grew = (index: number): boolean =>
+    index > 0 && window[index]?.settledRows !== window[index - 1]?.settledRows;
+  const lumps = window.flatMap((_, index) => (grew(index) && !grew(index - 1) ? [index] : []));
+  return lumps.slice(1).map((end, index) => window.slice(lumps[index], end));
 }
 
-function summarise(window: readonly Standing[]) {
+/** Each tooth as its mean, once for each sample: a line through these does not see the saw. */
+function meansOf(teeth: readonly (readonly { x: number; y: number }[])[]) {
+  return teeth.flatMap((tooth) => {
+    const point = { x: mean(tooth.map(({ x }) => x)), y: mean(tooth.map(({ y }) => y)) };
+    return tooth.map(() => point);
+  });
+}
+
+/**
+ * What a window's samples, one a second, say. The line through the samples themselves would rise in a
+ * backlog that is flat: over n teeth by an n-th of a tooth, which of four is 6 % of what came in. So it
+ * is taken through the means of the teeth. Where there are not two, the samples are all there is.
+ */
+export function summarise(
+  window: readonly Standing[],
+): Omit<Sustained, 'use' | 'acked' | 'refused' | 'lost'> {
   const first = window[0] as Standing;
-  const backlogOf = (standings: readonly Standing[]) =>
-    standings.map((standing) => ({
-      x: Math.round((standing.atMs - first.atMs) / 1_000),
-      y: backlogRows(standing),
-    }));
-  const lumps = wholeLumps(window);
-  // Without the last sample, which is the first one of the next tooth.
-  const teeth = backlogOf(lumps.slice(0, -1));
-  const perSecond = slope(teeth);
-  const meanY = mean(teeth.map(({ y }) => y));
-  const lengthSeconds = (teeth.at(-1)?.x ?? 0) - (teeth[0]?.x ?? 0);
+  const pointOf = (standing: Standing) => ({
+    x: Math.round((standing.atMs - first.atMs) / 1_000),
+    y: backlogRows(standing),
+  });
+  const teeth = wholeTeeth(window);
+  const whole = teeth.length === 0 ? window : teeth.flat();
+  const points = whole.map(pointOf);
+  const lengthSeconds = (points.at(-1)?.x ?? 0) - (points[0]?.x ?? 0);
+  const perSecond = slope(teeth.length < 2 ? points : meansOf(teeth.map((t) => t.map(pointOf))));
+  const meanY = mean(points.map(({ y }) => y));
+  // To the lump that ends the last tooth: what it settled came in the teeth before it.
+  const toLastLump =
+    teeth.length === 0 ? window : window.slice(window.indexOf(whole[0] as Standing));
+  const lumps = toLastLump.slice(0, whole.length + (teeth.length === 0 ? 0 : 1));
   return {
     settledPerSecond: perSecondOf(lumps, 'settledRows'),
     acceptedRows: Math.round(perSecondOf(lumps, 'appendedRows') * lengthSeconds),
     backlogStartRows: Math.round(meanY - (perSecond * lengthSeconds) / 2),
     backlogEndRows: Math.round(meanY + (perSecond * lengthSeconds) / 2),
     backlogBytesMax: Math.max(...window.map(({ backlogBytes }) => backlogBytes)),
-    backlog: backlogOf(window),
+    backlog: window.map(pointOf),
   };
 }
 
