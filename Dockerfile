@@ -32,5 +32,5 @@ COPY --from=build /core/dist ./dist
 # Everything above belongs to root, so Core cannot change its own files.
 USER node
 EXPOSE 8080
-ENTRYPOINT ["node", "dist/src/bin/core.js"]
+ENTRYPOINT ["node", "--single-threaded-gc", "dist/src/bin/core.js"]
 CMD ["serve"]

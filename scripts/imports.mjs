@@ -9,7 +9,16 @@ const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const domain = ['audit', 'ingest', 'nodes', 'subscriptions', 'render', 'stores', 'contract'];
 const edges = ['http', 'load', 'webhooks', ...domain];
 /** Single files of src that everybody may import: they import nothing of the layers above them. */
-const ground = ['errors', 'config', 'log', 'root', 'lifecycle', 'failpoints', 'buffer-pool'];
+const ground = [
+  'errors',
+  'config',
+  'log',
+  'root',
+  'lifecycle',
+  'failpoints',
+  'buffer-pool',
+  'node-flags',
+];
 
 /**
  * What each part of src may import. A part is a folder, or a single file by its name; each may also
@@ -38,6 +47,7 @@ const allowed = {
   errors: [],
   failpoints: [],
   'buffer-pool': [],
+  'node-flags': [],
   log: [],
   root: [],
   lifecycle: ['errors'],

@@ -4,6 +4,7 @@ import path from 'node:path';
 import t from 'tap';
 import { parse } from 'yaml';
 import { readConfig, settingsSchema } from '../src/config.ts';
+import { nodeFlags } from '../src/node-flags.ts';
 import { projectRoot } from '../src/root.ts';
 
 interface Service {
@@ -290,7 +291,10 @@ t.test('the Dockerfile copies what exists and what is not ignored', async (t) =>
     t.ok(kept.includes(name), `${name} is not ignored`);
   }
   t.match(dockerfile, /^USER node$/m);
-  t.match(dockerfile, /^ENTRYPOINT \["node", "dist\/src\/bin\/core\.js"\]$/m);
+  const entrypoint = /^ENTRYPOINT (.*)$/m.exec(dockerfile)?.[1] ?? '';
+  t.strictSame(JSON.parse(entrypoint), ['node', ...nodeFlags, 'dist/src/bin/core.js']);
+  const shebang = read('src/bin/core.ts').split('\n')[0];
+  t.equal(shebang, `#!/usr/bin/env -S node ${nodeFlags.join(' ')}`);
 });
 
 t.test('nothing that the image runs imports what the image leaves out', async (t) => {

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Lifecycle } from '../../src/lifecycle.ts';
+import { nodeFlags } from '../../src/node-flags.ts';
 import { projectRoot } from '../../src/root.ts';
 import { type BenchCore, startBenchCore } from './core.ts';
 import type { LatencyOrder, LatencyReport } from './latency-generator.ts';
@@ -165,7 +166,10 @@ function metricsOf(
 }
 
 async function runGenerator(order: LatencyOrder, signal: AbortSignal): Promise<LatencyReport> {
-  const child = fork(program, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+  const child = fork(program, {
+    execArgv: [...nodeFlags],
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  });
   try {
     child.send(order);
     const ended = once(child, 'exit').then(([code]) => {

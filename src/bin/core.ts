@@ -1,4 +1,5 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --single-threaded-gc
+// As nodeFlags in src/node-flags.ts.
 import { runCli } from '../cli/program.ts';
 import { readConfig } from '../config.ts';
 

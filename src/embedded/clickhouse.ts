@@ -1,6 +1,7 @@
 import { mkdirSync, realpathSync } from 'node:fs';
 import path from 'node:path';
 import type { Logger } from '../log.ts';
+import { nodeFlags } from '../node-flags.ts';
 import { requireFreePort } from '../port.ts';
 import { projectRoot } from '../root.ts';
 import { niceness, type Supervised, supervise } from '../supervisor.ts';
@@ -43,6 +44,7 @@ export async function startClickHouse(
       args: [
         `UV_THREADPOOL_SIZE=${threads}`,
         process.execPath,
+        ...nodeFlags,
         serverFile,
         ...['--host', '127.0.0.1', '--port', String(options.port)],
         ...['--data', dir, '--queries-max', String(queriesMax)],
