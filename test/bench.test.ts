@@ -230,8 +230,8 @@ t.test('peers side by side: medians, ratios and targets', async (t) => {
 
 t.test('a warm-up goes on where it was too short for every body to come once', async (t) => {
   t.equal(secondsUntilAllCame(20_000, { ok: 20_000, seconds: 3 }), 0);
-  t.equal(secondsUntilAllCame(20_000, { ok: 19_999, seconds: 3 }), 5);
-  t.equal(secondsUntilAllCame(2_000, { ok: 500, seconds: 1 }), 6);
+  t.equal(secondsUntilAllCame(20_000, { ok: 19_999, seconds: 3 }), 8);
+  t.equal(secondsUntilAllCame(2_000, { ok: 500, seconds: 1 }), 10);
   t.equal(secondsUntilAllCame(20_000, { ok: 10, seconds: 3 }), 180, 'bounded');
   t.equal(secondsUntilAllCame(20_000, { ok: 0, seconds: 3 }), 180, 'nothing came');
 });

@@ -19,6 +19,7 @@ export const runSeconds = ({ quick }: BenchOptions): number => (quick ? 2 : 8);
 export const warmSeconds = ({ quick }: BenchOptions): number => (quick ? 1 : 3);
 
 const warmSecondsMax = 180;
+const warmTimes = 2.5;
 const stillMs = 1_000;
 const stillTurnsMax = 120;
 let seeds = 0;
@@ -81,14 +82,18 @@ export async function measurePeer(
 /**
  * How long to warm up again where the warm-up was too short for every body to come once; 0 where it
  * was not. wrk begins with the first body each time, so the second run has to be long enough alone.
- * It has half as much again as the first one's rate asks for, and at most three minutes.
+ * It has two and a half times what the first one's rate asks for, since a peer that has begun to merge is
+ * slower, and so may the machine be; and at most three minutes.
  */
 export function secondsUntilAllCame(
   bodies: number,
   warm: Pick<WrkResult, 'ok' | 'seconds'>,
 ): number {
   if (warm.ok >= bodies) return 0;
-  return Math.min(warmSecondsMax, Math.ceil((1.5 * bodies * warm.seconds) / Math.max(1, warm.ok)));
+  return Math.min(
+    warmSecondsMax,
+    Math.ceil((warmTimes * bodies * warm.seconds) / Math.max(1, warm.ok)),
+  );
 }
 
 /** What was answered with a 2xx has to be stored: all of it, and nothing that was not sent. */
