@@ -196,14 +196,13 @@ function backlogRows({ appendedRows, settledRows }: Standing): number {
 
 /**
  * Rows become settled in lumps of up to ten seconds, so that what is not settled goes up and down like
- * a saw. These are its whole teeth: from each lump to the next one. A lump that is seen in two samples,
- * one right after the other, is one.
+ * a saw. These are the numbers of the samples at which a lump came: of one that is seen in two samples,
+ * one right after the other, the first. From each to the next one is a whole tooth.
  */
-function wholeTeeth(window: readonly Standing[]): Standing[][] {
+function lumpsOf(window: readonly Standing[]): number[] {
   const grew = (index: number): boolean =>
     index > 0 && window[index]?.settledRows !== window[index - 1]?.settledRows;
-  const lumps = window.flatMap((_, index) => (grew(index) && !grew(index - 1) ? [index] : []));
-  return lumps.slice(1).map((end, index) => window.slice(lumps[index], end));
+  return [...window.keys()].filter((index) => grew(index) && !grew(index - 1));
 }
 
 /** Each tooth as its mean, once for each sample: a line through these does not see the saw. */
@@ -227,19 +226,19 @@ export function summarise(
     x: Math.round((standing.atMs - first.atMs) / 1_000),
     y: backlogRows(standing),
   });
-  const teeth = wholeTeeth(window);
-  const whole = teeth.length === 0 ? window : teeth.flat();
-  const points = whole.map(pointOf);
-  const lengthSeconds = (points.at(-1)?.x ?? 0) - (points[0]?.x ?? 0);
-  const perSecond = slope(teeth.length < 2 ? points : meansOf(teeth.map((t) => t.map(pointOf))));
+  const lumps = lumpsOf(window);
+  const [start, end] =
+    lumps.length < 2 ? [0, window.length] : [lumps[0] as number, lumps.at(-1) as number];
+  const points = window.slice(start, end).map(pointOf);
+  const teeth = lumps.slice(1).map((next, index) => window.slice(lumps[index], next).map(pointOf));
+  const perSecond = slope(teeth.length < 2 ? points : meansOf(teeth));
   const meanY = mean(points.map(({ y }) => y));
-  // To the lump that ends the last tooth: what it settled came in the teeth before it.
-  const toLastLump =
-    teeth.length === 0 ? window : window.slice(window.indexOf(whole[0] as Standing));
-  const lumps = toLastLump.slice(0, whole.length + (teeth.length === 0 ? 0 : 1));
+  const lengthSeconds = (points.at(-1)?.x ?? 0) - (points[0]?.x ?? 0);
+  // With the lump that ends the last tooth: what it settled came in the teeth before it.
+  const toLastLump = window.slice(start, end + 1);
   return {
-    settledPerSecond: perSecondOf(lumps, 'settledRows'),
-    acceptedRows: Math.round(perSecondOf(lumps, 'appendedRows') * lengthSeconds),
+    settledPerSecond: perSecondOf(toLastLump, 'settledRows'),
+    acceptedRows: Math.round(perSecondOf(toLastLump, 'appendedRows') * lengthSeconds),
     backlogStartRows: Math.round(meanY - (perSecond * lengthSeconds) / 2),
     backlogEndRows: Math.round(meanY + (perSecond * lengthSeconds) / 2),
     backlogBytesMax: Math.max(...window.map(({ backlogBytes }) => backlogBytes)),
