@@ -20,7 +20,9 @@ import { createUsageScanner } from './ingest/usage-scanner.ts';
 import { Lifecycle } from './lifecycle.ts';
 import { segmentMemory } from './load/entries.ts';
 import type { LoadDeps } from './load/run-stream.ts';
+import { freeStrandedParts } from './load/stranded-parts.ts';
 import { withTrim } from './load/trim.ts';
+import type { PeriodicTask } from './load/worker.ts';
 import type { Logger } from './log.ts';
 import { createNodeDirectory } from './nodes/directory.ts';
 import { createHeartbeats } from './nodes/heartbeat.ts';
@@ -28,7 +30,7 @@ import { createRegistrationLimit } from './nodes/registration-limit.ts';
 import { pruneRevisions } from './nodes/revisions.ts';
 import { createConfigCache } from './render/config-cache.ts';
 import { startPublisher } from './render/publisher.ts';
-import { createClickHouse } from './stores/clickhouse.ts';
+import { type ClickHouseClient, createClickHouse } from './stores/clickhouse.ts';
 import { migrateClickHouse, migratePostgres } from './stores/migrate.ts';
 import { createPool } from './stores/postgres.ts';
 import { createReadiness } from './stores/readiness.ts';
@@ -63,6 +65,8 @@ const webhookTimeoutMs = 10_000;
 const pruneRevisionsEveryMs = 60_000;
 /** The audit runs daily; this is how soon one that failed is made up for. */
 const auditCheckMs = 3_600_000;
+/** How often parts that no merge reaches are looked for, and how long one has to have lain there. */
+const strandedSeconds = 600;
 /** An audit reads all rows, a page at a time. */
 const auditRequestMs = 600_000;
 /** What is kept back from the stop deadline for closing the stores after the last answer. */
@@ -217,19 +221,8 @@ export async function startWorker(
       log,
       intervalMs: config.load.intervalMs,
       tasks: [
-        { name: 'expire-due', everyMs: upkeepEveryMs, run: () => expireDue(pool).then(noop) },
-        { name: 'reset-due', everyMs: upkeepEveryMs, run: () => resetDue(pool).then(noop) },
+        ...periodicTasks(config, log, { pool, clickhouse }),
         { name: 'dispatch-events', everyMs: upkeepEveryMs, run: dispatchEvents },
-        {
-          name: 'prune-events',
-          everyMs: pruneEventsEveryMs,
-          run: () => pruneEvents(pool, config.events).then(noop),
-        },
-        {
-          name: 'prune-revisions',
-          everyMs: pruneRevisionsEveryMs,
-          run: () => pruneRevisions(pool),
-        },
         { name: 'audit', everyMs: auditCheckMs, run: () => runAuditIfDue(audit) },
       ],
     });
@@ -241,6 +234,33 @@ export async function startWorker(
     await lifecycle.close().catch((err) => log.warn({ err }, 'not everything closed cleanly'));
     throw thrown;
   }
+}
+
+/** What the worker does now and then that nothing waits for. */
+function periodicTasks(
+  config: Config,
+  log: Logger,
+  { pool, clickhouse }: { pool: Pool; clickhouse: ClickHouseClient },
+): PeriodicTask[] {
+  return [
+    { name: 'expire-due', everyMs: upkeepEveryMs, run: () => expireDue(pool).then(noop) },
+    { name: 'reset-due', everyMs: upkeepEveryMs, run: () => resetDue(pool).then(noop) },
+    {
+      name: 'prune-events',
+      everyMs: pruneEventsEveryMs,
+      run: () => pruneEvents(pool, config.events).then(noop),
+    },
+    { name: 'prune-revisions', everyMs: pruneRevisionsEveryMs, run: () => pruneRevisions(pool) },
+    {
+      name: 'free-stranded-parts',
+      everyMs: strandedSeconds * 1_000,
+      run: async () => {
+        const months = await freeStrandedParts(clickhouse, strandedSeconds);
+        if (months.length > 0)
+          log.info({ months }, 'making rollups of parts that no merge reaches');
+      },
+    },
+  ];
 }
 
 /** Starts the webhook, where one is set; returns what to do with new events every second. */
