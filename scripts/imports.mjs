@@ -18,6 +18,7 @@ const ground = [
   'failpoints',
   'buffer-pool',
   'node-flags',
+  'clickhouse-sql',
 ];
 
 /**
@@ -48,6 +49,7 @@ const allowed = {
   failpoints: [],
   'buffer-pool': [],
   'node-flags': [],
+  'clickhouse-sql': [],
   log: [],
   root: [],
   lifecycle: ['errors'],

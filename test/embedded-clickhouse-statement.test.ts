@@ -1,11 +1,6 @@
 import t from 'tap';
-import {
-  columnNames,
-  parseStatement,
-  sqlName,
-  sqlString,
-  unquoteName,
-} from '../src/embedded/clickhouse-statement.ts';
+import { sqlName, sqlString } from '../src/clickhouse-sql.ts';
+import { columnNames, parseStatement, unquoteName } from '../src/embedded/clickhouse-statement.ts';
 
 t.test('an INSERT that brings its rows', async (t) => {
   const of = (sql: string) => {

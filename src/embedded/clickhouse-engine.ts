@@ -1,12 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { type FileHandle, open, writeFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
+import { sqlString } from '../clickhouse-sql.ts';
 import { toFault } from './clickhouse-fault.ts';
 import { type InsertDone, insertFile } from './clickhouse-insert.ts';
 import { createLane, type Lane } from './clickhouse-lane.ts';
 import { openSessions, type Scope, type Sessions } from './clickhouse-sessions.ts';
 import type { Spool, SpooledFile } from './clickhouse-spool.ts';
-import { type InsertStatement, type Statement, sqlString } from './clickhouse-statement.ts';
+import type { InsertStatement, Statement } from './clickhouse-statement.ts';
 
 export interface SelectDone {
   /** The result, in a file that has no name any more: closing it frees its bytes. */

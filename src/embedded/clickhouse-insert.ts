@@ -1,7 +1,8 @@
+import { sqlName, sqlString } from '../clickhouse-sql.ts';
 import { clickhouseFault } from './clickhouse-fault.ts';
 import type { Query, Scope, Sessions } from './clickhouse-sessions.ts';
 import type { SpooledFile } from './clickhouse-spool.ts';
-import { columnNames, type InsertStatement, sqlName, sqlString } from './clickhouse-statement.ts';
+import { columnNames, type InsertStatement } from './clickhouse-statement.ts';
 
 export interface InsertDone {
   /** Rows that the engine wrote, copies in materialized views included. */

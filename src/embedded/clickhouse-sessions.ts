@@ -1,6 +1,6 @@
 import chdb, { type ChdbResult, type Session } from 'chdb';
+import { sqlName, sqlString } from '../clickhouse-sql.ts';
 import { clickhouseFault } from './clickhouse-fault.ts';
-import { sqlName, sqlString } from './clickhouse-statement.ts';
 
 /** What a query runs under. Names are checked by whoever reads the request. */
 export interface Scope {

@@ -198,16 +198,6 @@ function settingsMayHold(before: Token, token: Token): boolean {
   return before.keyword === 'SETTINGS' || before.kind === 'mark';
 }
 
-/** A string literal of ClickHouse SQL. */
-export function sqlString(text: string): string {
-  return `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
-}
-
-/** A quoted identifier of ClickHouse SQL. */
-export function sqlName(name: string): string {
-  return `\`${name.replaceAll('\\', '\\\\').replaceAll('`', '\\`')}\``;
-}
-
 /** The name that an identifier token stands for. */
 export function unquoteName(token: string): string {
   const quote = token[0];
