@@ -67,6 +67,11 @@ const pruneRevisionsEveryMs = 60_000;
 const auditCheckMs = 3_600_000;
 /** How often parts that no merge reaches are looked for, and how long one has to have lain there. */
 const strandedSeconds = 600;
+/**
+ * So many make 500 parts or so in a month, half of what ClickHouse begins to slow inserts at; and the
+ * reading of a whole month that frees them stays rare.
+ */
+const strandedPartsMin = 100;
 /** An audit reads all rows, a page at a time. */
 const auditRequestMs = 600_000;
 /** What is kept back from the stop deadline for closing the stores after the last answer. */
@@ -255,9 +260,12 @@ function periodicTasks(
       name: 'free-stranded-parts',
       everyMs: strandedSeconds * 1_000,
       run: async () => {
-        const months = await freeStrandedParts(clickhouse, strandedSeconds);
-        if (months.length > 0)
-          log.info({ months }, 'making rollups of parts that no merge reaches');
+        const months = await freeStrandedParts(clickhouse, {
+          ageSecondsMin: strandedSeconds,
+          partsMin: strandedPartsMin,
+        });
+        if (months.length === 0) return;
+        log.info({ months }, 'making rollups of parts that no merge reaches');
       },
     },
   ];

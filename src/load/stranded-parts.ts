@@ -1,6 +1,5 @@
+import { sqlName } from '../clickhouse-sql.ts';
 import type { ClickHouseClient } from '../stores/clickhouse.ts';
-
-const projectionName = /^\w+$/;
 
 /**
  * Gives the rollups to parts of `usage` that a merge can no longer reach.
@@ -9,9 +8,10 @@ const projectionName = /^\w+$/;
  * and a merge of such parts makes them. Where a merge took the parts before one and another those after
  * it, as happens to a large part among small ones, that one has no neighbour left of its kind, and the
  * merged parts on either side are kept apart for good: there would be ever more parts, until ClickHouse
- * refuses inserts. So months with a part older than `ageSecondsMin` that lacks a rollup which a later
- * part has get all of them, by a mutation in the background; parts that have them are not written
- * again. Nothing is begun while a mutation of `usage` is unfinished. May run twice at once.
+ * refuses inserts. So a month gets all rollups where at least `partsMin` parts, each older than
+ * `ageSecondsMin`, lack one that a later part has. That is a mutation in the background, for which
+ * ClickHouse reads the whole month, so it should not happen for every such part. Nothing is begun while
+ * a mutation of `usage` is unfinished. May run twice at once.
  *
  * Source: ClickHouse's setting materialize_projections_on_merge.
  * @returns the months (YYYYMM) it began with.
@@ -19,18 +19,18 @@ const projectionName = /^\w+$/;
  */
 export async function freeStrandedParts(
   clickhouse: ClickHouseClient,
-  ageSecondsMin: number,
+  { ageSecondsMin, partsMin }: { ageSecondsMin: number; partsMin: number },
 ): Promise<string[]> {
   const result = await clickhouse.query({
     query: strandedQuery,
-    query_params: { age: ageSecondsMin },
+    query_params: { ageSecondsMin, partsMin },
     format: 'JSONEachRow',
   });
   const months = await result.json<{ month: string; rollups: string[] }>();
   for (const { month, rollups } of months) {
-    const commands = rollups
-      .filter((rollup) => projectionName.test(rollup))
-      .map((rollup) => `MATERIALIZE PROJECTION ${rollup} IN PARTITION ID {month:String}`);
+    const commands = rollups.map(
+      (rollup) => `MATERIALIZE PROJECTION ${sqlName(rollup)} IN PARTITION ID {month:String}`,
+    );
     await clickhouse.command({
       query: `ALTER TABLE usage ${commands.join(', ')}`,
       query_params: { month },
@@ -44,14 +44,16 @@ const strandedQuery = `
   WITH
     (SELECT groupArray(name) FROM system.projections
      WHERE database = currentDatabase() AND table = 'usage') AS rollups,
-    length(projections) < length(rollups) AS lacks
+    length(projections) < length(rollups) AS lacks,
+    maxIf(min_block_number, NOT lacks) AS lastWhole
   SELECT partition_id AS month, rollups
   FROM system.parts
   WHERE database = currentDatabase() AND table = 'usage' AND active
     AND NOT EXISTS (SELECT 1 FROM system.mutations
       WHERE database = currentDatabase() AND table = 'usage' AND NOT is_done)
   GROUP BY partition_id
-  HAVING countIf(lacks AND modification_time <= now() - {age:UInt32}) > 0
-    AND minIf(min_block_number, lacks AND modification_time <= now() - {age:UInt32})
-      < maxIf(min_block_number, NOT lacks)
+  HAVING arrayCount(
+    block -> block < lastWhole,
+    groupArrayIf(min_block_number, lacks AND modification_time <= now() - {ageSecondsMin:UInt32})
+  ) >= {partsMin:UInt32}
   ORDER BY month`;

@@ -5,7 +5,7 @@ import type { Test } from 'tap';
 import { type Config, readConfig } from '../../src/config.ts';
 import { createLogger } from '../../src/log.ts';
 import { createClickHouse } from '../../src/stores/clickhouse.ts';
-import { migratePostgres } from '../../src/stores/migrate.ts';
+import { migrateClickHouse, migratePostgres } from '../../src/stores/migrate.ts';
 import { createPool } from '../../src/stores/postgres.ts';
 import { connectRedis, createRedis } from '../../src/stores/redis.ts';
 import { freePorts } from './free-port.ts';
@@ -72,6 +72,23 @@ export async function openStores(
   await connectRedis(redis);
   await migratePostgres(pool, createLogger('silent'));
   return { ...stores, pool, redis, prefix: stores.redisPrefix };
+}
+
+/** Fresh stores, clients of the test's own for both databases, and what makes Core's tables there. */
+export async function openDatabases(t: Test, settings: Record<string, string> = {}) {
+  const stores = await freshStores(t, settings);
+  const log = createLogger('silent');
+  const pool = createPool(stores.databaseUrl);
+  const clickhouse = createClickHouse(stores.clickhouseUrl);
+  t.teardown(async () => {
+    await pool.end();
+    await clickhouse.close();
+  });
+  const migrate = async (): Promise<void> => {
+    await migratePostgres(pool, log);
+    await migrateClickHouse(stores.clickhouseUrl, pool, log);
+  };
+  return { ...stores, log, pool, clickhouse, migrate };
 }
 
 /** A test without its servers fails: skipping it would pass what nobody looked at. */
