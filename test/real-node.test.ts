@@ -3,19 +3,15 @@ import path from 'node:path';
 import t, { type Test } from 'tap';
 import type { Counters } from '../examples/agent/counters.ts';
 import { startWorker } from '../src/app.ts';
-import { createLogger } from '../src/log.ts';
 import { createNode } from '../src/nodes/create.ts';
 import { addProtocol } from '../src/nodes/protocols.ts';
-import { createClickHouse } from '../src/stores/clickhouse.ts';
-import { migrateClickHouse, migratePostgres } from '../src/stores/migrate.ts';
-import { createPool } from '../src/stores/postgres.ts';
 import { createSubscription } from '../src/subscriptions/create.ts';
 import { createUser } from '../src/subscriptions/users.ts';
 import { until } from './support/api.ts';
 import { startCore } from './support/core-process.ts';
 import { freePorts } from './support/free-port.ts';
 import { agentOn, bytesOf, waitMsMax, within } from './support/real-node.ts';
-import { freshStores } from './support/stores.ts';
+import { openDatabases } from './support/stores.ts';
 import { hold, move, startSite } from './support/traffic.ts';
 import {
   type ClientLink,
@@ -40,16 +36,9 @@ interface Subscriber {
 
 /** Core on stores of its own: the api as a process that can be stopped, the worker in this one. */
 async function startCoreOf(t: Test) {
-  const stores = await freshStores(t, { CORE_LOG_LEVEL: 'info' });
-  const log = createLogger('silent');
-  const pool = createPool(stores.databaseUrl);
-  const clickhouse = createClickHouse(stores.clickhouseUrl);
-  t.teardown(async () => {
-    await pool.end();
-    await clickhouse.close();
-  });
-  await migratePostgres(pool, log);
-  await migrateClickHouse(stores.clickhouseUrl, pool, log);
+  const stores = await openDatabases(t, { CORE_LOG_LEVEL: 'info' });
+  const { log, pool, clickhouse } = stores;
+  await stores.migrate();
   const worker = await startWorker(stores.config, log);
   t.teardown(() => worker.close());
   const url = `http://127.0.0.1:${stores.config.http.port}`;

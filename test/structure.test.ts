@@ -3,10 +3,10 @@ import path from 'node:path';
 import t from 'tap';
 import { createLogger } from '../src/log.ts';
 import { projectRoot } from '../src/root.ts';
-import { clickhouseDatabase, createClickHouse } from '../src/stores/clickhouse.ts';
-import { migrateClickHouse, migratePostgres, readMigrations } from '../src/stores/migrate.ts';
+import { clickhouseDatabase } from '../src/stores/clickhouse.ts';
+import { migratePostgres, readMigrations } from '../src/stores/migrate.ts';
 import { createPool } from '../src/stores/postgres.ts';
-import { freshStores } from './support/stores.ts';
+import { freshStores, openDatabases } from './support/stores.ts';
 import { clickhouseStructure, postgresStructure } from './support/structure.ts';
 
 /**
@@ -20,18 +20,8 @@ function committed(folder: string, actual: string): string {
 }
 
 t.test('migrations make the committed structure, once, and refuse to be changed', async (t) => {
-  const stores = await freshStores(t);
-  const pool = createPool(stores.databaseUrl);
-  const clickhouse = createClickHouse(stores.clickhouseUrl);
-  t.teardown(async () => {
-    await pool.end();
-    await clickhouse.close();
-  });
-  const log = createLogger('silent');
-  const migrate = async () => {
-    await migratePostgres(pool, log);
-    await migrateClickHouse(stores.clickhouseUrl, pool, log);
-  };
+  const stores = await openDatabases(t);
+  const { log, pool, clickhouse, migrate } = stores;
   await Promise.all([migrate(), migrate()]);
   await migrate();
 

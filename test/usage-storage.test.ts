@@ -1,46 +1,14 @@
 import t from 'tap';
-import { packUsage, usageColumns } from '../src/ingest/pack.ts';
-import { createLogger } from '../src/log.ts';
-import { type ClickHouseClient, createClickHouse, insertRows } from '../src/stores/clickhouse.ts';
+import type { ClickHouseClient } from '../src/stores/clickhouse.ts';
 import { migrateClickHouse, migratePostgres, readMigrations } from '../src/stores/migrate.ts';
-import { createPool } from '../src/stores/postgres.ts';
-import { freshStores } from './support/stores.ts';
+import { openDatabases } from './support/stores.ts';
+import { ask, hourlyNodes, insertUsage, noRollup, usageRows } from './support/usage-table.ts';
 
-const log = createLogger('silent');
 const months = [Date.UTC(2026, 8, 30, 23), Date.UTC(2026, 9, 31, 23), Date.UTC(2026, 10, 2)];
 
-/** Rows of every minute of two hours from `fromMs` on, 20 subscriptions in turn. */
+/** Of two hours. */
 function rowsFrom(fromMs: number, segment: bigint): Buffer {
-  const block = packUsage(
-    7,
-    Array.from({ length: 2_400 }, (_, index) => ({
-      userId: 1 + (index % 20),
-      subscriptionId: 1 + (index % 20),
-      nodeProtocolId: 1 + (index % 3),
-      bytesUp: index * 1_000,
-      bytesDown: 2 ** 53 - 1 - index,
-      recordedAt: fromMs + Math.floor(index / 20) * 60_000,
-    })),
-  );
-  for (let at = 48; at < block.length; at += 56) block.writeBigUInt64LE(segment, at);
-  return block;
-}
-
-function insert(clickhouse: ClickHouseClient, rows: Buffer, token: string): Promise<void> {
-  return insertRows(clickhouse, {
-    table: 'usage',
-    columns: usageColumns,
-    token,
-    format: 'RowBinary',
-    bytes: rows,
-  });
-}
-
-async function ask(
-  clickhouse: ClickHouseClient,
-  query: string,
-): Promise<Record<string, unknown>[]> {
-  return (await clickhouse.query({ query, format: 'JSONEachRow' })).json();
+  return usageRows(fromMs, segment, 2_400);
 }
 
 const allRows = `SELECT toYYYYMM(recorded_at) AS month, count() AS rows,
@@ -48,10 +16,6 @@ const allRows = `SELECT toYYYYMM(recorded_at) AS month, count() AS rows,
 const hourly = `SELECT toStartOfHour(recorded_at) AS hour, subscription_id, toString(sum(bytes_up)) AS up,
   toString(sum(bytes_down)) AS down, count() AS rows
   FROM usage GROUP BY hour, subscription_id ORDER BY hour, subscription_id`;
-const noRollup = ' SETTINGS optimize_use_projections = 0';
-const hourlyNodes = `SELECT toStartOfHour(recorded_at) AS hour, node_id, node_protocol_id,
-  toString(sum(bytes_up)) AS up, toString(sum(bytes_down)) AS down, count() AS rows
-  FROM usage GROUP BY hour, node_id, node_protocol_id ORDER BY hour, node_id, node_protocol_id`;
 const rollups = ['hourly_nodes', 'hourly_subscriptions'];
 const only = (rollup: string): string =>
   ` SETTINGS force_optimize_projection = 1, force_optimize_projection_name = '${rollup}'`;
@@ -77,13 +41,7 @@ async function sums(clickhouse: ClickHouseClient) {
 }
 
 t.test('rows of a database of version 1 survive the change of storage', async (t) => {
-  const stores = await freshStores(t);
-  const pool = createPool(stores.databaseUrl);
-  const clickhouse = createClickHouse(stores.clickhouseUrl);
-  t.teardown(async () => {
-    await pool.end();
-    await clickhouse.close();
-  });
+  const { clickhouse, clickhouseUrl, pool, log } = await openDatabases(t);
   await migratePostgres(pool, log);
   const [first, second] = await readMigrations('clickhouse');
   if (first === undefined || second === undefined) throw new Error('a migration is missing');
@@ -105,8 +63,8 @@ t.test('rows of a database of version 1 survive the change of storage', async (t
   for (const [index, month] of months.entries()) {
     // The first two hours each lie in two months.
     const half = rowsFrom(month, BigInt(index));
-    await insert(clickhouse, half.subarray(0, half.length / 2), `old-${index}-0`);
-    await insert(clickhouse, half.subarray(half.length / 2), `old-${index}-1`);
+    await insertUsage(clickhouse, half.subarray(0, half.length / 2), `old-${index}-0`);
+    await insertUsage(clickhouse, half.subarray(half.length / 2), `old-${index}-1`);
   }
   const before = await ask(clickhouse, allRows);
   t.same(
@@ -121,7 +79,7 @@ t.test('rows of a database of version 1 survive the change of storage', async (t
   // Killed after two statements, then after the last one but before its version was noted.
   await run(second.sql, 2);
   await run(second.sql);
-  await migrateClickHouse(stores.clickhouseUrl, pool, log);
+  await migrateClickHouse(clickhouseUrl, pool, log);
   t.same(await ask(clickhouse, allRows), before);
   // The same again, and waited for.
   await materialize(clickhouse);
@@ -140,21 +98,14 @@ t.test('rows of a database of version 1 survive the change of storage', async (t
 });
 
 t.test('the rollup follows the rows, whoever made it and whether it is there yet', async (t) => {
-  const stores = await freshStores(t);
-  const pool = createPool(stores.databaseUrl);
-  const clickhouse = createClickHouse(stores.clickhouseUrl);
-  t.teardown(async () => {
-    await pool.end();
-    await clickhouse.close();
-  });
-  await migratePostgres(pool, log);
-  await migrateClickHouse(stores.clickhouseUrl, pool, log);
+  const { clickhouse, migrate } = await openDatabases(t);
+  await migrate();
   await clickhouse.command({ query: 'SYSTEM STOP MERGES usage' });
   const [, , november = 0] = months;
   for (const segment of [1n, 2n, 3n]) {
-    await insert(clickhouse, rowsFrom(november, segment), `segment-${segment}`);
+    await insertUsage(clickhouse, rowsFrom(november, segment), `segment-${segment}`);
     // A token that came before stores nothing, rollup or not.
-    await insert(clickhouse, rowsFrom(november, segment), `segment-${segment}`);
+    await insertUsage(clickhouse, rowsFrom(november, segment), `segment-${segment}`);
   }
   const parts = `SELECT rows, projections FROM system.parts
     WHERE database = currentDatabase() AND table = 'usage' AND active ORDER BY name`;
@@ -178,7 +129,7 @@ t.test('the rollup follows the rows, whoever made it and whether it is there yet
   t.match(await plan(hourly), /ReadFromMergeTree \(hourly_subscriptions\)/);
   t.match(await plan(hourlyNodes), /ReadFromMergeTree \(hourly_nodes\)/);
 
-  await insert(clickhouse, rowsFrom(november, 4n), 'segment-4');
+  await insertUsage(clickhouse, rowsFrom(november, 4n), 'segment-4');
   t.same(await ask(clickhouse, hourly), await ask(clickhouse, hourly + noRollup), 'of both kinds');
   // Deleting by hand rebuilds it.
   await clickhouse.command({ query: 'DELETE FROM usage WHERE segment IN (1, 4)' });

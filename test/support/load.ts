@@ -10,34 +10,23 @@ import { readEntries, segmentMemory } from '../../src/load/entries.ts';
 import { type LoadDeps, runStream } from '../../src/load/run-stream.ts';
 import { sealNext } from '../../src/load/seal.ts';
 import { withTrim } from '../../src/load/trim.ts';
-import { createLogger } from '../../src/log.ts';
 import { createNode } from '../../src/nodes/create.ts';
-import { createClickHouse } from '../../src/stores/clickhouse.ts';
-import { migrateClickHouse, migratePostgres } from '../../src/stores/migrate.ts';
-import { createPool } from '../../src/stores/postgres.ts';
 import { connectRedis, createRedis } from '../../src/stores/redis.ts';
 import { createSubscription } from '../../src/subscriptions/create.ts';
 import { createUser } from '../../src/subscriptions/users.ts';
-import { freshStores } from './stores.ts';
+import { openDatabases } from './stores.ts';
 
 export const atMs = Date.parse('2026-11-24T10:00:00Z');
 
 /** Migrated stores with one node and one user, and a way to fill the spool and to load it. */
 export async function startSpool(t: Test, settings: Record<string, string> = {}) {
-  const stores = await freshStores(t, { CORE_SPOOL_SHARDS: '1', ...settings });
+  const stores = await openDatabases(t, { CORE_SPOOL_SHARDS: '1', ...settings });
   const { shards } = stores.config.spool;
-  const pool = createPool(stores.databaseUrl);
+  const { log, pool, clickhouse } = stores;
   const redis = createRedis(stores.redisUrl);
-  const clickhouse = createClickHouse(stores.clickhouseUrl);
-  t.teardown(async () => {
-    await pool.end();
-    redis.disconnect();
-    await clickhouse.close();
-  });
+  t.teardown(() => redis.disconnect());
   await connectRedis(redis);
-  const log = createLogger('silent');
-  await migratePostgres(pool, log);
-  await migrateClickHouse(stores.clickhouseUrl, pool, log);
+  await stores.migrate();
   const prefix = stores.redisPrefix;
   await registerStreams(pool, prefix, shards);
   const spool = createSpool({ redis, prefix, shards, bytesMax: 1e9, idempotencySeconds: 60 });
