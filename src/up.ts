@@ -5,7 +5,7 @@ import { needsEmbedded, startEmbedded } from './embedded/start.ts';
 import { CoreError } from './errors.ts';
 import { Lifecycle, untilSignalled } from './lifecycle.ts';
 import type { Logger } from './log.ts';
-import { nodeFlags } from './node-flags.ts';
+import { roleFlags } from './node-flags.ts';
 import { requireFreePort } from './port.ts';
 import { maskPassword, requireStores } from './reachable.ts';
 import { projectRoot } from './root.ts';
@@ -228,7 +228,7 @@ function childSpec(name: string, role: 'serve' | 'work', config: Config): Proces
       'CORE_API_PROCESSES=1',
       `CORE_STOP_SECONDS_MAX=${stopSeconds}`,
       process.execPath,
-      ...nodeFlags,
+      ...roleFlags[role],
       program,
       role,
     ],

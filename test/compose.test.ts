@@ -4,13 +4,14 @@ import path from 'node:path';
 import t from 'tap';
 import { parse } from 'yaml';
 import { readConfig, settingsSchema } from '../src/config.ts';
-import { nodeFlags } from '../src/node-flags.ts';
+import { nodeFlags, roleFlags } from '../src/node-flags.ts';
 import { projectRoot } from '../src/root.ts';
 
 interface Service {
   image: string;
   build?: string;
   command?: string[];
+  entrypoint?: string[];
   restart: string;
   environment?: Record<string, string>;
   ports?: string[];
@@ -293,6 +294,11 @@ t.test('the Dockerfile copies what exists and what is not ignored', async (t) =>
   t.match(dockerfile, /^USER node$/m);
   const entrypoint = /^ENTRYPOINT (.*)$/m.exec(dockerfile)?.[1] ?? '';
   t.strictSame(JSON.parse(entrypoint), ['node', ...nodeFlags, 'dist/src/bin/core.js']);
+  t.strictSame(compose.services['worker']?.entrypoint, [
+    'node',
+    ...roleFlags.work,
+    'dist/src/bin/core.js',
+  ]);
   const shebang = read('src/bin/core.ts').split('\n')[0];
   t.equal(shebang, `#!/usr/bin/env -S node ${nodeFlags.join(' ')}`);
 });

@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import pg from 'pg';
 import t, { type Test } from 'tap';
-import { nodeFlags } from '../src/node-flags.ts';
+import { nodeFlags, roleFlags } from '../src/node-flags.ts';
 import { type ClickHouseClient, createClickHouse } from '../src/stores/clickhouse.ts';
 import { type CoreProcess, isAlive, startCore, startProgram } from './support/core-process.ts';
 import { freePorts } from './support/free-port.ts';
@@ -163,9 +163,10 @@ t.test('what answers nodes goes before what loads, and that before ClickHouse', 
   for (const [name, more] of Object.entries({ api: 0, redis: 0, worker: 5, clickhouse: 10 })) {
     t.equal(os.getPriority(await core.child(name)), Math.min(own + more, 19), name);
   }
-  for (const name of ['api', 'worker', 'clickhouse']) {
+  const flags = { api: roleFlags.serve, worker: roleFlags.work, clickhouse: nodeFlags };
+  for (const [name, expected] of Object.entries(flags)) {
     const argv = readFileSync(`/proc/${await core.child(name)}/cmdline`, 'utf8').split('\0');
-    t.strictSame(argv.slice(1, 1 + nodeFlags.length), nodeFlags, `${name} has Node's flags`);
+    t.strictSame(argv.slice(1, 1 + expected.length), expected, `${name} has Node's flags`);
   }
   core.signal('SIGTERM');
   t.equal((await core.exited).code, 0);

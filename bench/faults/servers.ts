@@ -9,7 +9,7 @@ import { startPostgres } from '../../src/embedded/postgres.ts';
 import { startRedis } from '../../src/embedded/redis.ts';
 import type { Lifecycle } from '../../src/lifecycle.ts';
 import type { Logger } from '../../src/log.ts';
-import { nodeFlags } from '../../src/node-flags.ts';
+import { roleFlags } from '../../src/node-flags.ts';
 import { projectRoot } from '../../src/root.ts';
 import { createClickHouse } from '../../src/stores/clickhouse.ts';
 import { createRedis } from '../../src/stores/redis.ts';
@@ -225,7 +225,7 @@ function startCore(
     {
       name,
       command: 'env',
-      args: [...settings, process.execPath, ...nodeFlags, ...program],
+      args: [...settings, process.execPath, ...roleFlags[role], ...program],
       logFile: path.join(dataDir, 'logs', `${name}.log`),
       ready: 'ipc',
       readyMsMax: 60_000,

@@ -8,7 +8,7 @@ import { type Config, readConfig, settingsSchema } from '../../src/config.ts';
 import { startEmbedded } from '../../src/embedded/start.ts';
 import type { Lifecycle } from '../../src/lifecycle.ts';
 import { createLogger, type Logger } from '../../src/log.ts';
-import { nodeFlags } from '../../src/node-flags.ts';
+import { roleFlags } from '../../src/node-flags.ts';
 import { projectRoot } from '../../src/root.ts';
 import { type ClickHouseClient, createClickHouse } from '../../src/stores/clickhouse.ts';
 import { createPool } from '../../src/stores/postgres.ts';
@@ -145,7 +145,15 @@ function startRole(
     {
       name: role === 'serve' ? 'api' : 'worker',
       command: 'env',
-      args: [...unset, ...settings, process.execPath, ...nodeFlags, ...profile, coreProgram, role],
+      args: [
+        ...unset,
+        ...settings,
+        process.execPath,
+        ...roleFlags[role],
+        ...profile,
+        coreProgram,
+        role,
+      ],
       ...(role === 'work' ? { niceness: niceness.worker } : {}),
       logFile: path.join(dataDir, 'logs', `${role}.log`),
       ready: 'ipc',
