@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -15,7 +16,8 @@ import { writePlots } from '../bench/measure/plots.ts';
 import { cpuSeconds, parseStat, tellsProcessUse } from '../bench/measure/processes.ts';
 import { type Results, readBefore, writeResults } from '../bench/measure/results.ts';
 import { checkAppended, type Standing } from '../bench/measure/spool.ts';
-import { median, percentile, slope, spread } from '../bench/measure/statistics.ts';
+import { mean, median, percentile, slope, spread } from '../bench/measure/statistics.ts';
+import { createSteering } from '../bench/measure/steering.ts';
 import { summarise } from '../bench/measure/sustain.ts';
 import { niceTicks, renderPlot, shortNumber } from '../bench/measure/svg.ts';
 import { changeText, checksText, metricsTable, numberText } from '../bench/measure/table.ts';
@@ -69,7 +71,57 @@ t.test('a backlog that goes up and down like a saw', async (t) => {
   t.equal(idle.backlogEndRows, idle.backlogStartRows);
 });
 
+/**
+ * A sender that does as it is told, a sample a second, and a loader that seals whole segments: `loads` is
+ * what it has the machine for in each second, in rows.
+ */
+function steeredRun(seconds: number, loads: (second: number) => number) {
+  const steering = createSteering(400_000);
+  const samples: Standing[] = [];
+  let [appendedRows, sealedRows, heldAt] = [0, 0, Number.POSITIVE_INFINITY];
+  let work = 0;
+  for (let second = 0; second < heldAt + seconds; second += 1) {
+    if (heldAt === Number.POSITIVE_INFINITY && second >= 60 && steering.isFound()) {
+      steering.hold();
+      heldAt = second;
+    }
+    assert(second < 180, 'the rate is found in time');
+    appendedRows += steering.rate();
+    work = Math.min(work + loads(second - heldAt), appendedRows - sealedRows);
+    const segments = Math.floor(work / 500_000);
+    sealedRows += segments * 500_000;
+    work -= segments * 500_000;
+    const atMs = 1_000 * second;
+    const standing = { atMs, appendedRows, sealedRows, settledRows: sealedRows, backlogBytes: 0 };
+    steering.see(standing);
+    if (second >= heldAt) samples.push(standing);
+  }
+  return samples;
+}
+
+t.test('the rate of a sustained run follows the loader, and the backlog stays', async (t) => {
+  const unread = ({ appendedRows, sealedRows }: Standing): number => appendedRows - sealedRows;
+  const speeds = {
+    steady: () => 900_000,
+    'slow for a while': (second: number) => (second > 30 && second < 50 ? 700_000 : 900_000),
+    'faster from then on': (second: number) => (second > 40 ? 1_100_000 : 900_000),
+    'up and down': (second: number) => 900_000 + (second > 0 ? 150_000 * Math.sin(second / 5) : 0),
+  };
+  for (const [name, loads] of Object.entries(speeds)) {
+    const samples = steeredRun(75, loads);
+    const window = samples.slice(15);
+    const accepted = (window.at(-1)?.appendedRows ?? 0) - (window[0]?.appendedRows ?? 0);
+    const capacity = window.slice(1).reduce((sum, _, index) => sum + loads(index + 16), 0);
+    t.ok(Math.abs(accepted / capacity - 1) < 0.03, `${name}: as much as can be loaded`);
+    const changed = slope(window.map((standing, x) => ({ x, y: unread(standing) }))) * 60;
+    t.ok(Math.abs(changed) < 0.025 * accepted, `${name}: what is unread stays`);
+    t.ok(Math.min(...window.map(unread)) > 0, `${name}: the loader never waits for rows`);
+  }
+});
+
 t.test('statistics', async (t) => {
+  t.equal(mean([1, 2, 6]), 3);
+  t.throws(() => mean([]));
   t.equal(median([3, 1, 2]), 2);
   t.equal(median([4, 1, 2, 3]), 2.5);
   t.throws(() => median([]));

@@ -9,6 +9,11 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] as number) + upper) / 2;
 }
 
+export function mean(values: readonly number[]): number {
+  assert(values.length > 0, 'a mean needs a value');
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
 /** The smallest value that at least `share` of all values do not pass (nearest rank). */
 export function percentile(values: readonly number[], share: number): number {
   assert(values.length > 0, 'a percentile needs a value');
@@ -20,8 +25,8 @@ export function percentile(values: readonly number[], share: number): number {
 /** Change of y a unit of x, by least squares; 0 where all points share one x. */
 export function slope(points: readonly { x: number; y: number }[]): number {
   if (points.length === 0) return 0;
-  const meanX = points.reduce((sum, { x }) => sum + x, 0) / points.length;
-  const meanY = points.reduce((sum, { y }) => sum + y, 0) / points.length;
+  const meanX = mean(points.map(({ x }) => x));
+  const meanY = mean(points.map(({ y }) => y));
   let covariance = 0;
   let variance = 0;
   for (const { x, y } of points) {

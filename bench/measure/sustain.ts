@@ -4,7 +4,8 @@ import type { BenchOptions } from './metric.ts';
 import { createProcessSampler, type ProcessUse } from './processes.ts';
 import { usagePlan } from './sender.ts';
 import { type Standing, watchStanding } from './spool.ts';
-import { slope } from './statistics.ts';
+import { mean, slope } from './statistics.ts';
+import { createSteering, steadySteering } from './steering.ts';
 import type { BenchWorld } from './world.ts';
 import { startWrk } from './wrk.ts';
 
@@ -28,37 +29,12 @@ export interface Sustained {
 }
 
 /**
- * What may lie in the spool unread, in seconds of sending: the loader looks at a stream once a
- * second, so that much is there when it is well. From there on more is sent, up to where twice as
- * much gathers; past that the loader falls behind.
- */
-const unreadSecondsLow = 1.3;
-const unreadSecondsHigh = 2.5;
-const rise = 1.03;
-const fall = 0.94;
-/** In the window the rate has been found, and is only held. */
-const riseHeld = 1.002;
-const fallHeld = 0.98;
-/**
- * Asked for at most this many times what was loaded in the last seconds: the loader is behind by then,
- * or the sender reaches no more, and what is asked for beyond that only has to be loaded afterwards.
- */
-const loadedShareMax = 1.25;
-/** Segments are sealed in lumps, so what is unread is taken over so many seconds. */
-const recentMax = 4;
-/**
  * Warming goes on past this until the loader has once fallen behind and keeps up again, at most three
  * times as long.
  */
 const warmSeconds = 60;
 const warmSecondsQuick = 15;
 const warmTimesMax = 3;
-/**
- * What is sent in the window, as a share of the mean of what came in and what was loaded in the last
- * seconds of warming: these two share the processor, so what both can sustain lies between.
- */
-const heldShare = 0.97;
-const heldSeconds = 15;
 /**
  * The window begins once the rate has been held for longer than a group gathers: before that, what is
  * settled was sent at the rates that warming went through, and the backlog has not found its height.
@@ -69,8 +45,7 @@ const firstEntriesPerSecond = 400_000;
 const firstEntriesPerSecondQuick = 50_000;
 
 /**
- * Finds the rate at which the loader just keeps up, and holds it. While warming, each second the rate
- * is raised or lowered by what lies unread in the spool; in the window, too, but by little. So the
+ * Finds the rate at which the loader just keeps up, and then follows it (`createSteering`). So the
  * loader always has work, accept takes no more of the machine than what can be loaded needs, and the
  * spool's bound is never what holds the sender back. What counts is what was settled in the window.
  */
@@ -82,7 +57,8 @@ export async function sustain(
   const { bodies, connections } = options;
   const warm = options.quick ? warmSecondsQuick : warmSeconds;
   const first = options.quick ? firstEntriesPerSecondQuick : firstEntriesPerSecond;
-  const steering = options.rate === undefined ? createSteering(first) : steady(options.rate);
+  const steering =
+    options.rate === undefined ? createSteering(first) : steadySteering(options.rate);
   const rate = steering.rate() / bodies.entries;
   const hold = options.quick ? holdSecondsQuick : holdSeconds;
   const seconds = warm * warmTimesMax + hold + options.seconds + 30;
@@ -124,70 +100,10 @@ export async function sustain(
   return { ...summarise(window), acked: ok, refused, lost, use };
 }
 
-interface Steering {
-  /** Entries a second to send now. */
-  rate: () => number;
-  see(standing: Standing): void;
-  /** Whether the loader has fallen behind at a higher rate, and keeps up now. */
-  isFound(): boolean;
-  /** From here on the rate changes by little. */
-  hold(): void;
-}
-
-function steady(perSecond: number): Steering {
-  return {
-    rate: () => perSecond,
-    see: () => undefined,
-    isFound: () => true,
-    hold: () => undefined,
-  };
-}
-
-function createSteering(firstPerSecond: number): Steering {
-  /** The last one is of now. */
-  const seen: Standing[] = [];
-  let steps = { rise, fall };
-  let perSecond = firstPerSecond;
-  let fellBehind = false;
-  const unreadSeconds = (): number => {
-    const unread = seen
-      .slice(-recentMax)
-      .map((standing) => standing.appendedRows - standing.sealedRows);
-    return mean(unread) / perSecond;
-  };
-  const lately = (rows: 'appendedRows' | 'sealedRows'): number =>
-    perSecondOf(seen.slice(-heldSeconds - 1), rows);
-  return {
-    rate: () => perSecond,
-    see(standing) {
-      seen.push(standing);
-      if (unreadSeconds() > unreadSecondsHigh) {
-        fellBehind = true;
-        perSecond *= steps.fall;
-      } else if (unreadSeconds() < unreadSecondsLow) perSecond *= steps.rise;
-      if (seen.length <= heldSeconds) return;
-      const most = Math.max(lately('sealedRows') * loadedShareMax, firstPerSecond / 5);
-      perSecond = Math.min(perSecond, most);
-    },
-    isFound: () => fellBehind && unreadSeconds() <= unreadSecondsHigh,
-    hold() {
-      steps = { rise: riseHeld, fall: fallHeld };
-      perSecond = heldShare * mean([lately('appendedRows'), lately('sealedRows')]);
-    },
-  };
-}
-
-function perSecondOf(
-  standings: readonly Standing[],
-  rows: 'appendedRows' | 'sealedRows' | 'settledRows',
-): number {
+function perSecondOf(standings: readonly Standing[], rows: 'appendedRows' | 'settledRows'): number {
   const [first, last] = [standings[0], standings.at(-1)];
   if (first === undefined || last === undefined || first === last) return 0;
   return ((last[rows] - first[rows]) * 1_000) / (last.atMs - first.atMs);
-}
-
-function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
 function backlogRows({ appendedRows, settledRows }: Standing): number {
