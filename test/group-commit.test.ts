@@ -27,11 +27,14 @@ function replyError(message: string): Error {
   return error;
 }
 
+/** Longer than a test: what waits for it is seen to wait. */
+const longMs = 600_000;
+
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 t.test('one flush is in flight; what gathers meanwhile is the next', async (t) => {
   const { calls, flush } = manualFlush();
-  const commit = createGroupCommit(flush);
+  const commit = createGroupCommit(flush, 0);
   const first = commit.submit(block('a'));
   const rest = [commit.submit(block('b')), commit.submit(block('c')), commit.submit(block('d'))];
   await turn();
@@ -49,7 +52,7 @@ t.test('one flush is in flight; what gathers meanwhile is the next', async (t) =
 
 t.test('a flush is bounded in bytes', async (t) => {
   const { calls, flush } = manualFlush();
-  const commit = createGroupCommit(flush);
+  const commit = createGroupCommit(flush, 0);
   const all = ['a', 'b', 'c', 'd'].map((name) => commit.submit(block(name, 500_000)));
   all.push(commit.submit(block('large', 2_000_000)));
   const keys = [['a'], ['b'], ['c', 'd'], ['large']];
@@ -64,7 +67,7 @@ t.test('a flush is bounded in bytes', async (t) => {
 
 t.test('rows are copied when they are submitted, and sent in order', async (t) => {
   const { calls, flush } = manualFlush();
-  const commit = createGroupCommit(flush);
+  const commit = createGroupCommit(flush, 0);
   // More flushes than there are buffers, so that each buffer is used again.
   for (let round = 0; round < 6; round += 1) {
     const first = commit.submit(block('a', 3));
@@ -87,7 +90,7 @@ t.test('rows are copied when they are submitted, and sent in order', async (t) =
 
 t.test('a flush whose answer was lost is sent again; a refusal is not', async (t) => {
   const { calls, flush } = manualFlush();
-  const commit = createGroupCommit(flush);
+  const commit = createGroupCommit(flush, 0);
   const lost = commit.submit(block('a'));
   await turn();
   calls[0]?.reject(new Error('Connection is closed.'));
@@ -105,7 +108,7 @@ t.test('a flush whose answer was lost is sent again; a refusal is not', async (t
 
 t.test('closing waits for what is under way and refuses what is new', async (t) => {
   const { calls, flush } = manualFlush();
-  const commit = createGroupCommit(flush);
+  const commit = createGroupCommit(flush, 0);
   const first = commit.submit(block('a'));
   const second = commit.submit(block('b'));
   const closed = commit.close();
@@ -120,7 +123,7 @@ t.test('closing waits for what is under way and refuses what is new', async (t) 
 
 t.test('a large flush follows the one in flight, a third one waits', async (t) => {
   const { calls, flush } = manualFlush();
-  const commit = createGroupCommit(flush);
+  const commit = createGroupCommit(flush, 0);
   const submit = (count: number) => Array.from({ length: count }, () => commit.submit(block('a')));
   const sizes = () => calls.map(({ keys }) => keys.length);
   const answer = async (index: number): Promise<void> => {
@@ -151,4 +154,46 @@ t.test('a large flush follows the one in flight, a third one waits', async (t) =
   await answer(4);
   await close;
   t.same(await Promise.all(all), Array(78).fill('stored'));
+});
+
+t.test('small flushes keep a distance, large ones and the first do not', async (t) => {
+  const { calls, flush } = manualFlush();
+  const commit = createGroupCommit(flush, longMs);
+  const sizes = () => calls.map(({ keys }) => keys.length);
+  const answer = async (index: number): Promise<void> => {
+    calls[index]?.resolve(Array(calls[index]?.keys.length).fill(0));
+    await turn();
+  };
+  const all = [commit.submit(block('a'))];
+  t.same(sizes(), [1], 'nothing came before it');
+  await answer(0);
+  all.push(commit.submit(block('b')));
+  await turn();
+  all.push(commit.submit(block('c')));
+  await turn();
+  t.same(sizes(), [1], 'nothing is in flight, and they wait');
+  for (let count = 2; count < 16; count += 1) all.push(commit.submit(block('d')));
+  t.same(sizes(), [1, 16], 'they have become a large one');
+  await answer(1);
+  all.push(commit.submit(block('e', 65_536)));
+  t.same(sizes(), [1, 16, 1], 'or large in bytes');
+  await answer(2);
+  all.push(commit.submit(block('f')));
+  await turn();
+  t.same(sizes(), [1, 16, 1]);
+  const closed = commit.close();
+  t.same(sizes(), [1, 16, 1, 1], 'closing waits for no distance');
+  await answer(3);
+  await closed;
+  t.same(await Promise.all(all), Array(all.length).fill('stored'));
+});
+
+t.test('a small flush that waited for its distance is sent by itself', async (t) => {
+  const sent: string[][] = [];
+  const commit = createGroupCommit(async ({ requests }) => {
+    sent.push(requests.map(({ key }) => key));
+    return requests.map(() => 0);
+  });
+  for (const name of ['a', 'b', 'c']) t.equal(await commit.submit(block(name)), 'stored');
+  t.same(sent, [['a'], ['b'], ['c']]);
 });

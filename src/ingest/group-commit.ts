@@ -57,6 +57,12 @@ const flushRequestsMax = 1_000;
 const flushesInFlightMax = 2;
 const largeRequestsMin = 16;
 const largeBytesMin = 65_536;
+/**
+ * A small flush begins at the earliest this long after the one before it began, so that on a quiet disk
+ * there are at most two hundred a second and not seven hundred: what a flush costs Redis and this
+ * process hardly depends on what is in it. A request that comes after a pause of this length waits for nobody.
+ */
+const smallFlushIntervalMs = 5;
 /** Buffers kept for later: two are in flight while another one gathers. */
 const sparesMax = 3;
 /** What may wait in one process for one stream before accept refuses. */
@@ -66,9 +72,9 @@ const repeatMsMax = 3_000;
 const repeatPauseMs = 100;
 
 /**
- * Group commit without timers: one flush is in flight, or two where the second one is large; whatever
- * arrives meanwhile is the next one. Under light load a request waits for nobody, under heavy load
- * batches grow by themselves.
+ * Group commit: one flush is in flight, or two where the second one is large; whatever arrives
+ * meanwhile is the next one. Under light load a request waits for nobody, under heavy load batches
+ * grow by themselves, and in between small flushes keep a distance of `intervalMs`.
  *
  * Rows are copied once, into the buffer that is sent, and buffers are used again: memory of their own
  * for each request and flush would make V8 collect its whole heap several times a second.
@@ -77,23 +83,35 @@ const repeatPauseMs = 100;
  * then sent again: every request has an idempotency key, so what was stored answers `duplicate`.
  * Where Redis stays away the requests are refused as STORE_UNAVAILABLE, and the nodes repeat them.
  */
-export function createGroupCommit(send: SendFlush): GroupCommit {
+export function createGroupCommit(
+  send: SendFlush,
+  intervalMs: number = smallFlushIntervalMs,
+): GroupCommit {
   const queue: Gathering[] = [];
   const spares: Buffer[] = [];
   let queuedBytes = 0;
   let inFlight = 0;
   /** Of the flush that was started last. */
   let lastRequests = 0;
+  let lastStartMs = Number.NEGATIVE_INFINITY;
+  /** Runs while a small flush keeps its distance. */
+  let distance: NodeJS.Timeout | undefined;
   let closed = false;
   let onIdle: () => void = () => undefined;
 
-  const isDue = (next: Gathering): boolean =>
-    inFlight === 0 ||
-    (inFlight < flushesInFlightMax && isLarge(next) && next.requests.length * 2 >= lastRequests);
+  const restMs = (): number => lastStartMs + intervalMs - performance.now();
+
+  const isDue = (next: Gathering): boolean => {
+    if (inFlight === 0) return closed || isLarge(next) || restMs() <= 0;
+    return (
+      inFlight < flushesInFlightMax && isLarge(next) && next.requests.length * 2 >= lastRequests
+    );
+  };
 
   const start = async (next: Gathering): Promise<void> => {
     inFlight += 1;
     lastRequests = next.requests.length;
+    lastStartMs = performance.now();
     queuedBytes -= next.bytesLength;
     const isSure = await settle(next, send);
     // Of a flush that failed, something may still be about to be written to the connection.
@@ -109,6 +127,12 @@ export function createGroupCommit(send: SendFlush): GroupCommit {
     for (let [next] = queue; next !== undefined && isDue(next); [next] = queue) {
       queue.shift();
       void start(next);
+    }
+    if (queue.length > 0 && inFlight === 0 && distance === undefined) {
+      distance = setTimeout(() => {
+        distance = undefined;
+        startDue();
+      }, Math.ceil(restMs()));
     }
   };
 
@@ -142,6 +166,8 @@ export function createGroupCommit(send: SendFlush): GroupCommit {
     },
     async close() {
       closed = true;
+      clearTimeout(distance);
+      startDue();
       if (inFlight > 0) await new Promise<void>((resolve) => (onIdle = resolve));
     },
   };
