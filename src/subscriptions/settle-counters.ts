@@ -19,6 +19,12 @@ const added = (column: string, sum: string): string =>
      ELSE s.${column} + given.${sum} END`;
 
 /**
+ * For the transaction: 200,000 counters take 15 MB as a hash table and 12 as the updated rows. By
+ * Postgres' default of 4 MB both go through temporary files, a tenth of the CPU of it all.
+ */
+const workMemory = '64MB';
+
+/**
  * Adds sums to the subscriptions' counters, in the transaction that settles their segments, and
  * marks as limited the active ones that reach their limit; their nodes are bumped. Thresholds of
  * the limit that are reached become warnings (status.ts).
@@ -37,6 +43,7 @@ export async function addTraffic(
   }
   if (subscriptionIds.length === 0) return { knownRows: 0, limited: [] };
   await lockCounters(client);
+  await client.query(`SET LOCAL work_mem = '${workMemory}'`);
   // Of hundreds of thousands of updated rows only what matters comes back.
   const updated = await client.query<{ knownRows: number; crossed: number[] }>(
     `WITH updated AS (
