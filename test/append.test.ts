@@ -28,10 +28,13 @@ t.test(
   'of a flush whose requests fare differently only the stored ones are appended',
   async (t) => {
     const options = { redis, prefix, shards: 1, bytesMax: 20, idempotencySeconds: 60 };
+    const earlier = createSpool(options);
+    await earlier.append('session', 1, block('a', 3));
+    await earlier.close();
     const spool = createSpool(options);
     t.teardown(() => spool.close());
-    await spool.append('session', 1, block('a', 3));
-    // The first of these is a flush by itself, and the others are the next one, together.
+    // Nothing came before the first of these, so it is a flush by itself; the others are the next one,
+    // together.
     const results = await Promise.allSettled([
       spool.append('session', 1, block('b', 2)),
       spool.append('session', 1, block('c', 4)),
