@@ -6,7 +6,7 @@ import { createInterface } from 'node:readline';
 import { migrate } from '../../src/app.ts';
 import { readConfig } from '../../src/config.ts';
 import { createLogger } from '../../src/log.ts';
-import { nodeFlags } from '../../src/node-flags.ts';
+import { roleFlags } from '../../src/node-flags.ts';
 import { createNode } from '../../src/nodes/create.ts';
 import { registerNode } from '../../src/nodes/register.ts';
 import { projectRoot } from '../../src/root.ts';
@@ -46,7 +46,7 @@ export async function startFuzzedCore(environment: Record<string, string>): Prom
     await pool.end();
   }
   const program = path.join(projectRoot, 'dist', 'src', 'bin', 'core.js');
-  const child = spawn(process.execPath, [...nodeFlags, program, 'serve'], {
+  const child = spawn(process.execPath, [...roleFlags.serve, program, 'serve'], {
     stdio: ['ignore', 'ignore', 'pipe'],
     env: { PATH: process.env['PATH'], ...settings },
   });

@@ -17,6 +17,16 @@ export interface Standing {
   backlogBytes: number;
 }
 
+/** How fast rows of a kind became more from the first to the last of the standings; 0 of fewer than two. */
+export function perSecondOf(
+  standings: readonly Standing[],
+  rows: 'appendedRows' | 'sealedRows' | 'settledRows',
+): number {
+  const [first, last] = [standings[0], standings.at(-1)];
+  if (first === undefined || last === undefined || first === last) return 0;
+  return ((last[rows] - first[rows]) * 1_000) / (last.atMs - first.atMs);
+}
+
 const pollMs = 100;
 /** As long as a flush may take on a busy machine. */
 const stillMs = 1_000;

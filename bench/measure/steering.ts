@@ -1,4 +1,4 @@
-import type { Standing } from './spool.ts';
+import { perSecondOf, type Standing } from './spool.ts';
 import { mean } from './statistics.ts';
 
 /** What tells a sustained run's sender how fast to send. */
@@ -9,7 +9,7 @@ export interface Steering {
   see(standing: Standing): void;
   /** Whether the loader has fallen behind at a higher rate, and keeps up now. */
   isFound(): boolean;
-  /** From here on the rate follows the loader. */
+  /** From here on the rate follows the loader; not before it has been seen for some seconds. */
   hold(): void;
 }
 
@@ -59,7 +59,9 @@ export function createSteering(firstPerSecond: number): Steering {
   let isHeld = false;
   const unreadRows = (): number => mean(seen.slice(-recentMax).map(unreadOf));
   const unreadSeconds = (): number => unreadRows() / perSecond;
-  const follow = (loaded: number): void => {
+  const loadedPerSecond = (): number => perSecondOf(seen.slice(-loadedSeconds - 1), 'sealedRows');
+  const follow = (): void => {
+    const loaded = loadedPerSecond();
     const missing = unreadSecondsHeld * loaded - unreadRows();
     const wanted = loaded + missing / correctSeconds;
     perSecond = Math.max(
@@ -71,14 +73,14 @@ export function createSteering(firstPerSecond: number): Steering {
     rate: () => perSecond,
     see(standing) {
       seen.push(standing);
-      const loaded = loadedPerSecond(seen);
-      if (isHeld && loaded !== undefined) return follow(loaded);
+      if (isHeld) return follow();
       if (unreadSeconds() > unreadSecondsHigh) {
         fellBehind = true;
         perSecond *= fall;
       } else if (unreadSeconds() < unreadSecondsLow) perSecond *= rise;
-      if (loaded === undefined) return;
-      perSecond = Math.min(perSecond, Math.max(loaded * loadedShareMax, firstPerSecond / 5));
+      if (seen.length <= loadedSeconds) return;
+      const most = Math.max(loadedPerSecond() * loadedShareMax, firstPerSecond / 5);
+      perSecond = Math.min(perSecond, most);
     },
     isFound: () => fellBehind && unreadSeconds() <= unreadSecondsHigh,
     hold() {
@@ -89,11 +91,4 @@ export function createSteering(firstPerSecond: number): Steering {
 
 function unreadOf({ appendedRows, sealedRows }: Standing): number {
   return appendedRows - sealedRows;
-}
-
-/** Over the last `loadedSeconds`; nothing before there are as many. */
-function loadedPerSecond(seen: readonly Standing[]): number | undefined {
-  const [first, last] = [seen.at(-loadedSeconds - 1), seen.at(-1)];
-  if (first === undefined || last === undefined) return undefined;
-  return ((last.sealedRows - first.sealedRows) * 1_000) / (last.atMs - first.atMs);
 }

@@ -3,7 +3,7 @@ import type { BenchCore } from './core.ts';
 import type { BenchOptions } from './metric.ts';
 import { createProcessSampler, type ProcessUse } from './processes.ts';
 import { usagePlan } from './sender.ts';
-import { type Standing, watchStanding } from './spool.ts';
+import { perSecondOf, type Standing, watchStanding } from './spool.ts';
 import { mean, slope } from './statistics.ts';
 import { createSteering, steadySteering } from './steering.ts';
 import type { BenchWorld } from './world.ts';
@@ -98,12 +98,6 @@ export async function sustain(
   const { ok, refused, lost } = await run.result;
   if (use === undefined) throw new Error('the sustained run ended before its window');
   return { ...summarise(window), acked: ok, refused, lost, use };
-}
-
-function perSecondOf(standings: readonly Standing[], rows: 'appendedRows' | 'settledRows'): number {
-  const [first, last] = [standings[0], standings.at(-1)];
-  if (first === undefined || last === undefined || first === last) return 0;
-  return ((last[rows] - first[rows]) * 1_000) / (last.atMs - first.atMs);
 }
 
 function backlogRows({ appendedRows, settledRows }: Standing): number {
