@@ -59,8 +59,8 @@ const largeRequestsMin = 16;
 const largeBytesMin = 65_536;
 /**
  * A small flush begins at the earliest this long after the one before it began, so that on a quiet disk
- * there are at most two hundred a second and not seven hundred: what a flush costs Redis and this
- * process hardly depends on what is in it. A request that comes after a pause of this length waits for nobody.
+ * a process makes at most two hundred a second and not 350: what a flush costs Redis and this process
+ * hardly depends on what is in it. A request that comes after a pause of this length waits for nobody.
  */
 const smallFlushIntervalMs = 5;
 /** Buffers kept for later: two are in flight while another one gathers. */
