@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
-import os from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { CoreError, type ErrorCode, errorTable } from './errors.ts';
 import type { Logger } from './log.ts';
 import { lastComplaint, openLogFile } from './log-file.ts';
+import { setNiceness, setRealTime } from './priority.ts';
 
 /** A program to keep running. It inherits the environment of this process. */
 export interface ProcessSpec {
@@ -30,9 +30,14 @@ export interface ProcessSpec {
   failureCode: ErrorCode;
   /**
    * How much more than this process it yields to others when the processor is short: POSIX's niceness,
-   * 19 at most. Where the system refuses, it runs as any other.
+   * 19 at most; on Linux that of its session, too. Where the system refuses, it runs as any other.
    */
   niceness?: number;
+  /**
+   * It goes before all others, where the system allows it (Linux, as root or with CAP_SYS_NICE). Only for
+   * a program whose work is bounded by what others ask of it: they wait while it runs.
+   */
+  isRealTime?: boolean;
   /** Runs before each start, for instance to clear what a killed predecessor left. */
   prepare?: () => Promise<void>;
   /** Told the process id right after each start. */
@@ -42,7 +47,8 @@ export interface ProcessSpec {
 /**
  * Who goes last where the processor is short, of what one machine runs; the others (api and Redis), for
  * whom a node waits, yield to nobody. A load that waits gathers a larger segment, Postgres updates
- * hundreds of thousands of counters at once, and ClickHouse's merges take whatever they are given.
+ * hundreds of thousands of counters at once, and ClickHouse's merges take whatever they are given. On
+ * Linux Postgres' own processes begin sessions and may so take as much as api (priority.ts).
  */
 export const niceness = { worker: 5, postgres: 5, clickhouse: 10 } as const;
 
@@ -97,7 +103,7 @@ export async function supervise(
   const start = async (): Promise<Running> => {
     await spec.prepare?.();
     stopping.signal.throwIfAborted();
-    const running = launch(spec);
+    const running = launch(spec, log);
     current = running;
     try {
       await untilReady(spec, running, stopping.signal);
@@ -198,7 +204,7 @@ export async function startTogether(
   throw firstFailure;
 }
 
-function launch(spec: ProcessSpec): Running {
+function launch(spec: ProcessSpec, log: Logger): Running {
   const logFile = spec.logFile === undefined ? undefined : openLogFile(spec.logFile);
   const output = logFile?.fd ?? 2;
   try {
@@ -219,19 +225,12 @@ function launch(spec: ProcessSpec): Running {
     if (child.pid !== undefined) {
       // Before it has threads of its own, which inherit it: a later change is of one thread only.
       if (spec.niceness !== undefined) setNiceness(child.pid, spec.niceness);
+      if (spec.isRealTime === true) setRealTime(child.pid, spec.name, log);
       spec.onSpawn?.(child.pid);
     }
     return { child, exited, logOffset: logFile?.offset ?? 0 };
   } finally {
     if (logFile !== undefined) closeSync(logFile.fd);
-  }
-}
-
-function setNiceness(pid: number, niceness: number): void {
-  try {
-    os.setPriority(pid, Math.min(os.getPriority() + niceness, os.constants.priority.PRIORITY_LOW));
-  } catch {
-    // Not allowed here, or gone already, which its exit says.
   }
 }
 

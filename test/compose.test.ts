@@ -19,6 +19,7 @@ interface Service {
   depends_on?: Record<string, { condition: string }>;
   healthcheck?: { test: string[] };
   stop_grace_period?: string;
+  cpu_shares?: number;
 }
 
 const composeText = read('docker-compose.yml');
@@ -72,6 +73,13 @@ t.test('the services of the deployment', async (t) => {
     ['migrate', ['migrate']],
     ['worker', ['work']],
   ]);
+});
+
+t.test('what no node waits for gives way where the processor is short', async (t) => {
+  const share = (name: string): number => compose.services[name]?.cpu_shares ?? 1_024;
+  for (const first of ['api', 'redis']) t.equal(share(first), 1_024, first);
+  for (const second of ['worker', 'postgres']) t.ok(share(second) < share('api') / 2, second);
+  t.ok(share('clickhouse') < share('worker') / 2);
 });
 
 t.test('images are pinned', async (t) => {

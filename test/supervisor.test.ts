@@ -1,5 +1,6 @@
+import { spawnSync } from 'node:child_process';
 import { EventEmitter, once } from 'node:events';
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { pino } from 'pino';
@@ -8,6 +9,7 @@ import { CoreError } from '../src/errors.ts';
 import type { Logger } from '../src/log.ts';
 import { projectRoot } from '../src/root.ts';
 import { type ProcessSpec, type Supervised, startTogether, supervise } from '../src/supervisor.ts';
+import { until } from './support/api.ts';
 import { isAlive } from './support/core-process.ts';
 
 const fixture = path.join(projectRoot, 'test', 'fixtures', 'child.mjs');
@@ -92,11 +94,51 @@ t.test('a program that dies is started again, and both are said', async (t) => {
 t.test('a program yields as much as it is told, also when it is started again', async (t) => {
   const { child, line } = await started(t, ['ready'], { niceness: 3 });
   const yielding = Math.min(os.getPriority() + 3, 19);
+  const session = sessionNiceness('self') === undefined ? undefined : 3;
   t.equal(os.getPriority(pidOf(child)), yielding);
+  const sessionYields = (): Promise<unknown> =>
+    until(
+      async () => sessionNiceness(pidOf(child)),
+      (niceness) => niceness === session,
+    );
+  await sessionYields();
   process.kill(pidOf(child), 'SIGKILL');
   await line('child is back');
   t.equal(os.getPriority(pidOf(child)), yielding);
+  await sessionYields();
 });
+
+t.test('a program is put before others where the system allows it', async (t) => {
+  // Whether it does is asked of the same program, for a process of its own.
+  const { status } = spawnSync('chrt', ['--rr', '1', 'true']);
+  const policy = status === 0 ? roundRobin : 0;
+  const { child, line } = await started(t, ['ready'], { isRealTime: true });
+  const isSo = (): Promise<unknown> =>
+    until(
+      async () => policyOf(pidOf(child)),
+      (found) => found === policy,
+    );
+  await isSo();
+  process.kill(pidOf(child), 'SIGKILL');
+  await line('child is back');
+  await isSo();
+});
+
+/** SCHED_RR, with SCHED_RESET_ON_FORK apart from it. */
+const roundRobin = 2;
+
+/** The scheduling policy of a process' main thread: field 41 of its stat, the first two left out. */
+function policyOf(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[41 - 3]);
+}
+
+/** Undefined where the system does not share the processor out by session. */
+function sessionNiceness(pid: number | 'self'): number | undefined {
+  const file = `/proc/${pid}/autogroup`;
+  const said = existsSync(file) ? /nice (-?\d+)/.exec(readFileSync(file, 'utf8'))?.[1] : undefined;
+  return said === undefined ? undefined : Number(said);
+}
 
 t.test('the pause doubles while the program does not come back', async (t) => {
   const file = path.join(t.testdir(), 'starts');

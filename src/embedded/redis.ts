@@ -46,6 +46,8 @@ export async function startRedis(
       stopSignal: 'SIGTERM',
       stopMsMax: 5_000,
       failureCode: 'EMBEDDED_SERVER_FAILED',
+      // Each 200 waits for its fsync, in which it waits for a processor several times.
+      isRealTime: true,
       onSpawn: (pid) => writePidFile(mark, pid),
     },
     log,
