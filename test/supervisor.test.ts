@@ -3,6 +3,7 @@ import { EventEmitter, once } from 'node:events';
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { pino } from 'pino';
 import t, { type Test } from 'tap';
 import { CoreError } from '../src/errors.ts';
@@ -92,37 +93,40 @@ t.test('a program that dies is started again, and both are said', async (t) => {
 });
 
 t.test('a program yields as much as it is told, also when it is started again', async (t) => {
-  const { child, line } = await started(t, ['ready'], { niceness: 3 });
-  const yielding = Math.min(os.getPriority() + 3, 19);
-  const session = sessionNiceness('self') === undefined ? undefined : 3;
-  t.equal(os.getPriority(pidOf(child)), yielding);
-  const sessionYields = (): Promise<unknown> =>
-    until(
-      async () => sessionNiceness(pidOf(child)),
-      (niceness) => niceness === session,
-    );
-  await sessionYields();
-  process.kill(pidOf(child), 'SIGKILL');
-  await line('child is back');
-  t.equal(os.getPriority(pidOf(child)), yielding);
-  await sessionYields();
+  const yielding = {
+    process: Math.min(os.getPriority() + 3, 19),
+    session: sessionNiceness('self') === undefined ? undefined : 3,
+  };
+  await staysSo(t, { niceness: 3 }, yielding, (pid) => ({
+    process: os.getPriority(pid),
+    session: sessionNiceness(pid),
+  }));
 });
 
 t.test('a program is put before others where the system allows it', async (t) => {
   // Whether it does is asked of the same program, for a process of its own.
   const { status } = spawnSync('chrt', ['--rr', '1', 'true']);
-  const policy = status === 0 ? roundRobin : 0;
-  const { child, line } = await started(t, ['ready'], { isRealTime: true });
-  const isSo = (): Promise<unknown> =>
+  await staysSo(t, { isRealTime: true }, status === 0 ? roundRobin : 0, policyOf);
+});
+
+/** Fails unless a child of this spec becomes what is expected, and again after it was killed. */
+async function staysSo<T>(
+  t: Test,
+  more: Partial<ProcessSpec>,
+  expected: T,
+  ask: (pid: number) => T,
+): Promise<void> {
+  const { child, line } = await started(t, ['ready'], more);
+  const isSo = (): Promise<T> =>
     until(
-      async () => policyOf(pidOf(child)),
-      (found) => found === policy,
+      async () => ask(pidOf(child)),
+      (found) => isDeepStrictEqual(found, expected),
     );
-  await isSo();
+  t.same(await isSo(), expected);
   process.kill(pidOf(child), 'SIGKILL');
   await line('child is back');
-  await isSo();
-});
+  t.same(await isSo(), expected);
+}
 
 /** SCHED_RR, with SCHED_RESET_ON_FORK apart from it. */
 const roundRobin = 2;
