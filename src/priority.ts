@@ -6,6 +6,7 @@ import type { Logger } from './log.ts';
 /** Three programs yield, each of which may have the others' turns before it. */
 const sessionTriesMax = 20;
 const sessionPauseMs = 110;
+const chrtMsMax = 5_000;
 
 /**
  * Lets a process that has just been started yield to others: `niceness` more than this one does, up to
@@ -26,7 +27,7 @@ export function setNiceness(pid: number, niceness: number): void {
  * Where Linux shares the processor out by session (`sched_autogroup_enabled`, on by default), a
  * process' niceness counts only against others of its own session, and each supervised program is alone
  * in its own. So its session is given the niceness, too. A child that begins another session, as
- * Postgres' do, is out of it. From others than root the kernel takes one such change in 100 ms, on the
+ * Postgres' do, is out of it. Where Core is not root the kernel takes one such change in 100 ms, on the
  * whole machine, and answers more with EAGAIN: they are tried again.
  *
  * Source: sched(7), "The autogroup feature".
@@ -57,5 +58,3 @@ export function setRealTime(pid: number, name: string, log: Logger): void {
       log.debug({ process: name, err: error }, `${name} has no real-time priority`);
   });
 }
-
-const chrtMsMax = 5_000;
