@@ -148,10 +148,12 @@ async function runRole(
     await stopped;
     return await closeInTime(running, config.stopSecondsMax * 1_000, log);
   } catch (thrown) {
-    const { code, message } = classifyFailure(thrown);
-    // The parent puts it into its one line.
     if (process.send === undefined) reportFailure(thrown, log);
-    else tellParent({ failed: { code, message } });
+    else {
+      logFailure(thrown, log);
+      // The parent puts it into its one line.
+      tellParent({ failed: { code: classifyFailure(thrown).code, message: lineOf(thrown) } });
+    }
     return 1;
   } finally {
     // An open channel would keep this process alive.
@@ -267,12 +269,25 @@ async function stopAll(running: readonly Supervised[], msMax: number): Promise<v
 
 /** One line for whoever started Core; the causes go to the log. */
 function reportFailure(thrown: unknown, log: Logger): void {
-  const failure = classifyFailure(thrown);
-  const unknown = failure.code === 'INTERNAL' || !(thrown instanceof CoreError);
-  if (unknown) log.fatal({ err: thrown }, 'core could not start');
-  else log.debug({ err: thrown }, 'core could not start');
-  const line = unknown && thrown instanceof Error ? thrown.message : failure.message;
-  process.stderr.write(`core: ${line.replaceAll('\n', ' ')}\n`);
+  logFailure(thrown, log);
+  process.stderr.write(`core: ${lineOf(thrown)}\n`);
+}
+
+/** Of what nobody foresaw, "Internal error" would say nothing. */
+function lineOf(thrown: unknown): string {
+  const { message } =
+    isUnforeseen(thrown) && thrown instanceof Error ? thrown : classifyFailure(thrown);
+  return message.replaceAll('\n', ' ');
+}
+
+/** The causes of what Core knows are of use to few; of anything else there is nothing but the cause. */
+function logFailure(thrown: unknown, log: Logger): void {
+  const level = isUnforeseen(thrown) ? 'fatal' : 'debug';
+  log[level]({ err: thrown }, 'core could not start');
+}
+
+function isUnforeseen(thrown: unknown): boolean {
+  return !(thrown instanceof CoreError) || thrown.code === 'INTERNAL';
 }
 
 /** Where everything listens, once it does. Passwords in URLs are masked. */

@@ -274,6 +274,35 @@ t.test('a failure at the start is one line and exit code 1', async (t) => {
   }
 });
 
+t.test(
+  'of what nobody foresaw the cause is told, also where a role of Core fails of it',
+  async (t) => {
+    const place = await freshPlace(t);
+    const server = new Redis(process.env['CORE_TEST_REDIS_URL'] ?? '');
+    const user = `limited${process.pid}`;
+    t.teardown(async () => {
+      await server.acl('DELUSER', user);
+      server.disconnect();
+    });
+    await server.acl('SETUSER', user, 'on', '>secret', '~*', '&*', '+@all', '-config');
+    const limited = new URL(process.env['CORE_TEST_REDIS_URL'] ?? '');
+    limited.username = user;
+    limited.password = 'secret';
+    const settings = { ...place.settings, REDIS_URL: limited.href, CORE_LOG_LEVEL: 'error' };
+    const core = startCore(t, ['up'], settings);
+    t.equal((await core.exited).code, 1);
+    t.match(core.stderr.at(-1), /^core: NOPERM .*'config/);
+    const logged = core.stderr
+      .filter((line) => line.startsWith('{'))
+      .map((line) => JSON.parse(line));
+    t.match(
+      logged.find((line) => line.pid !== core.pid),
+      { msg: 'core could not start', err: { message: /NOPERM/, command: { name: 'config' } } },
+      'the role logs the failure itself',
+    );
+  },
+);
+
 /** The servers that were ever started here, by their pid files. */
 function serverPids(place: Place): number[] {
   return ['postgres', 'redis', 'clickhouse'].flatMap((name) => {
