@@ -142,35 +142,50 @@ async function measureHeartbeats(
   const plan = heartbeatPlan(core, world, { connections: options.connections, seconds, rate });
   options.say('heartbeats of all nodes, so that they are known');
   await introduceNodes(core, world, options.connections);
-  options.say(`${Math.round(rate)} heartbeats a second`);
-  const idle = createProcessSampler(core.roots);
-  idle.start();
-  await delay(seconds * 1_000, undefined, { signal: options.signal });
-  const share = (use: ProcessUse, names: readonly string[]): number =>
-    (names.reduce((sum, name) => sum + (use.cpuSeconds[name] ?? 0), 0) / use.seconds) * 100;
-  const idleUse = idle.stop();
-  const { result, use } = await measureWrk(core, plan);
-  const push = (name: string, value: number, more: Partial<Metric> = {}): void => {
+  const shares = { heartbeats: [] as number[], idle: [] as number[], bare: [] as number[] };
+  for (let round = 1; round <= options.rounds; round += 1) {
+    options.say(`${Math.round(rate)} heartbeats a second, round ${round}`);
+    const idle = await measureIdle(core, seconds, options.signal);
+    const { result, use } = await measureWrk(core, plan);
+    const bare = await withCeilingServer(({ url, pid }) =>
+      measureWrk({ roots: () => ({ bare: pid }) }, { ...plan, url }),
+    );
+    shares.idle.push(coreShare(idle, coreProcesses));
+    shares.heartbeats.push(coreShare(use, coreProcesses) - coreShare(idle, coreProcesses));
+    shares.bare.push(coreShare(bare.use, ['bare']));
+    measured.checks.push({
+      bench: 'flatness',
+      name: `heartbeats answered, round ${round}`,
+      passed: result.refused === 0 && result.lost === 0 && result.ok >= 0.95 * rate * seconds,
+      detail: `${result.ok} of ${rate * seconds}, ${result.refused} refused, ${result.lost} lost`,
+    });
+  }
+  const push = (name: string, values: readonly number[], more: Partial<Metric> = {}): void => {
     const base = { bench: 'flatness', unit: '% of a core', better: 'lower' } as const;
-    measured.metrics.push({ ...base, name, value, ...more });
+    measured.metrics.push({ ...base, name, value: median(values), ...more });
   };
-  const nodes = world.keys.length;
   push(
-    `heartbeats of ${nodes} nodes every ${heartbeatEverySeconds} s`,
-    Math.max(0, share(use, coreProcesses) - share(idleUse, coreProcesses)),
+    `heartbeats of ${world.keys.length} nodes every ${heartbeatEverySeconds} s`,
+    shares.heartbeats,
     { target: { max: heartbeatCoreShareMax } },
   );
-  push('nobody sends', share(idleUse, coreProcesses));
-  const bareUse = await withCeilingServer(({ url, pid }) =>
-    measureWrk({ roots: () => ({ bare: pid }) }, { ...plan, url }),
-  );
-  push('the same requests to a server that only reads', share(bareUse.use, ['bare']));
-  measured.checks.push({
-    bench: 'flatness',
-    name: 'heartbeats answered',
-    passed: result.refused === 0 && result.lost === 0 && result.ok >= 0.95 * rate * seconds,
-    detail: `${result.ok} of ${rate * seconds}, ${result.refused} refused, ${result.lost} lost`,
-  });
+  push('nobody sends', shares.idle);
+  push('the same requests to a server that only reads', shares.bare);
+}
+
+async function measureIdle(
+  core: BenchCore,
+  seconds: number,
+  signal: AbortSignal,
+): Promise<ProcessUse> {
+  const sampler = createProcessSampler(core.roots);
+  sampler.start();
+  await delay(seconds * 1_000, undefined, { signal });
+  return sampler.stop();
+}
+
+function coreShare({ cpuSeconds, seconds }: ProcessUse, names: readonly string[]): number {
+  return (names.reduce((sum, name) => sum + (cpuSeconds[name] ?? 0), 0) / seconds) * 100;
 }
 
 async function measureThroughput(
