@@ -443,6 +443,16 @@ t.test('what is not JSON, or not UTF-8', async (t) => {
   }
 });
 
+t.test('of bodies that share a hash each is decoded as itself', async (t) => {
+  const decode = createDecodeMemory(nodeHeartbeatSchema, { bodiesMax: 10, bytesMax: 64 });
+  const [one, other] = [Buffer.from('{"revision":112789}'), Buffer.from('{"revision":349192}')];
+  const first = decode(one);
+  t.equal(decode(one), first, 'from memory');
+  t.same(decode(other), { revision: 349_192 });
+  t.same(decode(one), { revision: 112_789 });
+  t.not(decode(one), first, 'the other one had taken its place, so they do share a hash');
+});
+
 t.test('Object.prototype is clean after all that', async (t) => {
   t.same(Object.keys(Object.prototype), []);
   t.equal(({} as Record<string, unknown>)['polluted'], undefined);

@@ -12,8 +12,14 @@ const gunzipAsync = promisify(gunzip);
  * the client can read the answer; past that the connection is closed. */
 const drainFactor = 4;
 
+/** Is told, once, how a body has ended. */
+export interface BodyReader {
+  /** A body is good until this returns; copy it to keep it. */
+  bodyEnded(result: BodyResult): void;
+}
+
 export type BodyResult =
-  | { outcome: 'complete'; body: Buffer }
+  | { outcome: 'complete'; body: Uint8Array }
   | { outcome: 'too-large'; drained: boolean }
   | { outcome: 'too-slow' }
   | { outcome: 'aborted' };
@@ -45,7 +51,7 @@ export class BodyReading implements Expiring {
   private bytes = 0;
   private isDropped = false;
   private ended: BodyResult | undefined;
-  private waiting: ((result: BodyResult) => void) | undefined;
+  private reader: BodyReader | undefined;
 
   constructor(
     response: HttpResponse,
@@ -70,21 +76,20 @@ export class BodyReading implements Expiring {
     }
   }
 
-  /**
-   * Calls back once all is there, or will not be: at once where that is so by now. A body is good
-   * until the callback returns; copy it to keep it.
-   */
-  whenEnded(callback: (result: BodyResult) => void): void {
-    if (this.ended === undefined) this.waiting = callback;
-    else callback(this.ended);
+  /** Tells `reader` once all is there, or will not be: at once where that is so by now. */
+  tell(reader: BodyReader): void {
+    if (this.ended === undefined) this.reader = reader;
+    else reader.bodyEnded(this.ended);
   }
 
-  /** As `whenEnded`, with a copy of the body. Never rejects. */
+  /** The same, with a copy of the body. Never rejects. */
   result(): Promise<BodyResult> {
     return new Promise((resolve) => {
-      this.whenEnded((result) => {
-        if (result.outcome === 'complete') resolve({ ...result, body: Buffer.from(result.body) });
-        else resolve(result);
+      this.tell({
+        bodyEnded(result) {
+          if (result.outcome === 'complete') resolve({ ...result, body: Buffer.from(result.body) });
+          else resolve(result);
+        },
       });
     });
   }
@@ -121,8 +126,8 @@ export class BodyReading implements Expiring {
       }
       return;
     }
-    if (isWhole && this.waiting !== undefined && !this.isDropped) {
-      this.end({ outcome: 'complete', body: Buffer.from(chunk) });
+    if (isWhole && this.reader !== undefined && !this.isDropped) {
+      this.end({ outcome: 'complete', body: new Uint8Array(chunk) });
       return;
     }
     this.keep(chunk);
@@ -152,9 +157,9 @@ export class BodyReading implements Expiring {
     if (this.ended !== undefined) return;
     this.ended = result;
     this.deadlines.delete(this);
-    const { waiting } = this;
-    this.waiting = undefined;
-    waiting?.(result);
+    const { reader } = this;
+    this.reader = undefined;
+    reader?.bodyEnded(result);
   }
 }
 
@@ -185,7 +190,7 @@ export function isPacked({ contentEncoding }: RequestHeaders): boolean {
  * Unpacks a gzip body, never past the bound: what a small body claims to hold is not believed.
  * @throws CoreError BODY_TOO_LARGE or MALFORMED_BODY.
  */
-export async function unpackBody(body: Buffer, bytesMax: number): Promise<Buffer> {
+export async function unpackBody(body: Buffer, bytesMax: number): Promise<Uint8Array> {
   try {
     return await gunzipAsync(body, { maxOutputLength: bytesMax, chunkSize: chunkBytes(body) });
   } catch (cause) {

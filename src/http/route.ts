@@ -2,10 +2,10 @@ import type { KnownNode } from '../nodes/directory.ts';
 
 /** What a handler is given. The body is complete, unpacked and within its bound. */
 export interface RouteRequest {
-  requestId: string;
+  readonly requestId: string;
   /** Undefined on routes that need no key. */
   node: KnownNode | undefined;
-  body: Buffer;
+  body: Uint8Array;
   headers: RequestHeaders;
   /** Address of the peer as text; empty on routes with a key, which tells who calls. */
   address: string;
@@ -46,10 +46,23 @@ export function json(status: number, value: unknown): Reply {
   return { status, headers: jsonHeaders, body: JSON.stringify(value) };
 }
 
-const jsonHeaders = { 'Content-Type': 'application/json' } as const;
+/** For an answer that is given again and again: as bytes, so that it is made once. */
+export function constantJson(status: number, value: unknown): Reply {
+  return { status, headers: jsonHeaders, body: ownBytes(JSON.stringify(value)) };
+}
+
+/** Those of nearly every answer: `write` knows them by their identity. */
+export const jsonHeaders = { 'Content-Type': 'application/json' } as const;
+
+/** Not of Node's pool, a view of which uWebSockets would have to look up. */
+export function ownBytes(text: string): Buffer {
+  const bytes = Buffer.allocUnsafeSlow(Buffer.byteLength(text));
+  bytes.write(text);
+  return bytes;
+}
 
 /** The answer of every route that has nothing more to say. */
-export const okReply: Reply = { status: 200, headers: jsonHeaders, body: '{"ok":true}' };
+export const okReply: Reply = constantJson(200, { ok: true });
 
 /** The calling node, which the server has put there on authenticated routes. */
 export function callerOf(request: RouteRequest): KnownNode {

@@ -1,11 +1,11 @@
 import uws, { type HttpRequest, type HttpResponse, type us_listen_socket } from 'uWebSockets.js';
-import { randomBytes } from 'node:crypto';
 import { type BufferPool, createBufferPool } from '../buffer-pool.ts';
 import { CoreError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { KnownNode, NodeDirectory } from '../nodes/directory.ts';
 import { classifyFailure } from '../stores/failures.ts';
 import {
+  type BodyReader,
   BodyReading,
   type BodyResult,
   checkMediaType,
@@ -16,7 +16,8 @@ import {
 } from './body.ts';
 import { createDeadlines, type Deadlines } from './deadlines.ts';
 import { readHeaders } from './request-headers.ts';
-import type { Reply, Route, RouteRequest } from './route.ts';
+import { nextRequestNumber, requestIdOf } from './request-id.ts';
+import type { Reply, RequestHeaders, Route, RouteRequest } from './route.ts';
 import { errorReply, write, writeLast } from './write-reply.ts';
 
 export interface HttpServer {
@@ -31,7 +32,7 @@ export interface HttpServerOptions {
   port: number;
   bodyBytesMax: number;
   bodySecondsMax: number;
-  directory: Pick<NodeDirectory, 'authenticate'>;
+  directory: Pick<NodeDirectory, 'known' | 'authenticate'>;
   routes: readonly Route[];
   log: Logger;
 }
@@ -65,7 +66,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
     onIdle: undefined,
   };
   const app = uws.App();
-  for (const route of options.routes) {
+  for (const route of options.routes.map(withAllFields)) {
     const handler = (response: HttpResponse, request: HttpRequest): void =>
       serve(serving, route, response, request);
     if (route.method === 'GET') app.get(route.path, handler);
@@ -85,6 +86,12 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
     port: uws.us_socket_local_port(socket),
     close: (deadlineMs) => drain(serving, socket, deadlineMs),
   };
+}
+
+/** The same fields in the same order for all routes, or V8 has to look for each field of each one. */
+function withAllFields(route: Route): Route {
+  const { method, path, authenticated, readsAtOnce = false, handle } = route;
+  return { method, path, authenticated, readsAtOnce, handle };
 }
 
 function listen(app: uws.TemplatedApp, host: string, port: number): Promise<us_listen_socket> {
@@ -128,9 +135,9 @@ function methodNotAllowed(allow: string): CoreError {
 function refuse(response: HttpResponse, request: HttpRequest, error: CoreError): void {
   const isHead = request.getMethod() === 'head';
   const { headers, framing } = readHeaders(request);
-  const requestId = newRequestId();
+  const requestNumber = nextRequestNumber();
   if (framing === 'length' && Number(headers.contentLength || '0') <= discardBytesMax) {
-    write(response, errorReply(error), { requestId, closes: false, isHead });
+    write(response, errorReply(error), { requestNumber, closes: false, isHead });
     return;
   }
   let aborted = false;
@@ -138,7 +145,7 @@ function refuse(response: HttpResponse, request: HttpRequest, error: CoreError):
     aborted = true;
   });
   const reply = errorReply(framing === 'ambiguous' ? ambiguousFraming() : error);
-  writeLast(response, () => aborted, reply, { requestId, isHead });
+  writeLast(response, () => aborted, reply, { requestNumber, isHead });
 }
 
 /**
@@ -151,12 +158,12 @@ function serve(serving: Serving, route: Route, response: HttpResponse, request: 
     refuse(response, request, ambiguousFraming());
     return;
   }
-  const requestId = newRequestId();
   if (serving.draining) {
     const error = new CoreError('SHUTTING_DOWN', 'This process is stopping', {
       headers: { 'Retry-After': '1' },
     });
-    write(response, errorReply(error), { requestId, closes: true, isHead: false });
+    const options = { requestNumber: nextRequestNumber(), closes: true, isHead: false };
+    write(response, errorReply(error), options);
     return;
   }
   if (route.authenticated && headers.authKey === '') {
@@ -166,28 +173,30 @@ function serve(serving: Serving, route: Route, response: HttpResponse, request: 
   const declaredBytes = framing === 'chunked' ? undefined : Number(headers.contentLength || '0');
   const bounds = { bytesMax: bodyBytesMaxOf(serving, route), declaredBytes };
   const reading = new BodyReading(response, bounds, serving);
-  const exchange: Exchange = {
-    serving,
-    route,
-    response,
-    requestId,
-    headers,
-    reading,
-    isAborted: false,
-    address: route.authenticated ? '' : addressOf(response),
-    isChunked: framing === 'chunked',
-    mayBeLarge: (declaredBytes ?? Infinity) > discardBytesMax,
-  };
+  const exchange = new Exchange(serving, route, response, reading, headers);
+  exchange.isChunked = framing === 'chunked';
+  exchange.mayBeLarge = (declaredBytes ?? Infinity) > discardBytesMax;
   response.onAborted(() => {
     exchange.isAborted = true;
     reading.abort();
   });
   serving.inFlight += 1;
-  const key = keyCheck(serving, route, headers.authKey);
-  if (key instanceof Promise) {
-    if (exchange.mayBeLarge) holdBack(response, key, () => exchange.isAborted);
-    void answerUnknown(exchange, key);
-  } else reading.whenEnded((received) => answer(exchange, key, received, true));
+  if (route.authenticated) {
+    // Nearly every key is known already; then nothing has to be awaited.
+    exchange.node = serving.directory.known(headers.authKey);
+    if (exchange.node === undefined) {
+      askForKey(exchange);
+      return;
+    }
+  } else exchange.address = addressOf(response);
+  reading.tell(exchange);
+}
+
+function askForKey(exchange: Exchange): void {
+  const { serving, response, headers } = exchange;
+  const key = authenticated(serving.directory.authenticate(headers.authKey));
+  if (exchange.mayBeLarge) holdBack(response, key, () => exchange.isAborted);
+  void answerUnknown(exchange, key);
 }
 
 function addressOf(response: HttpResponse): string {
@@ -195,36 +204,52 @@ function addressOf(response: HttpResponse): string {
 }
 
 /** A request under way. */
-interface Exchange extends Pick<RouteRequest, 'requestId' | 'headers' | 'address'> {
-  serving: Serving;
-  route: Route;
-  response: HttpResponse;
-  reading: BodyReading;
-  isAborted: boolean;
-  isChunked: boolean;
+class Exchange implements BodyReader, RouteRequest {
+  readonly serving: Serving;
+  readonly route: Route;
+  readonly response: HttpResponse;
+  readonly reading: BodyReading;
+  readonly headers: RequestHeaders;
+  readonly requestNumber = nextRequestNumber();
+  /** Set for the route. */
+  body: Uint8Array = nothing;
+  /** Address of the peer; empty where a key tells who calls. */
+  address = '';
+  /** Undefined on routes that need no key, and until it is known. */
+  node: KnownNode | undefined = undefined;
+  isAborted = false;
+  isChunked = false;
   /** Over `discardBytesMax`, or of no declared length. */
-  mayBeLarge: boolean;
+  mayBeLarge = false;
+
+  constructor(
+    serving: Serving,
+    route: Route,
+    response: HttpResponse,
+    reading: BodyReading,
+    headers: RequestHeaders,
+  ) {
+    this.serving = serving;
+    this.route = route;
+    this.response = response;
+    this.reading = reading;
+    this.headers = headers;
+  }
+
+  get requestId(): string {
+    return requestIdOf(this.requestNumber);
+  }
+
+  /** Within uWebSockets' callback, unless the body has not come in time. */
+  bodyEnded(received: BodyResult): void {
+    answer(this, received, true);
+  }
 }
 
 /** A sender that has shown no key is given little memory. */
 function bodyBytesMaxOf(serving: Serving, route: Route): number {
   if (route.authenticated) return serving.bodyBytesMax;
   return Math.min(serving.bodyBytesMax, unauthenticatedBytesMax);
-}
-
-/** Nearly every key is known already; then nothing has to be awaited. */
-function keyCheck(
-  serving: Serving,
-  route: Route,
-  authKey: string,
-): KnownNode | Promise<KnownNode> | undefined {
-  if (!route.authenticated) return undefined;
-  const found = serving.directory.authenticate(authKey);
-  if (!(found instanceof Promise) && found !== undefined) return found;
-  const key = authenticated(found);
-  // Awaited in `answerUnknown`; a rejection must not count as unhandled before that.
-  key.catch(() => undefined);
-  return key;
 }
 
 /**
@@ -246,20 +271,15 @@ function holdBack(response: HttpResponse, key: Promise<KnownNode>, isAborted: ()
  * there, so that a heartbeat is answered within uWebSockets' callback (`isCorked`). Never throws: this
  * is the edge where every failure becomes a reply.
  */
-function answer(
-  exchange: Exchange,
-  node: KnownNode | undefined,
-  received: BodyResult,
-  isCorked: boolean,
-): void {
+function answer(exchange: Exchange, received: BodyResult, isCorked: boolean): void {
   let handled: Reply | Promise<Reply>;
   try {
-    handled = handle(exchange, node, received);
+    handled = handle(exchange, received);
   } catch (thrown) {
     refuseAfter(exchange, thrown, received);
     return;
   }
-  if (handled instanceof Promise) {
+  if ('then' in handled) {
     handled.then(
       (reply) => respond(exchange, { reply, closes: false, isCorked: false }),
       (thrown: unknown) => refuseAfter(exchange, thrown, received),
@@ -268,24 +288,22 @@ function answer(
 }
 
 /** @throws CoreError, or rejects with whatever the route's handler does. */
-function handle(
-  { serving, route, requestId, headers, address }: Exchange,
-  node: KnownNode | undefined,
-  received: BodyResult,
-): Reply | Promise<Reply> {
+function handle(exchange: Exchange, received: BodyResult): Reply | Promise<Reply> {
+  const { serving, route, headers } = exchange;
   const bytesMax = bodyBytesMaxOf(serving, route);
   const body = bodyOf(received, bytesMax);
   if (route.method === 'POST') {
     checkMediaType(headers);
     if (isPacked(headers)) {
       // A copy: unpacking takes longer than the body is good for.
-      return unpackBody(Buffer.from(body), bytesMax).then((unpacked) =>
-        route.handle({ requestId, node, body: unpacked, headers, address }),
-      );
+      return unpackBody(Buffer.from(body), bytesMax).then((unpacked) => {
+        exchange.body = unpacked;
+        return route.handle(exchange);
+      });
     }
   }
-  const given = route.readsAtOnce === true ? body : Buffer.from(body);
-  return route.handle({ requestId, node, body: given, headers, address });
+  exchange.body = route.readsAtOnce === true ? body : Buffer.from(body);
+  return route.handle(exchange);
 }
 
 /**
@@ -296,8 +314,8 @@ function handle(
 async function answerUnknown(exchange: Exchange, key: Promise<KnownNode>): Promise<void> {
   const { reading, mayBeLarge } = exchange;
   try {
-    const node = await key;
-    answer(exchange, node, await reading.result(), false);
+    exchange.node = await key;
+    answer(exchange, await reading.result(), false);
   } catch (thrown) {
     if (mayBeLarge) reading.abort();
     else reading.release();
@@ -318,8 +336,8 @@ function respond(
   exchange: Exchange,
   { reply, closes, isCorked }: { reply: Reply; closes: boolean; isCorked: boolean },
 ): void {
-  const { serving, response, requestId } = exchange;
-  const options = { requestId, closes, isHead: false };
+  const { serving, response, requestNumber } = exchange;
+  const options = { requestNumber, closes, isHead: false };
   if (closes || exchange.isChunked) {
     writeLast(response, () => exchange.isAborted, reply, options);
   } else if (!exchange.isAborted) {
@@ -332,7 +350,7 @@ function respond(
 }
 
 /** @throws CoreError where there is no whole body. */
-function bodyOf(received: BodyResult, bytesMax: number): Buffer {
+function bodyOf(received: BodyResult, bytesMax: number): Uint8Array {
   if (received.outcome === 'complete') return received.body;
   if (received.outcome === 'too-large') throw tooLarge(bytesMax);
   throw new CoreError('MALFORMED_BODY', 'The body did not arrive in time');
@@ -344,9 +362,7 @@ function isUnread(received: BodyResult): boolean {
   return received.outcome !== 'complete';
 }
 
-async function authenticated(
-  found: undefined | Promise<KnownNode | undefined>,
-): Promise<KnownNode> {
+async function authenticated(found: Promise<KnownNode | undefined>): Promise<KnownNode> {
   const node = await found;
   if (node === undefined) throw unauthorized();
   return node;
@@ -372,11 +388,4 @@ function logFailure(log: Logger, requestId: string, route: Route, error: CoreErr
   } else log.debug(fields, 'request refused');
 }
 
-const requestIdPrefix = randomBytes(4).toString('hex');
-let requestCount = 0;
-
-/** Unique over processes and restarts, and cheap: a random prefix a process, and a count. */
-function newRequestId(): string {
-  requestCount += 1;
-  return `${requestIdPrefix}-${requestCount}`;
-}
+const nothing = new Uint8Array(0);

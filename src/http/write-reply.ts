@@ -1,7 +1,8 @@
 import type { HttpResponse } from 'uWebSockets.js';
 import { STATUS_CODES } from 'node:http';
 import { type CoreError, errorBody } from '../errors.ts';
-import type { Reply } from './route.ts';
+import { requestIdOf, writeRequestNumber } from './request-id.ts';
+import { jsonHeaders, ownBytes, type Reply } from './route.ts';
 
 /** What the wire shows of a failure; a 503 always says when to come back. */
 export function errorReply(error: CoreError): Reply {
@@ -26,7 +27,7 @@ export function writeLast(
   response: HttpResponse,
   isAborted: () => boolean,
   reply: Reply,
-  options: { requestId: string; isHead: boolean },
+  options: { requestNumber: number; isHead: boolean },
 ): void {
   setImmediate(() => {
     if (!isAborted()) response.cork(() => write(response, reply, { ...options, closes: true }));
@@ -36,17 +37,33 @@ export function writeLast(
 export function write(
   response: HttpResponse,
   reply: Reply,
-  options: { requestId: string; closes: boolean; isHead: boolean },
+  options: { requestNumber: number; closes: boolean; isHead: boolean },
 ): void {
   // Without a status uWebSockets writes 200.
   if (reply.status !== 200) {
     response.writeStatus(`${reply.status} ${STATUS_CODES[reply.status] ?? ''}`);
   }
-  response.writeHeader('X-Request-Id', options.requestId);
-  for (const name in reply.headers) response.writeHeader(name, reply.headers[name] ?? '');
+  if (reply.headers === jsonHeaders) writeJsonHeaders(response, options.requestNumber);
+  else {
+    response.writeHeader('X-Request-Id', requestIdOf(options.requestNumber));
+    for (const name in reply.headers) response.writeHeader(name, reply.headers[name] ?? '');
+  }
   if (options.closes) response.writeHeader('Connection', 'close');
   if (!options.isHead && reply.status !== 304) response.end(reply.body ?? '', options.closes);
   // With any length given, even none, uWebSockets would write a Content-Length.
   else if (options.closes) response.endWithoutBody(0, true);
   else response.endWithoutBody();
+}
+
+const contentType = ownBytes('Content-Type');
+const jsonLines = ownBytes(`${jsonHeaders['Content-Type']}\r\nX-Request-Id: ${requestIdOf(0)}`);
+
+/**
+ * Both header lines of nearly every answer at once, and as bytes: each call, and each string that
+ * uWebSockets has to encode, costs as much as the rest of a heartbeat's answer. It writes a value as
+ * it is, so that one can hold the line that follows.
+ */
+function writeJsonHeaders(response: HttpResponse, requestNumber: number): void {
+  writeRequestNumber(jsonLines, jsonLines.length, requestNumber);
+  response.writeHeader(contentType, jsonLines);
 }

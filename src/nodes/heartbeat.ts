@@ -11,16 +11,23 @@ export interface Heartbeats {
 }
 
 interface Seen {
+  nodeId: number;
   atMs: number;
   ip: string | undefined;
   revision: number | undefined;
 }
 
+/** So many heartbeats wait at the least until those that a newer one has replaced are dropped. */
+const keptMin = 20_000;
+
 /**
  * Heartbeats of all nodes are one UPDATE each interval, so that ten thousand nodes cost one
  * statement a second. A crash forgets at most one interval of `last_seen_at`, which the next
- * heartbeat restores; nothing that is billed passes here. While Postgres is away the newest
- * heartbeat of each node is kept.
+ * heartbeat restores; nothing that is billed passes here.
+ *
+ * They wait in a list: to look for the one before of the same node costs more than all else of a
+ * heartbeat where it is done one by one, in memory that no cache has. While Postgres is away the list
+ * is cut down to the newest of each node whenever it has doubled.
  */
 export function createHeartbeats(options: {
   pool: pg.Pool;
@@ -28,21 +35,26 @@ export function createHeartbeats(options: {
   intervalMs: number;
   nowMs: () => number;
 }): Heartbeats {
-  let pending = new Map<number, Seen>();
+  let pending: Seen[] = [];
+  let keptMax = keptMin;
   let flushing: Promise<void> = Promise.resolve();
   let closed = false;
 
   const flush = async (): Promise<void> => {
-    if (pending.size === 0) return;
-    const batch = pending;
-    pending = new Map();
+    if (pending.length === 0) return;
+    const batch = newestOfEach(pending);
+    pending = [];
     try {
       await writeHeartbeats(options.pool, batch);
     } catch (error) {
-      options.log.warn({ err: error, nodes: batch.size }, 'heartbeats not written, will retry');
+      options.log.warn({ err: error, nodes: batch.length }, 'heartbeats not written, will retry');
       // What came in meanwhile is newer than the batch that failed.
-      for (const [nodeId, seen] of batch) merge(pending, nodeId, seen, 'older');
+      compact([...batch, ...pending]);
     }
+  };
+  const compact = (all: readonly Seen[]): void => {
+    pending = newestOfEach(all);
+    keptMax = Math.max(keptMin, 2 * pending.length);
   };
   const timer = setInterval(() => {
     flushing = flushing.then(flush);
@@ -50,7 +62,9 @@ export function createHeartbeats(options: {
 
   return {
     seen(nodeId, ip, revision) {
-      if (!closed) merge(pending, nodeId, { atMs: options.nowMs(), ip, revision }, 'newer');
+      if (closed) return;
+      pending.push({ nodeId, atMs: options.nowMs(), ip, revision });
+      if (pending.length >= keptMax) compact(pending);
     },
     async close() {
       closed = true;
@@ -61,22 +75,26 @@ export function createHeartbeats(options: {
   };
 }
 
-function merge(into: Map<number, Seen>, nodeId: number, seen: Seen, age: 'newer' | 'older'): void {
-  const known = into.get(nodeId);
-  if (known === undefined) into.set(nodeId, seen);
-  else if (age === 'newer') into.set(nodeId, { ...seen, ip: seen.ip ?? known.ip });
-  else into.set(nodeId, { ...known, ip: known.ip ?? seen.ip });
+/** One of each node, the latest in the list; the address may be from an earlier one. */
+function newestOfEach(all: readonly Seen[]): Seen[] {
+  const newest = new Map<number, Seen>();
+  for (const seen of all) {
+    const ip = seen.ip ?? newest.get(seen.nodeId)?.ip;
+    newest.set(seen.nodeId, ip === seen.ip ? seen : { ...seen, ip });
+  }
+  return [...newest.values()];
 }
 
 /** What is repeated after a failure changes nothing that was written before it. */
-async function writeHeartbeats(pool: pg.Pool, batch: ReadonlyMap<number, Seen>): Promise<void> {
-  const sorted = [...batch].sort(([a], [b]) => a - b);
-  const addressed = sorted.filter(([, seen]) => seen.ip !== undefined);
+async function writeHeartbeats(pool: pg.Pool, batch: readonly Seen[]): Promise<void> {
+  const sorted = batch.toSorted((a, b) => a.nodeId - b.nodeId);
+  const addressed = sorted.filter(({ ip }) => ip !== undefined);
   if (addressed.length > 0) await moveNodes(pool, addressed);
+  // Postgres' text of arrays: `pg` makes the same of JavaScript's, for ten times as much.
   const values = [
-    sorted.map(([nodeId]) => nodeId),
-    sorted.map(([, seen]) => seen.atMs),
-    sorted.map(([, seen]) => seen.revision ?? null),
+    `{${sorted.map(({ nodeId }) => nodeId).join()}}`,
+    `{${sorted.map(({ atMs }) => atMs).join()}}`,
+    `{${sorted.map(({ revision }) => revision ?? 'NULL').join()}}`,
   ];
   // In the order of ids, since the plan goes through them one by one: two processes do not wait for
   // each other. The sub-selects keep from the planner how many ids there are: for a few hundred it
@@ -90,11 +108,11 @@ async function writeHeartbeats(pool: pg.Pool, batch: ReadonlyMap<number, Seen>):
      WHERE node_id = seen.id`,
     values,
   );
-  if (rowCount !== sorted.length) await addFirstHeartbeats(pool, values);
+  if (rowCount !== batch.length) await addFirstHeartbeats(pool, values);
 }
 
 /** Of nodes that have none yet; a node that is gone by now gets none. */
-async function addFirstHeartbeats(pool: pg.Pool, values: unknown[][]): Promise<void> {
+async function addFirstHeartbeats(pool: pg.Pool, values: string[]): Promise<void> {
   await pool.query(
     `INSERT INTO heartbeats (node_id, last_seen_at, reported_revision)
      SELECT seen.id, to_timestamp(seen.at_ms / 1000.0), seen.revision
@@ -113,10 +131,7 @@ async function addFirstHeartbeats(pool: pg.Pool, values: unknown[][]): Promise<v
  * A new address marks the node, as bumpNodes would: it may stand in the configuration, where the node
  * has no host name.
  */
-async function moveNodes(
-  pool: pg.Pool,
-  addressed: readonly (readonly [number, Seen])[],
-): Promise<void> {
+async function moveNodes(pool: pg.Pool, addressed: readonly Seen[]): Promise<void> {
   await pool.query(
     `WITH locked AS MATERIALIZED (
        SELECT n.id, n.host = '' AS moved, seen.ip
@@ -137,6 +152,6 @@ async function moveNodes(
        RETURNING moved
      )
      SELECT pg_notify('${changesChannel}', '') FROM written WHERE moved LIMIT 1`,
-    [addressed.map(([nodeId]) => nodeId), addressed.map(([, seen]) => seen.ip)],
+    [addressed.map(({ nodeId }) => nodeId), addressed.map(({ ip }) => ip)],
   );
 }

@@ -41,7 +41,9 @@ export function listen(
   log: Logger,
   onPayload: (payload: string | undefined) => void,
 ): NodeListener {
-  let provenAtMs = Number.NEGATIVE_INFINITY;
+  // Asked at every request, so it reads no clock.
+  let isProven = false;
+  let lapse: NodeJS.Timeout | undefined;
   let client: pg.Client | undefined;
   let closed = false;
   let timer: NodeJS.Timeout | undefined;
@@ -62,13 +64,22 @@ export function listen(
     return fresh;
   };
 
+  const proven = (askedAtMs: number): void => {
+    // An answer proves that the connection was alive when it was asked, not later.
+    const leftMs = proofLifeMs - (performance.now() - askedAtMs);
+    isProven = leftMs > 0;
+    clearTimeout(lapse);
+    lapse = setTimeout(() => {
+      isProven = false;
+    }, leftMs);
+  };
+
   const prove = async (): Promise<void> => {
     const askedAtMs = performance.now();
     try {
       client ??= await connect();
       await client.query('SELECT 1');
-      // An answer proves that the connection was alive when it was asked, not later.
-      provenAtMs = askedAtMs;
+      proven(askedAtMs);
     } catch (error) {
       log.warn({ err: error }, 'not listening for changes, asking Postgres instead');
       const broken = client;
@@ -80,12 +91,13 @@ export function listen(
   let proving = prove();
 
   return {
-    isProven: () => performance.now() - provenAtMs < proofLifeMs,
+    isProven: () => isProven,
     async close() {
       closed = true;
       clearTimeout(timer);
       await proving;
       clearTimeout(timer);
+      clearTimeout(lapse);
       await client?.end();
     },
   };

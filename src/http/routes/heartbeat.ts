@@ -1,7 +1,7 @@
 import { nodeHeartbeatSchema } from '../../contract/node.ts';
 import { createDecodeMemory } from '../../ingest/decode.ts';
 import type { Heartbeats } from '../../nodes/heartbeat.ts';
-import { callerOf, json, type Route } from '../route.ts';
+import { callerOf, constantJson, type Route } from '../route.ts';
 
 /** About a fleet's worth of different heartbeats, each of an address and a revision. */
 const remembered = { bodiesMax: 20_000, bytesMax: 128 };
@@ -9,8 +9,8 @@ const remembered = { bodiesMax: 20_000, bytesMax: 128 };
 /** POST /node/heartbeat: the node lives, and asks whether it runs what it should. */
 export function heartbeatRoute(deps: { heartbeats: Heartbeats }): Route {
   const decode = createDecodeMemory(nodeHeartbeatSchema, remembered);
-  const inSync = json(200, { ok: true, needSync: false });
-  const needsSync = json(200, { ok: true, needSync: true });
+  const inSync = constantJson(200, { ok: true, needSync: false });
+  const needsSync = constantJson(200, { ok: true, needSync: true });
   return {
     method: 'POST',
     path: '/node/heartbeat',

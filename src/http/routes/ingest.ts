@@ -45,7 +45,7 @@ function ingestRoute(
   deps: IngestDeps,
   kind: Kind,
   path: string,
-  pack: (nodeId: number, body: Buffer) => Packed | Scanned,
+  pack: (nodeId: number, body: Uint8Array) => Packed | Scanned,
 ): Route {
   const handle = async (request: RouteRequest): Promise<Reply> => {
     const { nodeId } = callerOf(request);
