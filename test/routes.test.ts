@@ -301,6 +301,27 @@ t.test('readyz names the store that is away', async (t) => {
   t.ok(reply.headers['retry-after']);
 });
 
+t.test(
+  'every answer has a type and an id of its own, in the order in which they were asked',
+  async (t) => {
+    const api = await startTestApi(t);
+    const node = await registerTestNode(api);
+    const replies = [];
+    // Enough for the count to need another digit, and answers that are written in both ways.
+    for (let round = 1; round <= 12; round += 1) {
+      replies.push(await post(api, '/node/heartbeat', {}, { node }));
+      replies.push(await post(api, '/node/usage', { entries: [usageEntry()] }, { node }));
+      replies.push(await get(api, '/readyz'));
+      replies.push(await post(api, '/node/usage', {}, { node }));
+    }
+    const ids = replies.map((reply) => String(reply.headers['x-request-id']));
+    t.ok(ids.every((id) => /^[0-9a-f]{8}-[0-9]{13}$/.test(id)));
+    t.equal(new Set(ids).size, replies.length);
+    t.same(ids, ids.toSorted());
+    t.ok(replies.every((reply) => reply.headers['content-type'] === 'application/json'));
+  },
+);
+
 t.test('no log line holds a key, a code or a body', async (t) => {
   const lines: string[] = [];
   const log = pino({ level: 'trace' }, { write: (line: string) => lines.push(line) });
@@ -320,7 +341,7 @@ t.test('no log line holds a key, a code or a body', async (t) => {
     refused.map((line) => line.code),
     ['REGISTRATION_REFUSED', 'MALFORMED_JSON', 'VALIDATION_FAILED', 'UNAUTHORIZED'],
   );
-  t.ok(refused.every((line) => /^[0-9a-f]{8}-[0-9a-z]+$/.test(line.requestId)));
+  t.ok(refused.every((line) => /^[0-9a-f]{8}-[0-9]{13}$/.test(line.requestId)));
   for (const secret of [node.authKey, code, other, '{"secret']) {
     t.notOk(lines.some((line) => line.includes(secret)));
   }
