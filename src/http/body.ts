@@ -183,7 +183,7 @@ export function checkMediaType(headers: RequestHeaders): void {
 
 /** Whether the body is gzip; nearly every one is not. */
 export function isPacked({ contentEncoding }: RequestHeaders): boolean {
-  return contentEncoding.trim().toLowerCase() === 'gzip';
+  return contentEncoding !== '' && contentEncoding.trim().toLowerCase() === 'gzip';
 }
 
 /**

@@ -25,9 +25,9 @@ const keptMin = 20_000;
  * statement a second. A crash forgets at most one interval of `last_seen_at`, which the next
  * heartbeat restores; nothing that is billed passes here.
  *
- * They wait in a list: to look for the one before of the same node costs more than all else of a
- * heartbeat where it is done one by one, in memory that no cache has. While Postgres is away the list
- * is cut down to the newest of each node whenever it has doubled.
+ * They wait in a list: to look for the one before of the same node, at each, would be two look-ups in
+ * memory that no cache has. While Postgres is away the list is cut down to the newest of each node
+ * whenever it has doubled.
  */
 export function createHeartbeats(options: {
   pool: pg.Pool;
