@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { Writable } from 'node:stream';
 import { pino } from 'pino';
 import t from 'tap';
+import { createLogger } from '../src/log.ts';
 import { createNode } from '../src/nodes/create.ts';
 import { createHeartbeats } from '../src/nodes/heartbeat.ts';
 import { createPool, inTransaction } from '../src/stores/postgres.ts';
@@ -36,7 +37,7 @@ t.test('of many heartbeats of a node the newest is written, with the last addres
   let nowMs = startMs;
   const heartbeats = createHeartbeats({
     pool,
-    log: pino({ level: 'silent' }),
+    log: createLogger('silent'),
     intervalMs: 60_000,
     nowMs: () => nowMs,
   });

@@ -150,8 +150,9 @@ async function measureHeartbeats(
     const bare = await withCeilingServer(({ url, pid }) =>
       measureWrk({ roots: () => ({ bare: pid }) }, { ...plan, url }),
     );
-    shares.idle.push(coreShare(idle, coreProcesses));
-    shares.heartbeats.push(coreShare(use, coreProcesses) - coreShare(idle, coreProcesses));
+    const idleShare = coreShare(idle, coreProcesses);
+    shares.idle.push(idleShare);
+    shares.heartbeats.push(coreShare(use, coreProcesses) - idleShare);
     shares.bare.push(coreShare(bare.use, ['bare']));
     measured.checks.push({
       bench: 'flatness',

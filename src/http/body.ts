@@ -68,7 +68,7 @@ export class BodyReading implements Expiring {
     } else if (declaredBytes === 0) {
       // Not left to onData: uWebSockets never calls it for `Content-Length: 0` where the head came in
       // more than one packet.
-      this.ended = { outcome: 'complete', body: nothing };
+      this.ended = { outcome: 'complete', body: noBody };
     } else {
       // From the end of the headers on: a client that never sends a byte of its body is slow, too.
       this.deadlines.add(this);
@@ -150,7 +150,7 @@ export class BodyReading implements Expiring {
 
   private kept(): Buffer {
     if (this.buffer !== undefined) return this.buffer.subarray(0, this.bytes);
-    return this.chunks === undefined ? nothing : Buffer.concat(this.chunks);
+    return this.chunks === undefined ? noBody : Buffer.concat(this.chunks);
   }
 
   private end(result: BodyResult): void {
@@ -163,7 +163,7 @@ export class BodyReading implements Expiring {
   }
 }
 
-const nothing = Buffer.alloc(0);
+export const noBody = Buffer.alloc(0);
 
 /**
  * The media type of a POST must be JSON; a body without a Content-Type is taken as JSON.

@@ -11,6 +11,7 @@ import {
   checkMediaType,
   discardBytesMax,
   isPacked,
+  noBody,
   tooLarge,
   unpackBody,
 } from './body.ts';
@@ -212,7 +213,7 @@ class Exchange implements BodyReader, RouteRequest {
   readonly headers: RequestHeaders;
   readonly requestNumber = nextRequestNumber();
   /** Set for the route. */
-  body: Uint8Array = nothing;
+  body: Uint8Array = noBody;
   /** Address of the peer; empty where a key tells who calls. */
   address = '';
   /** Undefined on routes that need no key, and until it is known. */
@@ -387,5 +388,3 @@ function logFailure(log: Logger, requestId: string, route: Route, error: CoreErr
     log.warn({ ...fields, cause: String(error.cause ?? '') }, 'request refused');
   } else log.debug(fields, 'request refused');
 }
-
-const nothing = new Uint8Array(0);

@@ -2,7 +2,7 @@ import type { HttpResponse } from 'uWebSockets.js';
 import { STATUS_CODES } from 'node:http';
 import { type CoreError, errorBody } from '../errors.ts';
 import { requestIdOf, writeRequestNumber } from './request-id.ts';
-import { jsonHeaders, ownBytes, type Reply } from './route.ts';
+import { jsonHeaders, type Reply } from './route.ts';
 
 /** What the wire shows of a failure; a 503 always says when to come back. */
 export function errorReply(error: CoreError): Reply {
@@ -55,8 +55,8 @@ export function write(
   else response.endWithoutBody();
 }
 
-const contentType = ownBytes('Content-Type');
-const jsonLines = ownBytes(`${jsonHeaders['Content-Type']}\r\nX-Request-Id: ${requestIdOf(0)}`);
+const contentType = Buffer.from('Content-Type');
+const jsonLines = Buffer.from(`${jsonHeaders['Content-Type']}\r\nX-Request-Id: ${requestIdOf(0)}`);
 
 /**
  * Both header lines of nearly every answer at once, and as bytes: calls from JavaScript, and strings that

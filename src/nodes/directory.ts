@@ -87,6 +87,10 @@ export function createNodeDirectory(options: {
   };
   const listener = listenForNodes(options.databaseUrl, options.log, forget);
 
+  const fresh = (authKey: string): Entry | undefined => {
+    const entry = entries.get(authKey);
+    return entry !== undefined && isFresh(entry) ? entry : undefined;
+  };
   const isFresh = (entry: Entry): boolean => {
     if (!listener.isProven()) return performance.now() - entry.atMs < deafLifeMs;
     const lifeTicks = entry.node === undefined ? nobodyLifeTicks : nodeLifeTicks;
@@ -108,13 +112,10 @@ export function createNodeDirectory(options: {
   });
 
   return {
-    known(authKey) {
-      const entry = entries.get(authKey);
-      return entry !== undefined && isFresh(entry) ? entry.node : undefined;
-    },
+    known: (authKey) => fresh(authKey)?.node,
     async authenticate(authKey) {
-      const entry = entries.get(authKey);
-      if (entry !== undefined && isFresh(entry)) return entry.node;
+      const entry = fresh(authKey);
+      if (entry !== undefined) return entry.node;
       if (!authKeyShape.test(authKey)) return undefined;
       return (await lookUp(authKey)).get(authKey);
     },
