@@ -1,11 +1,15 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import { Lifecycle } from '../../src/lifecycle.ts';
 import { type BodySet, createBodies } from './bodies.ts';
-import { withCeilingServer } from './ceiling.ts';
 import { type BenchCore, startBenchCore } from './core.ts';
-import { type BenchOptions, emptyMeasured, type Measured, type Metric } from './metric.ts';
-import { createProcessSampler, type ProcessUse, tellsProcessUse } from './processes.ts';
-import { heartbeatPlan, introduceNodes, measureWrk, usagePlan } from './sender.ts';
+import { measureHeartbeats } from './heartbeats.ts';
+import { type BenchOptions, emptyMeasured, type Measured } from './metric.ts';
+import {
+  coreProcesses,
+  createProcessSampler,
+  type ProcessUse,
+  tellsProcessUse,
+} from './processes.ts';
+import { usagePlan } from './sender.ts';
 import { checkSettled, emptySpool, untilDrained, untilStill } from './spool.ts';
 import { median, spread } from './statistics.ts';
 import { type BenchWorld, createBenchWorld } from './world.ts';
@@ -18,11 +22,7 @@ const entriesPerSecondQuick = 20_000;
 const runSeconds = 20;
 const runSecondsQuick = 4;
 const drainMsMax = 120_000;
-const heartbeatEverySeconds = 10;
 const spreadMax = 20;
-const heartbeatCoreShareMax = 5;
-/** All that Core consists of; the sender's own CPU is not Core's. */
-const coreProcesses = ['api', 'worker', 'redis', 'postgres', 'clickhouse'];
 
 /**
  * CPU an entry, over all of Core's processes and from the first request until all is settled, at the
@@ -41,7 +41,7 @@ export async function measureFlatness(options: BenchOptions): Promise<Measured> 
     const bodies = createBodies(world, { entries, seed: 1, atMs: Date.now() });
     const counts = [10, 100, 1_000, 10_000].filter((nodes) => nodes <= options.nodes);
     await measureCost(core, world, bodies, counts, options, measured);
-    await measureHeartbeats(core, world, options, measured);
+    await measureHeartbeats(core, world, bodies, options, measured);
     const { appendedRows } = await untilDrained(core, drainMsMax);
     measured.checks.push(...(await checkSettled('flatness', core, appendedRows)));
     await core.stopWorker();
@@ -124,69 +124,6 @@ function reportCost(
     target: { max: spreadMax },
   });
   measured.series.push({ bench: 'flatness', plot: 'nodes-cpu', label: 'all of Core', points });
-}
-
-/**
- * Beside what Core uses when nobody sends anything; and what the same requests cost a server that does
- * nothing with them, which is the floor: each one is a wake-up, a read and a write.
- */
-async function measureHeartbeats(
-  core: BenchCore,
-  world: BenchWorld,
-  options: BenchOptions,
-  measured: Measured,
-): Promise<void> {
-  const seconds = options.quick ? runSecondsQuick : runSeconds;
-  const rate = world.keys.length / heartbeatEverySeconds;
-  await untilDrained(core, drainMsMax);
-  const plan = heartbeatPlan(core, world, { connections: options.connections, seconds, rate });
-  options.say('heartbeats of all nodes, so that they are known');
-  await introduceNodes(core, world, options.connections);
-  const shares = { heartbeats: [] as number[], idle: [] as number[], bare: [] as number[] };
-  for (let round = 1; round <= options.rounds; round += 1) {
-    options.say(`${Math.round(rate)} heartbeats a second, round ${round}`);
-    const idle = await measureIdle(core, seconds, options.signal);
-    const { result, use } = await measureWrk(core, plan);
-    const bare = await withCeilingServer(({ url, pid }) =>
-      measureWrk({ roots: () => ({ bare: pid }) }, { ...plan, url }),
-    );
-    const idleShare = coreShare(idle, coreProcesses);
-    shares.idle.push(idleShare);
-    shares.heartbeats.push(coreShare(use, coreProcesses) - idleShare);
-    shares.bare.push(coreShare(bare.use, ['bare']));
-    measured.checks.push({
-      bench: 'flatness',
-      name: `heartbeats answered, round ${round}`,
-      passed: result.refused === 0 && result.lost === 0 && result.ok >= 0.95 * rate * seconds,
-      detail: `${result.ok} of ${rate * seconds}, ${result.refused} refused, ${result.lost} lost`,
-    });
-  }
-  const push = (name: string, values: readonly number[], more: Partial<Metric> = {}): void => {
-    const base = { bench: 'flatness', unit: '% of a core', better: 'lower' } as const;
-    measured.metrics.push({ ...base, name, value: median(values), ...more });
-  };
-  push(
-    `heartbeats of ${world.keys.length} nodes every ${heartbeatEverySeconds} s`,
-    shares.heartbeats,
-    { target: { max: heartbeatCoreShareMax } },
-  );
-  push('nobody sends', shares.idle);
-  push('the same requests to a server that only reads', shares.bare);
-}
-
-async function measureIdle(
-  core: BenchCore,
-  seconds: number,
-  signal: AbortSignal,
-): Promise<ProcessUse> {
-  const sampler = createProcessSampler(core.roots);
-  sampler.start();
-  await delay(seconds * 1_000, undefined, { signal });
-  return sampler.stop();
-}
-
-function coreShare({ cpuSeconds, seconds }: ProcessUse, names: readonly string[]): number {
-  return (names.reduce((sum, name) => sum + (cpuSeconds[name] ?? 0), 0) / seconds) * 100;
 }
 
 async function measureThroughput(

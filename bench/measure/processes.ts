@@ -6,6 +6,9 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
  */
 export type ProcessRoots = Record<string, number>;
 
+/** All that Core consists of, by kind; the sender's own CPU is not Core's. */
+export const coreProcesses = ['api', 'worker', 'redis', 'postgres', 'clickhouse'];
+
 /** Clock ticks a second in /proc/<pid>/stat: USER_HZ, which is 100 on every Linux of today. */
 const ticksPerSecond = 100;
 const sampleEveryMs = 500;

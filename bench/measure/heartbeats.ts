@@ -1,0 +1,158 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { BodySet } from './bodies.ts';
+import { withCeilingServer } from './ceiling.ts';
+import type { BenchCore } from './core.ts';
+import type { BenchOptions, Measured, Metric } from './metric.ts';
+import { coreProcesses, createProcessSampler, type ProcessUse } from './processes.ts';
+import { heartbeatPlan, introduceNodes, measureWrk, usagePlan } from './sender.ts';
+import { untilDrained } from './spool.ts';
+import { median } from './statistics.ts';
+import type { BenchWorld } from './world.ts';
+import { startWrk, type WrkPlan, type WrkResult } from './wrk.ts';
+
+const everySeconds = 10;
+const coreShareMax = 5;
+const runSeconds = 20;
+const runSecondsQuick = 4;
+const drainMsMax = 120_000;
+/** Usage beside which heartbeats are measured once more: so much that no processor sleeps for long. */
+const usage = { entries: 100, requestsPerSecond: 300 };
+const warmMs = 3_000;
+
+/** What a run is measured with, and where its figures go. */
+interface Run {
+  core: BenchCore;
+  world: BenchWorld;
+  options: BenchOptions;
+  measured: Measured;
+  seconds: number;
+  rate: number;
+  plan: WrkPlan;
+}
+
+/**
+ * What the heartbeats of all nodes cost: with nothing else to do, which is when one is dearest, since
+ * each wakes a processor whose caches hold something else by then; and beside usage.
+ */
+export async function measureHeartbeats(
+  core: BenchCore,
+  world: BenchWorld,
+  bodies: BodySet,
+  options: BenchOptions,
+  measured: Measured,
+): Promise<void> {
+  const seconds = options.quick ? runSecondsQuick : runSeconds;
+  const rate = world.keys.length / everySeconds;
+  const { connections } = options;
+  const plan = heartbeatPlan(core, world, { connections, seconds, rate });
+  await untilDrained(core, drainMsMax);
+  options.say('heartbeats of all nodes, so that they are known');
+  await introduceNodes(core, world, connections);
+  const run = { core, world, options, measured, seconds, rate, plan };
+  await measureAlone(run);
+  await measureBesideUsage(run, bodies);
+  await untilDrained(core, drainMsMax);
+}
+
+/**
+ * Beside what Core uses when nobody sends anything; and what the same requests cost a server that does
+ * nothing with them, which is the floor: each one is a wake-up, a read and a write.
+ */
+async function measureAlone(run: Run): Promise<void> {
+  const { core, options, plan, seconds } = run;
+  const idle: ProcessUse[] = [];
+  const beating: ProcessUse[] = [];
+  const bare: number[] = [];
+  for (let round = 1; round <= options.rounds; round += 1) {
+    options.say(`${Math.round(run.rate)} heartbeats a second, round ${round}`);
+    idle.push(await measureQuiet(core, seconds, options.signal));
+    const { result, use } = await measureWrk(core, plan);
+    beating.push(use);
+    checkAnswered(run, `heartbeats answered, round ${round}`, result);
+    const floor = await withCeilingServer(({ url, pid }) =>
+      measureWrk({ roots: () => ({ bare: pid }) }, { ...plan, url }),
+    );
+    bare.push(coreShare(floor.use, ['bare']));
+  }
+  const more = (names: readonly string[]): number[] => differences(beating, idle, names);
+  const name = `heartbeats of ${run.world.keys.length} nodes every ${everySeconds} s`;
+  push(run, name, more(coreProcesses), { target: { max: coreShareMax } });
+  for (const process of ['api', 'postgres']) push(run, `${name}: ${process}`, more([process]));
+  push(
+    run,
+    'nobody sends',
+    idle.map((use) => coreShare(use, coreProcesses)),
+  );
+  push(run, 'the same requests to a server that only reads', bare);
+}
+
+/** Only the api's: what the stores do with usage goes up and down by more than heartbeats cost. */
+async function measureBesideUsage(run: Run, bodies: BodySet): Promise<void> {
+  const { core, world, options, plan, seconds } = run;
+  const { connections } = options;
+  const without: ProcessUse[] = [];
+  const beating: ProcessUse[] = [];
+  for (let round = 1; round <= options.rounds; round += 1) {
+    options.say(`heartbeats beside usage, round ${round}`);
+    const usageSeconds = 2 * seconds + (2 * warmMs) / 1_000;
+    const rate = usage.requestsPerSecond;
+    const sent = { bodies, connections, seconds: usageSeconds, rate };
+    const load = await startWrk(usagePlan(core, world, sent));
+    await delay(warmMs, undefined, { signal: options.signal });
+    without.push(await measureQuiet(core, seconds, options.signal));
+    const { result, use } = await measureWrk(core, plan);
+    beating.push(use);
+    checkAnswered(run, `heartbeats beside usage answered, round ${round}`, result);
+    await load.result;
+    await untilDrained(core, drainMsMax);
+  }
+  const entriesPerSecond = usage.entries * usage.requestsPerSecond;
+  const name = `heartbeats beside ${entriesPerSecond} entries/s: api`;
+  push(run, name, differences(beating, without, ['api']));
+}
+
+async function measureQuiet(
+  core: BenchCore,
+  seconds: number,
+  signal: AbortSignal,
+): Promise<ProcessUse> {
+  const sampler = createProcessSampler(core.roots);
+  sampler.start();
+  await delay(seconds * 1_000, undefined, { signal });
+  return sampler.stop();
+}
+
+function differences(
+  beating: readonly ProcessUse[],
+  quiet: readonly ProcessUse[],
+  names: readonly string[],
+): number[] {
+  return beating.map((use, round) => {
+    const beside = quiet[round];
+    return coreShare(use, names) - (beside === undefined ? 0 : coreShare(beside, names));
+  });
+}
+
+function coreShare({ cpuSeconds, seconds }: ProcessUse, names: readonly string[]): number {
+  return (names.reduce((sum, name) => sum + (cpuSeconds[name] ?? 0), 0) / seconds) * 100;
+}
+
+function push(
+  { measured }: Run,
+  name: string,
+  values: readonly number[],
+  more: Partial<Metric> = {},
+): void {
+  const base = { bench: 'flatness', unit: '% of a core', better: 'lower' } as const;
+  measured.metrics.push({ ...base, name, value: median(values), ...more });
+}
+
+function checkAnswered({ measured, rate, seconds }: Run, name: string, result: WrkResult): void {
+  const asked = rate * seconds;
+  measured.checks.push({
+    bench: 'flatness',
+    name,
+    passed: result.refused === 0 && result.lost === 0 && result.ok >= 0.95 * asked,
+    detail: `${result.ok} of ${asked}, ${result.refused} refused, ${result.lost} lost`,
+  });
+}
