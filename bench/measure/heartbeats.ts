@@ -9,6 +9,7 @@ import { untilDrained } from './spool.ts';
 import { median } from './statistics.ts';
 import type { BenchWorld } from './world.ts';
 import { startWrk, type WrkPlan, type WrkResult } from './wrk.ts';
+import { measureYardstick, referenceEntriesPerSecond } from './yardstick.ts';
 
 const everySeconds = 10;
 const coreShareMax = 5;
@@ -49,7 +50,7 @@ export async function measureHeartbeats(
   options.say('heartbeats of all nodes, so that they are known');
   await introduceNodes(core, world, connections);
   const run = { core, world, options, measured, seconds, rate, plan };
-  await measureAlone(run);
+  await measureAlone(run, bodies);
   await measureBesideUsage(run, bodies);
   await untilDrained(core, drainMsMax);
 }
@@ -58,11 +59,12 @@ export async function measureHeartbeats(
  * Beside what Core uses when nobody sends anything; and what the same requests cost a server that does
  * nothing with them, which is the floor: each one is a wake-up, a read and a write.
  */
-async function measureAlone(run: Run): Promise<void> {
+async function measureAlone(run: Run, bodies: BodySet): Promise<void> {
   const { core, options, plan, seconds } = run;
   const idle: ProcessUse[] = [];
   const beating: ProcessUse[] = [];
   const bare: number[] = [];
+  const yardstick: number[] = [];
   for (let round = 1; round <= options.rounds; round += 1) {
     options.say(`${Math.round(run.rate)} heartbeats a second, round ${round}`);
     idle.push(await measureQuiet(core, seconds, options.signal));
@@ -73,6 +75,7 @@ async function measureAlone(run: Run): Promise<void> {
       measureWrk({ roots: () => ({ bare: pid }) }, { ...plan, url }),
     );
     bare.push(coreShare(floor.use, ['bare']));
+    yardstick.push(measureYardstick(bodies));
   }
   const more = (names: readonly string[]): number[] => differences(beating, idle, names);
   const name = `heartbeats of ${run.world.keys.length} nodes every ${everySeconds} s`;
@@ -84,6 +87,28 @@ async function measureAlone(run: Run): Promise<void> {
     idle.map((use) => coreShare(use, coreProcesses)),
   );
   push(run, 'the same requests to a server that only reads', bare);
+  pushByYardstick(run, more(coreProcesses), yardstick);
+}
+
+/**
+ * The same target as a ratio within the run: the time that it leaves a heartbeat, in entries that one
+ * core of the machine where it was set checked meanwhile.
+ */
+function pushByYardstick(
+  run: Run,
+  shares: readonly number[],
+  entriesPerSecond: readonly number[],
+): void {
+  const entriesOf = (share: number, perSecond: number): number =>
+    (share / 100 / run.rate) * perSecond;
+  run.measured.metrics.push({
+    bench: 'flatness',
+    name: 'a heartbeat, by what JSON.parse and zod check in its time',
+    value: median(shares.map((share, round) => entriesOf(share, entriesPerSecond[round] ?? 0))),
+    unit: 'entries',
+    better: 'lower',
+    target: { max: Math.round(entriesOf(coreShareMax, referenceEntriesPerSecond)) },
+  });
 }
 
 /** Only the api's: what the stores do with usage goes up and down by more than heartbeats cost. */
