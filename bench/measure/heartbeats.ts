@@ -4,7 +4,7 @@ import { withCeilingServer } from './ceiling.ts';
 import type { BenchCore } from './core.ts';
 import type { BenchOptions, Measured, Metric } from './metric.ts';
 import { coreProcesses, createProcessSampler, type ProcessUse } from './processes.ts';
-import { heartbeatPlan, introduceNodes, measureWrk, usagePlan } from './sender.ts';
+import { heartbeatPlan, measureWrk, usagePlan } from './sender.ts';
 import { untilDrained } from './spool.ts';
 import { median } from './statistics.ts';
 import type { BenchWorld } from './world.ts';
@@ -32,8 +32,9 @@ interface Run {
 }
 
 /**
- * What the heartbeats of all nodes cost: with nothing else to do, which is when one is dearest, since
- * each wakes a processor whose caches hold something else by then; and beside usage.
+ * What the heartbeats of all nodes cost, once the api processes know their keys: with nothing else to
+ * do, which is when one is dearest, since each wakes a processor whose caches hold something else by
+ * then; and beside usage.
  */
 export async function measureHeartbeats(
   core: BenchCore,
@@ -47,8 +48,6 @@ export async function measureHeartbeats(
   const { connections } = options;
   const plan = heartbeatPlan(core, world, { connections, seconds, rate });
   await untilDrained(core, drainMsMax);
-  options.say('heartbeats of all nodes, so that they are known');
-  await introduceNodes(core, world, connections);
   const run = { core, world, options, measured, seconds, rate, plan };
   await measureAlone(run, bodies);
   await measureBesideUsage(run, bodies);
