@@ -31,6 +31,8 @@ export interface BenchCore {
   startWorker(): Promise<void>;
   /** Ends the worker cleanly: what it had begun is settled. */
   stopWorker(): Promise<void>;
+  /** Ends all api processes but the first, for good. */
+  keepOneApi(): Promise<void>;
 }
 
 const coreProgram = path.join(projectRoot, 'dist', 'src', 'bin', 'core.js');
@@ -93,6 +95,13 @@ export async function startBenchCore(
     roots: () => readRoots(running, dataDir),
     startWorker: worker.start,
     stopWorker: worker.stop,
+    async keepOneApi() {
+      for (const name of running.keys()) {
+        if (!name.startsWith('api ')) continue;
+        await running.get(name)?.stop();
+        running.delete(name);
+      }
+    },
   };
 }
 

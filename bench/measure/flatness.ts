@@ -1,7 +1,7 @@
 import { Lifecycle } from '../../src/lifecycle.ts';
 import { type BodySet, createBodies } from './bodies.ts';
 import { type BenchCore, startBenchCore } from './core.ts';
-import { measureHeartbeats } from './heartbeats.ts';
+import { measureHeartbeats, measureHeartbeatsOfOneApi } from './heartbeats.ts';
 import { type BenchOptions, emptyMeasured, type Measured } from './metric.ts';
 import {
   coreProcesses,
@@ -27,7 +27,7 @@ const spreadMax = 20;
 /**
  * CPU an entry, over all of Core's processes and from the first request until all is settled, at the
  * same total rate from 10, 100, 1,000 and 10,000 nodes; the rate that accept alone reaches from as
- * many; and what the heartbeats of all nodes cost.
+ * many; and what the heartbeats of all nodes cost, at last with one api process.
  */
 export async function measureFlatness(options: BenchOptions): Promise<Measured> {
   if (!tellsProcessUse())
@@ -49,6 +49,8 @@ export async function measureFlatness(options: BenchOptions): Promise<Measured> 
     measured.checks.push(...(await checkSettled('flatness', core, appendedRows)));
     await core.stopWorker();
     await measureThroughput(core, world, bodies, counts, options, measured);
+    await core.startWorker();
+    await measureHeartbeatsOfOneApi(core, world, options, measured);
   } finally {
     await lifecycle.close();
   }

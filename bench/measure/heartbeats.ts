@@ -4,7 +4,7 @@ import { withCeilingServer } from './ceiling.ts';
 import type { BenchCore } from './core.ts';
 import type { BenchOptions, Measured, Metric } from './metric.ts';
 import { coreProcesses, createProcessSampler, type ProcessUse } from './processes.ts';
-import { heartbeatPlan, measureWrk, usagePlan } from './sender.ts';
+import { heartbeatPlan, introduceNodes, measureWrk, usagePlan } from './sender.ts';
 import { untilDrained } from './spool.ts';
 import { median } from './statistics.ts';
 import type { BenchWorld } from './world.ts';
@@ -29,6 +29,8 @@ interface Run {
   seconds: number;
   rate: number;
   plan: WrkPlan;
+  /** What is measured, as the table calls it. */
+  name: string;
 }
 
 /**
@@ -43,15 +45,55 @@ export async function measureHeartbeats(
   options: BenchOptions,
   measured: Measured,
 ): Promise<void> {
-  const seconds = options.quick ? runSecondsQuick : runSeconds;
-  const rate = world.keys.length / everySeconds;
-  const { connections } = options;
-  const plan = heartbeatPlan(core, world, { connections, seconds, rate });
+  const run = createRun(core, world, options, measured);
   await untilDrained(core, drainMsMax);
-  const run = { core, world, options, measured, seconds, rate, plan };
+  // The compiler has worked for usage so far.
+  options.say('heartbeats of all nodes, not counted');
+  await introduceNodes(core, world, options.connections);
   await measureAlone(run, bodies);
   await measureBesideUsage(run, bodies);
   await untilDrained(core, drainMsMax);
+}
+
+/**
+ * The same alone with one api process: called as often as all of them together, it finds more of what
+ * it needs in the caches. What it cannot do is accept on two cores. Ends the others for good.
+ */
+export async function measureHeartbeatsOfOneApi(
+  core: BenchCore,
+  world: BenchWorld,
+  options: BenchOptions,
+  measured: Measured,
+): Promise<void> {
+  const run = createRun(core, world, options, measured);
+  await core.keepOneApi();
+  await introduceNodes(core, world, options.connections);
+  const idle: ProcessUse[] = [];
+  const beating: ProcessUse[] = [];
+  for (let round = 1; round <= options.rounds; round += 1) {
+    options.say(`heartbeats with one api process, round ${round}`);
+    idle.push(await measureQuiet(core, run.seconds, options.signal));
+    const { result, use } = await measureWrk(core, run.plan);
+    beating.push(use);
+    checkAnswered(run, `heartbeats answered by one api process, round ${round}`, result);
+  }
+  push(run, `${run.name}, one api process`, differences(beating, idle, coreProcesses), {
+    target: { max: coreShareMax },
+  });
+}
+
+function createRun(
+  core: BenchCore,
+  world: BenchWorld,
+  options: BenchOptions,
+  measured: Measured,
+): Run {
+  const { connections } = options;
+  const seconds = options.quick ? runSecondsQuick : runSeconds;
+  const rate = world.keys.length / everySeconds;
+  const plan = heartbeatPlan(core, world, { connections, seconds, rate });
+  const name = `heartbeats of ${world.keys.length} nodes every ${everySeconds} s`;
+  return { core, world, options, measured, seconds, rate, plan, name };
 }
 
 /**
@@ -77,9 +119,10 @@ async function measureAlone(run: Run, bodies: BodySet): Promise<void> {
     yardstick.push(measureYardstick(bodies));
   }
   const more = (names: readonly string[]): number[] => differences(beating, idle, names);
-  const name = `heartbeats of ${run.world.keys.length} nodes every ${everySeconds} s`;
-  push(run, name, more(coreProcesses), { target: { max: coreShareMax } });
-  for (const process of ['api', 'postgres']) push(run, `${name}: ${process}`, more([process]));
+  push(run, run.name, more(coreProcesses), { target: { max: coreShareMax } });
+  for (const process of ['api', 'postgres']) {
+    push(run, `${run.name}: ${process}`, more([process]));
+  }
   push(
     run,
     'nobody sends',
