@@ -3,7 +3,7 @@ import { type BodySet, createBodies } from './bodies.ts';
 import { measureCeiling } from './ceiling.ts';
 import { type BenchCore, startBenchCore } from './core.ts';
 import { type BenchOptions, emptyMeasured, type Measured, type Metric, sizesOf } from './metric.ts';
-import type { ProcessUse } from './processes.ts';
+import { coreShare, type ProcessUse } from './processes.ts';
 import { measureWrk, usagePlan } from './sender.ts';
 import { checkAppended, emptySpool, untilStill } from './spool.ts';
 import { median } from './statistics.ts';
@@ -144,7 +144,7 @@ function report(runs: ReadonlyMap<number, Run[]>, worker: boolean, measured: Mea
       list.map((run) => run.requestsPerSecond),
     );
     for (const name of ['api', 'redis', 'generator']) {
-      const shares = list.map(({ use }) => ((use.cpuSeconds[name] ?? 0) / use.seconds) * 100);
+      const shares = list.map(({ use }) => coreShare(use, [name]));
       metric(`: CPU of ${name}`, '% of a core', 'none', shares);
     }
   }

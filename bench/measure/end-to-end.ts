@@ -9,6 +9,7 @@ import {
   sizesOf,
   type Target,
 } from './metric.ts';
+import { coreProcesses, coreShare } from './processes.ts';
 import { checkAppended, checkSettled, untilDrained } from './spool.ts';
 import { type Sustained, sustain } from './sustain.ts';
 import { type BenchWorld, createBenchWorld } from './world.ts';
@@ -19,7 +20,6 @@ const targets = new Map<number, Target>([
   [100, { min: 600_000 }],
 ]);
 const residentTargets: Record<string, Target> = { api: { max: 250 }, worker: { max: 400 } };
-const processNames = ['api', 'worker', 'redis', 'postgres', 'clickhouse', 'generator'];
 const drainMsMax = 300_000;
 /** Change of the backlog over the window, as a share of what was accepted in it. */
 const flatShareMax = 0.05;
@@ -112,13 +112,13 @@ function metricsOf(found: Sustained, entries: number): Metric[] {
       better: 'none',
     },
   ];
-  const { cpuSeconds, residentBytesMax, seconds } = found.use;
-  for (const name of processNames) {
-    const value = ((cpuSeconds[name] ?? 0) / seconds) * 100;
+  const { residentBytesMax } = found.use;
+  for (const name of [...coreProcesses, 'generator']) {
+    const value = coreShare(found.use, [name]);
     const cpu = { bench, unit: '% of a core', better: 'none' } as const;
     metrics.push({ ...cpu, name: of(`: CPU of ${name}`), value });
   }
-  for (const name of processNames.slice(0, -1)) {
+  for (const name of coreProcesses) {
     const resident = residentTargets[name];
     metrics.push({
       bench,

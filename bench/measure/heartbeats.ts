@@ -3,7 +3,7 @@ import type { BodySet } from './bodies.ts';
 import { withCeilingServer } from './ceiling.ts';
 import type { BenchCore } from './core.ts';
 import type { BenchOptions, Measured, Metric } from './metric.ts';
-import { coreProcesses, createProcessSampler, type ProcessUse } from './processes.ts';
+import { coreProcesses, coreShare, createProcessSampler, type ProcessUse } from './processes.ts';
 import { heartbeatPlan, introduceNodes, measureWrk, usagePlan } from './sender.ts';
 import { untilDrained } from './spool.ts';
 import { median } from './statistics.ts';
@@ -17,7 +17,7 @@ const runSeconds = 20;
 const runSecondsQuick = 4;
 const drainMsMax = 120_000;
 /** Usage beside which heartbeats are measured once more: so much that no processor sleeps for long. */
-const usage = { entries: 100, requestsPerSecond: 300 };
+const usageRequestsPerSecond = 300;
 const warmMs = 3_000;
 
 /** What a run is measured with, and where its figures go. */
@@ -31,6 +31,12 @@ interface Run {
   plan: WrkPlan;
   /** What is measured, as the table calls it. */
   name: string;
+}
+
+/** What Core used without heartbeats, and with them. */
+interface Pair {
+  quiet: ProcessUse;
+  beating: ProcessUse;
 }
 
 /**
@@ -68,16 +74,11 @@ export async function measureHeartbeatsOfOneApi(
   const run = createRun(core, world, options, measured);
   await core.keepOneApi();
   await introduceNodes(core, world, options.connections);
-  const idle: ProcessUse[] = [];
-  const beating: ProcessUse[] = [];
+  const pairs: Pair[] = [];
   for (let round = 1; round <= options.rounds; round += 1) {
-    options.say(`heartbeats with one api process, round ${round}`);
-    idle.push(await measureQuiet(core, run.seconds, options.signal));
-    const { result, use } = await measureWrk(core, run.plan);
-    beating.push(use);
-    checkAnswered(run, `heartbeats answered by one api process, round ${round}`, result);
+    pairs.push(await measurePair(run, `heartbeats with one api process, round ${round}`));
   }
-  push(run, `${run.name}, one api process`, differences(beating, idle, coreProcesses), {
+  push(run, `${run.name}, one api process`, differences(pairs, coreProcesses), {
     target: { max: coreShareMax },
   });
 }
@@ -101,24 +102,19 @@ function createRun(
  * nothing with them, which is the floor: each one is a wake-up, a read and a write.
  */
 async function measureAlone(run: Run, bodies: BodySet): Promise<void> {
-  const { core, options, plan, seconds } = run;
-  const idle: ProcessUse[] = [];
-  const beating: ProcessUse[] = [];
+  const { options, plan } = run;
+  const pairs: Pair[] = [];
   const bare: number[] = [];
   const yardstick: number[] = [];
   for (let round = 1; round <= options.rounds; round += 1) {
-    options.say(`${Math.round(run.rate)} heartbeats a second, round ${round}`);
-    idle.push(await measureQuiet(core, seconds, options.signal));
-    const { result, use } = await measureWrk(core, plan);
-    beating.push(use);
-    checkAnswered(run, `heartbeats answered, round ${round}`, result);
+    pairs.push(await measurePair(run, `heartbeats alone, round ${round}`));
     const floor = await withCeilingServer(({ url, pid }) =>
       measureWrk({ roots: () => ({ bare: pid }) }, { ...plan, url }),
     );
     bare.push(coreShare(floor.use, ['bare']));
     yardstick.push(measureYardstick(bodies));
   }
-  const more = (names: readonly string[]): number[] => differences(beating, idle, names);
+  const more = (names: readonly string[]): number[] => differences(pairs, names);
   push(run, run.name, more(coreProcesses), { target: { max: coreShareMax } });
   for (const process of ['api', 'postgres']) {
     push(run, `${run.name}: ${process}`, more([process]));
@@ -126,7 +122,7 @@ async function measureAlone(run: Run, bodies: BodySet): Promise<void> {
   push(
     run,
     'nobody sends',
-    idle.map((use) => coreShare(use, coreProcesses)),
+    pairs.map(({ quiet }) => coreShare(quiet, coreProcesses)),
   );
   push(run, 'the same requests to a server that only reads', bare);
   pushByYardstick(run, more(coreProcesses), yardstick);
@@ -155,53 +151,38 @@ function pushByYardstick(
 
 /** Only the api's: what the stores do with usage goes up and down by more than heartbeats cost. */
 async function measureBesideUsage(run: Run, bodies: BodySet): Promise<void> {
-  const { core, world, options, plan, seconds } = run;
+  const { core, world, options } = run;
   const { connections } = options;
-  const without: ProcessUse[] = [];
-  const beating: ProcessUse[] = [];
+  const pairs: Pair[] = [];
   for (let round = 1; round <= options.rounds; round += 1) {
-    options.say(`heartbeats beside usage, round ${round}`);
-    const usageSeconds = 2 * seconds + (2 * warmMs) / 1_000;
-    const rate = usage.requestsPerSecond;
-    const sent = { bodies, connections, seconds: usageSeconds, rate };
+    const seconds = 2 * run.seconds + (2 * warmMs) / 1_000;
+    const sent = { bodies, connections, seconds, rate: usageRequestsPerSecond };
     const load = await startWrk(usagePlan(core, world, sent));
     await delay(warmMs, undefined, { signal: options.signal });
-    without.push(await measureQuiet(core, seconds, options.signal));
-    const { result, use } = await measureWrk(core, plan);
-    beating.push(use);
-    checkAnswered(run, `heartbeats beside usage answered, round ${round}`, result);
+    pairs.push(await measurePair(run, `heartbeats beside usage, round ${round}`));
     await load.result;
     await untilDrained(core, drainMsMax);
   }
-  const entriesPerSecond = usage.entries * usage.requestsPerSecond;
+  const entriesPerSecond = bodies.entries * usageRequestsPerSecond;
   const name = `heartbeats beside ${entriesPerSecond} entries/s: api`;
-  push(run, name, differences(beating, without, ['api']));
+  push(run, name, differences(pairs, ['api']));
 }
 
-async function measureQuiet(
-  core: BenchCore,
-  seconds: number,
-  signal: AbortSignal,
-): Promise<ProcessUse> {
+/** As long without heartbeats as with them; that all were answered goes to the checks. */
+async function measurePair(run: Run, name: string): Promise<Pair> {
+  const { core, options, plan, seconds } = run;
+  options.say(name);
   const sampler = createProcessSampler(core.roots);
   sampler.start();
-  await delay(seconds * 1_000, undefined, { signal });
-  return sampler.stop();
+  await delay(seconds * 1_000, undefined, { signal: options.signal });
+  const quiet = sampler.stop();
+  const { result, use } = await measureWrk(core, plan);
+  checkAnswered(run, `${name}: answered`, result);
+  return { quiet, beating: use };
 }
 
-function differences(
-  beating: readonly ProcessUse[],
-  quiet: readonly ProcessUse[],
-  names: readonly string[],
-): number[] {
-  return beating.map((use, round) => {
-    const beside = quiet[round];
-    return coreShare(use, names) - (beside === undefined ? 0 : coreShare(beside, names));
-  });
-}
-
-function coreShare({ cpuSeconds, seconds }: ProcessUse, names: readonly string[]): number {
-  return (names.reduce((sum, name) => sum + (cpuSeconds[name] ?? 0), 0) / seconds) * 100;
+function differences(pairs: readonly Pair[], kinds: readonly string[]): number[] {
+  return pairs.map(({ quiet, beating }) => coreShare(beating, kinds) - coreShare(quiet, kinds));
 }
 
 function push(

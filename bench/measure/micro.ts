@@ -11,6 +11,7 @@ import { openUsage } from '../../src/load/usage-rows.ts';
 import { createBodies } from './bodies.ts';
 import { type BenchOptions, emptyMeasured, type Measured, type Metric } from './metric.ts';
 import { median } from './statistics.ts';
+import { timeOne, turns } from './timing.ts';
 
 const batchSizes = [1, 10, 100, 500];
 const entriesMax = 10_000;
@@ -157,28 +158,6 @@ async function timeAll(
     }
   }
   return new Map([...found].map(([name, rates]) => [name, median(rates)]));
-}
-
-/** Entries a second over at least `lengthMs`. */
-function timeOne(run: () => number, lengthMs: number): number {
-  const startedMs = performance.now();
-  let entries = 0;
-  let nowMs = startedMs;
-  while (nowMs - startedMs < lengthMs) {
-    // The clock is not read for each single body of one entry.
-    for (let turn = 0; turn < 8; turn += 1) entries += run();
-    nowMs = performance.now();
-  }
-  return (entries * 1_000) / (nowMs - startedMs);
-}
-
-/** One after the other, for ever. */
-function turns<T>(values: readonly T[]): () => T {
-  let at = -1;
-  return () => {
-    at = (at + 1) % values.length;
-    return values[at] as T;
-  };
 }
 
 /** Ids as createBenchWorld makes them, without a database. */

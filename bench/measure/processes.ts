@@ -29,6 +29,11 @@ export interface ProcessUse {
   residentBytesMax: Record<string, number>;
 }
 
+/** What processes of these kinds used together, in % of a core. */
+export function coreShare({ cpuSeconds, seconds }: ProcessUse, kinds: readonly string[]): number {
+  return (kinds.reduce((sum, kind) => sum + (cpuSeconds[kind] ?? 0), 0) / seconds) * 100;
+}
+
 export interface ProcessSampler {
   /** Forgets what was, and measures from here on. */
   start(): void;

@@ -1,6 +1,7 @@
 import { ingestSchemas } from '../../src/contract/node.ts';
 import { decodeBody } from '../../src/ingest/decode.ts';
 import type { BodySet } from './bodies.ts';
+import { timeOne, turns } from './timing.ts';
 
 /** What the machine where the targets were set checked: entries a second, 100 a request. */
 export const referenceEntriesPerSecond = 1_040_000;
@@ -16,18 +17,9 @@ const measureMs = 500;
  */
 export function measureYardstick({ bodies }: Pick<BodySet, 'bodies'>): number {
   const schema = ingestSchemas({ entriesMax, nowMs: Date.now }).usage;
-  const few = bodies.slice(0, bodiesMax);
-  const checkFor = (ms: number): number => {
-    let entries = 0;
-    const startedAtMs = performance.now();
-    let elapsedMs = 0;
-    while (elapsedMs < ms) {
-      for (const body of few) entries += decodeBody(schema, body).entries.length;
-      elapsedMs = performance.now() - startedAtMs;
-    }
-    return (entries / elapsedMs) * 1_000;
-  };
+  const next = turns(bodies.slice(0, bodiesMax));
+  const check = (): number => decodeBody(schema, next()).entries.length;
   // The first time is the compiler's.
-  checkFor(measureMs);
-  return checkFor(measureMs);
+  timeOne(check, measureMs);
+  return timeOne(check, measureMs);
 }
