@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { untilMerged } from '../merges.ts';
 import type { BodySet } from './bodies.ts';
 import { withCeilingServer } from './ceiling.ts';
 import type { BenchCore } from './core.ts';
@@ -6,7 +7,7 @@ import type { BenchOptions, Measured, Metric } from './metric.ts';
 import { coreProcesses, coreShare, createProcessSampler, type ProcessUse } from './processes.ts';
 import { heartbeatPlan, introduceNodes, measureWrk, usagePlan } from './sender.ts';
 import { untilDrained } from './spool.ts';
-import { median } from './statistics.ts';
+import { mean, median } from './statistics.ts';
 import type { BenchWorld } from './world.ts';
 import { startWrk, type WrkPlan, type WrkResult } from './wrk.ts';
 import { measureYardstick, referenceEntriesPerSecond } from './yardstick.ts';
@@ -16,6 +17,8 @@ const coreShareMax = 5;
 const runSeconds = 20;
 const runSecondsQuick = 4;
 const drainMsMax = 120_000;
+/** What ClickHouse merges of the usage before. */
+const mergeMsMax = 120_000;
 /** Usage beside which heartbeats are measured once more: so much that no processor sleeps for long. */
 const usageRequestsPerSecond = 300;
 const warmMs = 3_000;
@@ -33,10 +36,14 @@ interface Run {
   name: string;
 }
 
-/** What Core used without heartbeats, and with them. */
-interface Pair {
-  quiet: ProcessUse;
+/**
+ * What Core used without heartbeats, with them, and without them again: half as long each time without,
+ * so that what its stores still do of their own, and do less of by and by, counts for both.
+ */
+interface Turn {
+  before: ProcessUse;
   beating: ProcessUse;
+  after: ProcessUse;
 }
 
 /**
@@ -53,6 +60,7 @@ export async function measureHeartbeats(
 ): Promise<void> {
   const run = createRun(core, world, options, measured);
   await untilDrained(core, drainMsMax);
+  await leaveStoresNothing(core);
   // The compiler has worked for usage so far.
   options.say('heartbeats of all nodes, not counted');
   await introduceNodes(core, world, options.connections);
@@ -73,14 +81,21 @@ export async function measureHeartbeatsOfOneApi(
 ): Promise<void> {
   const run = createRun(core, world, options, measured);
   await core.keepOneApi();
+  await leaveStoresNothing(core);
   await introduceNodes(core, world, options.connections);
-  const pairs: Pair[] = [];
+  const turns: Turn[] = [];
   for (let round = 1; round <= options.rounds; round += 1) {
-    pairs.push(await measurePair(run, `heartbeats with one api process, round ${round}`));
+    turns.push(await measureTurn(run, `heartbeats with one api process, round ${round}`));
   }
-  push(run, `${run.name}, one api process`, differences(pairs, coreProcesses), {
+  push(run, `${run.name}, one api process`, differences(turns, coreProcesses), {
     target: { max: coreShareMax },
   });
+}
+
+/** What the stores would do later for the usage before: merges, and what autovacuum looks for once a minute. */
+async function leaveStoresNothing(core: BenchCore): Promise<void> {
+  await core.pool.query('VACUUM ANALYZE');
+  await untilMerged(core.clickhouse, mergeMsMax);
 }
 
 function createRun(
@@ -103,18 +118,18 @@ function createRun(
  */
 async function measureAlone(run: Run, bodies: BodySet): Promise<void> {
   const { options, plan } = run;
-  const pairs: Pair[] = [];
+  const turns: Turn[] = [];
   const bare: number[] = [];
   const yardstick: number[] = [];
   for (let round = 1; round <= options.rounds; round += 1) {
-    pairs.push(await measurePair(run, `heartbeats alone, round ${round}`));
+    turns.push(await measureTurn(run, `heartbeats alone, round ${round}`));
     const floor = await withCeilingServer(({ url, pid }) =>
       measureWrk({ roots: () => ({ bare: pid }) }, { ...plan, url }),
     );
     bare.push(coreShare(floor.use, ['bare']));
     yardstick.push(measureYardstick(bodies));
   }
-  const more = (names: readonly string[]): number[] => differences(pairs, names);
+  const more = (names: readonly string[]): number[] => differences(turns, names);
   push(run, run.name, more(coreProcesses), { target: { max: coreShareMax } });
   for (const process of ['api', 'postgres']) {
     push(run, `${run.name}: ${process}`, more([process]));
@@ -122,7 +137,7 @@ async function measureAlone(run: Run, bodies: BodySet): Promise<void> {
   push(
     run,
     'nobody sends',
-    pairs.map(({ quiet }) => coreShare(quiet, coreProcesses)),
+    turns.map((turn) => quietShare(turn, coreProcesses)),
   );
   push(run, 'the same requests to a server that only reads', bare);
   pushByYardstick(run, more(coreProcesses), yardstick);
@@ -153,36 +168,44 @@ function pushByYardstick(
 async function measureBesideUsage(run: Run, bodies: BodySet): Promise<void> {
   const { core, world, options } = run;
   const { connections } = options;
-  const pairs: Pair[] = [];
+  const turns: Turn[] = [];
   for (let round = 1; round <= options.rounds; round += 1) {
     const seconds = 2 * run.seconds + (2 * warmMs) / 1_000;
     const sent = { bodies, connections, seconds, rate: usageRequestsPerSecond };
     const load = await startWrk(usagePlan(core, world, sent));
     await delay(warmMs, undefined, { signal: options.signal });
-    pairs.push(await measurePair(run, `heartbeats beside usage, round ${round}`));
+    turns.push(await measureTurn(run, `heartbeats beside usage, round ${round}`));
     await load.result;
     await untilDrained(core, drainMsMax);
   }
   const entriesPerSecond = bodies.entries * usageRequestsPerSecond;
   const name = `heartbeats beside ${entriesPerSecond} entries/s: api`;
-  push(run, name, differences(pairs, ['api']));
+  push(run, name, differences(turns, ['api']));
 }
 
 /** As long without heartbeats as with them; that all were answered goes to the checks. */
-async function measurePair(run: Run, name: string): Promise<Pair> {
-  const { core, options, plan, seconds } = run;
+async function measureTurn(run: Run, name: string): Promise<Turn> {
+  const { core, options, plan } = run;
   options.say(name);
-  const sampler = createProcessSampler(core.roots);
-  sampler.start();
-  await delay(seconds * 1_000, undefined, { signal: options.signal });
-  const quiet = sampler.stop();
+  const before = await measureQuiet(run);
   const { result, use } = await measureWrk(core, plan);
   checkAnswered(run, `${name}: answered`, result);
-  return { quiet, beating: use };
+  return { before, beating: use, after: await measureQuiet(run) };
 }
 
-function differences(pairs: readonly Pair[], kinds: readonly string[]): number[] {
-  return pairs.map(({ quiet, beating }) => coreShare(beating, kinds) - coreShare(quiet, kinds));
+async function measureQuiet({ core, options, seconds }: Run): Promise<ProcessUse> {
+  const sampler = createProcessSampler(core.roots);
+  sampler.start();
+  await delay((seconds / 2) * 1_000, undefined, { signal: options.signal });
+  return sampler.stop();
+}
+
+function quietShare({ before, after }: Turn, kinds: readonly string[]): number {
+  return mean([coreShare(before, kinds), coreShare(after, kinds)]);
+}
+
+function differences(turns: readonly Turn[], kinds: readonly string[]): number[] {
+  return turns.map((turn) => coreShare(turn.beating, kinds) - quietShare(turn, kinds));
 }
 
 function push(

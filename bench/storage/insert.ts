@@ -11,6 +11,7 @@ import {
   insertRows,
 } from '../../src/stores/clickhouse.ts';
 import { readMigrations } from '../../src/stores/migrate.ts';
+import { untilMerged } from '../merges.ts';
 import { type Shape, usageBlocks } from './rows.ts';
 
 export interface InsertFigures {
@@ -87,7 +88,7 @@ async function insertAll(
     rows += blockRows;
   }
   const cpuInserted = cpuSeconds(child);
-  await untilMerged(clickhouse);
+  await untilMerged(clickhouse, mergeMsMax);
   const cpuEnd = cpuSeconds(child);
   const [disk] = await ask<{ bytes: number; parts: number }>(
     clickhouse,
@@ -103,19 +104,6 @@ async function insertAll(
     bytesPerRow: (disk?.bytes ?? Number.NaN) / rows,
     parts: disk?.parts ?? 0,
   };
-}
-
-/** Waits until no merge has run for a while, or the time is up. */
-async function untilMerged(clickhouse: ClickHouseClient): Promise<void> {
-  const deadline = performance.now() + mergeMsMax;
-  for (let quiet = 0; quiet < 10 && performance.now() < deadline; ) {
-    const [merges] = await ask<{ running: number }>(
-      clickhouse,
-      'SELECT count() AS running FROM system.merges',
-    );
-    quiet = merges?.running === 0 ? quiet + 1 : 0;
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
 }
 
 async function ask<T>(clickhouse: ClickHouseClient, query: string): Promise<T[]> {
