@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import t, { type Test } from 'tap';
 import { createRandom } from '../bench/fleet/random.ts';
 import { bodyCount, coreFormat, createBodies, numberBody } from '../bench/measure/bodies.ts';
-import { comparisonTable } from '../bench/measure/compare.ts';
+import { comparisonTable, left, measuring } from '../bench/measure/compare.ts';
 import { isReached, type Metric } from '../bench/measure/metric.ts';
 import { numberedWorld } from '../bench/measure/micro.ts';
 import { jsonEachRowFormat, lineFormat } from '../bench/measure/peers/formats.ts';
@@ -26,6 +26,7 @@ import { ingestSchemas } from '../src/contract/node.ts';
 import { decodeBody } from '../src/ingest/decode.ts';
 import { packUsage } from '../src/ingest/pack.ts';
 import { createUsageScanner } from '../src/ingest/usage-scanner.ts';
+import { projectRoot } from '../src/root.ts';
 
 const bounds = { entriesMax: 10_000, nowMs: Date.now };
 
@@ -300,6 +301,30 @@ t.test('what a peer answered with 2xx has to be stored', async (t) => {
   t.equal(passed(1_101), false, 'never sent');
   const nothing = { least: 0, most: 64, refused: 9, stored: 0, overwrittenShareMax: 0 };
   t.equal(checkStored('peer', nothing).passed, false);
+});
+
+/** What a file of the bench reaches within bench/; what it takes of Core is what is compared. */
+function reachedInBench(file: string): string[] {
+  const text = readFileSync(path.join(projectRoot, file), 'utf8');
+  return [...text.matchAll(/ from '(\.[^']+)';/g)]
+    .map(([, target = '']) => path.join(path.dirname(file), target))
+    .filter((target) => target.startsWith('bench/'));
+}
+
+t.test('what another commit is measured with reaches nothing that is not there', async (t) => {
+  const isLeft = (file: string): boolean =>
+    [...left].some((one) => file === one || file.startsWith(`${one}/`));
+  const filesOf = (name: string): string[] => {
+    if (!statSync(path.join(projectRoot, name)).isDirectory()) return [name];
+    const files = readdirSync(path.join(projectRoot, name), { recursive: true, encoding: 'utf8' });
+    return files.map((file) => path.join(name, file));
+  };
+  const taken = new Set(measuring.flatMap(filesOf).filter((file) => !isLeft(file)));
+  const code = [...taken].filter((file) => file.endsWith('.ts'));
+  t.ok(code.length > 20);
+  for (const file of code) {
+    for (const target of reachedInBench(file)) t.ok(taken.has(target), `${file} takes ${target}`);
+  }
 });
 
 const metric = (value: number, more: Partial<Metric> = {}): Metric => ({

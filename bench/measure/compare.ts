@@ -24,8 +24,9 @@ export interface Comparison {
  * What is compared is Core; how it is measured is the same in both trees. The other suites in bench/
  * stay out, since they reach into parts of Core that may not be there yet.
  */
-const measuring = [
-  ...['bench/bench.ts', 'bench/measure', 'bench/faults/ports.ts', 'bench/pid-file.ts'],
+export const measuring = [
+  ...['bench/bench.ts', 'bench/measure', 'bench/faults/ports.ts'],
+  ...['bench/merges.ts', 'bench/pid-file.ts'],
   ...['bodies', 'each', 'ledger', 'options', 'random', 'world'].map((f) => `bench/fleet/${f}.ts`),
   'scripts/bench.mjs',
 ];
@@ -34,7 +35,7 @@ const measuring = [
 const building = ['bootstrap', 'build'].map((name) => `scripts/${name}.mjs`);
 
 /** Of `bench/measure`: each has a file of the bench's name; that of peers has a folder beside it. */
-const left = new Set(
+export const left = new Set(
   ['peers', ...notCompared.map((name) => `${name}.ts`)].map((name) =>
     path.join('bench', 'measure', name),
   ),
