@@ -13,8 +13,8 @@ export async function untilMerged(clickhouse: ClickHouseClient, msMax: number): 
       query: 'SELECT count() AS running FROM system.merges',
       format: 'JSONEachRow',
     });
-    const [merges] = await answer.json<{ running: number | string }>();
-    idle = Number(merges?.running) === 0 ? idle + 1 : 0;
+    const [merges] = await answer.json<{ running: number }>();
+    idle = merges?.running === 0 ? idle + 1 : 0;
     await delay(pollMs);
   }
 }

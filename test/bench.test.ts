@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import t, { type Test } from 'tap';
 import { createRandom } from '../bench/fleet/random.ts';
 import { bodyCount, coreFormat, createBodies, numberBody } from '../bench/measure/bodies.ts';
-import { comparisonTable, left, measuring } from '../bench/measure/compare.ts';
+import { comparisonTable, measuringFiles } from '../bench/measure/compare.ts';
 import { isReached, type Metric } from '../bench/measure/metric.ts';
 import { numberedWorld } from '../bench/measure/micro.ts';
 import { jsonEachRowFormat, lineFormat } from '../bench/measure/peers/formats.ts';
@@ -312,14 +312,7 @@ function reachedInBench(file: string): string[] {
 }
 
 t.test('what another commit is measured with reaches nothing that is not there', async (t) => {
-  const isLeft = (file: string): boolean =>
-    [...left].some((one) => file === one || file.startsWith(`${one}/`));
-  const filesOf = (name: string): string[] => {
-    if (!statSync(path.join(projectRoot, name)).isDirectory()) return [name];
-    const files = readdirSync(path.join(projectRoot, name), { recursive: true, encoding: 'utf8' });
-    return files.map((file) => path.join(name, file));
-  };
-  const taken = new Set(measuring.flatMap(filesOf).filter((file) => !isLeft(file)));
+  const taken = new Set(measuringFiles());
   const code = [...taken].filter((file) => file.endsWith('.ts'));
   t.ok(code.length > 20);
   for (const file of code) {

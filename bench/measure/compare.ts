@@ -1,6 +1,15 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+} from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { renderTable } from '../../src/cli/table.ts';
@@ -24,7 +33,7 @@ export interface Comparison {
  * What is compared is Core; how it is measured is the same in both trees. The other suites in bench/
  * stay out, since they reach into parts of Core that may not be there yet.
  */
-export const measuring = [
+const measuring = [
   ...['bench/bench.ts', 'bench/measure', 'bench/faults/ports.ts'],
   ...['bench/merges.ts', 'bench/pid-file.ts'],
   ...['bodies', 'each', 'ledger', 'options', 'random', 'world'].map((f) => `bench/fleet/${f}.ts`),
@@ -35,11 +44,23 @@ export const measuring = [
 const building = ['bootstrap', 'build'].map((name) => `scripts/${name}.mjs`);
 
 /** Of `bench/measure`: each has a file of the bench's name; that of peers has a folder beside it. */
-export const left = new Set(
-  ['peers', ...notCompared.map((name) => `${name}.ts`)].map((name) =>
-    path.join('bench', 'measure', name),
-  ),
+const left = ['peers', ...notCompared.map((name) => `${name}.ts`)].map((name) =>
+  path.join('bench', 'measure', name),
 );
+
+/** What another commit is measured with: files of this tree, from its root. */
+export function measuringFiles(): string[] {
+  const isFile = (name: string): boolean => statSync(path.join(projectRoot, name)).isFile();
+  const within = (folder: string): string[] =>
+    readdirSync(path.join(projectRoot, folder), { recursive: true, encoding: 'utf8' })
+      .map((name) => path.join(folder, name))
+      .filter(isFile);
+  const isLeft = (file: string): boolean =>
+    left.some((name) => file === name || file.startsWith(`${name}${path.sep}`));
+  return measuring
+    .flatMap((name) => (isFile(name) ? [name] : within(name)))
+    .filter((file) => !isLeft(file));
+}
 
 /**
  * Checks `base` out into a temporary folder, with the measuring code of this tree in place of its
@@ -121,11 +142,8 @@ function checkOut(base: string, tree: string): void {
   }
   rmSync(path.join(tree, 'bench'), { recursive: true, force: true });
   const missing = building.filter((name) => !existsSync(path.join(tree, name)));
-  for (const name of [...measuring, ...missing]) {
-    cpSync(path.join(projectRoot, name), path.join(tree, name), {
-      recursive: true,
-      filter: (source) => !left.has(path.relative(projectRoot, source)),
-    });
+  for (const file of [...measuringFiles(), ...missing]) {
+    cpSync(path.join(projectRoot, file), path.join(tree, file));
   }
   // Tests are of no use there, and theirs may not fit the measuring code.
   rmSync(path.join(tree, 'test'), { recursive: true, force: true });

@@ -92,7 +92,7 @@ export async function measureHeartbeatsOfOneApi(
   });
 }
 
-/** What the stores would do later for the usage before: merges, and what autovacuum looks for once a minute. */
+/** What the stores would do later for the usage before: merges, and what autovacuum looks for. */
 async function leaveStoresNothing(core: BenchCore): Promise<void> {
   await core.pool.query('VACUUM ANALYZE');
   await untilMerged(core.clickhouse, mergeMsMax);
