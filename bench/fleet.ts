@@ -6,6 +6,7 @@ import { type Config, readConfig } from '../src/config.ts';
 import { toCoreError } from '../src/errors.ts';
 import { Lifecycle, untilSignalled } from '../src/lifecycle.ts';
 import { rekeyNode } from '../src/nodes/rekey.ts';
+import { withStoredSecrets } from '../src/secrets.ts';
 import { type ClickHouseClient, createClickHouse } from '../src/stores/clickhouse.ts';
 import { createPool } from '../src/stores/postgres.ts';
 import { type Agent, createAgent, runAgent } from './fleet/agent.ts';
@@ -228,7 +229,7 @@ async function runFleet(
 }
 
 async function main(): Promise<void> {
-  const config = readConfig(process.env);
+  const config = withStoredSecrets(readConfig(process.env));
   const options = readOptions(config);
   const lifecycle = new Lifecycle();
   try {

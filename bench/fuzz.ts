@@ -6,6 +6,7 @@ import { readConfig } from '../src/config.ts';
 import { claimDataDir } from '../src/embedded/data-dir.ts';
 import { startEmbedded } from '../src/embedded/start.ts';
 import { createLogger } from '../src/log.ts';
+import { makeSecrets, withSecrets } from '../src/secrets.ts';
 import { freePorts } from '../test/support/free-port.ts';
 import { fuzzCase } from './fuzz/cases.ts';
 import { type FuzzResult, runFuzz } from './fuzz/run.ts';
@@ -69,13 +70,15 @@ async function onTemporaryStores<T>(
   const [http, postgres, redis, clickhouse] = await freePorts(4);
   const claim = claimDataDir(dataDir);
   try {
-    const config = readConfig({
+    const secrets = makeSecrets(dataDir);
+    const settings = readConfig({
       CORE_DATA_DIR: dataDir,
       CORE_POSTGRES_PORT: String(postgres),
       CORE_REDIS_PORT: String(redis),
       CORE_CLICKHOUSE_PORT: String(clickhouse),
     });
-    const servers = await startEmbedded(config, createLogger('warn'), signal);
+    const config = withSecrets(settings, secrets);
+    const servers = await startEmbedded(config, secrets, createLogger('warn'), signal);
     try {
       return await run({
         CORE_PORT: String(http),

@@ -19,6 +19,8 @@ const ground = [
   'buffer-pool',
   'node-flags',
   'clickhouse-sql',
+  'durable-file',
+  'secrets',
 ];
 
 /**
@@ -55,6 +57,8 @@ const allowed = {
   root: [],
   lifecycle: ['errors'],
   config: ['errors', 'contract'],
+  secrets: ['config', 'durable-file', 'errors'],
+  'durable-file': [],
 };
 
 const faults = [];

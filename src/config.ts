@@ -131,6 +131,7 @@ export interface Config {
     redis: boolean;
     clickhouse: boolean;
   };
+  /** URLs of embedded servers are without their passwords: secrets.ts adds them. */
   stores: {
     postgresUrl: string;
     redisUrl: string;
@@ -207,10 +208,9 @@ function toConfig(s: Settings): Config {
       clickhouse: s.CLICKHOUSE_URL === undefined,
     },
     stores: {
-      postgresUrl:
-        s.DATABASE_URL ?? `postgres://core:core@127.0.0.1:${s.CORE_POSTGRES_PORT}/postgres`,
+      postgresUrl: s.DATABASE_URL ?? `postgres://core@127.0.0.1:${s.CORE_POSTGRES_PORT}/postgres`,
       redisUrl: s.REDIS_URL ?? `redis://127.0.0.1:${s.CORE_REDIS_PORT}`,
-      clickhouseUrl: s.CLICKHOUSE_URL ?? `http://127.0.0.1:${s.CORE_CLICKHOUSE_PORT}/core`,
+      clickhouseUrl: s.CLICKHOUSE_URL ?? `http://core@127.0.0.1:${s.CORE_CLICKHOUSE_PORT}/core`,
       redisPrefix: s.CORE_REDIS_PREFIX,
       redisRequireAof: s.CORE_REDIS_REQUIRE_AOF === 'true',
     },

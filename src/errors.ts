@@ -98,6 +98,11 @@ export const errorTable = {
     retryable: false,
     means: 'Another Core runs its embedded servers in the same data directory.',
   },
+  SECRETS_UNUSABLE: {
+    status: 500,
+    retryable: false,
+    means: 'The file with the passwords of the embedded servers cannot be read or written.',
+  },
   PROCESS_FAILED: {
     status: 500,
     retryable: false,

@@ -9,6 +9,7 @@ import { roleFlags } from './node-flags.ts';
 import { requireFreePort } from './port.ts';
 import { maskPassword, requireStores } from './reachable.ts';
 import { projectRoot } from './root.ts';
+import { makeSecrets, type Secrets, withSecrets } from './secrets.ts';
 import { classifyFailure } from './stores/failures.ts';
 import {
   niceness,
@@ -34,22 +35,29 @@ const childReadyMsMax = 60_000;
  * @returns the exit code. A failure at the start is one line on stderr; nothing is left running.
  */
 export async function up(
-  config: Config,
+  given: Config,
   log: Logger,
   print: (ready: Ready, text: string) => void,
 ): Promise<number> {
   const startedAtMs = performance.now();
-  return untilStopped(config, log, async (lifecycle, stopping, remainingMs) => {
+  return untilStopped(given, log, async (lifecycle, stopping, remainingMs) => {
     let patienceMs = portPatienceMs;
-    if (needsEmbedded(config)) {
-      const claim = claimDataDir(config.embedded.dataDir);
+    let config = given;
+    let secrets: Secrets | undefined;
+    if (needsEmbedded(given)) {
+      const { dataDir } = given.embedded;
+      const claim = claimDataDir(dataDir);
       lifecycle.use('data directory', () => claim.release());
       if (!claim.afterCrash) patienceMs = 0;
+      secrets = makeSecrets(dataDir);
+      config = withSecrets(given, secrets);
     }
     await requireFreePort(config.http.host, config.http.port, 'CORE_PORT', patienceMs);
     const loading = import('./app.ts');
-    const servers = await startEmbedded(config, log, stopping);
-    lifecycle.use('embedded servers', () => stopAll(servers, remainingMs()));
+    if (secrets !== undefined) {
+      const servers = await startEmbedded(config, secrets, log, stopping);
+      lifecycle.use('embedded servers', () => stopAll(servers, remainingMs()));
+    }
     const { migrate } = await loading;
     await unlessAborted(stopping, requireStores(config));
     await unlessAborted(stopping, migrate(config, log));

@@ -7,7 +7,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import pg from 'pg';
 import t, { type Test } from 'tap';
+import { type Config, readConfig } from '../src/config.ts';
 import { nodeFlags, roleFlags } from '../src/node-flags.ts';
+import { withStoredSecrets } from '../src/secrets.ts';
 import { type ClickHouseClient, createClickHouse } from '../src/stores/clickhouse.ts';
 import { type CoreProcess, isAlive, startCore, startProgram } from './support/core-process.ts';
 import { freePorts } from './support/free-port.ts';
@@ -16,29 +18,27 @@ interface Place {
   settings: Record<string, string>;
   dataDir: string;
   http: string;
-  postgresUrl: string;
-  redisUrl: string;
-  clickhouseUrl: string;
+  /** URLs with passwords; after the first start. */
+  stores: () => Config['stores'];
 }
 
 /** A data directory and ports of its own for a Core with all three embedded servers. */
 async function freshPlace(t: Test): Promise<Place> {
   const dataDir = path.join(t.testdir({}), 'data');
   const [port, postgresPort, redisPort, clickhousePort] = await freePorts(4);
+  const settings = {
+    CORE_DATA_DIR: dataDir,
+    CORE_PORT: String(port),
+    CORE_POSTGRES_PORT: String(postgresPort),
+    CORE_REDIS_PORT: String(redisPort),
+    CORE_CLICKHOUSE_PORT: String(clickhousePort),
+    CORE_LOG_LEVEL: 'debug',
+  };
   return {
     dataDir,
     http: `http://127.0.0.1:${port}`,
-    postgresUrl: `postgres://core:core@127.0.0.1:${postgresPort}/postgres`,
-    redisUrl: `redis://127.0.0.1:${redisPort}`,
-    clickhouseUrl: `http://127.0.0.1:${clickhousePort}/core`,
-    settings: {
-      CORE_DATA_DIR: dataDir,
-      CORE_PORT: String(port),
-      CORE_POSTGRES_PORT: String(postgresPort),
-      CORE_REDIS_PORT: String(redisPort),
-      CORE_CLICKHOUSE_PORT: String(clickhousePort),
-      CORE_LOG_LEVEL: 'debug',
-    },
+    settings,
+    stores: () => withStoredSecrets(readConfig(settings)).stores,
   };
 }
 
@@ -59,7 +59,7 @@ async function untilServing(place: Place): Promise<void> {
 }
 
 async function inPostgres<T extends pg.QueryResultRow>(place: Place, sql: string): Promise<T[]> {
-  const client = new pg.Client({ connectionString: place.postgresUrl });
+  const client = new pg.Client({ connectionString: place.stores().postgresUrl });
   await client.connect();
   try {
     return (await client.query<T>(sql)).rows;
@@ -72,7 +72,7 @@ async function inClickHouse<T>(
   place: Place,
   work: (clickhouse: ClickHouseClient) => Promise<T>,
 ): Promise<T> {
-  const clickhouse = createClickHouse(place.clickhouseUrl);
+  const clickhouse = createClickHouse(place.stores().clickhouseUrl);
   try {
     return await work(clickhouse);
   } finally {
@@ -81,7 +81,7 @@ async function inClickHouse<T>(
 }
 
 async function inRedis<T>(place: Place, work: (redis: Redis) => Promise<T>): Promise<T> {
-  const redis = new Redis(place.redisUrl);
+  const redis = new Redis(place.stores().redisUrl);
   try {
     return await work(redis);
   } finally {
@@ -96,8 +96,8 @@ t.test('core up starts, stops, and finds its data again', async (t) => {
   t.match(first.stdout.at(-1), /^core ready/);
   const shown = first.stdout.join('\n');
   t.match(shown, place.http);
-  t.match(shown, new URL(place.clickhouseUrl).host);
-  t.match(shown, new URL(place.redisUrl).host);
+  t.match(shown, new URL(place.stores().clickhouseUrl).host);
+  t.match(shown, new URL(place.stores().redisUrl).host);
   t.match(shown, place.dataDir);
   t.notMatch(shown, 'core:core@', 'passwords are masked');
   t.equal((await fetch(`${place.http}/readyz`)).status, 200);

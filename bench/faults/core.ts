@@ -2,6 +2,7 @@ import { startApi, startWorker } from '../../src/app.ts';
 import { readConfig } from '../../src/config.ts';
 import { toCoreError } from '../../src/errors.ts';
 import { createLogger } from '../../src/log.ts';
+import { withStoredSecrets } from '../../src/secrets.ts';
 import { apiSeams, type Removal, removals, workerSeams } from './removals.ts';
 
 /**
@@ -9,7 +10,7 @@ import { apiSeams, type Removal, removals, workerSeams } from './removals.ts';
  * the fault suite in place of `core serve` and `core work`, and by nobody else.
  */
 async function main(role: string, removal: Removal): Promise<void> {
-  const config = readConfig(process.env);
+  const config = withStoredSecrets(readConfig(process.env));
   const log = createLogger(config.logLevel);
   const ended = new Promise<void>((resolve) => {
     process.once('SIGTERM', resolve);

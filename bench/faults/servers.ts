@@ -11,6 +11,7 @@ import type { Lifecycle } from '../../src/lifecycle.ts';
 import type { Logger } from '../../src/log.ts';
 import { roleFlags } from '../../src/node-flags.ts';
 import { projectRoot } from '../../src/root.ts';
+import { makeSecrets, withSecrets } from '../../src/secrets.ts';
 import { createClickHouse } from '../../src/stores/clickhouse.ts';
 import { createRedis } from '../../src/stores/redis.ts';
 import { type Supervised, supervise } from '../../src/supervisor.ts';
@@ -69,7 +70,7 @@ export async function startServers(
     CORE_FAILPOINT_URL: `http://127.0.0.1:${failpoint}`,
     ...(removal === 'aof' ? { CORE_REDIS_REQUIRE_AOF: 'false' } : {}),
   };
-  const config = readConfig(environment);
+  const config = withSecrets(readConfig(environment), makeSecrets(dataDir));
   const deaths: string[] = [];
   const processes = new Map<Victim, Killable>();
   const log = createHarnessLog(path.join(dataDir, 'logs', 'harness.log'), { deaths, processes });

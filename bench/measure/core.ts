@@ -10,6 +10,7 @@ import type { Lifecycle } from '../../src/lifecycle.ts';
 import { createLogger, type Logger } from '../../src/log.ts';
 import { roleFlags } from '../../src/node-flags.ts';
 import { projectRoot } from '../../src/root.ts';
+import { makeSecrets, withSecrets } from '../../src/secrets.ts';
 import { type ClickHouseClient, createClickHouse } from '../../src/stores/clickhouse.ts';
 import { createPool } from '../../src/stores/postgres.ts';
 import { connectRedis, createRedis } from '../../src/stores/redis.ts';
@@ -70,7 +71,8 @@ export async function startBenchCore(
     CORE_REDIS_PORT: String(redisPort),
     CORE_CLICKHOUSE_PORT: String(clickhousePort),
   };
-  const config = readConfig(environment);
+  const secrets = makeSecrets(dataDir);
+  const config = withSecrets(readConfig(environment), secrets);
   const log = createLogger('error');
   const running = new Map<string, Supervised>();
   const keep = (name: string, supervised: Supervised): void => {
@@ -78,7 +80,7 @@ export async function startBenchCore(
     lifecycle.use(name, () => supervised.stop());
   };
   const { signal } = options;
-  for (const server of await startEmbedded(config, log, signal)) keep(server.name, server);
+  for (const server of await startEmbedded(config, secrets, log, signal)) keep(server.name, server);
   await migrate(config, log);
   const start = (role: 'serve' | 'work'): Promise<Supervised> =>
     startRole(role, { environment, dataDir, log, signal, profileDir: options.profileDir });

@@ -1,7 +1,7 @@
 import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import type { NodeConfig } from '../../src/contract/node-config.ts';
-import { readIfThere, readJson, writeDurable } from './durable-file.ts';
+import { readIfThere, readJson, writeDurable } from '../../src/durable-file.ts';
 
 export type ConfigStore = ReturnType<typeof openConfigStore>;
 

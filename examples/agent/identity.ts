@@ -1,7 +1,7 @@
 import { mkdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
+import { readIfThere, readJson, writeDurable } from '../../src/durable-file.ts';
 import { type ClientOptions, createClient } from './client.ts';
-import { readIfThere, readJson, writeDurable } from './durable-file.ts';
 import { isRunning, processId } from './process-id.ts';
 import type { Settings } from './settings.ts';
 

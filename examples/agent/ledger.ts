@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import path from 'node:path';
+import { readJson, syncFolder, writeDurable } from '../../src/durable-file.ts';
 import type { IngestPost } from './client.ts';
-import { readJson, syncFolder, writeDurable } from './durable-file.ts';
 
 /** Up to where the proxy's counters have been turned into posts. */
 export interface Baseline {

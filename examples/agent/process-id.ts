@@ -1,5 +1,5 @@
 import { readdirSync, readlinkSync } from 'node:fs';
-import { readIfThere } from './durable-file.ts';
+import { readIfThere } from '../../src/durable-file.ts';
 
 /**
  * `<pid>-<start time>-<boot id>`: no other process ever has it, unlike the pid alone. Undefined

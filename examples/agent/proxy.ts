@@ -3,8 +3,8 @@ import { closeSync, mkdirSync, openSync, realpathSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { readIfThere } from '../../src/durable-file.ts';
 import { describe } from './client.ts';
-import { readIfThere } from './durable-file.ts';
 import { isRunning, processesIn, processId } from './process-id.ts';
 
 const run = promisify(execFile);

@@ -2,6 +2,7 @@
 // As nodeFlags in src/node-flags.ts.
 import { runCli } from '../cli/program.ts';
 import { readConfig } from '../config.ts';
+import { withStoredSecrets } from '../secrets.ts';
 
 // A reader that has seen enough (`core user list | head`) is no failure.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -10,7 +11,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 });
 
 const { exitCode, atOnce } = await runCli(process.argv.slice(2), {
-  readConfig: () => readConfig(process.env),
+  readConfig: () => withStoredSecrets(readConfig(process.env)),
   stdout: process.stdout,
   stderr: process.stderr,
 });

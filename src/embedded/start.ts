@@ -1,5 +1,6 @@
 import type { Config } from '../config.ts';
 import type { Logger } from '../log.ts';
+import { type Secrets, withPassword } from '../secrets.ts';
 import { type Supervised, startTogether } from '../supervisor.ts';
 import { startClickHouse } from './clickhouse.ts';
 import { startPostgres } from './postgres.ts';
@@ -16,13 +17,15 @@ export function needsEmbedded(config: Config): boolean {
  */
 export function startEmbedded(
   config: Config,
+  secrets: Secrets,
   log: Logger,
   signal: AbortSignal,
 ): Promise<Supervised[]> {
   const { dataDir } = config.embedded;
   const starts: ((signal: AbortSignal) => Promise<Supervised>)[] = [];
   if (config.embedded.postgres) {
-    const options = { dataDir, url: config.stores.postgresUrl };
+    const url = withPassword(config.stores.postgresUrl, secrets.postgres);
+    const options = { dataDir, url };
     starts.push((either) => startPostgres(options, log, either));
   }
   if (config.embedded.redis) {

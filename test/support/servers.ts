@@ -6,6 +6,7 @@ import { claimDataDir } from '../../src/embedded/data-dir.ts';
 import { findOrInstall } from '../../src/embedded/program.ts';
 import { startEmbedded } from '../../src/embedded/start.ts';
 import { createLogger } from '../../src/log.ts';
+import { makeSecrets, withSecrets } from '../../src/secrets.ts';
 import { freePorts } from './free-port.ts';
 
 export interface TestServers {
@@ -22,7 +23,7 @@ export interface TestServers {
 export async function startTestServers(signal: AbortSignal): Promise<TestServers> {
   const dataDir = mkdtempSync(path.join(os.tmpdir(), 'core-test-'));
   const [postgresPort, redisPort, clickhousePort] = await freePorts(3);
-  const config = readConfig({
+  const settings = readConfig({
     CORE_DATA_DIR: dataDir,
     CORE_POSTGRES_PORT: String(postgresPort),
     CORE_REDIS_PORT: String(redisPort),
@@ -32,14 +33,16 @@ export async function startTestServers(signal: AbortSignal): Promise<TestServers
   const claim = claimDataDir(dataDir);
   const log = createLogger('warn');
   try {
-    const servers = await startEmbedded(config, log, signal);
+    const secrets = makeSecrets(dataDir);
+    const config = withSecrets(settings, secrets);
+    const servers = await startEmbedded(config, secrets, log, signal);
     // Where it cannot be installed, the tests that run it say so.
     await findOrInstall('v2ray', log, signal);
     return {
       environment: {
         CORE_TEST_POSTGRES_URL: config.stores.postgresUrl,
         CORE_TEST_REDIS_URL: config.stores.redisUrl,
-        CORE_TEST_CLICKHOUSE_URL: `http://127.0.0.1:${clickhousePort}`,
+        CORE_TEST_CLICKHOUSE_URL: config.stores.clickhouseUrl,
       },
       stop: async () => {
         await Promise.all(servers.map((server) => server.stop()));

@@ -1,0 +1,134 @@
+import { randomBytes } from 'node:crypto';
+import { chmodSync, readFileSync, statSync } from 'node:fs';
+import path from 'node:path';
+import { z } from 'zod';
+import type { Config } from './config.ts';
+import { writeDurable } from './durable-file.ts';
+import { CoreError } from './errors.ts';
+
+/** What the embedded servers ask for, one password each: 32 random bytes in base64url. */
+export interface Secrets {
+  /** Of the superuser, which sets the database up and does nothing else. */
+  postgresSuperuser: string;
+  /** Of Core's own role, which owns its database. */
+  postgres: string;
+  redis: string;
+  /** Of Core's own user. */
+  clickhouse: string;
+  /** Of the user for tools, which reads only. */
+  clickhouseAnalyst: string;
+}
+
+const names = [
+  'postgresSuperuser',
+  'postgres',
+  'redis',
+  'clickhouse',
+  'clickhouseAnalyst',
+] as const satisfies readonly (keyof Secrets)[];
+
+const storedSchema = z.partialRecord(z.enum(names), z.string().regex(/^[\w-]{43,}$/));
+
+/** Where the secrets of a data directory lie. Only the user who runs Core can read the file. */
+export function secretsFile(dataDir: string): string {
+  return path.join(dataDir, 'secrets.json');
+}
+
+/**
+ * The secrets of a data directory, which are made at its first start. A secret that a newer Core
+ * asks for and the file lacks is added. Only for a process that has claimed the data directory.
+ * @throws CoreError SECRETS_UNUSABLE if the file cannot be read, written or understood.
+ */
+export function makeSecrets(dataDir: string): Secrets {
+  const stored = readStored(dataDir) ?? {};
+  const secrets: Partial<Secrets> = {};
+  for (const name of names) secrets[name] = stored[name] ?? randomBytes(32).toString('base64url');
+  if (names.some((name) => stored[name] === undefined)) {
+    try {
+      writeDurable(secretsFile(dataDir), `${JSON.stringify(secrets, null, 2)}\n`);
+    } catch (cause) {
+      throw unusable(dataDir, 'cannot be written', cause);
+    }
+  }
+  return secrets as Secrets;
+}
+
+/**
+ * The secrets of a data directory that Core was started on, else undefined.
+ * @throws CoreError SECRETS_UNUSABLE if the file is there and cannot be read or understood.
+ */
+export function readSecrets(dataDir: string): Secrets | undefined {
+  const stored = readStored(dataDir);
+  if (stored === undefined) return undefined;
+  const missing = names.filter((name) => stored[name] === undefined);
+  if (missing.length === 0) return stored as Secrets;
+  throw unusable(dataDir, `lacks ${missing.join(', ')}; the next start of core up adds it`);
+}
+
+/** The settings with the passwords of the embedded servers in their URLs. */
+export function withSecrets(config: Config, secrets: Secrets | undefined): Config {
+  if (secrets === undefined) return config;
+  const { embedded, stores } = config;
+  return {
+    ...config,
+    stores: {
+      ...stores,
+      ...(embedded.postgres
+        ? { postgresUrl: withPassword(stores.postgresUrl, secrets.postgres) }
+        : {}),
+      ...(embedded.redis ? { redisUrl: withPassword(stores.redisUrl, secrets.redis) } : {}),
+      ...(embedded.clickhouse
+        ? { clickhouseUrl: withPassword(stores.clickhouseUrl, secrets.clickhouse) }
+        : {}),
+    },
+  };
+}
+
+/** The settings as every process but the one that starts the servers needs them. */
+export function withStoredSecrets(config: Config): Config {
+  const { dataDir, postgres, redis, clickhouse } = config.embedded;
+  if (!postgres && !redis && !clickhouse) return config;
+  return withSecrets(config, readSecrets(dataDir));
+}
+
+export function withPassword(url: string, password: string): string {
+  const parsed = new URL(url);
+  parsed.password = password;
+  return parsed.href;
+}
+
+function readStored(dataDir: string): z.output<typeof storedSchema> | undefined {
+  const file = secretsFile(dataDir);
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+    closeToOthers(file);
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
+    throw unusable(dataDir, `cannot be read (${code}); run this as the user that runs Core`, cause);
+  }
+  try {
+    return storedSchema.parse(JSON.parse(text));
+  } catch (cause) {
+    throw unusable(dataDir, 'is damaged; put the file of a backup there', withoutText(cause));
+  }
+}
+
+/** A copy of the directory may have made the file readable for others. */
+function closeToOthers(file: string): void {
+  if ((statSync(file).mode & 0o077) !== 0) chmodSync(file, 0o600);
+}
+
+/** JSON.parse and zod may quote what they were given, which a log must not hold. */
+function withoutText(cause: unknown): Error {
+  return new Error(cause instanceof z.ZodError ? 'not the shape of the file' : 'not JSON');
+}
+
+function unusable(dataDir: string, why: string, cause?: unknown): CoreError {
+  return new CoreError(
+    'SECRETS_UNUSABLE',
+    `The file of secrets ${secretsFile(dataDir)} ${why}`,
+    cause === undefined ? {} : { cause },
+  );
+}
