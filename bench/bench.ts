@@ -137,12 +137,18 @@ async function main(): Promise<void> {
     });
   addOptions(program.command('compare'))
     .description('measures another commit and this tree by turns, and prints medians and ratios')
+    .option(
+      '--own-bench',
+      "measure the base with its own measuring code, not with this tree's",
+      false,
+    )
     .argument('<base>', 'commit, branch or tag')
     .argument('[benches...]', 'as above')
     .action(async (base: string, names: string[], given: Record<string, unknown>) => {
       const options = readOptions(given, interrupted.signal);
       const good = await compareWith({
         base,
+        ownBench: given['ownBench'] as boolean,
         rounds: options.rounds,
         args: [...comparedBenches(names), ...argumentsOf(options)],
         say: options.say,

@@ -22,6 +22,8 @@ import { changeText, checksText, metricKey, numberText } from './table.ts';
 /** Two trees that are measured alternately: another commit, and this working tree. */
 export interface Comparison {
   base: string;
+  /** The base is measured with the measuring code that it has itself. */
+  ownBench: boolean;
   rounds: number;
   /** Arguments of each single run: benches and options. */
   args: readonly string[];
@@ -64,15 +66,15 @@ export function measuringFiles(): string[] {
 
 /**
  * Checks `base` out into a temporary folder, with the measuring code of this tree in place of its
- * own, builds both, runs the benches in one and the other by turns, and prints medians and ratios.
+ * own (unless `ownBench`), builds both, runs the benches in one and the other by turns, and prints medians and ratios.
  * @throws Error where there is no such commit, or where it does not build with this measuring code.
  */
 export async function compareWith(options: Comparison): Promise<boolean> {
-  const { base, rounds, say, signal } = options;
+  const { base, ownBench, rounds, say, signal } = options;
   const dir = mkdtempSync(path.join(os.tmpdir(), 'core-bench-base-'));
   const tree = path.join(dir, 'tree');
   try {
-    checkOut(base, tree);
+    checkOut(base, tree, ownBench);
     say(`building ${base}`);
     await run(tree, ['scripts/build.mjs'], signal);
     const found: Record<'base' | 'here', Results[]> = { base: [], here: [] };
@@ -134,12 +136,20 @@ function verdict({ better }: Metric, before: number, after: number): string {
   return after > before === (better === 'higher') ? 'yes' : 'no';
 }
 
-function checkOut(base: string, tree: string): void {
+function checkOut(base: string, tree: string, ownBench: boolean): void {
   try {
     git('worktree', 'add', '--detach', tree, base);
   } catch (cause) {
     throw new Error(`${base} cannot be checked out: is it a commit of this repository?`, { cause });
   }
+  if (!ownBench) replaceBench(tree);
+  const lock = (root: string): string => readFileSync(path.join(root, 'package-lock.json'), 'utf8');
+  if (lock(tree) === lock(projectRoot)) {
+    symlinkSync(path.join(projectRoot, 'node_modules'), path.join(tree, 'node_modules'));
+  }
+}
+
+function replaceBench(tree: string): void {
   rmSync(path.join(tree, 'bench'), { recursive: true, force: true });
   const missing = building.filter((name) => !existsSync(path.join(tree, name)));
   for (const file of [...measuringFiles(), ...missing]) {
@@ -147,10 +157,6 @@ function checkOut(base: string, tree: string): void {
   }
   // Tests are of no use there, and theirs may not fit the measuring code.
   rmSync(path.join(tree, 'test'), { recursive: true, force: true });
-  const lock = (root: string): string => readFileSync(path.join(root, 'package-lock.json'), 'utf8');
-  if (lock(tree) === lock(projectRoot)) {
-    symlinkSync(path.join(projectRoot, 'node_modules'), path.join(tree, 'node_modules'));
-  }
 }
 
 function git(...args: string[]): void {
