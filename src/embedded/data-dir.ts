@@ -1,6 +1,8 @@
-import { linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { linkSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { readIfThere } from '../durable-file.ts';
 import { CoreError } from '../errors.ts';
+import { readProcessStat } from './process-stat.ts';
 
 export interface DataDirClaim {
   /** The Core before this one did not stop cleanly: processes of it may still be ending. */
@@ -87,9 +89,12 @@ function release(lockFile: string, content: string): void {
   if (readIfThere(lockFile) === content) rmSync(lockFile, { force: true });
 }
 
+/** A Core that was killed runs nothing any more, also while it ends and as a zombie. */
 function isAlive(holder: string): boolean {
   const pid = Number(holder.split(' ')[0]);
   if (!Number.isSafeInteger(pid) || pid <= 0) return false;
+  const stat = readProcessStat(pid);
+  if (stat !== undefined && stat.state !== 'running') return false;
   const described = describeProcess(pid);
   if (described !== undefined) return described === holder;
   // No /proc here, or no such process: all that is left is to ask whether the id is in use.
@@ -103,21 +108,8 @@ function isAlive(holder: string): boolean {
 
 /** `<pid> <boot id> <start time>`, which no other process ever has; undefined without /proc. */
 function describeProcess(pid: number): string | undefined {
-  const stat = readIfThere(`/proc/${pid}/stat`);
+  const stat = readProcessStat(pid);
   const boot = readIfThere('/proc/sys/kernel/random/boot_id');
   if (stat === undefined || boot === undefined) return undefined;
-  // The second field is the name in parentheses and may itself hold blanks and parentheses. The
-  // start time is the 22nd field, the 20th after the name.
-  const startTicks = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
-  return `${pid} ${boot.trim()} ${startTicks}`;
-}
-
-function readIfThere(file: string): string | undefined {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (thrown) {
-    const code = (thrown as NodeJS.ErrnoException).code;
-    if (code === 'ENOENT' || code === 'ESRCH') return undefined;
-    throw thrown;
-  }
+  return `${pid} ${boot.trim()} ${stat.startTicks}`;
 }

@@ -2,7 +2,9 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { readIfThere } from '../durable-file.ts';
 import type { Logger } from '../log.ts';
+import { readProcessStat } from './process-stat.ts';
 
 /** What tells an embedded server's processes from all others: see `endLeftovers`. */
 export interface ServerMark {
@@ -85,41 +87,45 @@ function findProcesses(mark: ServerMark): Leftover[] {
 }
 
 function findInProc(mark: ServerMark): Leftover[] {
-  const found: Leftover[] = [];
-  for (const entry of readdirSync('/proc')) {
-    const pid = Number(entry);
-    if (!Number.isSafeInteger(pid) || pid === process.pid) continue;
-    try {
-      if (readlinkSync(`/proc/${pid}/cwd`) !== mark.dir) continue;
-      const argv = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
-      const role = mark.roleOf(argv);
-      if (role !== 'stranger' && !isZombie(pid)) found.push({ pid, role });
-    } catch {
-      // Another user's process, or one that ended while it was looked at. Neither is a leftover:
-      // ours run as this user, or this user is root and may read all.
-    }
+  const found = readdirSync('/proc')
+    .map(Number)
+    .filter((pid) => Number.isSafeInteger(pid) && pid !== process.pid)
+    .map((pid) => ({ pid, role: roleInProc(mark, pid) }));
+  // A server that is being taken down has no working directory any more, but perhaps still its port.
+  const main = pidInFile(mark);
+  if (main !== undefined && readProcessStat(main)?.state === 'ending') {
+    found.push({ pid: main, role: 'part' });
   }
-  return found;
+  return found.filter((one) => one.role !== 'stranger');
 }
 
-/**
- * Ended, and only waiting to be noticed by its parent: that of an orphan is process 1, which may be
- * slow. Throws where there is no such process, or no /proc.
- */
-export function isZombie(pid: number): boolean {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-  return stat.slice(stat.lastIndexOf(')') + 2).startsWith('Z');
+function roleInProc(mark: ServerMark, pid: number): Role {
+  try {
+    if (readlinkSync(`/proc/${pid}/cwd`) !== mark.dir) return 'stranger';
+    const argv = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+    return readProcessStat(pid)?.state === 'dead' ? 'stranger' : mark.roleOf(argv);
+  } catch {
+    // Another user's process, or one that ended while it was looked at. Neither is a leftover:
+    // ours run as this user, or this user is root and may read all.
+    return 'stranger';
+  }
+}
+
+/** Undefined where no server was started, or the file holds something else. */
+function pidInFile(mark: ServerMark): number | undefined {
+  const pid = Number(readIfThere(mark.pidFile)?.trim());
+  return Number.isSafeInteger(pid) && pid > 0 && pid !== process.pid ? pid : undefined;
 }
 
 function findByPidFile(mark: ServerMark): Leftover[] {
+  const pid = pidInFile(mark);
+  if (pid === undefined) return [];
   try {
-    const pid = Number(readFileSync(mark.pidFile, 'utf8').trim());
-    if (!Number.isSafeInteger(pid) || pid <= 0 || pid === process.pid) return [];
     const command = execFileSync('ps', ['-o', 'command=', '-p', String(pid)], { encoding: 'utf8' });
     const role = mark.roleOf(command.trim().split(/\s+/));
     return role === 'stranger' ? [] : [{ pid, role }];
   } catch {
-    // No pid file, or `ps` knows no such process.
+    // `ps` knows no such process.
     return [];
   }
 }

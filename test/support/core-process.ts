@@ -4,7 +4,7 @@ import path from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import type { Test } from 'tap';
-import { isZombie } from '../../src/embedded/process.ts';
+import { readProcessStat } from '../../src/embedded/process-stat.ts';
 import { projectRoot } from '../../src/root.ts';
 
 const program = path.join(projectRoot, 'scripts', 'core.mjs');
@@ -82,7 +82,7 @@ export function startProgram(
 export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
-    return process.platform !== 'linux' || !isZombie(pid);
+    return process.platform !== 'linux' || readProcessStat(pid)?.state !== 'dead';
   } catch {
     return false;
   }
