@@ -45,7 +45,9 @@ async function main(): Promise<number> {
     return 0;
   }
   const interrupted = new AbortController();
-  process.once('SIGINT', () => interrupted.abort()).once('SIGTERM', () => interrupted.abort());
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.once(signal, () => interrupted.abort());
+  }
   const result = await onTemporaryStores(interrupted.signal, (environment) =>
     runFuzz({
       environment,

@@ -29,6 +29,7 @@ const assemblyArguments = [
   ...['-O3', '--runtime', 'stub', '--noAssert', '--importMemory'],
 ];
 const nodeMin = [20, 12];
+const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'];
 
 /** Installs and builds what is needed; ends the process with one clear line where it cannot. */
 export async function bootstrap() {
@@ -134,9 +135,9 @@ function run(command, args) {
       child.kill(signal);
       process.exit(1);
     };
-    process.once('SIGINT', forward).once('SIGTERM', forward);
+    for (const name of signals) process.once(name, forward);
     const finish = (code) => {
-      process.off('SIGINT', forward).off('SIGTERM', forward);
+      for (const name of signals) process.off(name, forward);
       resolve(code);
     };
     child.once('error', (error) => {

@@ -55,7 +55,7 @@ const allowed = {
   'clickhouse-sql': [],
   log: [],
   root: [],
-  lifecycle: ['errors'],
+  lifecycle: ['durable-file', 'errors'],
   config: ['errors', 'contract'],
   secrets: ['config', 'durable-file', 'errors'],
   'durable-file': [],

@@ -11,7 +11,9 @@ const endMsMax = 10_000;
 
 await bootstrap();
 const interrupted = new AbortController();
-process.on('SIGINT', () => interrupted.abort()).on('SIGTERM', () => interrupted.abort());
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+  process.on(signal, () => interrupted.abort());
+}
 process.exitCode = await main(process.argv.slice(2));
 
 async function main(args) {

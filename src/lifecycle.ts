@@ -1,3 +1,7 @@
+import { constants } from 'node:fs';
+import { isatty } from 'node:tty';
+import { readIfThere } from './durable-file.ts';
+
 /**
  * Closes what was opened, last in first out, also when start-up fails half-way: `use` a releaser
  * right after the thing exists, and `close` in a finally.
@@ -37,13 +41,17 @@ export class Lifecycle {
 const doubledSignalMs = 250;
 
 /**
- * Resolves at the first SIGTERM or SIGINT. A second signal ends the process at once: whoever sends
- * it does not want to wait, and a crash loses nothing that was acknowledged.
+ * Resolves at the first SIGTERM, SIGINT or SIGHUP, which a terminal sends when it is closed. A second
+ * signal ends the process at once: whoever sends it does not want to wait, and a crash loses nothing
+ * that was acknowledged. A second SIGHUP does not: shell and kernel both send one, and nobody waits.
+ * Under nohup(1) SIGHUP changes nothing.
  */
 export function untilSignalled(): Promise<NodeJS.Signals> {
+  const staysAfterHangup = isUnderNohup();
   return new Promise((resolve) => {
     let signalledAtMs: number | undefined;
     const onSignal = (signal: NodeJS.Signals): void => {
+      if (signal === 'SIGHUP' && (staysAfterHangup || signalledAtMs !== undefined)) return;
       const nowMs = performance.now();
       if (signalledAtMs === undefined) {
         signalledAtMs = nowMs;
@@ -54,5 +62,18 @@ export function untilSignalled(): Promise<NodeJS.Signals> {
     };
     process.on('SIGTERM', onSignal);
     process.on('SIGINT', onSignal);
+    process.on('SIGHUP', onSignal);
   });
+}
+
+/**
+ * nohup(1) has its program ignore SIGHUP, but Node undoes that when it starts. What is left of it: where
+ * stdin was a terminal, nohup opens /dev/null in its place, for writing only. Without a terminal there
+ * is none to be closed.
+ */
+function isUnderNohup(): boolean {
+  if ([0, 1, 2].some((descriptor) => isatty(descriptor))) return false;
+  const flags = /^flags:\s*(\d+)/m.exec(readIfThere('/proc/self/fdinfo/0') ?? '')?.[1];
+  const accessMode = Number.parseInt(flags ?? '0', 8) & (constants.O_WRONLY | constants.O_RDWR);
+  return accessMode === constants.O_WRONLY;
 }

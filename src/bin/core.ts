@@ -4,13 +4,18 @@ import { runCli } from '../cli/program.ts';
 import { readConfig } from '../config.ts';
 import { withStoredSecrets } from '../secrets.ts';
 
-// A reader that has seen enough (`core user list | head`) is no failure.
+const args = process.argv.slice(2);
+const isRole = args.some((arg) => arg === 'up' || arg === 'serve' || arg === 'work');
+// A reader that has seen enough (`core user list | head`) is no failure, nor is a closed terminal
+// (EIO). A role goes on without: it has servers to stop in order.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(0);
-  throw error;
+  const isReaderGone = error.code === 'EPIPE' || error.code === 'EIO';
+  if (!isReaderGone) throw error;
+  if (!isRole) process.exit(0);
 });
+process.stderr.on('error', () => undefined);
 
-const { exitCode, atOnce } = await runCli(process.argv.slice(2), {
+const { exitCode, atOnce } = await runCli(args, {
   readConfig: () => withStoredSecrets(readConfig(process.env)),
   stdout: process.stdout,
   stderr: process.stderr,

@@ -142,10 +142,13 @@ function untilStopped(): Promise<void> {
   return new Promise((resolve) => {
     process.once('SIGTERM', () => resolve());
     if (supervised) process.once('disconnect', () => resolve());
-    // Ctrl-C reaches the whole group; the parent decides the order in which its servers stop.
-    process.on('SIGINT', () => {
-      if (!supervised) resolve();
-    });
+    // Ctrl-C and a closed terminal reach the whole group; the parent decides the order in which its
+    // servers stop.
+    for (const signal of ['SIGINT', 'SIGHUP'] as const) {
+      process.on(signal, () => {
+        if (!supervised) resolve();
+      });
+    }
   });
 }
 
