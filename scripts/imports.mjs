@@ -21,6 +21,7 @@ const ground = [
   'clickhouse-sql',
   'durable-file',
   'secrets',
+  'text',
 ];
 
 /**
@@ -53,7 +54,8 @@ const allowed = {
   'buffer-pool': [],
   'node-flags': [],
   'clickhouse-sql': [],
-  log: [],
+  log: ['text'],
+  text: [],
   root: [],
   lifecycle: ['durable-file', 'errors'],
   config: ['errors', 'contract'],

@@ -186,7 +186,7 @@ t.test('of a large body with a wrong key next to nothing is read', async (t) => 
 
 t.test('a sender without a key is given 16 KiB', async (t) => {
   const api = await startTestApi(t);
-  const dto = { code: 'NOPE', name: 'n', host: 'h', ip: 'i', region: 'r' };
+  const dto = { code: 'NOPE', name: 'n', host: 'h', ip: '192.0.2.1', region: 'r' };
   const gzip = { 'content-encoding': 'gzip' };
   const fits = { ...dto, ignored: 'x'.repeat(16_000) };
   t.equal((await post(api, '/node/register', fits)).status, 403);
@@ -230,7 +230,7 @@ t.test('gzip bombs are 413 and cost no more than their bound', async (t) => {
 t.test('guesses at codes are limited by address over two processes', async (t) => {
   const api = await startTestApi(t, { CORE_REGISTRATION_FAILURES_MAX: '6' });
   const other = await secondApi(t, api);
-  const dto = { code: 'NOPE', name: 'n', host: 'h', ip: 'i', region: 'r' };
+  const dto = { code: 'NOPE', name: 'n', host: 'h', ip: '192.0.2.1', region: 'r' };
   const guess = (at: { url: string }) => post({ ...at, agent: api.agent }, '/node/register', dto);
   for (let count = 0; count < 3; count += 1) {
     t.equal((await guess(api)).status, 403);

@@ -112,6 +112,61 @@ t.test('rules that cannot be', async (t) => {
   await refused(t, [[add(good), /revoked/]]);
 });
 
+t.test('names, hosts and addresses that cannot be', async (t) => {
+  const set = (...args: string[]) => ['node', 'set', '1', ...args];
+  const create = (...args: string[]) => ['node', 'create', '--name', 'x', ...args];
+  const hidden = {
+    'U+001B': '\u001b[2J',
+    'U+009B': '\u009b2J',
+    'U+202E': '\u202e',
+    'U+200B': '\u200b',
+  };
+  for (const [character, text] of Object.entries(hidden)) {
+    const named = `a${text}b`;
+    const says = new RegExp(
+      `must not hold the character ${character.replace('+', '\\+')} .*place 2`,
+    );
+    await refused(t, [
+      [set('--name', named), says],
+      [set('--region', named), says],
+      [create('--region', named), says],
+      [['node', 'create', '--name', named], says],
+      [['node', 'maintenance', '1', 'on', '--reason', named], says],
+      [['user', 'create', '--name', named], says],
+      [['outbound', 'add', '--node', '1', '--protocol', 'freedom', '--tag', named], says],
+      [set('--host', named), /must be a host name/],
+    ]);
+  }
+  await refused(t, [
+    [set('--host', 'https://fra-1.example.net/'), /must be a host name/],
+    [create('--host', '[::1]'), /must be a host name/],
+    [set('--ip', 'fra-1.example.net'), /must be an IP address/],
+    [create('--ip', 'fe80::1%eth0'), /must be an IP address/],
+    [set('--ip', ''), /must be an IP address/],
+    [set('--name', ' '), /must not be empty/],
+    [
+      [
+        'outbound',
+        'add',
+        '--node',
+        '1',
+        '--tag',
+        'x',
+        '--protocol',
+        'socks',
+        '--settings',
+        '{"a":"\\ud800"}',
+      ],
+      /neither U\+0000 nor half a surrogate pair/,
+    ],
+    [
+      ['rule', 'add', '--node', '1', '--rule', '{"domain":["a\\u2028"],"outboundTag":"direct"}'],
+      /domain\.0: Must not hold the character U\+2028/,
+    ],
+  ]);
+  t.match(await json('node', 'list'), [{ name: 'n', host: '', ip: '' }], 'and nothing changed');
+});
+
 t.test('outbounds: set, move, remove', async (t) => {
   const tags = async () =>
     (await json<{ tag: string }[]>('outbound', 'list', '--node', '1')).map(({ tag }) => tag);

@@ -160,6 +160,18 @@ t.test('what is wrong is refused with its lines, before anything changes', async
   await refused(fra.replace('ip: ["geo', 'ipp: ["geo'), 'line 14: nodes[0].rules[0].ipp: Unknown');
   await refused(fra.replace('eu', '"\\0"'), /line 4: .*U\+0000/);
   await refused(
+    fra.replace('region: eu', 'region: "a\\u202eb"').replace('tag: direct', 'tag: "\\x9b"'),
+    'line 4: nodes[0].region: Must not hold the character U+202E (it is at place 2)',
+    'line 11: nodes[0].outbounds[0].tag: Must not hold the character U+009B (it is at place 1)',
+  );
+  await refused(fra.replace('fra-1', '"a\\u200b"'), 'line 3: nodes[0].name: ', 'U+200B');
+  await refused(
+    fra.replace('region: eu', 'host: https://fra-1.example.net/'),
+    'line 4: nodes[0].host: Must be a host name',
+  );
+  await refused(fra.replace('region: eu', 'ip: fe80::1%eth0'), 'line 4: nodes[0].ip: Must be an');
+  await refused(fra.replace('"geoip:private"', '"a\\eb"'), /line 14: .*rules\[0\].*U\+001B/);
+  await refused(
     fra.replace('{ target', '{ privateKey: <kept>, target'),
     /line 8: .*privateKey: Is a secret that the file leaves out/,
   );
@@ -172,6 +184,7 @@ t.test('what is wrong is refused with its lines, before anything changes', async
 
 const word = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 12 });
 const storableText = word.filter((text) => !text.includes('\u0000'));
+const name = word.filter((text) => !/[\p{C}\p{Zl}\p{Zp}]/u.test(text));
 const json = fc.jsonValue({ depthSize: 'small' }).filter((value) => {
   const text = JSON.stringify(value);
   return !text.includes('\\u0000') && !/\\ud[89a-f]/i.test(text) && !text.includes('__proto__');
@@ -184,7 +197,7 @@ const object = fc.dictionary(
 const secrets = fc.record({ password: storableText, users: fc.array(fc.record({ id: word })) });
 const fleetNode = fc
   .record({
-    region: fc.option(storableText, { nil: '' }),
+    region: fc.option(name, { nil: '' }),
     host: fc.constantFrom('', 'h.example'),
     protocols: fc.uniqueArray(
       fc.record({
@@ -207,10 +220,10 @@ const fleetNode = fc
         selector: ({ port, kind }) => `${port}/${transportsOf(kind.protocol, kind.settings)}`,
       },
     ),
-    outbounds: fc.uniqueArray(
-      fc.record({ tag: storableText, settings: fc.oneof(object, secrets) }),
-      { maxLength: 3, selector: (one) => one.tag },
-    ),
+    outbounds: fc.uniqueArray(fc.record({ tag: name, settings: fc.oneof(object, secrets) }), {
+      maxLength: 3,
+      selector: (one) => one.tag,
+    }),
     ports: fc.array(fc.integer({ min: 1, max: 65_535 }), { maxLength: 3 }),
   })
   .map(({ region, host, protocols, outbounds, ports }) => ({
@@ -287,7 +300,7 @@ t.test('TCP and UDP share a port, and ports are swapped', async (t) => {
 });
 
 t.test('apply of an export changes nothing', async (t) => {
-  const fleets = fc.array(fc.tuple(storableText, fleetNode), { maxLength: 3 });
+  const fleets = fc.array(fc.tuple(name, fleetNode), { maxLength: 3 });
   await fc.assert(
     fc.asyncProperty(fleets, async (pairs) => {
       await empty();

@@ -13,7 +13,7 @@ const event = {
   eventType: 'ONLINE',
   occurredAt: '2026-01-01T00:00:00Z',
 };
-const registration = { code: 'NOPE', name: 'n', host: 'h', ip: 'i', region: 'r' };
+const registration = { code: 'NOPE', name: 'n', host: 'h', ip: '192.0.2.1', region: 'r' };
 /** Bodies of which each is right for some route. */
 const bodies = [
   { entries: [usageEntry()] },

@@ -44,8 +44,26 @@ t.test('registration', async (t) => {
     ['name', 'host', 'ip', 'region'],
   );
 
+  const bad = {
+    host: 'https://fra-1.example.net/',
+    ip: 'not an ip',
+    name: 'n\u009b2J',
+    region: '\ud800',
+  };
+  const refusals = await post(api, '/node/register', { ...dto, ...bad });
+  t.equal(refusals.status, 400);
+  t.match(refusals.json.error, {
+    code: 'VALIDATION_FAILED',
+    issues: [
+      { path: 'name', message: 'Must not hold the character U+009B (it is at place 2)' },
+      { path: 'host', message: /^Must be a host name/ },
+      { path: 'ip', message: /^Must be an IP address/ },
+      { path: 'region', message: /U\+D800/ },
+    ],
+  });
+
   const registered = await post(api, '/node/register', dto);
-  t.equal(registered.status, 200);
+  t.equal(registered.status, 200, 'what is refused leaves the code as it is');
   t.equal(registered.json['nodeId'], nodeId);
   t.match(registered.json['authKey'], /^[A-Za-z0-9_-]{43}$/);
 
@@ -147,6 +165,16 @@ t.test('heartbeat, config, applied and error', async (t) => {
   t.same((await post(api, '/node/config/applied', { revision: 1 }, { node })).json, { ok: true });
   t.match(await state(), { sync_status: 'synced', applied_revision: 1, error_message: null });
 
+  for (const ip of ['not an ip', 'fe80::1%eth0', '1.2.3.4\r\nX: y', 'fra-1.example.net', '1.2.3']) {
+    const refused = await post(api, '/node/heartbeat', { revision: 1, ip }, { node });
+    t.equal(refused.status, 400, ip);
+    t.same(
+      refused.json.error?.issues?.map((issue) => issue.path),
+      ['ip'],
+    );
+  }
+  const silent = await post(api, '/node/heartbeat', { revision: 1, ip: '' }, { node });
+  t.equal(silent.status, 200, 'a node that does not know its address');
   const current = await post(api, '/node/heartbeat', { revision: 1, ip: '203.0.113.9' }, { node });
   t.same(current.json, { ok: true, needSync: false });
   await until(state, (row) => row.ip === '203.0.113.9');

@@ -1,10 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { InvalidArgumentError } from 'commander';
 import { z } from 'zod';
+import { hostFault, ipFault, isAddress, isHost } from '../contract/address.ts';
 import { type VpnProtocol, vpnProtocols } from '../contract/enums.ts';
 import { limits } from '../contract/limits.ts';
 import { type OutboundProtocol, outboundProtocols } from '../nodes/outbounds.ts';
 import { type ResetPeriod, resetPeriods } from '../subscriptions/period.ts';
+import { hiddenFault, isStorable } from '../text.ts';
 
 // Parsers of single arguments, for commander: what they throw becomes one line that names the
 // option. What they let through, the modules may take as checked.
@@ -35,14 +37,36 @@ export const position = (given: string): number => integer(given, 1, 100_000);
 export const revision = (given: string): number => integer(given, 1, int4Max);
 export const rowsMax = (given: string): number => integer(given, 1, 100_000);
 
-/** A name, host or tag: something to read, on one line. */
+/** A name, tag or reason: something to read, on one line. */
 export function name(given: string): string {
   const trimmed = given.trim();
   if (trimmed === '') throw new InvalidArgumentError('It must not be empty.');
   if (trimmed.length > limits.nameCharsMax) {
     throw new InvalidArgumentError(`It must have at most ${limits.nameCharsMax} characters.`);
   }
+  const fault = hiddenFault(trimmed);
+  if (fault !== undefined) throw new InvalidArgumentError(sentence(fault));
   return trimmed;
+}
+
+/** `Must be …`, as checks of the wire say it, in the words of this file. */
+function sentence(fault: string): string {
+  return `It ${fault.charAt(0).toLowerCase()}${fault.slice(1)}.`;
+}
+
+/** Where clients reach a node. */
+export function host(given: string): string {
+  if (isHost(given.trim())) return given.trim();
+  throw new InvalidArgumentError(sentence(hostFault));
+}
+
+/** The same, or nothing. */
+export const nameOrNone = (given: string): string => (given.trim() === '' ? '' : name(given));
+export const hostOrNone = (given: string): string => (given.trim() === '' ? '' : host(given));
+
+export function ip(given: string): string {
+  if (isAddress(given.trim())) return given.trim();
+  throw new InvalidArgumentError(sentence(ipFault));
 }
 
 /** A UUID, in any case; as Postgres writes it. */
@@ -83,9 +107,8 @@ export function settings(given: string): Record<string, unknown> {
     throw new InvalidArgumentError(`It is not valid JSON: ${(cause as Error).message}.`);
   }
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
-    // Postgres jsonb cannot hold U+0000.
-    if (!JSON.stringify(value).includes('\\u0000')) return value as Record<string, unknown>;
-    throw new InvalidArgumentError('It must not hold the character U+0000.');
+    if (isStorable(value)) return value as Record<string, unknown>;
+    throw new InvalidArgumentError('It must hold neither U+0000 nor half a surrogate pair.');
   }
   throw new InvalidArgumentError('It must be a JSON object.');
 }

@@ -8,7 +8,7 @@ import { rekeyNode } from '../nodes/rekey.ts';
 import { revokeNode } from '../nodes/revoke.ts';
 import { showNode } from '../nodes/show.ts';
 import { type NodeChange, updateNode } from '../nodes/update.ts';
-import { name, nodeId, onOrOff } from './arguments.ts';
+import { host, hostOrNone, ip, name, nameOrNone, nodeId, onOrOff } from './arguments.ts';
 import type { CliContext } from './context.ts';
 import { addNodeHistoryCommands } from './node-history.ts';
 import type { Run } from './run.ts';
@@ -25,8 +25,13 @@ export function addNodeCommands(program: Command, run: Run): void {
     .description('Add a node and issue the code that it registers with, once')
     .requiredOption('--name <name>', 'what operators call it', name)
     .option('--region <region>', 'where it stands', name, '')
-    .option('--host <host>', 'public host name, until the node reports its own', name, '')
-    .option('--ip <address>', 'public address, until the node reports its own', name, '')
+    .option(
+      '--host <host>',
+      'public host name or address; else the one that the node reports',
+      host,
+      '',
+    )
+    .option('--ip <address>', 'public address, until the node reports another', ip, '')
     .addHelpText('after', '\nExample:\n  core node create --name berlin-1 --region eu')
     .action(
       run(async (context, options: { name: string; region: string; host: string; ip: string }) => {
@@ -97,9 +102,13 @@ export function addNodeCommands(program: Command, run: Run): void {
     .description('Change what a node is called and where it is')
     .argument('<id>', 'id of the node', nodeId)
     .option('--name <name>', 'what operators call it', name)
-    .option('--region <region>', 'where it stands', name)
-    .option('--host <host>', 'public host name, until the node registers again', name)
-    .option('--ip <address>', 'public address, until the node reports another', name)
+    .option('--region <region>', 'where it stands; empty: what the node reports', nameOrNone)
+    .option(
+      '--host <host>',
+      'public host name or address; empty: what the node reports',
+      hostOrNone,
+    )
+    .option('--ip <address>', 'public address, until the node reports another', ip)
     .addHelpText('after', '\nExample:\n  core node set 1 --name berlin-1')
     .action(
       run(async (context, change: NodeChange, id: number) => {

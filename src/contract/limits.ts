@@ -2,7 +2,6 @@
 export const limits = {
   /** Characters in each string of a registration. */
   nameCharsMax: 255,
-  addressCharsMax: 255,
   outboundTagCharsMax: 255,
   sessionIpCharsMax: 64,
   errorMessageCharsMax: 4_096,

@@ -1,4 +1,6 @@
 import { z } from 'zod';
+import { hiddenFault } from '../text.ts';
+import { hostFault, ipFault, isAddress, isHost } from './address.ts';
 import { sessionEventTypes, vpnProtocols } from './enums.ts';
 import { limits } from './limits.ts';
 
@@ -12,6 +14,17 @@ const text = (charsMax: number) =>
     .string()
     .max(charsMax)
     .refine((given) => !given.includes('\u0000'), { message: 'Must not contain U+0000' });
+
+/** What a node calls itself, on one line. */
+const name = z
+  .string()
+  .max(limits.nameCharsMax)
+  .refine((given) => hiddenFault(given) === undefined, {
+    error: (issue) => hiddenFault(String(issue.input)),
+  });
+/** Empty where the node does not know it. */
+const host = z.string().refine((given) => given === '' || isHost(given), hostFault);
+const ip = z.string().refine((given) => given === '' || isAddress(given), ipFault);
 
 /**
  * Taken in any case, handed on in upper case. Only ASCII letters have another case here: to
@@ -39,15 +52,15 @@ const timestamp = (nowMs: () => number) =>
 
 export const registerNodeSchema = z.object({
   code: text(limits.nameCharsMax).refine((given) => given !== '', { message: 'Must not be empty' }),
-  name: text(limits.nameCharsMax),
-  host: text(limits.addressCharsMax),
-  ip: text(limits.addressCharsMax),
-  region: text(limits.nameCharsMax),
+  name,
+  host,
+  ip,
+  region: name,
 });
 export type RegisterNodeDto = z.output<typeof registerNodeSchema>;
 
 export const nodeHeartbeatSchema = z.object({
-  ip: text(limits.addressCharsMax).optional(),
+  ip: ip.transform((given) => (given === '' ? undefined : given)).optional(),
   revision: z.int().min(0).optional(),
 });
 export type NodeHeartbeatDto = z.output<typeof nodeHeartbeatSchema>;

@@ -1,8 +1,10 @@
 import { isMap, isNode, isPair, isSeq, LineCounter, type ParsedNode, parseDocument } from 'yaml';
 import { z } from 'zod';
+import { hostFault, ipFault, isAddress, isHost } from '../contract/address.ts';
 import { type VpnProtocol, vpnProtocols } from '../contract/enums.ts';
 import { limits } from '../contract/limits.ts';
 import { CoreError } from '../errors.ts';
+import { hiddenFault, isStorable } from '../text.ts';
 import { type OutboundProtocol, outboundProtocols } from './outbounds.ts';
 import { transportsOf } from './port-transports.ts';
 import { ruleSchema } from './rule-schema.ts';
@@ -46,17 +48,18 @@ const nodesMax = 20_000;
 const listMax = 1_000;
 const faultsShownMax = 20;
 
-/** Postgres stores neither U+0000 nor halves of surrogate pairs. */
-const storable = (value: unknown): boolean =>
-  typeof value === 'string'
-    ? !value.includes('\u0000') && !/\p{Surrogate}/u.test(value)
-    : typeof value !== 'object' ||
-      value === null ||
-      Object.entries(value).every(([name, inner]) => storable(name) && storable(inner));
 const cannotBeStored = { message: 'Must hold neither U+0000 nor half a surrogate pair' };
 
-const text = (charsMax: number) => z.string().max(charsMax).refine(storable, cannotBeStored);
-const settings = z.record(z.string(), z.json()).refine(storable, cannotBeStored).default({});
+const text = (charsMax: number) =>
+  z
+    .string()
+    .max(charsMax)
+    .refine((given) => hiddenFault(given) === undefined, {
+      error: (issue) => hiddenFault(String(issue.input)),
+    });
+const host = z.string().refine((given) => given === '' || isHost(given), hostFault);
+const ip = z.string().refine((given) => given === '' || isAddress(given), ipFault);
+const settings = z.record(z.string(), z.json()).refine(isStorable, cannotBeStored).default({});
 const protocol = z.strictObject({
   protocol: z.enum(vpnProtocols),
   port: z.int().min(1).max(65_535),
@@ -70,11 +73,11 @@ const outbound = z.strictObject({
 const node = z.strictObject({
   name: text(limits.nameCharsMax).min(1),
   region: text(limits.nameCharsMax).optional(),
-  host: text(limits.addressCharsMax).optional(),
-  ip: text(limits.addressCharsMax).optional(),
+  host: host.optional(),
+  ip: ip.optional(),
   protocols: z.array(protocol).max(listMax).optional(),
   outbounds: z.array(outbound).max(listMax).optional(),
-  rules: z.array(ruleSchema.refine(storable, cannotBeStored)).max(listMax).optional(),
+  rules: z.array(ruleSchema).max(listMax).optional(),
 });
 const fleet = z.strictObject({ version: z.literal(1), nodes: z.array(node).max(nodesMax) });
 

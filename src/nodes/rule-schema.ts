@@ -1,7 +1,11 @@
 import { z } from 'zod';
 import { CoreError, type Issue } from '../errors.ts';
+import { hiddenFault } from '../text.ts';
 
-const text = z.string().min(1).max(1_024);
+const line = z.string().refine((given) => hiddenFault(given) === undefined, {
+  error: (issue) => hiddenFault(String(issue.input)),
+});
+const text = line.min(1).max(1_024);
 const texts = z.array(text).min(1).max(10_000);
 const portList = z
   .string()
@@ -28,7 +32,7 @@ const conditions = {
   vlessRoute: ports.optional(),
   inboundTag: texts.optional(),
   protocol: protocols.optional(),
-  attrs: z.record(z.string().max(255), z.string().max(1_024)).optional(),
+  attrs: z.record(line.max(255), line.max(1_024)).optional(),
   process: texts.optional(),
 };
 
