@@ -117,6 +117,9 @@ CREATE TABLE nodes (
   pinned_settings_hash bytea,
   maintenance_at timestamp with time zone,
   maintenance_reason text,
+  reported_name text NOT NULL DEFAULT ''::text,
+  reported_host text NOT NULL DEFAULT ''::text,
+  reported_region text NOT NULL DEFAULT ''::text,
   CONSTRAINT nodes_auth_key_hash_key UNIQUE (auth_key_hash),
   CONSTRAINT nodes_pkey PRIMARY KEY (id),
   CONSTRAINT nodes_sync_status_check CHECK ((sync_status = ANY (ARRAY['pending'::text, 'synced'::text, 'failed'::text])))

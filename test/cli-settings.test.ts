@@ -1,32 +1,11 @@
-import { PassThrough } from 'node:stream';
-import { text } from 'node:stream/consumers';
 import t from 'tap';
-import { runCli } from '../src/cli/program.ts';
-import { readConfig } from '../src/config.ts';
+import { commandLine } from './support/cli.ts';
 import { openStores } from './support/stores.ts';
 
 const stores = await openStores(t, { max: 2 });
 const { pool } = stores;
 
-async function core(...args: string[]) {
-  const stdout = new PassThrough();
-  const stderr = new PassThrough();
-  const { exitCode } = await runCli(args, {
-    readConfig: () => readConfig(stores.environment),
-    stdout,
-    stderr,
-  });
-  stdout.end();
-  stderr.end();
-  return { exitCode, stdout: await text(stdout), stderr: await text(stderr) };
-}
-
-/** The JSON value of a command that must succeed. */
-async function json<T = Record<string, unknown>>(...args: string[]): Promise<T> {
-  const run = await core(...args, '--json');
-  if (run.exitCode !== 0 || run.stderr !== '') throw new Error(`${args.join(' ')}: ${run.stderr}`);
-  return JSON.parse(run.stdout) as T;
-}
+const { core, json } = commandLine(stores.environment);
 
 /** Each of these must fail with one line. */
 async function refused(t: Tap, faults: readonly [command: string[], message: RegExp][]) {

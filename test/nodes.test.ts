@@ -81,6 +81,9 @@ t.test('node state', async (t) => {
     host: 'h',
     ip: '192.0.2.1',
     region: 'eu',
+    reported_name: null,
+    reported_host: null,
+    reported_region: null,
     has_key: true,
     revoked: false,
     last_seen_at: new Date(0),
@@ -156,7 +159,16 @@ t.test('create, register, rekey, revoke', async (t) => {
   t.notMatch(JSON.stringify(stored.rows), created.code, 'only the hash of the code is stored');
 
   await registerNode(pool, { code: created.code.toLowerCase(), ...dto });
-  t.match(await showNode(pool, nodeId, options), { status: 'online', host: 'n.example.net' });
+  t.match(await showNode(pool, nodeId, options), {
+    status: 'online',
+    name: 'berlin-1',
+    host: 'n.example.net',
+    ip: '198.51.100.7',
+    region: 'eu',
+    reportedName: 'reported',
+    reportedHost: 'n.example.net',
+    reportedRegion: null,
+  });
   t.equal(await marksOf(nodeId), 1, 'its host may stand in its configuration');
   await drain();
 

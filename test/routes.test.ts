@@ -67,11 +67,17 @@ t.test('registration', async (t) => {
   t.equal(registered.json['nodeId'], nodeId);
   t.match(registered.json['authKey'], /^[A-Za-z0-9_-]{43}$/);
 
-  const stored = await api.pool.query('SELECT name, host, ip, region FROM nodes WHERE id = $1', [
-    nodeId,
-  ]);
-  const { code: _, ...reported } = dto;
-  t.same(stored.rows[0], reported);
+  const stored = await api.pool.query('SELECT * FROM nodes WHERE id = $1', [nodeId]);
+  t.match(
+    stored.rows[0],
+    { name: 'test', host: '', region: 'eu', ip: '198.51.100.7' },
+    'what the operator set',
+  );
+  t.match(
+    stored.rows[0],
+    { reported_name: 'fra-1', reported_host: 'fra-1.example.net', reported_region: 'eu' },
+    'and what the node says beside it',
+  );
 
   const used = await post(api, '/node/register', dto);
   const unknown = await post(api, '/node/register', { ...dto, code: 'NOPE' });

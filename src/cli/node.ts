@@ -4,6 +4,7 @@ import { createNode, type IssuedNode } from '../nodes/create.ts';
 import { deleteNode } from '../nodes/delete.ts';
 import { listNodes } from '../nodes/list.ts';
 import { setMaintenance } from '../nodes/maintenance.ts';
+import type { NodeState } from '../nodes/node-state.ts';
 import { rekeyNode } from '../nodes/rekey.ts';
 import { revokeNode } from '../nodes/revoke.ts';
 import { showNode } from '../nodes/show.ts';
@@ -47,7 +48,8 @@ export function addNodeCommands(program: Command, run: Run): void {
     .action(
       run(async (context) => {
         const nodes = await listNodes(await context.postgres(), context.config.nodes);
-        context.print(nodes, renderObjects(nodes, listColumns, 'There are no nodes.'));
+        const columns = [...listColumns, ...reportedColumns(nodes)];
+        context.print(nodes, renderObjects(nodes, columns, 'There are no nodes.'));
       }),
     );
 
@@ -58,7 +60,10 @@ export function addNodeCommands(program: Command, run: Run): void {
     .addHelpText('after', '\nExample:\n  core node show 1')
     .action(
       run(async (context, _options, id: number) => {
-        context.print(await showNode(await context.postgres(), id, context.config.nodes));
+        const shown = await showNode(await context.postgres(), id, context.config.nodes);
+        const same = reported.filter((field) => !reportedColumns([shown]).includes(field));
+        const fields = Object.entries(shown).filter(([name]) => !same.some((one) => one === name));
+        context.print(shown, renderFields(Object.fromEntries(fields)));
       }),
     );
 
@@ -150,6 +155,20 @@ const listColumns = [
   'appliedRevision',
   'lastSeenAt',
 ] as const;
+
+const reported = ['reportedName', 'reportedHost', 'reportedRegion'] as const;
+
+/** What a node said of itself is shown where it is not what holds. */
+function reportedColumns(nodes: readonly NodeState[]): (typeof reported)[number][] {
+  const differs = {
+    reportedName: (node: NodeState) => node.reportedName !== node.name,
+    reportedHost: (node: NodeState) => node.reportedHost !== node.host,
+    reportedRegion: (node: NodeState) => node.reportedRegion !== node.region,
+  };
+  return reported.filter((field) =>
+    nodes.some((node) => node[field] !== null && differs[field](node)),
+  );
+}
 
 function printIssued(context: CliContext, issued: IssuedNode): void {
   const { nodeId, code, expiresAt } = issued;

@@ -13,7 +13,9 @@ export interface IssuedNode {
 
 export interface NewNode {
   name: string;
+  /** Empty: what the node reports. */
   region: string;
+  /** Empty: what the node reports. */
   host: string;
   ip: string;
 }

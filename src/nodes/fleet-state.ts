@@ -3,7 +3,7 @@ import { CoreError } from '../errors.ts';
 import type { Queryable } from '../stores/postgres.ts';
 import type { FleetOutbound } from './fleet-file.ts';
 
-/** A node as it is stored, with what a fleet file can declare of it. */
+/** A node as operators set it, with what a fleet file can declare of it. */
 export interface StoredNode {
   nodeId: number;
   name: string;

@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import type { Logger } from '../log.ts';
+import { hostSql } from '../render/public-address.ts';
 import { changesChannel } from '../stores/listen.ts';
 
 /** Keeps the table `heartbeats`, and `nodes.ip`, within about a second of what nodes said. */
@@ -134,7 +135,7 @@ async function addFirstHeartbeats(pool: pg.Pool, values: string[]): Promise<void
 async function moveNodes(pool: pg.Pool, addressed: readonly Seen[]): Promise<void> {
   await pool.query(
     `WITH locked AS MATERIALIZED (
-       SELECT n.id, n.host = '' AS moved, seen.ip
+       SELECT n.id, ${hostSql} = '' AS moved, seen.ip
        FROM nodes n
          JOIN unnest((SELECT $1::integer[]), (SELECT $2::text[])) AS seen (id, ip) USING (id)
        WHERE n.ip <> seen.ip

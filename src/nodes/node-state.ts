@@ -1,3 +1,5 @@
+import { hostSql } from '../render/public-address.ts';
+
 /** Where a node is in its life, as an operator sees it. */
 export type NodeStatus =
   | 'revoked'
@@ -31,10 +33,16 @@ export interface HealthLimits {
 /** A node as every command shows it. */
 export interface NodeState {
   nodeId: number;
+  /** As the operator called it. */
   name: string;
+  /** What the operator set, else what the node reported; so is the region. */
   host: string;
   ip: string;
   region: string;
+  /** What it said of itself when it registered last; null where it said nothing. */
+  reportedName: string | null;
+  reportedHost: string | null;
+  reportedRegion: string | null;
   status: NodeStatus;
   syncStatus: SyncStatus;
   revision: number;
@@ -64,6 +72,9 @@ export interface NodeStateRow {
   host: string;
   ip: string;
   region: string;
+  reported_name: string | null;
+  reported_host: string | null;
+  reported_region: string | null;
   has_key: boolean;
   revoked: boolean;
   last_seen_at: Date | null;
@@ -86,14 +97,17 @@ export interface NodeStateRow {
 }
 
 /** Selects NodeStateRow; the caller adds its WHERE. */
-export const nodeStateQuery = `SELECT id, name, host, ip, region,
+export const nodeStateQuery = `SELECT id, name, ${hostSql} AS host, ip,
+  coalesce(nullif(region, ''), reported_region) AS region,
+  nullif(reported_name, '') AS reported_name, nullif(reported_host, '') AS reported_host,
+  nullif(reported_region, '') AS reported_region,
   auth_key_hash IS NOT NULL AS has_key, revoked_at IS NOT NULL AS revoked, seen.last_seen_at,
   extract(epoch FROM now() - seen.last_seen_at)::double precision AS seconds_since_seen,
   revision, applied_revision, reported_revision, pinned_revision,
   CASE WHEN change_seq > published_seq THEN changed_at END AS unpublished_since, change_causes,
   publish_error, maintenance_at, maintenance_reason, sync_status, error_message, error_code, error_details, error_at
-  FROM nodes LEFT JOIN heartbeats ON heartbeats.node_id = nodes.id,
-    LATERAL (SELECT greatest(nodes.last_seen_at, heartbeats.last_seen_at) AS last_seen_at) AS seen`;
+  FROM nodes n LEFT JOIN heartbeats ON heartbeats.node_id = n.id,
+    LATERAL (SELECT greatest(n.last_seen_at, heartbeats.last_seen_at) AS last_seen_at) AS seen`;
 
 /** What to show of a node. Pure. */
 export function nodeState(row: NodeStateRow, limits: HealthLimits): NodeState {
@@ -103,6 +117,9 @@ export function nodeState(row: NodeStateRow, limits: HealthLimits): NodeState {
     host: row.host,
     ip: row.ip,
     region: row.region,
+    reportedName: row.reported_name,
+    reportedHost: row.reported_host,
+    reportedRegion: row.reported_region,
     status: statusOf(row, limits),
     syncStatus: syncStatusOf(row),
     revision: row.revision,

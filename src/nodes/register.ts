@@ -10,8 +10,11 @@ import { notifyNode } from './require.ts';
 
 /**
  * Trades a registration code for an auth key. The code is used up, whatever becomes of the answer:
- * a node that never got it needs a new code (`core node rekey`). An empty name, host, ip or region
- * leaves what the operator set.
+ * a node that never got it needs a new code (`core node rekey`).
+ *
+ * What it says of its name, host and region is kept beside what the operator set, and replaces none of
+ * it: the names are what operators and fleet files know nodes by. A host or region that the operator left
+ * empty is the reported one. The address is the newest that the node said; an empty one says nothing.
  * @throws CoreError REGISTRATION_REFUSED for an unknown, used or expired code alike.
  */
 export async function registerNode(
@@ -29,8 +32,8 @@ export async function registerNode(
     if (row === undefined || !row.fresh) return undefined;
     await client.query(
       `UPDATE nodes SET auth_key_hash = $2, registered_at = now(), last_seen_at = now(),
-         name = coalesce(nullif($3, ''), name), host = coalesce(nullif($4, ''), host),
-         ip = coalesce(nullif($5, ''), ip), region = coalesce(nullif($6, ''), region)
+         reported_name = $3, reported_host = $4, reported_region = $6,
+         ip = coalesce(nullif($5, ''), ip)
        WHERE id = $1`,
       [row.node_id, hashAuthKey(authKey), dto.name, dto.host, dto.ip, dto.region],
     );

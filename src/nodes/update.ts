@@ -12,8 +12,9 @@ export interface NodeChange {
 }
 
 /**
- * Changes what a node is called and where it is. A node reports its address at each heartbeat, and
- * all four when it registers: what it reports later replaces this.
+ * Changes what a node is called and where it is. What a node reports of its name, host and region
+ * does not replace this; its address is the one that it reported last. An empty host or region is what
+ * the node reports.
  * @throws CoreError NOT_FOUND.
  */
 export async function updateNode(pool: pg.Pool, nodeId: number, change: NodeChange): Promise<void> {

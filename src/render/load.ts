@@ -2,6 +2,7 @@ import type pg from 'pg';
 import type { VpnProtocol } from '../contract/enums.ts';
 import { inClientTransaction } from '../stores/postgres.ts';
 import { type PackedLinks, packedLinkSql } from './links.ts';
+import { hostSql } from './public-address.ts';
 
 /** Everything that a node's configuration is made of, as of one moment. */
 export interface NodeRows extends NodeSettings {
@@ -131,7 +132,7 @@ async function addSettings(
 }
 
 const nodesSql = `
-SELECT n.id, n.host, n.ip, n.revision, n.change_seq AS "changeSeq",
+SELECT n.id, ${hostSql} AS host, n.ip, n.revision, n.change_seq AS "changeSeq",
   n.published_seq AS "publishedSeq", n.change_causes AS causes,
   encode(n.content_hash, 'hex') AS "contentHash", ${dueSql} AS due, s.settings AS pinned
 FROM nodes n

@@ -1,6 +1,6 @@
 import type { VpnProtocol } from '../contract/enums.ts';
 import { CoreError } from '../errors.ts';
-import { publicAddress } from '../render/public-address.ts';
+import { hostSql, publicAddress } from '../render/public-address.ts';
 import { shareLink } from '../render/share-link.ts';
 import type { Queryable } from '../stores/postgres.ts';
 
@@ -20,7 +20,7 @@ interface LinkedProtocol {
  */
 export async function shareUri(db: Queryable, uuid: string): Promise<string> {
   const { rows } = await db.query<LinkedProtocol>(
-    `SELECT n.id AS "nodeId", n.name AS "nodeName", n.host, n.ip, p.protocol, p.port, p.settings
+    `SELECT n.id AS "nodeId", n.name AS "nodeName", ${hostSql} AS host, n.ip, p.protocol, p.port, p.settings
      FROM subscription_links l
      JOIN node_protocols p ON p.id = l.node_protocol_id
      JOIN nodes n ON n.id = p.node_id

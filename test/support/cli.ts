@@ -1,0 +1,43 @@
+import { Readable, Writable } from 'node:stream';
+import { runCli } from '../../src/cli/program.ts';
+import { readConfig } from '../../src/config.ts';
+
+export interface CliRun {
+  exitCode: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** Command lines that run in this process, as the bin file runs them, on the given stores. */
+export function commandLine(environment: Record<string, string>) {
+  const core = async (...args: string[]): Promise<CliRun> => {
+    const stdout = collector();
+    const stderr = collector();
+    const { exitCode } = await runCli(args, {
+      readConfig: () => readConfig(environment),
+      stdin: Readable.from([]),
+      stdout: stdout.stream,
+      stderr: stderr.stream,
+    });
+    return { exitCode, stdout: stdout.text(), stderr: stderr.text() };
+  };
+  /** The JSON value of a command that must succeed and print nothing else. */
+  const json = async <T = Record<string, unknown>>(...args: string[]): Promise<T> => {
+    const run = await core(...args, '--json');
+    if (run.exitCode !== 0 || run.stderr !== '')
+      throw new Error(`${args.join(' ')}: ${run.stderr}`);
+    return JSON.parse(run.stdout) as T;
+  };
+  return { core, json };
+}
+
+function collector(): { stream: Writable; text: () => string } {
+  let collected = '';
+  const stream = new Writable({
+    write(chunk, _encoding, done) {
+      collected += String(chunk);
+      done();
+    },
+  });
+  return { stream, text: () => collected };
+}
