@@ -1,8 +1,10 @@
 import { type DestinationStream, destination, type Logger, pino } from 'pino';
+import { escapedJson } from './text.ts';
 
 /**
  * JSON lines on stderr; stdout belongs to what a command prints. Keys and passwords are redacted
- * where one might slip in as a field; registration codes are never given to the log.
+ * where one might slip in as a field; registration codes are never given to the log. What could do
+ * something to a terminal is escaped.
  */
 export function createLogger(level: string): Logger {
   return pino(
@@ -28,7 +30,7 @@ const keptBytesMax = 1_048_576;
 function stderrLines(): DestinationStream {
   const stream = destination({ fd: 2, sync: true, maxLength: keptBytesMax });
   stream.on('error', () => undefined);
-  return stream;
+  return { write: (line) => stream.write(escapedJson(line)) };
 }
 
 export type { Logger };

@@ -18,6 +18,7 @@ import {
   startTogether,
   supervise,
 } from './supervisor.ts';
+import { printable } from './text.ts';
 
 // app.ts is loaded where it is needed: it brings the HTTP server and the workers, and `up` can start
 // its servers while that takes its time.
@@ -278,7 +279,7 @@ async function stopAll(running: readonly Supervised[], msMax: number): Promise<v
 /** One line for whoever started Core; the causes go to the log. */
 function reportFailure(thrown: unknown, log: Logger): void {
   logFailure(thrown, log);
-  process.stderr.write(`core: ${lineOf(thrown)}\n`);
+  process.stderr.write(`core: ${printable(lineOf(thrown))}\n`);
 }
 
 /** Of what nobody foresaw, "Internal error" would say nothing. */

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { ClickHouseError } from '@clickhouse/client';
 import type { Redis } from 'ioredis';
 import type pg from 'pg';
@@ -8,8 +9,12 @@ import { createLogger, type Logger } from '../log.ts';
 import { type ClickHouseClient, createClickHouse } from '../stores/clickhouse.ts';
 import { createPool } from '../stores/postgres.ts';
 import { connectRedis, createRedis } from '../stores/redis.ts';
+import { escapedJson, jsonText, printableLines } from '../text.ts';
 import { renderFields } from './table.ts';
 
+/** Blocks, blanks and the sequences that set colours, line by line. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: each sequence begins with one.
+const drawing = /^(?:[ ▀▄█\n]|\u001b\[\d{1,2}m)*$/;
 /** An operator waits at a prompt: a store that does not answer by then is away. */
 const connectTimeoutMs = 3_000;
 /** Longest that a query of an analyst may run. */
@@ -21,12 +26,17 @@ export interface CliContext {
   json: boolean;
   log: Logger;
   stdin: NodeJS.ReadableStream;
-  /** For what is not the command's value: progress. */
+  /** For progress, which is drawn. */
   stderr: NodeJS.WritableStream;
   /** Prints the one value of the command: JSON with `--json`, else as `text` puts it. */
   print(value: unknown, text?: string): void;
-  /** Writes to stdout as it is, once what was written before has gone out. */
+  /**
+   * Writes to stdout, text or a part of the JSON, once what was written before has gone out. This and
+   * `print` let through no character that could do something to a terminal, whatever they are given.
+   */
   write(text: string): Promise<void>;
+  /** Writes what Core itself has drawn, in colours. */
+  draw(picture: string): Promise<void>;
   postgres(): Promise<pg.Pool>;
   redis(): Promise<Redis>;
   clickhouse(): Promise<ClickHouseClient>;
@@ -43,6 +53,10 @@ export function createCliContext(options: {
 }): CliContext {
   const { config, json, stdin, stdout, stderr } = options;
   const lifecycle = new Lifecycle();
+  const send = (text: string): Promise<void> =>
+    new Promise((resolve, reject) => {
+      stdout.write(text, (error) => (error ? reject(error) : resolve()));
+    });
   let pool: Promise<pg.Pool> | undefined;
   let redis: Promise<Redis> | undefined;
   let clickhouse: Promise<ClickHouseClient> | undefined;
@@ -53,13 +67,13 @@ export function createCliContext(options: {
     stdin,
     stderr,
     print(value, text) {
-      if (json) stdout.write(`${JSON.stringify(value)}\n`);
-      else stdout.write(text ?? renderFields(value as Record<string, unknown>));
+      if (json) stdout.write(`${jsonText(value)}\n`);
+      else stdout.write(printableLines(text ?? renderFields(value as Record<string, unknown>)));
     },
-    write(text) {
-      return new Promise((resolve, reject) => {
-        stdout.write(text, (error) => (error ? reject(error) : resolve()));
-      });
+    write: (text) => send(json ? escapedJson(text) : printableLines(text)),
+    draw(picture) {
+      assert(drawing.test(picture), 'a picture is blocks and colours only');
+      return send(picture);
     },
     postgres: () => (pool ??= openPostgres(config.stores.postgresUrl, lifecycle)),
     redis: () => (redis ??= openRedis(config.stores.redisUrl, lifecycle)),

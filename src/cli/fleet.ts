@@ -5,9 +5,10 @@ import { type AppliedFleet, applyFleet } from '../nodes/fleet-apply.ts';
 import { exportFleet } from '../nodes/fleet-export.ts';
 import { parseFleetFile } from '../nodes/fleet-file.ts';
 import type { PlanLine } from '../nodes/fleet-plan.ts';
+import { jsonText, printable } from '../text.ts';
 import type { CliContext } from './context.ts';
 import type { Run } from './run.ts';
-import { cellText, printable, renderFields, renderObjects } from './table.ts';
+import { cellText, renderFields, renderObjects } from './table.ts';
 
 const fileBytesMax = 67_108_864;
 /** Exit code of `core apply --dry-run --exit-code` where there is something to change. */
@@ -129,7 +130,7 @@ function planText(lines: readonly PlanLine[]): string {
 
 function valueText(value: unknown): string | undefined {
   if (value === undefined) return undefined;
-  return typeof value === 'string' ? printable(JSON.stringify(value)) : cellText(value);
+  return typeof value === 'string' ? jsonText(value) : cellText(value);
 }
 
 async function printApplied(

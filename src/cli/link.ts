@@ -43,7 +43,8 @@ Example:
         if (context.json) return context.print({ uri });
         // Low correction keeps a long URI scannable from a screen, where nothing gets smudged.
         const options = { type: 'terminal', small: true, errorCorrectionLevel: 'L' } as const;
-        context.print({ uri }, `${uri}\n\n${await QRCode.toString(uri, options)}\n`);
+        context.print({ uri }, `${uri}\n\n`);
+        return context.draw(`${await QRCode.toString(uri, options)}\n`);
       }),
     );
 

@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander';
 import type { Config } from '../config.ts';
 import { CoreError, errorBody } from '../errors.ts';
 import { projectRoot } from '../root.ts';
+import { escapedJson, printable, printableLines } from '../text.ts';
 import { createCliContext } from './context.ts';
 import { addEventCommands } from './event.ts';
 import { oneLine } from './failure.ts';
@@ -20,7 +21,6 @@ import { addSegmentCommands } from './segments.ts';
 import { addSqlCommand } from './sql.ts';
 import { addStatusCommand } from './status.ts';
 import { addSubscriptionCommands } from './subscription.ts';
-import { printable } from './table.ts';
 import { addUserCommands } from './user.ts';
 import { addWebhookCommands } from './webhook.ts';
 
@@ -58,7 +58,8 @@ export async function runCli(args: readonly string[], options: CliOptions): Prom
     if (thrown instanceof CommanderError && thrown.exitCode === 0) return end;
     const error = oneLine(thrown);
     const json = args.slice(0, endOfOptions(args)).includes('--json');
-    options.stderr.write(json ? `${errorBody(error)}\n` : `core: ${printable(error.message)}\n`);
+    const line = json ? escapedJson(errorBody(error)) : `core: ${printable(error.message)}`;
+    options.stderr.write(`${line}\n`);
     return { exitCode: 1, atOnce: false };
   }
 }
@@ -115,9 +116,9 @@ Examples:
     )
     .exitOverride()
     .configureOutput({
-      writeOut: (text) => stdout.write(text),
+      writeOut: (text) => stdout.write(printableLines(text)),
       // Only a command that is a group writes help here; faults are thrown and printed by runCli.
-      writeErr: (text) => stderr.write(text),
+      writeErr: (text) => stderr.write(printableLines(text)),
       outputError: () => undefined,
     });
   addRoleCommands(program, run);

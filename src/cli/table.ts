@@ -1,26 +1,13 @@
+import { jsonText, printable } from '../text.ts';
+
 /** A value of a table cell or of `--json`, before it is made text. */
 export type Cell = unknown;
-
-/**
- * Control characters as escapes. Names, tags and error messages come from the network: printed as
- * they are, they could rewrite the operator's terminal.
- */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it is about.
-const controlCharacters = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g;
-
-/** Text that cannot move the cursor or break the line. */
-export function printable(text: string): string {
-  return text.replaceAll(controlCharacters, (found) => {
-    const code = found.charCodeAt(0).toString(16);
-    return code.length > 2 ? `\\u${code.padStart(4, '0')}` : `\\x${code.padStart(2, '0')}`;
-  });
-}
 
 /** How a cell reads: `-` for nothing, ISO 8601 for a date, JSON for an object. */
 export function cellText(cell: Cell): string {
   if (cell === null || cell === undefined) return '-';
   if (cell instanceof Date) return cell.toISOString();
-  if (typeof cell === 'object') return printable(JSON.stringify(cell));
+  if (typeof cell === 'object') return jsonText(cell);
   return printable(String(cell));
 }
 

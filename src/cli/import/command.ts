@@ -11,9 +11,10 @@ import {
   type ImportReport,
   importSubscriptions,
 } from '../../subscriptions/import.ts';
+import { printable } from '../../text.ts';
 import type { CliContext } from '../context.ts';
 import type { Run } from '../run.ts';
-import { printable, renderFields } from '../table.ts';
+import { renderFields } from '../table.ts';
 import { type ImportFormat, importFormats, readImport } from './read.ts';
 
 interface ImportOptions {
