@@ -317,10 +317,54 @@ t.test('methods, routes and health', async (t) => {
   const wrong = await get(api, '/node/usage');
   t.equal(wrong.status, 405);
   t.equal(wrong.headers['allow'], 'POST');
-  const head = await send(api, 'HEAD', '/node/config/latest');
-  t.equal(head.status, 405);
-  t.equal(head.headers['allow'], 'GET');
+  const put = await send(api, 'PUT', '/node/config/latest');
+  t.equal(put.status, 405);
+  t.equal(put.headers['allow'], 'GET, HEAD');
+  t.equal((await send(api, 'HEAD', '/node/usage')).headers['allow'], 'POST');
   t.match((await get(api, '/metrics')).text, /core_nodes\{status="online"\} 0/);
+});
+
+t.test('HEAD answers as GET does, without the body', async (t) => {
+  const api = await startTestApi(t);
+  const node = await registerTestNode(api);
+  const gzip = { 'accept-encoding': 'gzip' };
+  const { etag = '' } = (await get(api, '/node/config/latest', { node })).headers;
+  const asked: [string, string, Parameters<typeof get>[2]][] = [
+    ['healthz', '/healthz', {}],
+    ['readyz', '/readyz', {}],
+    ['a configuration', '/node/config/latest', { node }],
+    ['one packed', '/node/config/latest', { node, headers: gzip }],
+    ['one that the node has', '/node/config/latest', { node, headers: { 'if-none-match': etag } }],
+    ['no key', '/node/config/latest', {}],
+    ['a wrong key', '/node/config/latest', { node: { nodeId: 0, authKey: 'A'.repeat(43) } }],
+    ['no such route', '/node/nothing', {}],
+    ['a route of POST', '/node/usage', {}],
+  ];
+  for (const [name, path, options] of asked) {
+    const expected = await get(api, path, options);
+    // Over the connection that the answer before left open: a body too many would be read as this one.
+    const head = await send(api, 'HEAD', path, options);
+    t.equal(head.status, expected.status, name);
+    t.equal(head.text, '', name);
+    const { date: _, 'x-request-id': id, ...headers } = head.headers;
+    const { date: __, 'x-request-id': ___, ...expectedHeaders } = expected.headers;
+    t.match(id, /^[0-9a-f]{8}-[0-9]{13}$/);
+    t.same(headers, expectedHeaders, name);
+  }
+  t.ok(Number((await send(api, 'HEAD', '/healthz')).headers['content-length']) > 0);
+});
+
+t.test('a HEAD with a body in doubt is answered, and its connection closed', async (t) => {
+  const api = await startTestApi(t);
+  for (const framing of [
+    'Content-Length: 0\r\nContent-Length: 9\r\n\r\n',
+    'Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
+  ]) {
+    // There is no body that would end it, so this waits until the connection is closed.
+    const answered = await rawRequest(api, [`HEAD /healthz HTTP/1.1\r\nHost: x\r\n${framing}`]);
+    t.match(answered, /\r\nConnection: close\r\n/);
+    t.match(answered, /\r\nContent-Length: [1-9]\d*\r\n\r\n$/, 'a length, and no body');
+  }
 });
 
 t.test('readyz names the store that is away', async (t) => {

@@ -25,7 +25,7 @@ const anyStatus = new Set([...Object.values(allowed).flat(), ...beforeRoute]);
 const allowHeader: Readonly<Record<string, string>> = Object.fromEntries(
   Object.keys(allowed).map((route) => {
     const [method = '', path = ''] = route.split(' ');
-    return [path, method];
+    return [path, method === 'GET' ? 'GET, HEAD' : method];
   }),
 );
 
@@ -67,7 +67,8 @@ export function judge(
 
 function statusesFor(request: { method: string; path: string } | undefined): readonly number[] {
   if (request === undefined) return [...anyStatus];
-  const route = allowed[`${request.method} ${request.path}`];
+  const method = request.method === 'HEAD' ? 'GET' : request.method;
+  const route = allowed[`${method} ${request.path}`];
   if (route !== undefined) return route;
   return allowHeader[request.path] === undefined ? [400, 404] : [400, 405];
 }

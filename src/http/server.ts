@@ -68,15 +68,20 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
   };
   const app = uws.App();
   for (const route of options.routes.map(withAllFields)) {
-    const handler = (response: HttpResponse, request: HttpRequest): void =>
-      serve(serving, route, response, request);
-    if (route.method === 'GET') app.get(route.path, handler);
-    else app.post(route.path, handler);
+    const handle = (response: HttpResponse, request: HttpRequest): void =>
+      serve(serving, route, { response, request, isHead: false });
+    if (route.method === 'POST') app.post(route.path, handle);
+    else {
+      app.get(route.path, handle);
+      app.head(route.path, (response, request) =>
+        serve(serving, route, { response, request, isHead: true }),
+      );
+    }
   }
   for (const path of new Set(options.routes.map((route) => route.path))) {
-    const allow = options.routes.filter((route) => route.path === path).map((r) => r.method);
+    const allow = allowedMethods(options.routes.filter((route) => route.path === path));
     app.any(path, (response, request) => {
-      refuse(response, request, methodNotAllowed(allow.join(', ')));
+      refuse(response, request, methodNotAllowed(allow));
     });
   }
   app.any('/*', (response, request) => {
@@ -93,6 +98,11 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
 function withAllFields(route: Route): Route {
   const { method, path, authenticated, readsAtOnce = false, handle } = route;
   return { method, path, authenticated, readsAtOnce, handle };
+}
+
+/** Wherever GET is, HEAD is, too. */
+function allowedMethods(routes: readonly Route[]): string {
+  return routes.flatMap(({ method }) => (method === 'GET' ? ['GET', 'HEAD'] : [method])).join(', ');
 }
 
 function listen(app: uws.TemplatedApp, host: string, port: number): Promise<us_listen_socket> {
@@ -153,18 +163,18 @@ function refuse(response: HttpResponse, request: HttpRequest, error: CoreError):
  * One request. Everything up to the first await runs inside uWebSockets' callback: headers are
  * read, the abort handler and the body reader are in place before it returns.
  */
-function serve(serving: Serving, route: Route, response: HttpResponse, request: HttpRequest): void {
+function serve(
+  serving: Serving,
+  route: Route,
+  { response, request, isHead }: { response: HttpResponse; request: HttpRequest; isHead: boolean },
+): void {
   const { headers, framing } = readHeaders(request);
   if (framing === 'ambiguous') {
     refuse(response, request, ambiguousFraming());
     return;
   }
   if (serving.draining) {
-    const error = new CoreError('SHUTTING_DOWN', 'This process is stopping', {
-      headers: { 'Retry-After': '1' },
-    });
-    const options = { requestNumber: nextRequestNumber(), closes: true, isHead: false };
-    write(response, errorReply(error), options);
+    refuseToStart(response, isHead);
     return;
   }
   if (route.authenticated && headers.authKey === '') {
@@ -175,6 +185,7 @@ function serve(serving: Serving, route: Route, response: HttpResponse, request: 
   const bounds = { bytesMax: bodyBytesMaxOf(serving, route), declaredBytes };
   const reading = new BodyReading(response, bounds, serving);
   const exchange = new Exchange(serving, route, response, reading, headers);
+  exchange.isHead = isHead;
   exchange.isChunked = framing === 'chunked';
   exchange.mayBeLarge = (declaredBytes ?? Infinity) > discardBytesMax;
   response.onAborted(() => {
@@ -191,6 +202,19 @@ function serve(serving: Serving, route: Route, response: HttpResponse, request: 
     }
   } else exchange.address = addressOf(response);
   reading.tell(exchange);
+}
+
+/** For a request that comes while this process stops. Its body is not read, so the connection closes. */
+function refuseToStart(response: HttpResponse, isHead: boolean): void {
+  let aborted = false;
+  response.onAborted(() => {
+    aborted = true;
+  });
+  const error = new CoreError('SHUTTING_DOWN', 'This process is stopping', {
+    headers: { 'Retry-After': '1' },
+  });
+  const options = { requestNumber: nextRequestNumber(), isHead };
+  writeLast(response, () => aborted, errorReply(error), options);
 }
 
 function askForKey(exchange: Exchange): void {
@@ -219,6 +243,7 @@ class Exchange implements BodyReader, RouteRequest {
   /** Undefined on routes that need no key, and until it is known. */
   node: KnownNode | undefined = undefined;
   isAborted = false;
+  isHead = false;
   isChunked = false;
   /** Over `discardBytesMax`, or of no declared length. */
   mayBeLarge = false;
@@ -338,7 +363,7 @@ function respond(
   { reply, closes, isCorked }: { reply: Reply; closes: boolean; isCorked: boolean },
 ): void {
   const { serving, response, requestNumber } = exchange;
-  const options = { requestNumber, closes, isHead: false };
+  const options = { requestNumber, closes, isHead: exchange.isHead };
   if (closes || exchange.isChunked) {
     writeLast(response, () => exchange.isAborted, reply, options);
   } else if (!exchange.isAborted) {

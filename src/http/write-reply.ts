@@ -30,14 +30,52 @@ export function writeLast(
   options: { requestNumber: number; isHead: boolean },
 ): void {
   setImmediate(() => {
-    if (!isAborted()) response.cork(() => write(response, reply, { ...options, closes: true }));
+    if (isAborted()) return;
+    const closing = { ...options, closes: true };
+    const bytes = options.isHead ? bodyBytes(reply) : 0;
+    if (bytes === 0) {
+      response.cork(() => write(response, reply, closing));
+      return;
+    }
+    response.cork(() => {
+      writeHead(response, reply, closing);
+      // uWebSockets now waits for a body of this length, and serves nothing that comes meanwhile.
+      response.tryEnd('', bytes);
+    });
+    response.close();
   });
 }
 
+/** Ends a request. The answer to a HEAD has no body, but the length of the one that a GET would bring. */
 export function write(
   response: HttpResponse,
   reply: Reply,
   options: { requestNumber: number; closes: boolean; isHead: boolean },
+): void {
+  writeHead(response, reply, options);
+  if (!options.isHead && reply.status !== 304) {
+    response.end(reply.body ?? '', options.closes);
+    return;
+  }
+  // With any length given, even none, uWebSockets would write a Content-Length.
+  if (options.closes) {
+    response.endWithoutBody(0, true);
+    return;
+  }
+  // Given the length itself, it would wait for a body of that length.
+  if (reply.status !== 304) response.writeHeader('Content-Length', String(bodyBytes(reply)));
+  response.endWithoutBody();
+}
+
+function bodyBytes(reply: Reply): number {
+  return Buffer.byteLength(reply.body ?? '');
+}
+
+/** Status and header lines. */
+function writeHead(
+  response: HttpResponse,
+  reply: Reply,
+  options: { requestNumber: number; closes: boolean },
 ): void {
   // Without a status uWebSockets writes 200.
   if (reply.status !== 200) {
@@ -49,10 +87,6 @@ export function write(
     for (const name in reply.headers) response.writeHeader(name, reply.headers[name] ?? '');
   }
   if (options.closes) response.writeHeader('Connection', 'close');
-  if (!options.isHead && reply.status !== 304) response.end(reply.body ?? '', options.closes);
-  // With any length given, even none, uWebSockets would write a Content-Length.
-  else if (options.closes) response.endWithoutBody(0, true);
-  else response.endWithoutBody();
 }
 
 const contentType = Buffer.from('Content-Type');

@@ -120,7 +120,7 @@ export async function send(
   request.end(options.body);
   const [response] = (await once(request, 'response')) as [http.IncomingMessage];
   const received = await buffer(response);
-  const isGzip = response.headers['content-encoding'] === 'gzip';
+  const isGzip = response.headers['content-encoding'] === 'gzip' && received.length > 0;
   const text = (isGzip ? gunzipSync(received) : received).toString();
   const isJson = response.headers['content-type']?.startsWith('application/json') === true;
   return {
