@@ -69,7 +69,7 @@ async function onTemporaryStores<T>(
   run: (environment: Record<string, string>) => Promise<T>,
 ): Promise<T> {
   const dataDir = mkdtempSync(path.join(os.tmpdir(), 'core-fuzz-'));
-  const [http, postgres, redis, clickhouse] = await freePorts(4);
+  const [http, admin, postgres, redis, clickhouse] = await freePorts(5);
   const claim = claimDataDir(dataDir);
   try {
     const secrets = makeSecrets(dataDir);
@@ -84,6 +84,7 @@ async function onTemporaryStores<T>(
     try {
       return await run({
         CORE_PORT: String(http),
+        CORE_ADMIN_PORT: String(admin),
         DATABASE_URL: config.stores.postgresUrl,
         REDIS_URL: config.stores.redisUrl,
         CLICKHOUSE_URL: config.stores.clickhouseUrl,

@@ -1,3 +1,4 @@
+import type { Redis } from 'ioredis';
 import type { Pool } from 'pg';
 import { runAuditIfDue } from './audit/run-audit.ts';
 import { createBufferPool } from './buffer-pool.ts';
@@ -7,13 +8,13 @@ import { CoreError } from './errors.ts';
 import { createFailpoint } from './failpoints.ts';
 import { configAppliedRoute } from './http/routes/config-applied.ts';
 import { configLatestRoute } from './http/routes/config-latest.ts';
-import { healthzRoute, readyzRoute } from './http/routes/health.ts';
+import { healthzRoute, readyzInFullRoute, readyzRoute } from './http/routes/health.ts';
 import { heartbeatRoute } from './http/routes/heartbeat.ts';
 import { outboundUsageRoute, sessionEventsRoute, usageRoute } from './http/routes/ingest.ts';
 import { metricsRoute } from './http/routes/metrics.ts';
 import { nodeErrorRoute } from './http/routes/node-error.ts';
 import { registerRoute } from './http/routes/register.ts';
-import { createHttpServer } from './http/server.ts';
+import { createHttpServer, type HttpServer } from './http/server.ts';
 import { createSpool, type Spool } from './ingest/spool.ts';
 import { registerStreams } from './ingest/streams.ts';
 import { createUsageScanner } from './ingest/usage-scanner.ts';
@@ -24,7 +25,7 @@ import { freeStrandedParts } from './load/stranded-parts.ts';
 import { withTrim } from './load/trim.ts';
 import type { PeriodicTask } from './load/worker.ts';
 import type { Logger } from './log.ts';
-import { createNodeDirectory } from './nodes/directory.ts';
+import { createNodeDirectory, type NodeDirectory } from './nodes/directory.ts';
 import { createHeartbeats } from './nodes/heartbeat.ts';
 import { createRegistrationLimit } from './nodes/registration-limit.ts';
 import { pruneRevisions } from './nodes/revisions.ts';
@@ -33,7 +34,7 @@ import { startPublisher } from './render/publisher.ts';
 import { type ClickHouseClient, createClickHouse } from './stores/clickhouse.ts';
 import { migrateClickHouse, migratePostgres } from './stores/migrate.ts';
 import { createPool } from './stores/postgres.ts';
-import { createReadiness } from './stores/readiness.ts';
+import { createReadiness, type Readiness } from './stores/readiness.ts';
 import { connectRedis, createRedis, requireDurableRedis } from './stores/redis.ts';
 import { pruneEvents } from './subscriptions/events.ts';
 import { expireDue } from './subscriptions/expire.ts';
@@ -76,6 +77,8 @@ const strandedPartsMin = 100;
 const auditRequestMs = 600_000;
 /** What is kept back from the stop deadline for closing the stores after the last answer. */
 const closeReserveMs = 2_000;
+/** A scrape that takes longer may be cut off by a stop. */
+const adminStopMsMax = 500;
 
 /** Brings both databases to the newest version; safe to run twice at once. */
 export async function migrate(config: Config, log: Logger): Promise<void> {
@@ -112,7 +115,7 @@ export async function startApi(
   log: Logger,
   nowMs: () => number = Date.now,
   seams: ApiSeams = {},
-): Promise<Running & { port: number }> {
+): Promise<Running & { port: number; adminPort: number }> {
   const lifecycle = new Lifecycle();
   try {
     const { pool, redis, clickhouse } = await openStores(config, log, lifecycle, 8);
@@ -143,8 +146,11 @@ export async function startApi(
     lifecycle.use('render pool', () => renderPool.end());
     const configs = createConfigCache({ pool: renderPool, redis, prefix });
     const readiness = createReadiness({ pool, redis, clickhouse });
+    const admin = await startAdmin(config, log, { pool, redis, directory, readiness });
+    lifecycle.use('admin http', () => admin.close(adminStopMsMax));
     const server = await createHttpServer({
       ...config.http,
+      portSetting: 'CORE_PORT',
       directory,
       log,
       routes: [
@@ -158,15 +164,38 @@ export async function startApi(
         nodeErrorRoute({ pool }),
         healthzRoute(),
         readyzRoute({ readiness }),
-        metricsRoute({ pool, redis, prefix, readiness, health: config.nodes }),
       ],
     });
     lifecycle.use('http', () => server.close(config.stopSecondsMax * 1_000 - closeReserveMs));
-    return { port: server.port, close: () => lifecycle.close() };
+    return { port: server.port, adminPort: admin.port, close: () => lifecycle.close() };
   } catch (thrown) {
     await lifecycle.close().catch((err) => log.warn({ err }, 'not everything closed cleanly'));
     throw thrown;
   }
+}
+
+/**
+ * Listens for operators. Every process does, as on the public port: all that is told comes from the
+ * stores, so any of them may answer, and none has to take over from one that died.
+ */
+function startAdmin(
+  config: Config,
+  log: Logger,
+  deps: { pool: Pool; redis: Redis; directory: NodeDirectory; readiness: Readiness },
+): Promise<HttpServer> {
+  const { redisPrefix: prefix } = config.stores;
+  return createHttpServer({
+    ...config.http,
+    ...config.admin,
+    portSetting: 'CORE_ADMIN_PORT',
+    directory: deps.directory,
+    log,
+    routes: [
+      healthzRoute(),
+      readyzInFullRoute(deps),
+      metricsRoute({ ...deps, prefix, health: config.nodes }),
+    ],
+  });
 }
 
 /** SQLSTATE 42P01, undefined table, is what an empty database answers. */

@@ -18,7 +18,12 @@ const flag = (fallback: 'true' | 'false', about: string) =>
 export const settingsSchema = z.object({
   CORE_HOST: z.string().default('127.0.0.1').describe('Address that the HTTP server listens on.'),
   CORE_PORT: port(8080, 'Port of the HTTP server.'),
-  CORE_API_PROCESSES: count(1, 1, 64, 'HTTP processes that share the port.'),
+  CORE_ADMIN_HOST: z
+    .string()
+    .default('127.0.0.1')
+    .describe('Address that /metrics and the full /healthz and /readyz are served on.'),
+  CORE_ADMIN_PORT: port(8081, 'Port of /metrics and the full /healthz and /readyz.'),
+  CORE_API_PROCESSES: count(1, 1, 64, 'HTTP processes that share the ports.'),
   CORE_DATA_DIR: z
     .string()
     .default('.core')
@@ -120,6 +125,8 @@ export interface Config {
     bodyEntriesMax: number;
     bodySecondsMax: number;
   };
+  /** Where metrics and the state of the stores are told, without a key. */
+  admin: { host: string; port: number };
   embedded: {
     /** Absolute path. */
     dataDir: string;
@@ -182,6 +189,10 @@ export function readConfig(environment: NodeJS.ProcessEnv): Config {
   if (given['CORE_WEBHOOK_URL'] !== undefined && given['CORE_WEBHOOK_SECRET'] === undefined) {
     faults.push('CORE_WEBHOOK_SECRET: needed where CORE_WEBHOOK_URL is set');
   }
+  // Listeners share ports on purpose (SO_REUSEPORT), so that nothing else would notice.
+  if (parsed.success && parsed.data.CORE_ADMIN_PORT === parsed.data.CORE_PORT) {
+    faults.push('CORE_ADMIN_PORT: must not be that of CORE_PORT');
+  }
   if (!parsed.success || faults.length > 0) {
     throw new CoreError('INVALID_SETTINGS', `Invalid settings: ${faults.join('; ')}`);
   }
@@ -198,6 +209,7 @@ function toConfig(s: Settings): Config {
       bodyEntriesMax: s.CORE_BODY_ENTRIES_MAX,
       bodySecondsMax: s.CORE_BODY_SECONDS_MAX,
     },
+    admin: { host: s.CORE_ADMIN_HOST, port: s.CORE_ADMIN_PORT },
     embedded: {
       dataDir: path.resolve(s.CORE_DATA_DIR),
       clickhousePort: s.CORE_CLICKHOUSE_PORT,

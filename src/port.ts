@@ -3,6 +3,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { CoreError } from './errors.ts';
 
 const retryMs = 100;
+/** By the setting of a port: the one of its address, where there is one. */
+const hostSettings: Readonly<Record<string, string>> = {
+  CORE_PORT: 'CORE_HOST',
+  CORE_ADMIN_PORT: 'CORE_ADMIN_HOST',
+};
 
 /**
  * Makes sure that nobody listens on a port yet. uWebSockets.js and Core's processes share ports on
@@ -55,9 +60,10 @@ function portError(
       { cause },
     );
   }
+  const settings = [hostSettings[setting], setting].filter((name) => name !== undefined);
   return new CoreError(
     'INVALID_SETTINGS',
-    `Cannot listen on ${host} port ${port} (${code ?? String(cause)}). Check CORE_HOST and ${setting}`,
+    `Cannot listen on ${host} port ${port} (${code ?? String(cause)}). Check ${settings.join(' and ')}`,
     { cause },
   );
 }

@@ -53,7 +53,7 @@ export async function up(
       secrets = makeSecrets(dataDir);
       config = withSecrets(given, secrets);
     }
-    await requireFreePort(config.http.host, config.http.port, 'CORE_PORT', patienceMs);
+    await requireFreePorts(config, patienceMs);
     const loading = import('./app.ts');
     if (secrets !== undefined) {
       const servers = await startEmbedded(config, secrets, log, stopping);
@@ -76,7 +76,7 @@ export async function up(
  */
 export async function serveProcesses(config: Config, log: Logger): Promise<number> {
   return untilStopped(config, log, async (lifecycle, stopping, remainingMs) => {
-    await requireFreePort(config.http.host, config.http.port, 'CORE_PORT', portPatienceMs);
+    await requireFreePorts(config, portPatienceMs);
     const children = await startAll(apiSpecs(config), log, stopping);
     lifecycle.use('processes', () => stopAll(children, remainingMs()));
     log.info({ processes: children.length, port: config.http.port }, 'core serves');
@@ -86,13 +86,17 @@ export async function serveProcesses(config: Config, log: Logger): Promise<numbe
 /** HTTP only, in this one process, until a signal or until the parent is gone. Returns the exit code. */
 export async function runServe(config: Config, log: Logger): Promise<number> {
   return runRole(config, log, async () => {
-    // A child shares the port with its siblings; the parent has looked whether it is free.
-    if (process.send === undefined) {
-      await requireFreePort(config.http.host, config.http.port, 'CORE_PORT', portPatienceMs);
-    }
+    // A child shares the ports with its siblings; the parent has looked whether they are free.
+    if (process.send === undefined) await requireFreePorts(config, portPatienceMs);
     const { startApi } = await import('./app.ts');
     return startApi(config, log);
   });
+}
+
+/** @throws CoreError PORT_TAKEN where another program listens on one of the HTTP ports. */
+async function requireFreePorts({ http, admin }: Config, patienceMs: number): Promise<void> {
+  await requireFreePort(http.host, http.port, 'CORE_PORT', patienceMs);
+  await requireFreePort(admin.host, admin.port, 'CORE_ADMIN_PORT', patienceMs);
 }
 
 /** The worker only, in this one process, until a signal or until the parent is gone. */
@@ -302,6 +306,8 @@ function isUnforeseen(thrown: unknown): boolean {
 /** Where everything listens, once it does. Passwords in URLs are masked. */
 export interface Ready {
   core: string;
+  /** Metrics, and health in full. */
+  admin: string;
   apiProcesses: number;
   clickhouse: string;
   postgres: string;
@@ -312,10 +318,10 @@ export interface Ready {
 }
 
 function readyOf(config: Config, tookMs: number): Ready {
-  const { http, stores, embedded } = config;
-  const host = http.host.includes(':') ? `[${http.host}]` : http.host;
+  const { http, admin, stores, embedded } = config;
   return {
-    core: `http://${host}:${http.port}`,
+    core: httpUrl(http),
+    admin: httpUrl(admin),
     apiProcesses: http.processes,
     clickhouse: maskPassword(stores.clickhouseUrl),
     postgres: maskPassword(stores.postgresUrl),
@@ -325,12 +331,17 @@ function readyOf(config: Config, tookMs: number): Ready {
   };
 }
 
+function httpUrl({ host, port }: { host: string; port: number }): string {
+  return `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
+}
+
 /** The table that `core up` prints; its last line starts with `core ready`. */
 function table(config: Config, ready: Ready): string {
   const { embedded } = config;
   const where = (own: boolean): string => (own ? 'embedded' : 'external');
   const rows: [string, string, string][] = [
     ['Core', ready.core, processesText(ready.apiProcesses)],
+    ['Admin', ready.admin, '/metrics, /readyz, /healthz'],
     ['ClickHouse HTTP', ready.clickhouse, where(embedded.clickhouse)],
     ['Postgres', ready.postgres, where(embedded.postgres)],
     ['Redis', ready.redis, where(embedded.redis)],

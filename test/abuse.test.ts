@@ -269,9 +269,10 @@ t.test('thousands of idle connections leave the api answering others', async (t)
   const api = await startTestApi(t);
   const node = await registerTestNode(api);
   const { stores } = api.config;
-  const [port = 0] = await freePorts(1);
+  const [port = 0, adminPort = 0] = await freePorts(2);
   const core = startCore(t, ['serve'], {
     CORE_PORT: String(port),
+    CORE_ADMIN_PORT: String(adminPort),
     DATABASE_URL: stores.postgresUrl,
     REDIS_URL: stores.redisUrl,
     CLICKHOUSE_URL: stores.clickhouseUrl,

@@ -190,17 +190,22 @@ t.test('Core reads its environment, and its URLs reach the right stores', async 
   t.equal(api.http.host, '0.0.0.0');
   t.match(compose.services['api']?.ports, [new RegExp(`:${api.http.port}$`)]);
   t.match(compose.services['api']?.healthcheck?.test.join(' '), `:${api.http.port}/readyz`);
-  t.match(read('deploy/prometheus/prometheus.yml'), `api:${api.http.port}`);
+  t.equal(api.admin.host, '0.0.0.0');
+  const { scrape_configs: scrapes } = parse(read('deploy/prometheus/prometheus.yml')) as {
+    scrape_configs: { job_name: string; static_configs: { targets: string[] }[] }[];
+  };
+  const core = scrapes.find((scrape) => scrape.job_name === 'core');
+  t.same(core?.static_configs, [{ targets: [`api:${api.admin.port}`] }]);
 });
 
-t.test('only the API is published, and Grafana on this machine', async (t) => {
-  for (const [name, service] of services) {
-    if (name === 'api') continue;
-    for (const port of service.ports ?? []) {
-      t.equal(name, 'grafana');
-      t.match(port, /^127\.0\.0\.1:/);
-    }
-  }
+t.test('only the API and Grafana are published, on this machine unless asked', async (t) => {
+  const published = (values: Record<string, string>) =>
+    services.flatMap(([name, { ports = [] }]) => ports.map((port) => [name, fillIn(port, values)]));
+  t.same(published({}), [
+    ['api', '127.0.0.1:8080:8080'],
+    ['grafana', '127.0.0.1:3000:3000'],
+  ]);
+  t.same(published({ CORE_HOST: '0.0.0.0', CORE_PORT: '80' })[0], ['api', '0.0.0.0:80:8080']);
 });
 
 t.test('every mounted file and every named volume exists', async (t) => {

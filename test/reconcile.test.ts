@@ -236,7 +236,7 @@ t.test('counters that stopped, subscriptions that are gone or came later', async
 t.test('the outcome is stored, and shows in the metrics', async (t) => {
   const api = await startTestApi(t);
   await migrateClickHouse(api.config.stores.clickhouseUrl, api.pool, api.log);
-  const metrics = async () => (await get(api, '/metrics')).text;
+  const metrics = async () => (await get(api.admin, '/metrics')).text;
   t.match(await metrics(), /^core_reconcile_age_seconds \+?Inf$/m);
   const worker = await startWorker(api.config, api.log);
   await until(metrics, (text) => /^core_reconcile_age_seconds \d/m.test(text));

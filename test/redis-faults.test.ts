@@ -118,7 +118,7 @@ t.test('the disk of the append-only file full: refused, told, and taken again', 
   const { dataDir } = disk;
   const { api, server, node, usage, rows } = await startOnOwnRedis(t, { log, dataDir });
   for (let userId = 1; userId <= 3; userId += 1) t.equal((await usage(userId)).status, 200);
-  t.match((await get(api, '/metrics')).text, /^core_store_up\{store="redis"\} 1$/m);
+  t.match((await get(api.admin, '/metrics')).text, /^core_store_up\{store="redis"\} 1$/m);
 
   disk.fill(100_000, server.pid());
   const entries = wideEntries(9_000, 4);
@@ -130,7 +130,7 @@ t.test('the disk of the append-only file full: refused, told, and taken again', 
   const others: number[] = [refused.status];
   const metrics = await until(
     async () => {
-      const [reply, shown] = await Promise.all([large(), get(api, '/metrics')]);
+      const [reply, shown] = await Promise.all([large(), get(api.admin, '/metrics')]);
       others.push(reply.status);
       return shown;
     },

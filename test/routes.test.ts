@@ -321,7 +321,26 @@ t.test('methods, routes and health', async (t) => {
   t.equal(put.status, 405);
   t.equal(put.headers['allow'], 'GET, HEAD');
   t.equal((await send(api, 'HEAD', '/node/usage')).headers['allow'], 'POST');
-  t.match((await get(api, '/metrics')).text, /core_nodes\{status="online"\} 0/);
+});
+
+t.test('metrics are told to operators only', async (t) => {
+  const api = await startTestApi(t);
+  const shown = await get(api.admin, '/metrics');
+  t.match(shown.text, /core_nodes\{status="online"\} 0/);
+  const head = await send(api.admin, 'HEAD', '/metrics');
+  t.equal(head.headers['content-type'], shown.headers['content-type']);
+  t.ok(Number(head.headers['content-length']) > 0);
+  t.same((await get(api.admin, '/healthz')).json, { ok: true });
+  t.equal((await send(api.admin, 'POST', '/readyz')).headers['allow'], 'GET, HEAD');
+  const node = await registerTestNode(api);
+  for (const [at, path] of [
+    [api, '/metrics'],
+    [api.admin, '/node/config/latest'],
+  ] as const) {
+    const reply = await get(at, path, { node });
+    t.equal(reply.status, 404);
+    t.equal(reply.json.error?.code, 'NOT_FOUND');
+  }
 });
 
 t.test('HEAD answers as GET does, without the body', async (t) => {
@@ -367,16 +386,39 @@ t.test('a HEAD with a body in doubt is answered, and its connection closed', asy
   }
 });
 
-t.test('readyz names the store that is away', async (t) => {
+t.test('readyz names the store that is away to operators only', async (t) => {
   const ready = await startTestApi(t);
+  t.same((await get(ready.admin, '/readyz')).json, { ok: true });
   t.same((await get(ready, '/readyz')).json, { ok: true });
   const [closedPort] = await freePorts(1);
   const api = await startTestApi(t, { CLICKHOUSE_URL: `http://127.0.0.1:${closedPort}/core` });
-  const reply = await get(api, '/readyz');
+  const reply = await get(api.admin, '/readyz');
   t.equal(reply.status, 503);
   t.same(reply.json['away'], ['clickhouse']);
   t.match(reply.json.error?.message, /clickhouse/);
   t.ok(reply.headers['retry-after']);
+  const shown = await get(api, '/readyz');
+  t.equal(shown.status, 503);
+  t.same(Object.keys(shown.json), ['error']);
+  t.equal(shown.json.error?.code, 'STORE_UNAVAILABLE');
+  t.notMatch(shown.text, /clickhouse|postgres|redis/i);
+  t.ok(shown.headers['retry-after']);
+});
+
+t.test('a flood of readyz is nothing that the stores notice', async (t) => {
+  const api = await startTestApi(t);
+  const pings = async (): Promise<number> =>
+    Number(/^cmdstat_ping:calls=(\d+)/m.exec(await api.redis.info('commandstats'))?.[1] ?? 0);
+  const before = await pings();
+  const requests = 2_000;
+  for (let sent = 0; sent < requests; sent += 100) {
+    const replies = await Promise.all(Array.from({ length: 100 }, () => get(api, '/readyz')));
+    t.ok(replies.every(({ status }) => status === 200));
+  }
+  // Once a second; other tests on the same server ask, too.
+  t.ok((await pings()) - before < requests / 10);
+  await get(api.admin, '/readyz');
+  t.ok((await pings()) > before, 'it is by pings that Redis is asked');
 });
 
 t.test(

@@ -18,6 +18,7 @@ interface Place {
   settings: Record<string, string>;
   dataDir: string;
   http: string;
+  admin: string;
   /** URLs with passwords; after the first start. */
   stores: () => Config['stores'];
 }
@@ -25,10 +26,11 @@ interface Place {
 /** A data directory and ports of its own for a Core with all three embedded servers. */
 async function freshPlace(t: Test): Promise<Place> {
   const dataDir = path.join(t.testdir({}), 'data');
-  const [port, postgresPort, redisPort, clickhousePort] = await freePorts(4);
+  const [port, adminPort, postgresPort, redisPort, clickhousePort] = await freePorts(5);
   const settings = {
     CORE_DATA_DIR: dataDir,
     CORE_PORT: String(port),
+    CORE_ADMIN_PORT: String(adminPort),
     CORE_POSTGRES_PORT: String(postgresPort),
     CORE_REDIS_PORT: String(redisPort),
     CORE_CLICKHOUSE_PORT: String(clickhousePort),
@@ -37,6 +39,7 @@ async function freshPlace(t: Test): Promise<Place> {
   return {
     dataDir,
     http: `http://127.0.0.1:${port}`,
+    admin: `http://127.0.0.1:${adminPort}`,
     settings,
     stores: () => withStoredSecrets(readConfig(settings)).stores,
   };
@@ -96,11 +99,14 @@ t.test('core up starts, stops, and finds its data again', async (t) => {
   t.match(first.stdout.at(-1), /^core ready/);
   const shown = first.stdout.join('\n');
   t.match(shown, place.http);
+  t.match(shown, place.admin);
   t.match(shown, new URL(place.stores().clickhouseUrl).host);
   t.match(shown, new URL(place.stores().redisUrl).host);
   t.match(shown, place.dataDir);
   t.notMatch(shown, 'core:core@', 'passwords are masked');
   t.equal((await fetch(`${place.http}/readyz`)).status, 200);
+  t.match(await (await fetch(`${place.admin}/metrics`)).text(), /^core_store_up/m);
+  t.equal((await fetch(`${place.http}/metrics`)).status, 404);
 
   await t.test('a second Core on the same data directory says so', async (t) => {
     const second = startCore(t, ['up'], { ...place.settings, CORE_LOG_LEVEL: 'silent' });
@@ -126,7 +132,7 @@ t.test('core up starts, stops, and finds its data again', async (t) => {
 
   const second = startCore(t, ['up', '--json'], { ...place.settings, CORE_API_PROCESSES: '2' });
   const ready = JSON.parse(await second.line(/^\{"core":/));
-  t.match(ready, { core: place.http, apiProcesses: 2, dataDir: place.dataDir });
+  t.match(ready, { core: place.http, admin: place.admin, apiProcesses: 2, dataDir: place.dataDir });
   t.equal((await fetch(`${place.http}/readyz`)).status, 200);
   t.same(await inPostgres(place, 'SELECT name FROM users'), [{ name: 'kept' }]);
   t.equal(await inRedis(place, (redis) => redis.get('kept')), 'yes');
@@ -244,13 +250,17 @@ t.test('a failure at the start is one line and exit code 1', async (t) => {
   const [unused] = await freePorts(1);
 
   const cases: [string, Record<string, string>, RegExp][] = [
-    ...['CORE_PORT', 'CORE_POSTGRES_PORT', 'CORE_REDIS_PORT', 'CORE_CLICKHOUSE_PORT'].map(
-      (setting): [string, Record<string, string>, RegExp] => [
-        `${setting} is taken`,
-        { [setting]: taken },
-        new RegExp(`Port ${taken} on 127.0.0.1 is taken.*${setting}`),
-      ],
-    ),
+    ...[
+      'CORE_PORT',
+      'CORE_ADMIN_PORT',
+      'CORE_POSTGRES_PORT',
+      'CORE_REDIS_PORT',
+      'CORE_CLICKHOUSE_PORT',
+    ].map((setting): [string, Record<string, string>, RegExp] => [
+      `${setting} is taken`,
+      { [setting]: taken },
+      new RegExp(`Port ${taken} on 127.0.0.1 is taken.*${setting}`),
+    ]),
     [
       'DATABASE_URL is unreachable',
       { DATABASE_URL: `postgres://core:secret@127.0.0.1:${unused}/core` },

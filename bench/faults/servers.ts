@@ -54,10 +54,11 @@ export async function startServers(
   const { removal, scenario, workers } = asked;
   const dataDir = mkdtempSync(path.join(os.tmpdir(), 'core-faults-'));
   mkdirSync(path.join(dataDir, 'logs'));
-  const [http, postgres, redis, clickhouse, failpoint, ...proxyPorts] = await fixedPorts(9);
+  const [http, admin, postgres, redis, clickhouse, failpoint, ...proxyPorts] = await fixedPorts(10);
   const environment: Record<string, string> = {
     CORE_DATA_DIR: dataDir,
     CORE_PORT: String(http),
+    CORE_ADMIN_PORT: String(admin),
     CORE_POSTGRES_PORT: String(postgres),
     CORE_REDIS_PORT: String(redis),
     CORE_CLICKHOUSE_PORT: String(clickhouse),

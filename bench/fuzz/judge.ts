@@ -19,7 +19,6 @@ const allowed: Readonly<Record<string, readonly number[]>> = {
   'POST /node/error': [...withBody, 401],
   'GET /healthz': [200, 400, 413, 503],
   'GET /readyz': [200, 400, 413, 503],
-  'GET /metrics': [200, 400, 413, 503],
 };
 const anyStatus = new Set([...Object.values(allowed).flat(), ...beforeRoute]);
 const allowHeader: Readonly<Record<string, string>> = Object.fromEntries(

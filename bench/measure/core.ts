@@ -59,7 +59,7 @@ export async function startBenchCore(
   const dataDir = mkdtempSync(path.join(os.tmpdir(), 'core-bench-'));
   lifecycle.use('bench folder', () => rmSync(dataDir, { recursive: true, force: true }));
   mkdirSync(path.join(dataDir, 'logs'));
-  const [http, postgres, redisPort, clickhousePort] = await fixedPorts(4);
+  const [http, admin, postgres, redisPort, clickhousePort] = await fixedPorts(5);
   const environment: Record<string, string> = {
     CORE_LOG_LEVEL: 'warn',
     // As README.md says: one a core.
@@ -67,6 +67,7 @@ export async function startBenchCore(
     ...options.settings,
     CORE_DATA_DIR: dataDir,
     CORE_PORT: String(http),
+    CORE_ADMIN_PORT: String(admin),
     CORE_POSTGRES_PORT: String(postgres),
     CORE_REDIS_PORT: String(redisPort),
     CORE_CLICKHOUSE_PORT: String(clickhousePort),

@@ -31,6 +31,8 @@ export interface HttpServerOptions {
   host: string;
   /** 0 takes a free port. */
   port: number;
+  /** The setting that moves the port, for whoever reads that it is taken. */
+  portSetting: string;
   bodyBytesMax: number;
   bodySecondsMax: number;
   directory: Pick<NodeDirectory, 'known' | 'authenticate'>;
@@ -87,7 +89,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
   app.any('/*', (response, request) => {
     refuse(response, request, new CoreError('NOT_FOUND', 'There is no such route'));
   });
-  const socket = await listen(app, options.host, options.port);
+  const socket = await listen(app, options);
   return {
     port: uws.us_socket_local_port(socket),
     close: (deadlineMs) => drain(serving, socket, deadlineMs),
@@ -105,11 +107,14 @@ function allowedMethods(routes: readonly Route[]): string {
   return routes.flatMap(({ method }) => (method === 'GET' ? ['GET', 'HEAD'] : [method])).join(', ');
 }
 
-function listen(app: uws.TemplatedApp, host: string, port: number): Promise<us_listen_socket> {
+function listen(
+  app: uws.TemplatedApp,
+  { host, port, portSetting }: HttpServerOptions,
+): Promise<us_listen_socket> {
   return new Promise((resolve, reject) => {
     app.listen(host, port, (socket) => {
       if (socket) resolve(socket);
-      else reject(new CoreError('PORT_TAKEN', `Cannot listen on ${host}:${port} (CORE_PORT)`));
+      else reject(new CoreError('PORT_TAKEN', `Cannot listen on ${host}:${port} (${portSetting})`));
     });
   });
 }

@@ -8,9 +8,15 @@ export type StoreName = (typeof storeNames)[number];
 export interface Readiness {
   /** Names of the stores that do not answer within two seconds. */
   storesAway(): Promise<StoreName[]>;
+  /**
+   * Whether every store answered when they were last asked, a second ago at most or just now. However
+   * many ask, the stores are asked once a second by each process.
+   */
+  areAllThere(): Promise<boolean>;
 }
 
 const answerMsMax = 2_000;
+const keptMs = 1_000;
 
 export function createReadiness(stores: {
   pool: pg.Pool;
@@ -25,10 +31,23 @@ export function createReadiness(stores: {
       if (!answer.success) throw answer.error;
     },
   };
+  const storesAway = async (): Promise<StoreName[]> => {
+    const answers = await Promise.all(storeNames.map((name) => answersInTime(checks[name])));
+    return storeNames.filter((_, index) => answers[index] !== true);
+  };
+  let last: Promise<boolean> | undefined;
+  let goodUntilMs = 0;
   return {
-    async storesAway() {
-      const answers = await Promise.all(storeNames.map((name) => answersInTime(checks[name])));
-      return storeNames.filter((_, index) => answers[index] !== true);
+    storesAway,
+    areAllThere() {
+      if (last !== undefined && performance.now() < goodUntilMs) return last;
+      // While the stores are being asked, which takes two seconds where one hangs, all wait for that.
+      goodUntilMs = Number.POSITIVE_INFINITY;
+      last = storesAway().then((away) => {
+        goodUntilMs = performance.now() + keptMs;
+        return away.length === 0;
+      });
+      return last;
     },
   };
 }

@@ -39,6 +39,7 @@ export async function startTestApi(
     ...settings,
   });
   config.http.port = 0;
+  config.admin.port = 0;
   const pool = createPool(config.stores.postgresUrl, { max: 4 });
   const redis = createRedis(config.stores.redisUrl);
   await connectRedis(redis);
@@ -52,10 +53,11 @@ export async function startTestApi(
     await pool.end();
     redis.disconnect();
   });
-  const url = `http://127.0.0.1:${api.port}`;
   return {
     ...api,
-    url,
+    url: `http://127.0.0.1:${api.port}`,
+    /** For `get` and its like: where metrics and health are told in full. */
+    admin: { url: `http://127.0.0.1:${api.adminPort}`, agent },
     agent,
     config,
     pool,

@@ -40,11 +40,12 @@ export async function freshStores(
   await inClickHouse(clickhouseServer, `CREATE DATABASE ${name}`);
   t.teardown(() => inClickHouse(clickhouseServer, `DROP DATABASE IF EXISTS ${name}`));
   t.teardown(() => dropKeys(redisUrl, name));
-  const [port] = await freePorts(1);
+  const [port, adminPort] = await freePorts(2);
   const databaseUrl = withPath(postgresServer, name);
   const clickhouseUrl = withPath(clickhouseServer, name);
   const environment = {
     CORE_PORT: String(port),
+    CORE_ADMIN_PORT: String(adminPort),
     CORE_LOG_LEVEL: 'silent',
     CORE_REDIS_PREFIX: name,
     DATABASE_URL: databaseUrl,

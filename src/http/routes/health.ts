@@ -1,20 +1,38 @@
+import { CoreError } from '../../errors.ts';
 import type { Readiness } from '../../stores/readiness.ts';
-import { json, okReply, type Route } from '../route.ts';
+import { json, okReply, type Reply, type Route } from '../route.ts';
+import { errorReply } from '../write-reply.ts';
 
 /** GET /healthz: the process lives. */
 export function healthzRoute(): Route {
   return { method: 'GET', path: '/healthz', authenticated: false, handle: () => okReply };
 }
 
-/** GET /readyz: 200 while every store answers, else 503 naming those that are away. */
+/**
+ * GET /readyz for balancers, who need no key: 200 while every store answers, else 503. It names no
+ * store, and asks them once a second at most, so that a flood of it costs them nothing.
+ */
 export function readyzRoute(deps: { readiness: Readiness }): Route {
+  const unready = errorReply(new CoreError('STORE_UNAVAILABLE', 'This process is not ready'));
   return {
     method: 'GET',
     path: '/readyz',
     authenticated: false,
-    async handle() {
+    async handle(): Promise<Reply> {
+      return (await deps.readiness.areAllThere()) ? okReply : unready;
+    },
+  };
+}
+
+/** GET /readyz for operators: as it is now, and a 503 names the stores that are away. */
+export function readyzInFullRoute(deps: { readiness: Readiness }): Route {
+  return {
+    method: 'GET',
+    path: '/readyz',
+    authenticated: false,
+    async handle(): Promise<Reply> {
       const away = await deps.readiness.storesAway();
-      if (away.length === 0) return json(200, { ok: true });
+      if (away.length === 0) return okReply;
       const reply = json(503, {
         error: { code: 'STORE_UNAVAILABLE', message: `Not available: ${away.join(', ')}` },
         away,
