@@ -9,6 +9,7 @@ import {
   get,
   post,
   registerTestNode,
+  send,
   startTestApi,
   type TestApi,
   until,
@@ -204,6 +205,44 @@ t.test('a sender without a key is given 16 KiB', async (t) => {
   t.ok(closed, 'a longer one is not even read');
   t.equal(answers[0]?.status, 413);
 });
+
+t.test(
+  'each route takes the largest body that fits it, plain and gzip, and not a byte more',
+  async (t) => {
+    const api = await startTestApi(t);
+    const node = await registerTestNode(api);
+    const registration = { code: 'NOPE', name: 'n', host: 'h', ip: '1.2.3.4', region: 'r' };
+    const routes: [method: string, path: string, body: object, bytesMax: number, status: number][] =
+      [
+        ['POST', '/node/register', registration, 16_384, 403],
+        ['POST', '/node/heartbeat', { revision: 1 }, 4_096, 200],
+        ['POST', '/node/config/applied', { revision: 1 }, 1_024, 200],
+        ['POST', '/node/error', { message: 'm' }, 131_072, 200],
+        ['POST', '/node/usage', { entries: [usageEntry()] }, 4_194_304, 200],
+        ['POST', '/node/outbound-usage', { items: [] }, 4_194_304, 200],
+        ['POST', '/node/session-events', { events: [] }, 4_194_304, 200],
+        ['GET', '/node/config/latest', {}, 1_024, 200],
+        ['GET', '/healthz', {}, 1_024, 200],
+      ];
+    for (const [method, path, value, bytesMax, status] of routes) {
+      const text = JSON.stringify(value);
+      for (const over of [0, 1]) {
+        const body = Buffer.from(text.padEnd(bytesMax + over));
+        const packed = { 'content-encoding': 'gzip' };
+        const length = { 'content-length': String(body.length) };
+      const replies = [await send(api, method, path, { node, body, headers: length })];
+        if (method === 'POST') {
+          const options = { node, headers: packed, body: gzipSync(body) };
+          replies.push(await send(api, method, path, options));
+        }
+        for (const reply of replies) {
+          t.equal(reply.status, over === 0 ? status : 413, `${path}, ${body.length} bytes`);
+          if (over === 1) t.equal(reply.json.error?.code, 'BODY_TOO_LARGE');
+        }
+      }
+    }
+  },
+);
 
 t.test('gzip bombs are 413 and cost no more than their bound', async (t) => {
   const api = await startTestApi(t);

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import t from 'tap';
 import { sessionEventTypes, vpnProtocols } from '../src/contract/enums.ts';
@@ -37,15 +38,23 @@ const everySchema = {
 const json = (value: unknown): Buffer => Buffer.from(JSON.stringify(value));
 const body = (text: string): Buffer => Buffer.from(text);
 
-/** The refusal of a body; anything thrown but a CoreError fails the test. */
-function refusal(schema: (typeof everySchema)[keyof typeof everySchema], bytes: Buffer) {
+type AnySchema = (typeof everySchema)[keyof typeof everySchema];
+
+/** What refuses a body; anything thrown but a CoreError fails the test. */
+function thrownBy(schema: AnySchema, bytes: Buffer): CoreError | undefined {
   try {
     decodeBody(schema, bytes);
     return undefined;
   } catch (thrown) {
-    if (!(thrown instanceof CoreError)) throw thrown;
-    return { code: thrown.code, paths: thrown.issues?.map((issue) => issue.path) ?? [] };
+    if (thrown instanceof CoreError) return thrown;
+    throw thrown;
   }
+}
+
+function refusal(schema: AnySchema, bytes: Buffer) {
+  const refused = thrownBy(schema, bytes);
+  if (refused === undefined) return undefined;
+  return { code: refused.code, paths: refused.issues?.map((issue) => issue.path) ?? [] };
 }
 
 const id = fc.oneof(
@@ -314,6 +323,52 @@ t.test('one wrong field refuses the whole body, by its path', async (t) => {
     },
   );
   t.doesNotThrow(() => fc.assert(property, { numRuns: 1_000 }));
+});
+
+t.test('of many faults the first 20 are listed, as if each entry had come alone', async (t) => {
+  const kindsOf = fc.constantFrom('usage', 'session', 'outbound' as const);
+  const property = fc.property(kindsOf, fc.array(fc.nat(), { maxLength: 50 }), (kind, picks) => {
+    const faults = fields.filter((field) => field.kind === kind);
+    const entries = picks.map((pick) => {
+      const { field, wrong } = faults[pick % faults.length] ?? assert.fail();
+      const value = wrong[pick % wrong.length] ?? '';
+      return [written(good[kind]), '{}', written({ ...good[kind], [field]: value })][pick % 3];
+    });
+    const issuesOf = (listed: readonly unknown[]) => {
+      const refused = thrownBy(schemas[kind], body(`{"${lists[kind]}":[${listed.join(',')}]}`));
+      return refused?.issues ?? [];
+    };
+    const alone = entries.flatMap((entry, index) =>
+      issuesOf([entry]).map(({ path, message }) => ({
+        path: path.replace('[0]', `[${index}]`),
+        message,
+      })),
+    );
+    t.same(issuesOf(entries), alone.slice(0, limits.issuesMax));
+  });
+  fc.assert(property, { numRuns: 300 });
+});
+
+t.test('a check that has found 20 faults looks at nothing that comes after them', async (t) => {
+  const wide = ingestSchemas({ entriesMax: 100_000, nowMs: () => nowMs });
+  let reads = 0;
+  const watched = {
+    get userId() {
+      reads += 1;
+      return 0;
+    },
+  };
+  const refused = wide.usage.safeParse({ entries: Array.from({ length: 100_000 }, () => watched) });
+  t.notOk(refused.success);
+  t.ok(reads > 0 && reads < 100, `${reads} of 100,000 entries were read`);
+  const long = wide.usage.safeParse({ entries: Array.from({ length: 100_001 }, () => watched) });
+  t.same(
+    long.error?.issues.map(({ message }) => message),
+    ['Too big: expected array to have <=100000 items'],
+  );
+  t.ok(reads < 100, 'of a list that is too long no entry is read');
+  const text = thrownBy(schemas.usage, body(`{"entries":[${'{},'.repeat(49)}{}]}`))?.message;
+  t.match(text, /stopped at this many faults/);
 });
 
 t.test('every wrong value of every field, and every missing one', async (t) => {

@@ -120,11 +120,45 @@ export function ingestSchemas(options: { entriesMax: number; nowMs: () => number
     occurredAt: at,
     ipAddress: text(limits.sessionIpCharsMax).optional(),
   });
+  const { entriesMax } = options;
   return {
-    usage: z.object({ entries: z.array(usageEntry).max(options.entriesMax) }),
-    outbound: z.object({ items: z.array(outboundItem).max(options.entriesMax) }),
-    session: z.object({ events: z.array(sessionEvent).max(options.entriesMax) }),
+    usage: z.object({ entries: boundedList(usageEntry, entriesMax) }),
+    outbound: z.object({ items: boundedList(outboundItem, entriesMax) }),
+    session: z.object({ events: boundedList(sessionEvent, entriesMax) }),
   };
+}
+
+/** Entries that are checked before the faults found so far are counted. */
+const sliceEntries = 32;
+
+/**
+ * An array of up to `entriesMax` entries whose check ends with the slice in which `limits.issuesMax`
+ * faults are reached. zod's own array checks every entry and keeps every fault: 10,000 empty objects,
+ * 85 bytes of gzip, were 50,000 faults.
+ */
+function boundedList<S extends z.ZodType>(entry: S, entriesMax: number) {
+  const slice = z.array(entry);
+  const unchecked = z.unknown() as z.ZodType<unknown, z.input<S>>;
+  return z
+    .array(unchecked)
+    .max(entriesMax)
+    .transform((given, context): z.output<S>[] => {
+      const taken: z.output<S>[][] = [];
+      for (let at = 0; at < given.length; at += sliceEntries) {
+        const checked = slice.safeParse(given.slice(at, at + sliceEntries));
+        if (checked.success) taken.push(checked.data);
+        else context.issues.push(...checked.error.issues.map((issue) => shifted(issue, at)));
+        if (context.issues.length >= limits.issuesMax) break;
+      }
+      return taken.flat();
+    });
+}
+
+/** A fault of a slice as one of the whole list. */
+function shifted(issue: z.core.$ZodIssue, by: number): z.core.$ZodRawIssue {
+  const { message, path } = issue;
+  const [index, ...rest] = path;
+  return { code: 'custom', message, path: [Number(index) + by, ...rest], input: undefined };
 }
 export type IngestSchemas = ReturnType<typeof ingestSchemas>;
 export type UsageEntry = z.output<IngestSchemas['usage']>['entries'][number];

@@ -35,6 +35,11 @@ export interface Route {
   /** Whether `x-node-auth-key` is required. */
   authenticated: boolean;
   /**
+   * Largest body, packed or unpacked, in bytes: what the route's contract needs, so that no request
+   * costs much before it is refused. 1 KiB if not given; CORE_BODY_BYTES_MAX if that is less.
+   */
+  bodyBytesMax?: number;
+  /**
    * The handler looks at the body only until it returns or first awaits, so that it may be given
    * memory which is used again after that. Other handlers have a copy.
    */

@@ -40,10 +40,13 @@ export interface HttpServerOptions {
   log: Logger;
 }
 
-/** Largest body on a route that takes no key: a registration has five short strings. */
-const unauthenticatedBytesMax = 16_384;
 /** A body that is larger is rare, and its memory is better given back. */
 const bodyMemory = { bytesMax: 1_048_576, keptBytesMax: 16_777_216 };
+
+/** Largest body of a route that does not say: none of them needs one. */
+const bodyBytesDefault = 1_024;
+
+type BoundedRoute = Route & { bodyBytesMax: number };
 
 /** State of one server that its requests share. */
 interface Serving extends HttpServerOptions {
@@ -69,7 +72,8 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
     onIdle: undefined,
   };
   const app = uws.App();
-  for (const route of options.routes.map(withAllFields)) {
+  for (const given of options.routes) {
+    const route = withAllFields(given, options.bodyBytesMax);
     const handle = (response: HttpResponse, request: HttpRequest): void =>
       serve(serving, route, { response, request, isHead: false });
     if (route.method === 'POST') app.post(route.path, handle);
@@ -97,9 +101,10 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
 }
 
 /** The same fields in the same order for all routes, or V8 has to look for each field of each one. */
-function withAllFields(route: Route): Route {
+function withAllFields(route: Route, bodyBytesMax: number): BoundedRoute {
   const { method, path, authenticated, readsAtOnce = false, handle } = route;
-  return { method, path, authenticated, readsAtOnce, handle };
+  const bytesMax = Math.min(bodyBytesMax, route.bodyBytesMax ?? bodyBytesDefault);
+  return { method, path, authenticated, readsAtOnce, bodyBytesMax: bytesMax, handle };
 }
 
 /** Wherever GET is, HEAD is, too. */
@@ -170,7 +175,7 @@ function refuse(response: HttpResponse, request: HttpRequest, error: CoreError):
  */
 function serve(
   serving: Serving,
-  route: Route,
+  route: BoundedRoute,
   { response, request, isHead }: { response: HttpResponse; request: HttpRequest; isHead: boolean },
 ): void {
   const { headers, framing } = readHeaders(request);
@@ -187,7 +192,7 @@ function serve(
     return;
   }
   const declaredBytes = framing === 'chunked' ? undefined : Number(headers.contentLength || '0');
-  const bounds = { bytesMax: bodyBytesMaxOf(serving, route), declaredBytes };
+  const bounds = { bytesMax: route.bodyBytesMax, declaredBytes };
   const reading = new BodyReading(response, bounds, serving);
   const exchange = new Exchange(serving, route, response, reading, headers);
   exchange.isHead = isHead;
@@ -236,7 +241,7 @@ function addressOf(response: HttpResponse): string {
 /** A request under way. */
 class Exchange implements BodyReader, RouteRequest {
   readonly serving: Serving;
-  readonly route: Route;
+  readonly route: BoundedRoute;
   readonly response: HttpResponse;
   readonly reading: BodyReading;
   readonly headers: RequestHeaders;
@@ -255,7 +260,7 @@ class Exchange implements BodyReader, RouteRequest {
 
   constructor(
     serving: Serving,
-    route: Route,
+    route: BoundedRoute,
     response: HttpResponse,
     reading: BodyReading,
     headers: RequestHeaders,
@@ -275,12 +280,6 @@ class Exchange implements BodyReader, RouteRequest {
   bodyEnded(received: BodyResult): void {
     answer(this, received, true);
   }
-}
-
-/** A sender that has shown no key is given little memory. */
-function bodyBytesMaxOf(serving: Serving, route: Route): number {
-  if (route.authenticated) return serving.bodyBytesMax;
-  return Math.min(serving.bodyBytesMax, unauthenticatedBytesMax);
 }
 
 /**
@@ -320,8 +319,8 @@ function answer(exchange: Exchange, received: BodyResult, isCorked: boolean): vo
 
 /** @throws CoreError, or rejects with whatever the route's handler does. */
 function handle(exchange: Exchange, received: BodyResult): Reply | Promise<Reply> {
-  const { serving, route, headers } = exchange;
-  const bytesMax = bodyBytesMaxOf(serving, route);
+  const { route, headers } = exchange;
+  const bytesMax = route.bodyBytesMax;
   const body = bodyOf(received, bytesMax);
   if (route.method === 'POST') {
     checkMediaType(headers);

@@ -12,7 +12,10 @@ export function decodeBody<S extends z.ZodType>(schema: S, body: Uint8Array): z.
   const parsed = schema.safeParse(parseJson(body));
   if (parsed.success) return parsed.data;
   const issues = parsed.error.issues.slice(0, limits.issuesMax).map(toIssue);
-  throw new CoreError('VALIDATION_FAILED', 'The body is not what this route takes', { issues });
+  const stopped = issues.length < limits.issuesMax ? '' : '; the check stopped at this many faults';
+  throw new CoreError('VALIDATION_FAILED', `The body is not what this route takes${stopped}`, {
+    issues,
+  });
 }
 
 /**

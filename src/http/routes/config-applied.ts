@@ -10,6 +10,7 @@ export function configAppliedRoute(deps: { pool: pg.Pool }): Route {
     method: 'POST',
     path: '/node/config/applied',
     authenticated: true,
+    bodyBytesMax: 1_024,
     async handle(request) {
       const { revision } = decodeBody(nodeConfigAppliedSchema, request.body);
       await recordApplied(deps.pool, callerOf(request).nodeId, revision);

@@ -15,6 +15,7 @@ export function heartbeatRoute(deps: { heartbeats: Heartbeats }): Route {
     method: 'POST',
     path: '/node/heartbeat',
     authenticated: true,
+    bodyBytesMax: 4_096,
     readsAtOnce: true,
     handle(request) {
       const node = callerOf(request);

@@ -61,5 +61,6 @@ function ingestRoute(
     if (rows > 0) await deps.spool.append(kind, nodeId, { key, fingerprint, rows, bytes });
     return okReply;
   };
-  return { method: 'POST', path, authenticated: true, readsAtOnce: true, handle };
+  const bodyBytesMax = Number.POSITIVE_INFINITY;
+  return { method: 'POST', path, authenticated: true, bodyBytesMax, readsAtOnce: true, handle };
 }

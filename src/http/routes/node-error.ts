@@ -10,6 +10,7 @@ export function nodeErrorRoute(deps: { pool: pg.Pool }): Route {
     method: 'POST',
     path: '/node/error',
     authenticated: true,
+    bodyBytesMax: 131_072,
     async handle(request) {
       const dto = decodeBody(nodeErrorSchema, request.body);
       await reportError(deps.pool, callerOf(request).nodeId, dto);

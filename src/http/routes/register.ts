@@ -17,6 +17,8 @@ export function registerRoute(deps: {
     method: 'POST',
     path: '/node/register',
     authenticated: false,
+    // Five short strings. A sender that has shown no key is given little memory.
+    bodyBytesMax: 16_384,
     async handle(request) {
       await deps.limit.check(request.address);
       const dto = decodeBody(registerNodeSchema, request.body);
