@@ -77,6 +77,31 @@ t.test('a head in two packets with no body is answered', async (t) => {
   }
 });
 
+t.test('a body in chunks that are too many and too small is refused', async (t) => {
+  const api = await startTestApi(t);
+  const { authKey } = await registerTestNode(api);
+  const chunked = (bytes: number, chunkBytes: number): string => {
+    const chunk = `${chunkBytes.toString(16)}\r\n`;
+    const body = '{"entries":[]}'.padEnd(bytes);
+    const chunks = Array.from({ length: bytes / chunkBytes }, (_, index) => {
+      return `${chunk}${body.slice(index * chunkBytes, (index + 1) * chunkBytes)}\r\n`;
+    });
+    return `${headOf(authKey)}Transfer-Encoding: chunked\r\n\r\n${chunks.join('')}0\r\n\r\n`;
+  };
+  for (const [bytes, chunkBytes] of [
+    [1_000, 1],
+    [400_000, 40],
+  ] as const) {
+    const { answers } = await exchange(api.port, [chunked(bytes, chunkBytes)]);
+    t.equal(answers[0]?.status, 200, `${bytes} bytes in chunks of ${chunkBytes}`);
+  }
+  const { answers, closed } = await exchange(api.port, [chunked(20_000, 1)]);
+  t.ok(closed);
+  t.equal(answers.length, 1);
+  t.equal(answers[0]?.status, 400);
+  t.match(answers[0]?.body.toString(), /too many chunks that are too small/);
+});
+
 t.test('no shape of framing lets a second request in', async (t) => {
   const api = await startTestApi(t);
   const { authKey } = await registerTestNode(api);
@@ -230,7 +255,7 @@ t.test(
         const body = Buffer.from(text.padEnd(bytesMax + over));
         const packed = { 'content-encoding': 'gzip' };
         const length = { 'content-length': String(body.length) };
-      const replies = [await send(api, method, path, { node, body, headers: length })];
+        const replies = [await send(api, method, path, { node, body, headers: length })];
         if (method === 'POST') {
           const options = { node, headers: packed, body: gzipSync(body) };
           replies.push(await send(api, method, path, options));

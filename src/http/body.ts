@@ -12,6 +12,13 @@ const gunzipAsync = promisify(gunzip);
  * the client can read the answer; past that the connection is closed. */
 const drainFactor = 4;
 
+/**
+ * A chunked body may come in this many chunks, and in one more for each so many of its bytes. Each chunk
+ * is a call, which costs more than a byte: a megabyte in chunks of one byte held a process for 0.2 s.
+ */
+const chunksMin = 1_024;
+const chunkBytesMin = 32;
+
 /** Is told, once, how a body has ended. */
 export interface BodyReader {
   /** A body is good until this returns; copy it to keep it. */
@@ -22,6 +29,8 @@ export type BodyResult =
   | { outcome: 'complete'; body: Uint8Array }
   | { outcome: 'too-large'; drained: boolean }
   | { outcome: 'too-slow' }
+  /** In too many chunks that are too small. */
+  | { outcome: 'fragmented' }
   | { outcome: 'aborted' };
 
 /**
@@ -32,8 +41,8 @@ export const discardBytesMax = 65_536;
 
 /**
  * Collects a body. Must be created before the first await of a handler, or chunks are lost.
- * `declaredBytes` is undefined where the end shows only when it comes (chunked); else the body is
- * collected in one buffer of that size, which `release` gives back.
+ * `declaredBytes` is undefined where the end shows only when it comes (chunked). The body is collected in
+ * one buffer, of that size or one that grows, which `release` gives back.
  *
  * The memory of a chunk is taken back when uWebSockets' callback returns, so each is copied, except
  * for one: where a body comes as a whole and somebody waits for it, he is called with that memory.
@@ -47,7 +56,7 @@ export class BodyReading implements Expiring {
   private readonly buffers: BufferPool;
   private readonly deadlines: Deadlines;
   private buffer: Buffer | undefined;
-  private chunks: Buffer[] | undefined;
+  private chunksTaken = 0;
   private bytes = 0;
   private isDropped = false;
   private ended: BodyResult | undefined;
@@ -112,12 +121,19 @@ export class BodyReading implements Expiring {
     this.isDropped = true;
     if (this.buffer !== undefined) this.buffers.give(this.buffer);
     this.buffer = undefined;
-    this.chunks = undefined;
   }
 
   private take(chunk: ArrayBuffer, isLast: boolean): void {
+    if (this.ended?.outcome === 'fragmented') return;
     const isWhole = isLast && this.bytes === 0;
     this.bytes += chunk.byteLength;
+    this.chunksTaken += 1;
+    const isFragmented = this.chunksTaken > chunksMin + this.bytes / chunkBytesMin;
+    if (isFragmented && this.declaredBytes === undefined) {
+      this.release();
+      this.end({ outcome: 'fragmented' });
+      return;
+    }
     if (this.bytes > this.bytesMax) {
       this.release();
       if (isLast) this.end({ outcome: 'too-large', drained: true });
@@ -136,21 +152,27 @@ export class BodyReading implements Expiring {
 
   private keep(chunk: ArrayBuffer): void {
     if (this.isDropped) return;
-    const { declaredBytes } = this;
-    if (declaredBytes === undefined || declaredBytes > this.bytesMax) {
-      this.chunks ??= [];
-      // A copy: Buffer.from of an ArrayBuffer would be a view of it.
-      this.chunks.push(Buffer.from(new Uint8Array(chunk)));
-      return;
-    }
+    const start = this.bytes - chunk.byteLength;
+    this.room(start).set(new Uint8Array(chunk), start);
+  }
+
+  /** The buffer, with room for all that has come, of which it holds `heldBytes`. */
+  private room(heldBytes: number): Buffer {
+    const { buffer, bytesMax, declaredBytes = 0 } = this;
+    if (buffer !== undefined && buffer.length >= this.bytes) return buffer;
     // Only now: a client that declares a body and never sends it takes no memory.
-    this.buffer ??= this.buffers.take(declaredBytes);
-    this.buffer.set(new Uint8Array(chunk), this.bytes - chunk.byteLength);
+    const wanted = buffer === undefined ? declaredBytes : 2 * buffer.length;
+    const larger = this.buffers.take(Math.max(this.bytes, Math.min(wanted, bytesMax)));
+    if (buffer !== undefined) {
+      buffer.copy(larger, 0, 0, heldBytes);
+      this.buffers.give(buffer);
+    }
+    this.buffer = larger;
+    return larger;
   }
 
   private kept(): Buffer {
-    if (this.buffer !== undefined) return this.buffer.subarray(0, this.bytes);
-    return this.chunks === undefined ? noBody : Buffer.concat(this.chunks);
+    return this.buffer === undefined ? noBody : this.buffer.subarray(0, this.bytes);
   }
 
   private end(result: BodyResult): void {

@@ -383,6 +383,9 @@ function respond(
 function bodyOf(received: BodyResult, bytesMax: number): Uint8Array {
   if (received.outcome === 'complete') return received.body;
   if (received.outcome === 'too-large') throw tooLarge(bytesMax);
+  if (received.outcome === 'fragmented') {
+    throw new CoreError('MALFORMED_BODY', 'The body comes in too many chunks that are too small');
+  }
   throw new CoreError('MALFORMED_BODY', 'The body did not arrive in time');
 }
 
