@@ -15,6 +15,7 @@ import { metricsRoute } from './http/routes/metrics.ts';
 import { nodeErrorRoute } from './http/routes/node-error.ts';
 import { registerRoute } from './http/routes/register.ts';
 import { createHttpServer, type HttpServer } from './http/server.ts';
+import { createLargeBodies } from './ingest/large-bodies.ts';
 import { createSpool, type Spool } from './ingest/spool.ts';
 import { registerStreams } from './ingest/streams.ts';
 import { createUsageScanner } from './ingest/usage-scanner.ts';
@@ -134,7 +135,9 @@ export async function startApi(
     const bounds = { entriesMax: config.http.bodyEntriesMax, nowMs };
     const schemas = ingestSchemas(bounds);
     const usageScanner = createUsageScanner(bounds);
-    const ingest = { schemas, usageScanner, spool };
+    const largeBodies = createLargeBodies(bounds);
+    lifecycle.use('large bodies', () => largeBodies.close());
+    const ingest = { schemas, usageScanner, largeBodies, spool };
     const limit = createRegistrationLimit({
       redis,
       prefix,

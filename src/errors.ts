@@ -70,7 +70,7 @@ export const errorTable = {
   BACKLOG_FULL: {
     status: 503,
     retryable: true,
-    means: 'The spool has reached its bound. Nothing was stored; repeat the same request.',
+    means: 'The spool or its queue is at its bound. Nothing was stored; repeat the same request.',
   },
   SHUTTING_DOWN: {
     status: 503,

@@ -10,6 +10,8 @@ export const limits = {
   /** Objects and arrays within each other in the details of an error. */
   errorDetailsLevelsMax: 1_000,
   idempotencyKeyCharsMax: 200,
+  /** JSON values in an ingest body that is not read at once: ten times what 10,000 entries need. */
+  bodyValuesMax: 1_000_000,
   /** How many places a failed validation lists. */
   issuesMax: 20,
   /** Usage and sessions older than this are refused: 2020-01-01T00:00:00Z. */

@@ -1,8 +1,8 @@
 import type { IngestSchemas } from '../../contract/node.ts';
-import { decodeBody } from '../../ingest/decode.ts';
 import { fingerprintOf } from '../../ingest/fingerprint.ts';
 import { identify } from '../../ingest/idempotency.ts';
-import { packOutbounds, packSessions, packUsage } from '../../ingest/pack.ts';
+import { type LargeBodies, smallBodyBytesMax } from '../../ingest/large-bodies.ts';
+import { packBody } from '../../ingest/pack-body.ts';
 import type { Spool } from '../../ingest/spool.ts';
 import type { Kind } from '../../ingest/streams.ts';
 import type { Packed, Scanned, UsageScanner } from '../../ingest/usage-scanner.ts';
@@ -11,55 +11,59 @@ import { callerOf, okReply, type Reply, type Route, type RouteRequest } from '..
 export interface IngestDeps {
   schemas: IngestSchemas;
   usageScanner: UsageScanner;
+  largeBodies: LargeBodies;
   spool: Spool;
 }
 
 /** POST /node/usage: per-minute usage rows. */
 export function usageRoute(deps: IngestDeps): Route {
-  return ingestRoute(deps, 'usage', '/node/usage', (nodeId, body) => {
-    const scanned = deps.usageScanner.scan(nodeId, body);
-    if (scanned !== undefined) return scanned;
-    const { entries } = decodeBody(deps.schemas.usage, body);
-    return { rows: entries.length, bytes: packUsage(nodeId, entries) };
-  });
+  return ingestRoute(deps, 'usage', '/node/usage', (nodeId, body) =>
+    deps.usageScanner.scan(nodeId, body),
+  );
 }
 
 /** POST /node/outbound-usage: traffic by outbound tag since the last post. */
 export function outboundUsageRoute(deps: IngestDeps): Route {
-  return ingestRoute(deps, 'outbound', '/node/outbound-usage', (nodeId, body) => {
-    const { items } = decodeBody(deps.schemas.outbound, body);
-    return { rows: items.length, bytes: packOutbounds(nodeId, items) };
-  });
+  return ingestRoute(deps, 'outbound', '/node/outbound-usage');
 }
 
 /** POST /node/session-events: who came online and went. */
 export function sessionEventsRoute(deps: IngestDeps): Route {
-  return ingestRoute(deps, 'session', '/node/session-events', (nodeId, body) => {
-    const { events } = decodeBody(deps.schemas.session, body);
-    return { rows: events.length, bytes: packSessions(nodeId, events) };
-  });
+  return ingestRoute(deps, 'session', '/node/session-events');
 }
 
-/** The steps every ingest route has: decode and pack, identify, spool, and only then the 200. */
+/**
+ * The steps every ingest route has: decode and pack, identify, spool, and only then the 200. `scan` is
+ * a fast way to the rows; what it is not certain of goes to zod, a large body in a thread.
+ */
 function ingestRoute(
   deps: IngestDeps,
   kind: Kind,
   path: string,
-  pack: (nodeId: number, body: Uint8Array) => Packed | Scanned,
+  scan?: (nodeId: number, body: Uint8Array) => Scanned | undefined,
 ): Route {
-  const handle = async (request: RouteRequest): Promise<Reply> => {
+  const store = async (request: RouteRequest, packed: Packed, found: string): Promise<Reply> => {
     const { nodeId } = callerOf(request);
-    const packed = pack(nodeId, request.body);
-    const identity = identify({
-      kind,
-      nodeId,
-      header: request.headers.idempotencyKey,
-      fingerprint: 'fingerprint' in packed ? packed.fingerprint : fingerprintOf(request.body),
-    });
+    const header = request.headers.idempotencyKey;
+    const { key, fingerprint } = identify({ kind, nodeId, header, fingerprint: found });
     const { rows, bytes } = packed;
-    const { key, fingerprint } = identity;
     if (rows > 0) await deps.spool.append(kind, nodeId, { key, fingerprint, rows, bytes });
     return okReply;
+  };
+  const storeLarge = async (request: RouteRequest, body: Uint8Array): Promise<Reply> => {
+    const { nodeId } = callerOf(request);
+    // Of the body only until the first await.
+    const fingerprint = fingerprintOf(body);
+    return store(request, await deps.largeBodies.pack({ kind, nodeId, body }), fingerprint);
+  };
+  const handle = (request: RouteRequest): Promise<Reply> => {
+    const { nodeId } = callerOf(request);
+    const { body } = request;
+    const scanned = scan?.(nodeId, body);
+    if (scanned !== undefined) return store(request, scanned, scanned.fingerprint);
+    if (body.length > smallBodyBytesMax) return storeLarge(request, body);
+    const packed = packBody(deps.schemas, { kind, nodeId, body });
+    return store(request, packed, fingerprintOf(body));
   };
   const bodyBytesMax = Number.POSITIVE_INFINITY;
   return { method: 'POST', path, authenticated: true, bodyBytesMax, readsAtOnce: true, handle };

@@ -1,0 +1,29 @@
+import { parentPort, workerData } from 'node:worker_threads';
+import { ingestSchemas } from '../contract/node.ts';
+import { toCoreError } from '../errors.ts';
+import { requireFewValues } from './count-values.ts';
+import type { LargeBodyAnswer, LargeBodyJob } from './large-bodies.ts';
+import { packBody } from './pack-body.ts';
+
+// The thread that large-bodies.ts starts: one body after the other, each answered once.
+
+const { entriesMax } = workerData as { entriesMax: number };
+let nowMs = 0;
+const schemas = ingestSchemas({ entriesMax, nowMs: () => nowMs });
+
+parentPort?.on('message', (job: LargeBodyJob) => {
+  nowMs = job.nowMs;
+  const answer = answerOf(job);
+  parentPort?.postMessage(answer, 'bytes' in answer ? [answer.bytes.buffer] : []);
+});
+
+function answerOf(job: LargeBodyJob): LargeBodyAnswer {
+  try {
+    requireFewValues(job.body);
+    const { rows, bytes } = packBody(schemas, job);
+    return { rows, bytes: new Uint8Array(bytes) };
+  } catch (thrown) {
+    const { code, message, issues, cause } = toCoreError(thrown);
+    return { code, message, issues, cause: String(cause ?? '') };
+  }
+}
