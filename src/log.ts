@@ -1,4 +1,4 @@
-import { type DestinationStream, destination, type Logger, pino } from 'pino';
+import { type DestinationStream, destination, type Logger, pino, stdSerializers } from 'pino';
 import { escapedJson } from './text.ts';
 
 /**
@@ -11,6 +11,7 @@ export function createLogger(level: string): Logger {
     {
       level,
       base: { pid: process.pid },
+      serializers: { err: serializeError },
       redact: {
         paths: ['authKey', 'password', '*.authKey', '*.password', '*["x-node-auth-key"]'],
         censor: '[redacted]',
@@ -31,6 +32,23 @@ function stderrLines(): DestinationStream {
   const stream = destination({ fd: 2, sync: true, maxLength: keptBytesMax });
   stream.on('error', () => undefined);
   return { write: (line) => stream.write(escapedJson(line)) };
+}
+
+/**
+ * An error as pino logs it, but for what may be secret: an error of Redis has its command with all
+ * arguments, which of AUTH is the password and of others a node's configuration, and one of `new URL`
+ * has the URL.
+ */
+export function serializeError(thrown: unknown): unknown {
+  if (!(thrown instanceof Error)) return thrown;
+  const told = stdSerializers.err(thrown);
+  const inner = (told['aggregateErrors'] ?? []) as (typeof told)[];
+  for (const one of [told, ...inner]) {
+    delete one['input'];
+    const name: unknown = one['command']?.name;
+    if (name !== undefined) one['command'] = { name };
+  }
+  return told;
 }
 
 export type { Logger };

@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
+import { Redis } from 'ioredis';
 import t from 'tap';
 import { CoreError, errorBody, errorTable, toCoreError } from '../src/errors.ts';
+import { serializeError } from '../src/log.ts';
 import { projectRoot } from '../src/root.ts';
 import { classifyFailure } from '../src/stores/failures.ts';
 
@@ -54,5 +56,17 @@ t.test('a store that is away is told from a fault', async (t) => {
   }
   for (const fault of [withCode('42P01'), new TypeError('x is not a function'), 'text']) {
     t.equal(classifyFailure(fault).code, 'INTERNAL');
+  }
+});
+
+t.test('an error of Redis is logged without the arguments of its command', async (t) => {
+  const redis = new Redis(process.env['CORE_TEST_REDIS_URL'] ?? '', { lazyConnect: true });
+  t.teardown(() => redis.disconnect());
+  const thrown = await redis.call('AUTH', 'nobody', 'of-a-password').catch((error) => error);
+  t.match(thrown, { command: { args: ['nobody', 'of-a-password'] } }, 'the client has them');
+  for (const error of [thrown, new AggregateError([thrown])]) {
+    const logged = JSON.stringify(serializeError(error));
+    t.match(logged, '"command":{"name":"AUTH"}');
+    t.notMatch(logged, 'of-a-password');
   }
 });
