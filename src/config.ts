@@ -113,6 +113,15 @@ export const settingsSchema = z.object({
     .describe('For the fault suite only: asked on loopback at every step, never set it otherwise.'),
 });
 
+/** Settings that are or may hold a secret: a URL may have a password in it. */
+export const settingsWithSecrets = [
+  'DATABASE_URL',
+  'REDIS_URL',
+  'CLICKHOUSE_URL',
+  'CORE_WEBHOOK_URL',
+  'CORE_WEBHOOK_SECRET',
+] as const satisfies readonly (keyof typeof settingsSchema.shape)[];
+
 export type Settings = z.output<typeof settingsSchema>;
 
 /** What the rest of Core is given: grouped, with units last in the names. */
@@ -221,7 +230,7 @@ function toConfig(s: Settings): Config {
     },
     stores: {
       postgresUrl: s.DATABASE_URL ?? `postgres://core@127.0.0.1:${s.CORE_POSTGRES_PORT}/postgres`,
-      redisUrl: s.REDIS_URL ?? `redis://127.0.0.1:${s.CORE_REDIS_PORT}`,
+      redisUrl: s.REDIS_URL ?? `redis://default@127.0.0.1:${s.CORE_REDIS_PORT}`,
       clickhouseUrl: s.CLICKHOUSE_URL ?? `http://core@127.0.0.1:${s.CORE_CLICKHOUSE_PORT}/core`,
       redisPrefix: s.CORE_REDIS_PREFIX,
       redisRequireAof: s.CORE_REDIS_REQUIRE_AOF === 'true',

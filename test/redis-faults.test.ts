@@ -19,6 +19,7 @@ import t, { type Test } from 'tap';
 import { startApi } from '../src/app.ts';
 import { startRedis } from '../src/embedded/redis.ts';
 import { createLogger, type Logger } from '../src/log.ts';
+import { makeSecrets } from '../src/secrets.ts';
 import {
   get,
   post,
@@ -35,8 +36,9 @@ import { freePorts } from './support/free-port.ts';
 async function startOnOwnRedis(t: Test, options: { log?: Logger; dataDir?: string } = {}) {
   const { log = createLogger('silent'), dataDir = t.testdir({}) } = options;
   const [port = 0] = await freePorts(1);
-  const server = await startRedis({ dataDir, port }, log, new AbortController().signal);
-  const url = `redis://127.0.0.1:${port}`;
+  const { redis: password } = makeSecrets(dataDir);
+  const server = await startRedis({ dataDir, port, password }, log, new AbortController().signal);
+  const url = `redis://:${password}@127.0.0.1:${port}`;
   const admin = new Redis(url, { maxRetriesPerRequest: null });
   admin.on('error', () => undefined);
   const api = await startTestApi(t, { REDIS_URL: url, CORE_SPOOL_SHARDS: '1' });

@@ -71,7 +71,8 @@ export async function startServers(
     CORE_FAILPOINT_URL: `http://127.0.0.1:${failpoint}`,
     ...(removal === 'aof' ? { CORE_REDIS_REQUIRE_AOF: 'false' } : {}),
   };
-  const config = withSecrets(readConfig(environment), makeSecrets(dataDir));
+  const passwords = makeSecrets(dataDir);
+  const config = withSecrets(readConfig(environment), passwords);
   const deaths: string[] = [];
   const processes = new Map<Victim, Killable>();
   const log = createHarnessLog(path.join(dataDir, 'logs', 'harness.log'), { deaths, processes });
@@ -88,6 +89,8 @@ export async function startServers(
   };
   const pidFile = (name: string) => (): number | undefined => readPidFile(dataDir, name);
   const { postgresUrl } = config.stores;
+  const { redisPort: port } = config.embedded;
+  const { redis: password } = passwords;
   // Each start is waited for, also after one has failed: a store that came up once the lifecycle had
   // been closed would be registered too late, and never be stopped.
   const starts = await Promise.allSettled([
@@ -99,7 +102,7 @@ export async function startServers(
     keep(
       'redis',
       async (signal) => {
-        const started = await startRedis({ dataDir, port: redis as number }, log, signal);
+        const started = await startRedis({ dataDir, port, password }, log, signal);
         if (removal === 'aof') await stopAppending(config.stores.redisUrl);
         return started;
       },

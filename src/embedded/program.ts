@@ -1,6 +1,7 @@
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { promisify } from 'node:util';
+import { settingsWithSecrets } from '../config.ts';
 import type { Logger } from '../log.ts';
 
 const run = promisify(execFile);
@@ -8,6 +9,12 @@ const run = promisify(execFile);
 /** Where packages put servers that a plain user's PATH leaves out. */
 const usualFolders = ['/usr/bin', '/usr/local/bin', '/usr/sbin', '/opt/homebrew/bin'];
 const aptMsMax = 300_000;
+
+/** In front of a server's command: it needs no setting of Core, and some of them hold a password. */
+export const withoutSecrets: readonly string[] = [
+  'env',
+  ...settingsWithSecrets.flatMap((name) => ['-u', name]),
+];
 
 /** A program's path, or what would get it where it is missing and could not be installed. */
 export type FoundProgram = { path: string } | { remedy: string; cause?: unknown };
@@ -38,7 +45,7 @@ export async function findOrInstall(
 }
 
 /** Full path of a program, by the shell's own search of the PATH and then the usual folders. */
-async function findProgram(name: string): Promise<string | undefined> {
+export async function findProgram(name: string): Promise<string | undefined> {
   const search = `PATH="$PATH:${usualFolders.join(':')}"; command -v "$1"`;
   try {
     const { stdout } = await run('/bin/sh', ['-c', search, 'sh', name]);

@@ -1,13 +1,14 @@
-import { mkdirSync, realpathSync } from 'node:fs';
+import { chmodSync, mkdirSync, realpathSync } from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { writeDurable } from '../durable-file.ts';
 import { CoreError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { requireFreePort } from '../port.ts';
 import { type Supervised, supervise } from '../supervisor.ts';
 import { endLeftovers, programName, type ServerMark, writePidFile } from './process.ts';
-import { findOrInstall } from './program.ts';
+import { findOrInstall, withoutSecrets } from './program.ts';
 
 /** Loading a spool of gigabytes from the append-only file takes its time. */
 const readyMsMax = 300_000;
@@ -15,16 +16,18 @@ const pollMs = 20;
 
 /**
  * Starts the embedded Redis: durable (each answer waits for the fsync of the append-only file),
- * never evicting, on loopback only.
+ * never evicting, on loopback only, for whoever has the password.
  */
 export async function startRedis(
-  options: { dataDir: string; port: number },
+  options: { dataDir: string; port: number; password: string },
   log: Logger,
   signal: AbortSignal,
 ): Promise<Supervised> {
   const program = await requireRedis(log, signal);
   const dir = path.join(realpathSync(options.dataDir), 'redis');
   mkdirSync(dir, { recursive: true, mode: 0o700 });
+  // Redis makes its files readable for all, and keys of nodes lie in them: the folder closes them.
+  chmodSync(dir, 0o700);
   const mark: ServerMark = {
     name: 'redis',
     dir,
@@ -34,20 +37,24 @@ export async function startRedis(
   };
   await endLeftovers(mark, log);
   await requireFreePort('127.0.0.1', options.port, 'CORE_REDIS_PORT');
+  const configFile = path.join(dir, 'redis.conf');
+  const [command = program, ...args] = [...withoutSecrets, program, configFile];
   return supervise(
     {
       name: 'redis',
-      command: program,
-      args: redisArguments(dir, options.port),
+      command,
+      args,
       cwd: dir,
       logFile: path.join(options.dataDir, 'logs', 'redis.log'),
-      ready: (waiting) => untilPong(options.port, waiting),
+      ready: (waiting) => untilPong(options.port, options.password, waiting),
       readyMsMax,
       stopSignal: 'SIGTERM',
       stopMsMax: 5_000,
       failureCode: 'EMBEDDED_SERVER_FAILED',
       // Each 200 waits for its fsync, in which it waits for a processor several times.
       isRealTime: true,
+      // In a file, since everybody on the machine can read the arguments of a program.
+      prepare: async () => writeDurable(configFile, redisConfig(dir, options)),
       onSpawn: (pid) => writePidFile(mark, pid),
     },
     log,
@@ -55,10 +62,12 @@ export async function startRedis(
   );
 }
 
-function redisArguments(dir: string, port: number): string[] {
+/** Redis' configuration file. It is written at each start: whatever CONFIG REWRITE left there goes. */
+function redisConfig(dir: string, options: { port: number; password: string }): string {
   const settings: [string, string][] = [
     ['bind', '127.0.0.1'],
-    ['port', String(port)],
+    ['port', String(options.port)],
+    ['requirepass', options.password],
     ['protected-mode', 'yes'],
     ['daemonize', 'no'],
     ['dir', dir],
@@ -77,29 +86,40 @@ function redisArguments(dir: string, port: number): string[] {
     ['lazyfree-lazy-expire', 'yes'],
     ['maxmemory-policy', 'noeviction'],
   ];
-  return settings.flatMap(([name, value]) => [`--${name}`, value]);
+  const lines = settings.map(([name, value]) => `${name} ${quoted(value)}\n`);
+  return `# Core writes this file at every start.\n${lines.join('')}`;
+}
+
+/** In double quotes, within which Redis knows `\\` and `\"`. */
+function quoted(value: string): string {
+  return `"${value.replaceAll(/["\\]/g, '\\$&')}"`;
 }
 
 /** Resolves once Redis answers PONG; while it loads its file it answers LOADING. */
-async function untilPong(port: number, waiting: AbortSignal): Promise<void> {
+async function untilPong(port: number, password: string, waiting: AbortSignal): Promise<void> {
   while (!waiting.aborted) {
-    if ((await ping(port)) === '+PONG') return;
+    if ((await ping(port, password)) === '+OK\r\n+PONG\r\n') return;
     await delay(pollMs);
   }
 }
 
-function ping(port: number): Promise<string | undefined> {
+/** What Redis answers to the password and a PING, or as much of it as came. */
+function ping(port: number, password: string): Promise<string> {
   return new Promise((resolve) => {
+    let answer = '';
     const socket = net.connect({ host: '127.0.0.1', port, timeout: 1_000 });
-    const finish = (answer: string | undefined): void => {
+    const finish = (): void => {
       socket.destroy();
       resolve(answer);
     };
-    socket.once('connect', () => socket.write('PING\r\n'));
-    socket.once('data', (chunk) => finish(chunk.toString('latin1').trim()));
-    socket.once('error', () => finish(undefined));
-    socket.once('timeout', () => finish(undefined));
-    socket.once('close', () => finish(undefined));
+    socket.once('connect', () => socket.write(`AUTH ${password}\r\nPING\r\n`));
+    socket.on('data', (chunk) => {
+      answer += chunk.toString('latin1');
+      if (answer.split('\r\n').length > 2) finish();
+    });
+    socket.once('error', finish);
+    socket.once('timeout', finish);
+    socket.once('close', finish);
   });
 }
 

@@ -30,7 +30,8 @@ export function startEmbedded(
   }
   if (config.embedded.redis) {
     const port = config.embedded.redisPort;
-    starts.push((either) => startRedis({ dataDir, port }, log, either));
+    const password = secrets.redis;
+    starts.push((either) => startRedis({ dataDir, port, password }, log, either));
   }
   if (config.embedded.clickhouse) {
     const port = config.embedded.clickhousePort;
