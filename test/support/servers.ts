@@ -3,6 +3,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { readConfig } from '../../src/config.ts';
 import { claimDataDir } from '../../src/embedded/data-dir.ts';
+import { superuserName } from '../../src/embedded/postgres-setup.ts';
 import { findOrInstall } from '../../src/embedded/program.ts';
 import { startEmbedded } from '../../src/embedded/start.ts';
 import { createLogger } from '../../src/log.ts';
@@ -41,6 +42,7 @@ export async function startTestServers(signal: AbortSignal): Promise<TestServers
     return {
       environment: {
         CORE_TEST_POSTGRES_URL: config.stores.postgresUrl,
+        CORE_TEST_POSTGRES_ADMIN_URL: adminUrl(postgresPort, secrets.postgresSuperuser),
         CORE_TEST_REDIS_URL: config.stores.redisUrl,
         CORE_TEST_CLICKHOUSE_URL: config.stores.clickhouseUrl,
       },
@@ -54,4 +56,9 @@ export async function startTestServers(signal: AbortSignal): Promise<TestServers
     removeFolder();
     throw thrown;
   }
+}
+
+/** Of the superuser, by which each test file gets a database of its own that Core's role owns. */
+function adminUrl(port: number | undefined, password: string): string {
+  return `postgres://${superuserName}:${password}@127.0.0.1:${port}/${superuserName}`;
 }

@@ -23,7 +23,8 @@ export interface FreshStores {
 
 /**
  * An empty Postgres database, an empty ClickHouse database and a Redis prefix of its own for one
- * test file, on the servers that `npm test` started. All three go when the test is torn down.
+ * test file, on the servers that `npm test` started. All three go when the test is torn down. The
+ * database is owned by Core's own role, and the URL is that role's: Core needs no superuser.
  *
  * `settings` are environment variables on top, e.g. `{ CORE_SPOOL_SHARDS: '1' }`.
  */
@@ -32,11 +33,12 @@ export async function freshStores(
   settings: Record<string, string> = {},
 ): Promise<FreshStores> {
   const postgresServer = required('CORE_TEST_POSTGRES_URL');
+  const adminUrl = required('CORE_TEST_POSTGRES_ADMIN_URL');
   const redisUrl = required('CORE_TEST_REDIS_URL');
   const clickhouseServer = required('CORE_TEST_CLICKHOUSE_URL');
   const name = `t${randomBytes(6).toString('hex')}`;
-  await inPostgres(postgresServer, `CREATE DATABASE ${name}`);
-  t.teardown(() => inPostgres(postgresServer, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`));
+  await inPostgres(adminUrl, `CREATE DATABASE ${name} OWNER core`);
+  t.teardown(() => inPostgres(adminUrl, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`));
   await inClickHouse(clickhouseServer, `CREATE DATABASE ${name}`);
   t.teardown(() => inClickHouse(clickhouseServer, `DROP DATABASE IF EXISTS ${name}`));
   t.teardown(() => dropKeys(redisUrl, name));

@@ -5,7 +5,8 @@ import pg from 'pg';
 /*
  * What one would write first: a route that validates by JSON schema and, in one transaction, inserts
  * the rows with one statement and updates the counters with another. Its argument is the database's
- * URL. It tells its port over IPC, and ends with its parent.
+ * URL without the password, which pg reads from PGPASSWORD. It tells its port over IPC, and ends with
+ * its parent.
  */
 
 interface Entry {

@@ -7,6 +7,7 @@ import { startPostgres } from '../../../src/embedded/postgres.ts';
 import type { Lifecycle } from '../../../src/lifecycle.ts';
 import { createLogger } from '../../../src/log.ts';
 import { projectRoot } from '../../../src/root.ts';
+import { makeSecrets, withPassword } from '../../../src/secrets.ts';
 import { createPool } from '../../../src/stores/postgres.ts';
 import { fixedPorts } from '../../faults/ports.ts';
 import { coreFormat } from '../bodies.ts';
@@ -27,17 +28,18 @@ export const fastifyAndPostgres: Peer = {
   async open(lifecycle, { signal, subscriptions }) {
     const dataDir = createFolder(lifecycle);
     mkdirSync(path.join(dataDir, 'logs'));
-    const [port] = await fixedPorts(1);
-    const databaseUrl = `postgres://core:core@127.0.0.1:${port}/postgres`;
+    const [port = 0] = await fixedPorts(1);
+    const passwords = makeSecrets(dataDir);
+    const databaseUrl = `postgres://core@127.0.0.1:${port}/core`;
     const log = createLogger('error');
-    const postgres = await startPostgres({ dataDir, url: databaseUrl }, log, signal);
+    const postgres = await startPostgres({ dataDir, port, passwords }, log, signal);
     lifecycle.use('postgres', () => postgres.stop());
-    const pool = createPool(databaseUrl, { max: 2 });
+    const pool = createPool(withPassword(databaseUrl, passwords.postgres), { max: 2 });
     lifecycle.use('postgres client', () => pool.end());
     await createTables(pool, subscriptions);
     return {
       target: {
-        url: await startServer(lifecycle, databaseUrl, signal),
+        url: await startServer(lifecycle, databaseUrl, passwords.postgres, signal),
         path: '/node/usage',
         headers: { 'content-type': 'application/json' },
       },
@@ -75,12 +77,15 @@ async function createTables(pool: pg.Pool, subscriptions: number): Promise<void>
 async function startServer(
   lifecycle: Lifecycle,
   databaseUrl: string,
+  password: string,
   signal: AbortSignal,
 ): Promise<string> {
   // Detached, so that a Ctrl-C reaches the bench alone; it ends when its IPC channel does.
   const child: ChildProcess = fork(server, [databaseUrl], {
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     detached: true,
+    // Arguments can be read by everybody.
+    env: { ...process.env, PGPASSWORD: password },
   });
   const ended = once(child, 'exit');
   lifecycle.use('fastify', async () => {
