@@ -6,10 +6,16 @@ import { connectRedis, createRedis } from './stores/redis.ts';
 
 const connectTimeoutMs = 5_000;
 
-/** A URL fit for a terminal: without its password. */
+/** Names of parameters by which a client of a store is given a secret, as in `?password=…`. */
+const secretParameter = /pass|secret|token|auth/i;
+
+/** A URL fit for a terminal: without its password, wherever in it that is. */
 export function maskPassword(url: string): string {
   const parsed = new URL(url);
   if (parsed.password !== '') parsed.password = '***';
+  for (const name of [...parsed.searchParams.keys()]) {
+    if (secretParameter.test(name)) parsed.searchParams.set(name, '***');
+  }
   return parsed.href.replace(/(?<!\/)\/$/, '');
 }
 

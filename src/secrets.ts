@@ -84,6 +84,17 @@ export function withSecrets(config: Config, secrets: Secrets | undefined): Confi
   };
 }
 
+/**
+ * The URL by which tools read from the embedded ClickHouse, as the user that only reads. Undefined if
+ * ClickHouse is an external one, whose users Core does not know.
+ */
+export function analystUrl(config: Config, secrets: Secrets | undefined): string | undefined {
+  if (!config.embedded.clickhouse) return undefined;
+  const url = new URL(config.stores.clickhouseUrl);
+  url.username = 'analyst';
+  return withPassword(url.href, secrets?.clickhouseAnalyst ?? '');
+}
+
 /** The settings as every process but the one that starts the servers needs them. */
 export function withStoredSecrets(config: Config): Config {
   const { dataDir, postgres, redis, clickhouse } = config.embedded;

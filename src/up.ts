@@ -9,7 +9,7 @@ import { roleFlags } from './node-flags.ts';
 import { requireFreePort } from './port.ts';
 import { maskPassword, requireStores } from './reachable.ts';
 import { projectRoot } from './root.ts';
-import { makeSecrets, type Secrets, withSecrets } from './secrets.ts';
+import { analystUrl, makeSecrets, type Secrets, withSecrets } from './secrets.ts';
 import { classifyFailure } from './stores/failures.ts';
 import {
   niceness,
@@ -65,7 +65,7 @@ export async function up(
     const specs = [...apiSpecs(config), childSpec('worker', 'work', config)];
     const children = await startAll(specs, log, stopping);
     lifecycle.use('processes', () => stopAll(children, childStopMs(config, remainingMs())));
-    const ready = readyOf(config, performance.now() - startedAtMs);
+    const ready = readyOf(config, secrets, performance.now() - startedAtMs);
     print(ready, table(config, ready));
   });
 }
@@ -317,13 +317,14 @@ export interface Ready {
   seconds: number;
 }
 
-function readyOf(config: Config, tookMs: number): Ready {
+function readyOf(config: Config, secrets: Secrets | undefined, tookMs: number): Ready {
   const { http, admin, stores, embedded } = config;
   return {
     core: httpUrl(http),
     admin: httpUrl(admin),
     apiProcesses: http.processes,
-    clickhouse: maskPassword(stores.clickhouseUrl),
+    // What a tool should use, rather than Core's own user.
+    clickhouse: maskPassword(analystUrl(config, secrets) ?? stores.clickhouseUrl),
     postgres: maskPassword(stores.postgresUrl),
     redis: maskPassword(stores.redisUrl),
     ...(needsEmbedded(config) ? { dataDir: embedded.dataDir } : {}),

@@ -20,6 +20,7 @@ import type { CommandBody, Run } from './run.ts';
 import { addSegmentCommands } from './segments.ts';
 import { addSqlCommand } from './sql.ts';
 import { addStatusCommand } from './status.ts';
+import { addStoresCommand } from './stores.ts';
 import { addSubscriptionCommands } from './subscription.ts';
 import { addUserCommands } from './user.ts';
 import { addWebhookCommands } from './webhook.ts';
@@ -133,6 +134,7 @@ Examples:
   addEventCommands(program, run);
   addWebhookCommands(program, run);
   addStatusCommand(program, run);
+  addStoresCommand(program, run);
   addSegmentCommands(program, run);
   addReconcileCommand(program, run);
   addSqlCommand(program, run);
