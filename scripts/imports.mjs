@@ -22,6 +22,7 @@ const ground = [
   'durable-file',
   'secrets',
   'text',
+  'client-address',
 ];
 
 /**
@@ -58,7 +59,8 @@ const allowed = {
   text: [],
   root: [],
   lifecycle: ['durable-file', 'errors'],
-  config: ['errors', 'contract'],
+  config: ['errors', 'contract', 'client-address'],
+  'client-address': [],
   secrets: ['config', 'durable-file', 'errors'],
   'durable-file': [],
 };

@@ -1,5 +1,6 @@
 import path from 'node:path';
 import { z } from 'zod';
+import { parseTrustedProxies } from './client-address.ts';
 import { CoreError } from './errors.ts';
 
 const port = (fallback: number, about: string) =>
@@ -23,6 +24,19 @@ export const settingsSchema = z.object({
     .default('127.0.0.1')
     .describe('Address that /metrics and the full /healthz and /readyz are served on.'),
   CORE_ADMIN_PORT: port(8081, 'Port of /metrics and the full /healthz and /readyz.'),
+  CORE_TRUSTED_PROXIES: z
+    .string()
+    .max(4_096)
+    .superRefine((value, issues) => {
+      const parsed = parseTrustedProxies(value);
+      if (parsed.outcome === 'parsed') return;
+      const message = `"${parsed.entry}" is no address, and no prefix like 10.0.0.0/8`;
+      issues.addIssue({ code: 'custom', message });
+    })
+    .default('')
+    .describe(
+      'Addresses and prefixes of proxies whose X-Forwarded-For counts, with commas between.',
+    ),
   CORE_API_PROCESSES: count(1, 1, 64, 'HTTP processes that share the ports.'),
   CORE_DATA_DIR: z
     .string()
@@ -133,6 +147,8 @@ export interface Config {
     bodyBytesMax: number;
     bodyEntriesMax: number;
     bodySecondsMax: number;
+    /** As client-address.ts parses it. */
+    trustedProxies: string;
   };
   /** Where metrics and the state of the stores are told, without a key. */
   admin: { host: string; port: number };
@@ -217,6 +233,7 @@ function toConfig(s: Settings): Config {
       bodyBytesMax: s.CORE_BODY_BYTES_MAX,
       bodyEntriesMax: s.CORE_BODY_ENTRIES_MAX,
       bodySecondsMax: s.CORE_BODY_SECONDS_MAX,
+      trustedProxies: s.CORE_TRUSTED_PROXIES,
     },
     admin: { host: s.CORE_ADMIN_HOST, port: s.CORE_ADMIN_PORT },
     embedded: {

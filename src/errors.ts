@@ -55,7 +55,7 @@ export const errorTable = {
   RATE_LIMITED: {
     status: 429,
     retryable: true,
-    means: 'Too many failed registrations from this address. Wait for `Retry-After` seconds.',
+    means: 'Too many wrong registration codes from this address. A right one is still taken.',
   },
   INTERNAL: {
     status: 500,

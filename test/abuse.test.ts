@@ -293,20 +293,64 @@ t.test('gzip bombs are 413 and cost no more than their bound', async (t) => {
 
 t.test('guesses at codes are limited by address over two processes', async (t) => {
   const api = await startTestApi(t, { CORE_REGISTRATION_FAILURES_MAX: '6' });
-  const other = await secondApi(t, api);
-  const dto = { code: 'NOPE', name: 'n', host: 'h', ip: '192.0.2.1', region: 'r' };
-  const guess = (at: { url: string }) => post({ ...at, agent: api.agent }, '/node/register', dto);
+  const other = { ...(await secondApi(t, api)), agent: api.agent };
   for (let count = 0; count < 3; count += 1) {
-    t.equal((await guess(api)).status, 403);
-    t.equal((await guess(other)).status, 403);
+    t.equal((await register(api)).status, 403);
+    t.equal((await register(other)).status, 403);
   }
   for (const at of [api, other]) {
-    const reply = await guess(at);
+    const reply = await register(at);
     t.equal(reply.status, 429);
+    t.equal(reply.json.error?.code, 'RATE_LIMITED');
     t.ok(Number(reply.headers['retry-after']) >= 1);
   }
+  const counted = () => api.redis.get(`${api.config.stores.redisPrefix}:register:127.0.0.1`);
+  t.equal(await counted(), '8');
+  for (const at of [api, other]) t.equal((await register(at)).status, 429);
+  t.equal(await counted(), '8', 'who is locked out costs Redis nothing more');
   const { code } = await api.issueCode();
-  t.equal((await post(api, '/node/register', { ...dto, code })).status, 429, 'right or wrong');
+  t.equal((await register(api, { code })).status, 200, 'a right code is taken all the same');
+  t.equal((await register(api, { code })).status, 429, 'and a used one is a wrong one');
+});
+
+t.test('behind a proxy the lock-out hits the guesser, and nobody else', async (t) => {
+  const settings = { CORE_REGISTRATION_FAILURES_MAX: '3', CORE_TRUSTED_PROXIES: '127.0.0.0/8' };
+  const api = await startTestApi(t, settings);
+  const from = (forwardedFor: string, code = 'NOPE') => register(api, { code, forwardedFor });
+  for (let count = 0; count < 3; count += 1) t.equal((await from('203.0.113.66')).status, 403);
+  t.equal((await from('203.0.113.66')).status, 429);
+  t.equal((await from('198.51.100.7, 203.0.113.66')).status, 429, 'whatever it claims to be');
+  t.equal((await from('198.51.100.7')).status, 403, 'another address has failures of its own');
+  const { code } = await api.issueCode();
+  t.equal((await from('198.51.100.7', code)).status, 200);
+  const own = await api.issueCode();
+  t.equal((await from('203.0.113.66', own.code)).status, 200);
+
+  for (const host of ['1', '2', '3']) {
+    t.equal((await from(`2001:db8:0:5::${host}`)).status, 403);
+  }
+  t.equal((await from('2001:db8:0:5:ffff::4')).status, 429, 'a host can choose within its /64');
+  t.equal((await from('2001:db8:0:6::1')).status, 403);
+
+  // Some proxies add a line of their own; the one before it is the sender's.
+  const body = '{"code":"NOPE","name":"","host":"","ip":"","region":""}';
+  const { answers } = await exchange(
+    api.port,
+    [
+      `POST /node/register HTTP/1.1\r\nHost: core\r\nX-Forwarded-For: 198.51.100.8\r\n` +
+        `X-Forwarded-For: 203.0.113.66\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+    ],
+    { answersMax: 1 },
+  );
+  t.equal(answers[0]?.status, 429);
+});
+
+t.test('without a trusted proxy nobody escapes by a header', async (t) => {
+  const api = await startTestApi(t, { CORE_REGISTRATION_FAILURES_MAX: '2' });
+  for (const host of ['1', '2', '3']) {
+    const reply = await register(api, { forwardedFor: `198.51.100.${host}` });
+    t.equal(reply.status, host === '3' ? 429 : 403);
+  }
 });
 
 t.test('a revoked key dies on every process within a second', async (t) => {
@@ -371,6 +415,16 @@ t.test('thousands of idle connections leave the api answering others', async (t)
   core.signal('SIGTERM');
   t.equal((await core.exited).code, 0, 'and stop cleanly');
 });
+
+function register(
+  at: Pick<TestApi, 'url' | 'agent'>,
+  { code = 'NOPE', forwardedFor }: { code?: string; forwardedFor?: string } = {},
+) {
+  const dto = { code, name: 'n', host: 'h', ip: 'i', region: 'r' };
+  const headers: Record<string, string> =
+    forwardedFor === undefined ? {} : { 'x-forwarded-for': forwardedFor };
+  return post(at, '/node/register', dto, { headers });
+}
 
 /** Another api on the same stores, as a second process would be. */
 async function secondApi(t: Test, api: TestApi): Promise<{ url: string }> {

@@ -19,6 +19,15 @@ export function readHeaders(request: HttpRequest): { headers: RequestHeaders; fr
   return { headers: found, framing: framingOf(found.lengths, found.encodings) };
 }
 
+/** All lines of `X-Forwarded-For` as one list: some proxies add a line of their own behind the others. */
+export function readForwardedFor(request: HttpRequest): string {
+  const lines: string[] = [];
+  request.forEach((name, value) => {
+    if (name === 'x-forwarded-for') lines.push(value);
+  });
+  return lines.join(',');
+}
+
 // One function and one place for all requests, since uWebSockets goes through the headers before it
 // returns: V8 has to find the code of a new function first.
 let found: Found;

@@ -7,7 +7,7 @@ export interface RouteRequest {
   node: KnownNode | undefined;
   body: Uint8Array;
   headers: RequestHeaders;
-  /** Address of the peer as text; empty on routes with a key, which tells who calls. */
+  /** Who calls, as client-address.ts tells senders apart; empty on routes with a key, which tells it. */
   address: string;
 }
 

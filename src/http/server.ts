@@ -1,5 +1,6 @@
 import uws, { type HttpRequest, type HttpResponse, type us_listen_socket } from 'uWebSockets.js';
 import { type BufferPool, createBufferPool } from '../buffer-pool.ts';
+import { type ClientAddresses, createClientAddresses } from '../client-address.ts';
 import { CoreError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { KnownNode, NodeDirectory } from '../nodes/directory.ts';
@@ -16,7 +17,7 @@ import {
   unpackBody,
 } from './body.ts';
 import { createDeadlines, type Deadlines } from './deadlines.ts';
-import { readHeaders } from './request-headers.ts';
+import { readForwardedFor, readHeaders } from './request-headers.ts';
 import { nextRequestNumber, requestIdOf } from './request-id.ts';
 import type { Reply, RequestHeaders, Route, RouteRequest } from './route.ts';
 import { errorReply, write, writeLast } from './write-reply.ts';
@@ -35,6 +36,8 @@ export interface HttpServerOptions {
   portSetting: string;
   bodyBytesMax: number;
   bodySecondsMax: number;
+  /** Whose `X-Forwarded-For` counts, as client-address.ts parses it. */
+  trustedProxies: string;
   directory: Pick<NodeDirectory, 'known' | 'authenticate'>;
   routes: readonly Route[];
   log: Logger;
@@ -52,6 +55,7 @@ type BoundedRoute = Route & { bodyBytesMax: number };
 interface Serving extends HttpServerOptions {
   buffers: BufferPool;
   deadlines: Deadlines;
+  addresses: ClientAddresses;
   draining: boolean;
   inFlight: number;
   onIdle: (() => void) | undefined;
@@ -67,6 +71,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
     ...options,
     buffers,
     deadlines: createDeadlines(options.bodySecondsMax),
+    addresses: createClientAddresses(options.trustedProxies),
     draining: false,
     inFlight: 0,
     onIdle: undefined,
@@ -210,7 +215,7 @@ function serve(
       askForKey(exchange);
       return;
     }
-  } else exchange.address = addressOf(response);
+  } else exchange.address = addressOf(serving, response, request);
   reading.tell(exchange);
 }
 
@@ -234,8 +239,10 @@ function askForKey(exchange: Exchange): void {
   void answerUnknown(exchange, key);
 }
 
-function addressOf(response: HttpResponse): string {
-  return Buffer.from(response.getRemoteAddressAsText()).toString();
+/** Only routes without a key look at it. Must be called before the first await of a handler. */
+function addressOf(serving: Serving, response: HttpResponse, request: HttpRequest): string {
+  const peer = Buffer.from(response.getRemoteAddressAsText()).toString();
+  return serving.addresses.senderOf(peer, () => readForwardedFor(request));
 }
 
 /** A request under way. */
@@ -248,7 +255,7 @@ class Exchange implements BodyReader, RouteRequest {
   readonly requestNumber = nextRequestNumber();
   /** Set for the route. */
   body: Uint8Array = noBody;
-  /** Address of the peer; empty where a key tells who calls. */
+  /** Who calls, as client-address.ts tells senders apart; empty where a key tells it. */
   address = '';
   /** Undefined on routes that need no key, and until it is known. */
   node: KnownNode | undefined = undefined;

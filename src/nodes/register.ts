@@ -22,11 +22,13 @@ export async function registerNode(
   dto: RegisterNodeDto,
 ): Promise<{ authKey: string; nodeId: number }> {
   const authKey = randomBytes(32).toString('base64url');
+  const codeHash = hashCode(dto.code);
+  if (!(await isGood(pool, codeHash))) throw refused();
   const nodeId = await inTransaction(pool, async (client) => {
     const used = await client.query<{ node_id: number; fresh: boolean }>(
       `DELETE FROM registration_codes WHERE code_hash = $1
        RETURNING node_id, expires_at > now() AS fresh`,
-      [hashCode(dto.code)],
+      [codeHash],
     );
     const row = used.rows[0];
     if (row === undefined || !row.fresh) return undefined;
@@ -42,8 +44,19 @@ export async function registerNode(
     await bumpNodes(client, [row.node_id], 'registration');
     return row.node_id;
   });
-  if (nodeId === undefined) {
-    throw new CoreError('REGISTRATION_REFUSED', 'The registration code is not valid');
-  }
+  if (nodeId === undefined) throw refused();
   return { authKey, nodeId };
+}
+
+/** A wrong code costs one look-up by a key and no transaction, since whoever guesses may send many. */
+async function isGood(pool: pg.Pool, codeHash: Buffer): Promise<boolean> {
+  const found = await pool.query(
+    'SELECT FROM registration_codes WHERE code_hash = $1 AND expires_at > now()',
+    [codeHash],
+  );
+  return found.rowCount === 1;
+}
+
+function refused(): CoreError {
+  return new CoreError('REGISTRATION_REFUSED', 'The registration code is not valid');
 }

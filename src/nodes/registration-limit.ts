@@ -2,14 +2,19 @@ import type { Redis } from 'ioredis';
 import { CoreError } from '../errors.ts';
 
 const windowSeconds = 60;
+/** Past this many the one that has been locked out longest is looked up in Redis again. */
+const lockedOutMax = 10_000;
 
 /**
  * Bounds how many failed registrations one address may make in a minute, over all processes. Only
- * failures count, so that a whole fleet behind one address can register at once.
+ * failures count, and only they are refused: a code has 100 bits, so that nobody finds one by guessing,
+ * and a right one is good however many wrong ones came from the same address before.
  */
 export interface RegistrationLimit {
-  /** @throws CoreError RATE_LIMITED with Retry-After where the address has used up its failures. */
-  check(address: string): Promise<void>;
+  /**
+   * Counts a failed registration. An address that is locked out already costs nothing here.
+   * @throws CoreError RATE_LIMITED with Retry-After where the address has used up its failures.
+   */
   recordFailure(address: string): Promise<void>;
 }
 
@@ -18,22 +23,50 @@ export function createRegistrationLimit(options: {
   prefix: string;
   failuresMax: number;
 }): RegistrationLimit {
-  const keyOf = (address: string): string => `${options.prefix}:register:${address}`;
+  /** By address: until when, on the monotonic clock. */
+  const lockedOut = new Map<string, number>();
   return {
-    async check(address) {
-      const key = keyOf(address);
-      const failures = Number((await options.redis.get(key)) ?? '0');
-      if (failures < options.failuresMax) return;
-      const seconds = Math.max(1, await options.redis.ttl(key));
-      throw new CoreError('RATE_LIMITED', 'Too many failed registrations from this address', {
-        headers: { 'Retry-After': String(seconds) },
-      });
-    },
     async recordFailure(address) {
-      const key = keyOf(address);
-      // Created with its expiry first, so that a crash between the two leaves no immortal counter.
-      await options.redis.set(key, '0', 'EX', windowSeconds, 'NX');
-      await options.redis.incr(key);
+      const untilMs = lockedOut.get(address);
+      if (untilMs !== undefined && performance.now() < untilMs) throw rateLimited(untilMs);
+      lockedOut.delete(address);
+      const { failures, seconds } = await countFailure(
+        options.redis,
+        `${options.prefix}:register:${address}`,
+      );
+      if (failures <= options.failuresMax) return;
+      const nextMs = performance.now() + seconds * 1_000;
+      lockedOut.set(address, nextMs);
+      const [longest] = lockedOut.keys();
+      if (lockedOut.size > lockedOutMax && longest !== undefined) lockedOut.delete(longest);
+      throw rateLimited(nextMs);
     },
   };
+}
+
+/** The failures in this window, with this one, and how long the window still lasts. */
+async function countFailure(
+  redis: Redis,
+  key: string,
+): Promise<{ failures: number; seconds: number }> {
+  // Created with its expiry first, so that a crash in between leaves no immortal counter.
+  const answers = await redis
+    .multi()
+    .set(key, '0', 'EX', windowSeconds, 'NX')
+    .incr(key)
+    .ttl(key)
+    .exec();
+  const [, failures, seconds] = (answers ?? []).map(([error, value]) => {
+    if (error !== null) throw error;
+    return Number(value);
+  });
+  if (failures === undefined || seconds === undefined) throw new Error('Redis left out an answer');
+  return { failures, seconds: Math.max(1, seconds) };
+}
+
+function rateLimited(untilMs: number): CoreError {
+  const seconds = Math.max(1, Math.ceil((untilMs - performance.now()) / 1_000));
+  return new CoreError('RATE_LIMITED', 'Too many failed registrations from this address', {
+    headers: { 'Retry-After': String(seconds) },
+  });
 }

@@ -20,7 +20,6 @@ export function registerRoute(deps: {
     // Five short strings. A sender that has shown no key is given little memory.
     bodyBytesMax: 16_384,
     async handle(request) {
-      await deps.limit.check(request.address);
       const dto = decodeBody(registerNodeSchema, request.body);
       try {
         const registered = await registerNode(deps.pool, dto);
