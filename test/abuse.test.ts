@@ -420,7 +420,7 @@ function register(
   at: Pick<TestApi, 'url' | 'agent'>,
   { code = 'NOPE', forwardedFor }: { code?: string; forwardedFor?: string } = {},
 ) {
-  const dto = { code, name: 'n', host: 'h', ip: 'i', region: 'r' };
+  const dto = { code, name: 'n', host: 'h', ip: '192.0.2.1', region: 'r' };
   const headers: Record<string, string> =
     forwardedFor === undefined ? {} : { 'x-forwarded-for': forwardedFor };
   return post(at, '/node/register', dto, { headers });

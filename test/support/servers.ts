@@ -10,6 +10,9 @@ import { createLogger } from '../../src/log.ts';
 import { makeSecrets, withSecrets } from '../../src/secrets.ts';
 import { freePorts } from './free-port.ts';
 
+/** Each in the package of its name, and run by tests. */
+const programs = ['v2ray', 'nginx', 'caddy', 'openssl'];
+
 export interface TestServers {
   /** For the environment of the tests. */
   environment: Record<string, string>;
@@ -18,8 +21,8 @@ export interface TestServers {
 
 /**
  * Starts one Postgres, Redis and ClickHouse in a temporary folder for all test files together. They
- * are the embedded servers of `core up`, so that starting them is tested along the way. V2Ray, a
- * program that tests run, is installed as Redis is.
+ * are the embedded servers of `core up`, so that starting them is tested along the way. Programs that
+ * tests run are installed as Redis is.
  */
 export async function startTestServers(signal: AbortSignal): Promise<TestServers> {
   const dataDir = mkdtempSync(path.join(os.tmpdir(), 'core-test-'));
@@ -37,8 +40,8 @@ export async function startTestServers(signal: AbortSignal): Promise<TestServers
     const secrets = makeSecrets(dataDir);
     const config = withSecrets(settings, secrets);
     const servers = await startEmbedded(config, secrets, log, signal);
-    // Where it cannot be installed, the tests that run it say so.
-    await findOrInstall('v2ray', log, signal);
+    // Where one cannot be installed, the tests that run it say so.
+    for (const program of programs) await findOrInstall(program, log, signal);
     return {
       environment: {
         CORE_TEST_POSTGRES_URL: config.stores.postgresUrl,
