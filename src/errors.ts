@@ -98,6 +98,11 @@ export const errorTable = {
     retryable: false,
     means: 'Another Core runs its embedded servers in the same data directory.',
   },
+  DATA_DIR_UNUSABLE: {
+    status: 500,
+    retryable: false,
+    means: 'Core cannot write to the data directory of its embedded servers.',
+  },
   SECRETS_UNUSABLE: {
     status: 500,
     retryable: false,

@@ -1,6 +1,6 @@
 import path from 'node:path';
 import type { Config } from './config.ts';
-import { claimDataDir } from './embedded/data-dir.ts';
+import { claimDataDir, dataDirFault } from './embedded/data-dir.ts';
 import { needsEmbedded, startEmbedded } from './embedded/start.ts';
 import { CoreError } from './errors.ts';
 import { Lifecycle, untilSignalled } from './lifecycle.ts';
@@ -56,7 +56,9 @@ export async function up(
     await requireFreePorts(config, patienceMs);
     const loading = import('./app.ts');
     if (secrets !== undefined) {
-      const servers = await startEmbedded(config, secrets, log, stopping);
+      const servers = await startEmbedded(config, secrets, log, stopping).catch((thrown) => {
+        throw dataDirFault(config.embedded.dataDir, thrown);
+      });
       lifecycle.use('embedded servers', () => stopAll(servers, remainingMs()));
     }
     const { migrate } = await loading;

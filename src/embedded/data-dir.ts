@@ -1,4 +1,12 @@
-import { linkSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  linkSync,
+  mkdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 import { readIfThere } from '../durable-file.ts';
 import { CoreError } from '../errors.ts';
@@ -11,20 +19,33 @@ export interface DataDirClaim {
 }
 
 const attemptsMax = 3;
+/** A start writes more than that in any case. */
+const probeBytes = 65_536;
 
 /**
  * Claims the data directory for this process, so that two Cores never run servers on the same
  * files. The claim is a lock file that names its process together with that process's start, so
  * that a process id which came to somebody else (after a crash or in a new container) does not count.
- * @throws CoreError DATA_DIR_IN_USE while another Core holds it.
+ * @throws CoreError DATA_DIR_IN_USE while another Core holds it, DATA_DIR_UNUSABLE if nothing can be
+ * written there.
  */
 export function claimDataDir(dataDir: string): DataDirClaim {
-  createDataDir(dataDir);
+  try {
+    prepareDataDir(dataDir);
+    return claim(dataDir);
+  } catch (thrown) {
+    // That of a write names no file.
+    const isOfWrite = (thrown as NodeJS.ErrnoException).syscall?.includes('write') === true;
+    throw isOfWrite ? unusable(dataDir, dataDir, thrown) : dataDirFault(dataDir, thrown);
+  }
+}
+
+function claim(dataDir: string): DataDirClaim {
   const lockFile = path.join(dataDir, 'core.lock');
   const own = path.join(dataDir, `core.lock.${process.pid}`);
   const content = describeProcess(process.pid) ?? `${process.pid}`;
-  writeFileSync(own, content);
   try {
+    writeFileSync(own, content);
     let afterCrash = false;
     for (let attempt = 1; attempt <= attemptsMax; attempt += 1) {
       if (tryLink(own, lockFile)) return { afterCrash, release: () => release(lockFile, content) };
@@ -35,21 +56,94 @@ export function claimDataDir(dataDir: string): DataDirClaim {
     }
     throw inUse(dataDir, readIfThere(lockFile) ?? 'unknown');
   } finally {
-    rmSync(own, { force: true });
+    removeQuietly(own);
   }
 }
 
-function createDataDir(dataDir: string): void {
-  try {
-    mkdirSync(dataDir, { recursive: true, mode: 0o700 });
-  } catch (cause) {
-    throw new CoreError(
-      'EMBEDDED_SERVER_FAILED',
-      `The data directory ${dataDir} cannot be created (${(cause as NodeJS.ErrnoException).code}). Set CORE_DATA_DIR to one that can`,
-      { cause },
-    );
+/**
+ * Makes the folder, and looks whether the files of the servers can be made in it: a server that fails
+ * of that says so less clearly, or only in its log. That of Postgres may belong to another user.
+ */
+function prepareDataDir(dataDir: string): void {
+  makeFolder(dataDir);
+  makeFolder(path.join(dataDir, 'logs'));
+  for (const name of ['.', 'logs', 'redis', 'clickhouse']) {
+    const folder = path.join(dataDir, name);
+    if (existsSync(folder)) probe(path.join(folder, `core.probe.${process.pid}`));
   }
 }
+
+/** With `recursive`, mkdir of Node 20 never returns where a parent cannot be made, as under /proc. */
+function makeFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { mode: 0o700 });
+  } catch (thrown) {
+    const { code } = thrown as NodeJS.ErrnoException;
+    if (code === 'EEXIST' && statSync(folder).isDirectory()) return;
+    if (code !== 'ENOENT' || path.dirname(folder) === folder) throw thrown;
+    makeFolder(path.dirname(folder));
+    mkdirSync(folder, { mode: 0o700 });
+  }
+}
+
+/** On a disk without room only the bytes of a file fail, and with some file systems only their sync. */
+function probe(file: string): void {
+  try {
+    writeFileSync(file, Buffer.alloc(probeBytes), { flush: true, mode: 0o600 });
+  } finally {
+    removeQuietly(file);
+  }
+}
+
+/** What made the file fail is the failure to tell. */
+function removeQuietly(file: string): void {
+  try {
+    rmSync(file, { force: true });
+  } catch {
+    // It is empty, or was never made.
+  }
+}
+
+/**
+ * What the file system said against a file in the data directory, as one clear line. Anything else is
+ * given back as it is.
+ */
+export function dataDirFault(dataDir: string, thrown: unknown): unknown {
+  const { code, path: file } = thrown as NodeJS.ErrnoException;
+  if (thrown instanceof CoreError || code === undefined || file === undefined) return thrown;
+  return isWithin(file, dataDir) ? unusable(dataDir, file, thrown) : thrown;
+}
+
+function unusable(dataDir: string, file: string, cause: unknown): CoreError {
+  const { code = 'unknown' } = cause as NodeJS.ErrnoException;
+  const why = meanings[code] ?? 'the file system refuses it';
+  return new CoreError(
+    'DATA_DIR_UNUSABLE',
+    `The data directory ${dataDir} cannot be used: ${why} (${code}, ${file}). Mend that, or set CORE_DATA_DIR to another folder`,
+    { cause },
+  );
+}
+
+/** Also a folder above it, which could not be made. */
+function isWithin(file: string, dataDir: string): boolean {
+  const slashed = (folder: string): string =>
+    folder.endsWith(path.sep) ? folder : folder + path.sep;
+  return slashed(file).startsWith(slashed(dataDir)) || slashed(dataDir).startsWith(slashed(file));
+}
+
+const meanings: Partial<Record<string, string>> = {
+  EACCES: 'this user may not write there',
+  EPERM: 'the file system does not allow it',
+  EROFS: 'its file system is read-only',
+  ENOSPC: 'its disk is full',
+  EDQUOT: 'the quota of this user is used up',
+  ENOTDIR: 'a part of its path is a file',
+  EEXIST: 'a file has its name',
+  ENOENT: 'a folder of its path is missing and cannot be made',
+  ENAMETOOLONG: 'its path is too long',
+  ELOOP: 'its symbolic links go in a circle',
+  EIO: 'its disk has a fault',
+};
 
 function inUse(dataDir: string, holder: string): CoreError {
   return new CoreError(
