@@ -38,7 +38,23 @@ export async function bootstrap() {
     fail(`Core needs Node ${nodeMin.join('.')} or later; this is ${process.versions.node}`);
   }
   await install();
+  requireHttpBinary();
   await build();
+}
+
+/** As src/http/native-binary.ts, which cannot be asked before it is built. */
+function requireHttpBinary() {
+  const { platform, arch, versions } = process;
+  const binaries = path.join(modules, 'uWebSockets.js', 'binaries');
+  const prefix = `uws_${platform}_${arch}_`;
+  if (existsSync(path.join(binaries, `${prefix}${versions.modules}.node`))) return;
+  const others = readdirSync(binaries)
+    .filter((name) => name.startsWith(prefix))
+    .map((name) => Number(path.parse(name).name.slice(prefix.length)))
+    .sort((a, b) => a - b);
+  fail(
+    `Core needs Node ${nodeMin[0]}; this is ${versions.node}: the HTTP server has no binary for it (${platform} ${arch}, ABI ${versions.modules}; there are binaries for ABI ${others.join(', ') || 'none'})`,
+  );
 }
 
 async function install() {

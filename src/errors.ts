@@ -108,6 +108,11 @@ export const errorTable = {
     retryable: false,
     means: 'The file with the passwords of the embedded servers cannot be read or written.',
   },
+  NODE_UNSUPPORTED: {
+    status: 500,
+    retryable: false,
+    means: 'The HTTP server has no native binary for this version of Node.',
+  },
   PROCESS_FAILED: {
     status: 500,
     retryable: false,

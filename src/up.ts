@@ -1,5 +1,6 @@
 import path from 'node:path';
 import type { Config } from './config.ts';
+import { requireChdb } from './embedded/chdb-binary.ts';
 import { claimDataDir, dataDirFault } from './embedded/data-dir.ts';
 import { needsEmbedded, startEmbedded } from './embedded/start.ts';
 import { CoreError } from './errors.ts';
@@ -42,6 +43,7 @@ export async function up(
 ): Promise<number> {
   const startedAtMs = performance.now();
   return untilStopped(given, log, async (lifecycle, stopping, remainingMs) => {
+    if (given.embedded.clickhouse) requireChdb();
     let patienceMs = portPatienceMs;
     let config = given;
     let secrets: Secrets | undefined;

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { requireHttpBinary } from '../http/native-binary.ts';
 import type { CliContext } from './context.ts';
 import type { Run } from './run.ts';
 
@@ -13,6 +14,7 @@ export function addRoleCommands(program: Command, run: Run): void {
     .addHelpText('after', '\nExample:\n  CORE_PORT=9000 core up')
     .action(
       run(async (context) => {
+        requireHttpBinary();
         const { up } = await import('../up.ts');
         const exitCode = await up(context.config, context.log, context.print);
         return { exitCode };
@@ -25,6 +27,7 @@ export function addRoleCommands(program: Command, run: Run): void {
     .addHelpText('after', '\nExample:\n  CORE_API_PROCESSES=4 core serve')
     .action(
       run(async (context) => {
+        requireHttpBinary();
         const { runServe, serveProcesses } = await import('../up.ts');
         const serve = context.config.http.processes > 1 ? serveProcesses : runServe;
         return ended(context, await serve(context.config, context.log));
