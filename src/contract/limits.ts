@@ -10,8 +10,11 @@ export const limits = {
   /** Objects and arrays within each other in the details of an error. */
   errorDetailsLevelsMax: 1_000,
   idempotencyKeyCharsMax: 200,
-  /** JSON values in an ingest body that is not read at once: ten times what 10,000 entries need. */
-  bodyValuesMax: 1_000_000,
+  /**
+   * JSON values in an ingest body of over 64 KiB for each entry that it may have, some four times what
+   * an entry needs, so that there is room for unknown fields.
+   */
+  valuesPerEntryMax: 25,
   /** How many places a failed validation lists. */
   issuesMax: 20,
   /** Usage and sessions older than this are refused: 2020-01-01T00:00:00Z. */

@@ -1,4 +1,3 @@
-import { limits } from '../contract/limits.ts';
 import { CoreError } from '../errors.ts';
 
 const [quote, backslash, comma, bracket, brace] = [0x22, 0x5c, 0x2c, 0x5b, 0x7b];
@@ -9,7 +8,7 @@ const [quote, backslash, comma, bracket, brace] = [0x22, 0x5c, 0x2c, 0x5b, 0x7b]
  * needs, an opening bracket or a comma, outside of strings; whether the body is JSON is not looked at.
  * @throws CoreError VALIDATION_FAILED.
  */
-export function requireFewValues(body: Uint8Array, valuesMax: number = limits.bodyValuesMax): void {
+export function requireFewValues(body: Uint8Array, valuesMax: number): void {
   let values = 0;
   let isString = false;
   for (let at = 0; at < body.length; at += 1) {

@@ -1,4 +1,5 @@
 import { parentPort, workerData } from 'node:worker_threads';
+import { limits } from '../contract/limits.ts';
 import { ingestSchemas } from '../contract/node.ts';
 import { toCoreError } from '../errors.ts';
 import { requireFewValues } from './count-values.ts';
@@ -8,6 +9,7 @@ import { packBody } from './pack-body.ts';
 // The thread that large-bodies.ts starts: one body after the other, each answered once.
 
 const { entriesMax } = workerData as { entriesMax: number };
+const valuesMax = entriesMax * limits.valuesPerEntryMax;
 let nowMs = 0;
 const schemas = ingestSchemas({ entriesMax, nowMs: () => nowMs });
 
@@ -19,7 +21,7 @@ parentPort?.on('message', (job: LargeBodyJob) => {
 
 function answerOf(job: LargeBodyJob): LargeBodyAnswer {
   try {
-    requireFewValues(job.body);
+    requireFewValues(job.body, valuesMax);
     const { rows, bytes } = packBody(schemas, job);
     return { rows, bytes: new Uint8Array(bytes) };
   } catch (thrown) {
