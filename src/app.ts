@@ -27,6 +27,7 @@ import { withTrim } from './load/trim.ts';
 import type { PeriodicTask } from './load/worker.ts';
 import type { Logger } from './log.ts';
 import { createNodeDirectory, type NodeDirectory } from './nodes/directory.ts';
+import { createErrorLimit } from './nodes/error-limit.ts';
 import { createHeartbeats } from './nodes/heartbeat.ts';
 import { createRegistrationLimit } from './nodes/registration-limit.ts';
 import { pruneRevisions } from './nodes/revisions.ts';
@@ -143,6 +144,7 @@ export async function startApi(
       prefix,
       failuresMax: config.nodes.registrationFailuresMax,
     });
+    const errorLimit = createErrorLimit({ redis, prefix, reportsMax: config.nodes.errorsMax });
     // Of its own, so that a fleet that asks for unrendered configs at once cannot take the
     // connections that authentication and heartbeats need; the rest of the fleet waits its turn.
     const renderPool = createPool(databaseUrl, { max: 2, connectTimeoutMs: 30_000 });
@@ -164,7 +166,7 @@ export async function startApi(
         sessionEventsRoute(ingest),
         configLatestRoute({ configs }),
         configAppliedRoute({ pool }),
-        nodeErrorRoute({ pool }),
+        nodeErrorRoute({ pool, limit: errorLimit }),
         healthzRoute(),
         readyzRoute({ readiness }),
       ],

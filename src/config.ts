@@ -107,6 +107,7 @@ export const settingsSchema = z.object({
     10_000,
     'Failed registrations an address may make in a minute.',
   ),
+  CORE_NODE_ERRORS_MAX: count(60, 1, 10_000, 'Error reports a node may make in a minute.'),
   CORE_NODE_STALE_SECONDS: count(30, 1, 86_400, 'Heartbeat age past which a node is stale.'),
   CORE_NODE_OFFLINE_SECONDS: count(90, 1, 86_400, 'Heartbeat age past which a node is offline.'),
   CORE_EVENT_DAYS: count(90, 1, 3_650, 'How long events of subscriptions are kept.'),
@@ -183,6 +184,7 @@ export interface Config {
   nodes: {
     registrationSeconds: number;
     registrationFailuresMax: number;
+    errorsMax: number;
     staleSeconds: number;
     offlineSeconds: number;
   };
@@ -267,6 +269,7 @@ function toConfig(s: Settings): Config {
     nodes: {
       registrationSeconds: s.CORE_REGISTRATION_SECONDS,
       registrationFailuresMax: s.CORE_REGISTRATION_FAILURES_MAX,
+      errorsMax: s.CORE_NODE_ERRORS_MAX,
       // An offline limit below the stale one leaves no room for stale, and is no fault.
       staleSeconds: Math.min(s.CORE_NODE_STALE_SECONDS, s.CORE_NODE_OFFLINE_SECONDS),
       offlineSeconds: s.CORE_NODE_OFFLINE_SECONDS,

@@ -55,7 +55,7 @@ export const errorTable = {
   RATE_LIMITED: {
     status: 429,
     retryable: true,
-    means: 'Too many wrong registration codes from this address. A right one is still taken.',
+    means: 'Too many requests of a kind from this node or address. Wait for `Retry-After` seconds.',
   },
   INTERNAL: {
     status: 500,

@@ -441,9 +441,7 @@ t.test('nesting of any depth is refused or ignored, never a crash', async (t) =>
     t.equal(refusal(schemas.usage, body(`{"entries":[],"more":${objects}}`)), undefined);
     t.equal(refusal(schemas.usage, body(`{"entries":[${objects}]}`))?.code, 'VALIDATION_FAILED');
     const details = body(`{"message":"x","details":{"a":${objects}}}`);
-    const refused = refusal(nodeErrorSchema, details);
-    if (levels < limits.errorDetailsLevelsMax) t.equal(refused, undefined);
-    else t.same(refused, { code: 'VALIDATION_FAILED', paths: ['details'] });
+    t.equal(refusal(nodeErrorSchema, details), undefined, 'cut when it is stored');
   }
 });
 

@@ -16,7 +16,7 @@ const allowed: Readonly<Record<string, readonly number[]>> = {
   'POST /node/session-events': ingest,
   'GET /node/config/latest': [200, 304, 400, 401, 413, 503],
   'POST /node/config/applied': [...withBody, 401, 409],
-  'POST /node/error': [...withBody, 401],
+  'POST /node/error': [...withBody, 401, 429],
   'GET /healthz': [200, 400, 413, 503],
   'GET /readyz': [200, 400, 413, 503],
 };

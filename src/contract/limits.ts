@@ -6,9 +6,10 @@ export const limits = {
   sessionIpCharsMax: 64,
   errorMessageCharsMax: 4_096,
   errorCodeCharsMax: 255,
-  errorDetailsBytesMax: 65_536,
-  /** Objects and arrays within each other in the details of an error. */
-  errorDetailsLevelsMax: 1_000,
+  /** Kept of the details of an error: bytes as JSON, levels, and members of each object or array. */
+  errorDetailsKeptBytesMax: 16_384,
+  errorDetailsKeptLevelsMax: 32,
+  errorDetailsKeptMembersMax: 256,
   idempotencyKeyCharsMax: 200,
   /**
    * JSON values in an ingest body of over 64 KiB for each entry that it may have, some four times what

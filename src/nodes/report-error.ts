@@ -1,21 +1,22 @@
 import type pg from 'pg';
 import type { NodeErrorDto } from '../contract/node.ts';
 import { inTransaction } from '../stores/postgres.ts';
+import { keptDetails, storableText } from './kept-details.ts';
 import { addReport } from './reports.ts';
 
 /**
  * Marks the node as `error` and its sync status as `failed`, until a config applies well, and adds
  * the error to the node's history. The report names no revision: it counts against the newest one
- * that the node was issued.
+ * that the node was issued. Characters that Postgres cannot hold are replaced, and large details are cut.
  */
 export async function reportError(
   pool: pg.Pool,
   nodeId: number,
   error: NodeErrorDto,
 ): Promise<void> {
-  const message = withoutNul(error.message);
-  const code = error.code === undefined ? null : withoutNul(error.code);
-  const details = error.details === undefined ? null : JSON.stringify(error.details);
+  const message = storableText(error.message);
+  const code = error.code === undefined ? null : storableText(error.code);
+  const details = error.details === undefined ? null : keptDetails(error.details);
   await inTransaction(pool, async (client) => {
     const { rows } = await client.query<{ revision: number }>(
       `UPDATE nodes SET sync_status = 'failed', error_message = $2, error_code = $3,
@@ -34,12 +35,4 @@ export async function reportError(
       details,
     });
   });
-}
-
-/**
- * Postgres text cannot hold U+0000; it is shown as U+FFFD. The details are a `json` column, which
- * keeps escapes as they came.
- */
-function withoutNul(text: string): string {
-  return text.replaceAll('\u0000', '\uFFFD');
 }

@@ -1,19 +1,22 @@
 import type pg from 'pg';
 import { nodeErrorSchema } from '../../contract/node.ts';
 import { decodeBody } from '../../ingest/decode.ts';
+import type { ErrorLimit } from '../../nodes/error-limit.ts';
 import { reportError } from '../../nodes/report-error.ts';
 import { callerOf, okReply, type Route } from '../route.ts';
 
 /** POST /node/error: something failed on the node. */
-export function nodeErrorRoute(deps: { pool: pg.Pool }): Route {
+export function nodeErrorRoute(deps: { pool: pg.Pool; limit: ErrorLimit }): Route {
   return {
     method: 'POST',
     path: '/node/error',
     authenticated: true,
     bodyBytesMax: 131_072,
     async handle(request) {
+      const { nodeId } = callerOf(request);
+      await deps.limit.count(nodeId);
       const dto = decodeBody(nodeErrorSchema, request.body);
-      await reportError(deps.pool, callerOf(request).nodeId, dto);
+      await reportError(deps.pool, nodeId, dto);
       return okReply;
     },
   };

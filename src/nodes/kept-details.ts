@@ -1,0 +1,109 @@
+import { limits } from '../contract/limits.ts';
+
+/** What is kept of the details of an error report. */
+const kept = {
+  bytesMax: limits.errorDetailsKeptBytesMax,
+  levelsMax: limits.errorDetailsKeptLevelsMax,
+  membersMax: limits.errorDetailsKeptMembersMax,
+};
+/** For the mark, and for what the last members take past their count. */
+const reservedBytes = 512;
+const ellipsis = '…';
+/** Added to details that are not kept as a whole. */
+const cutMark = {
+  name: '(cut)',
+  value: `Core keeps ${kept.bytesMax} bytes, ${kept.levelsMax} levels, ${kept.membersMax} members each`,
+};
+
+/**
+ * Text as Postgres can hold it, in `text` and in `json`: U+0000 and halves of surrogate pairs become
+ * U+FFFD.
+ */
+export function storableText(text: string): string {
+  return text.replaceAll('\u0000', '\uFFFD').replaceAll(/\p{Surrogate}/gu, '\uFFFD');
+}
+
+/**
+ * The details of an error report as JSON text within the bounds above. A report is worth keeping however
+ * odd it is, so nothing is refused: what is over a bound is left out, and the member `(cut)` says so.
+ */
+export function keptDetails(details: Readonly<Record<string, unknown>>): string {
+  const budget = { leftBytes: kept.bytesMax - reservedBytes, isCut: false };
+  const members = keptMembers(budget, details, 1);
+  if (budget.isCut) members.push([cutMark.name, cutMark.value]);
+  // Not by assignment, to which `__proto__` is no name like others.
+  return JSON.stringify(Object.fromEntries(members));
+}
+
+interface Budget {
+  leftBytes: number;
+  isCut: boolean;
+}
+
+function keptMembers(budget: Budget, object: object, level: number): [string, unknown][] {
+  const members: [string, unknown][] = [];
+  budget.leftBytes -= 2;
+  for (const name in object) {
+    if (isFull(budget, members)) break;
+    const keptName = keptText(budget, name);
+    members.push([keptName, keptValue(budget, object[name as keyof typeof object], level)]);
+  }
+  return members;
+}
+
+function keptElements(budget: Budget, array: readonly unknown[], level: number): unknown[] {
+  const elements: unknown[] = [];
+  budget.leftBytes -= 2;
+  for (const element of array) {
+    if (isFull(budget, elements)) break;
+    elements.push(keptValue(budget, element, level));
+  }
+  return elements;
+}
+
+function isFull(budget: Budget, members: readonly unknown[]): boolean {
+  const isOver = members.length >= kept.membersMax || budget.leftBytes <= 0;
+  budget.isCut ||= isOver;
+  return isOver;
+}
+
+/** A call a level, of which there are few. */
+function keptValue(budget: Budget, value: unknown, level: number): unknown {
+  if (typeof value === 'string') return keptText(budget, value);
+  if (typeof value !== 'object' || value === null) {
+    budget.leftBytes -= String(value).length + 1;
+    return value;
+  }
+  if (level >= kept.levelsMax) {
+    budget.isCut = true;
+    return keptText(budget, ellipsis);
+  }
+  if (Array.isArray(value)) return keptElements(budget, value, level + 1);
+  return Object.fromEntries(keptMembers(budget, value, level + 1));
+}
+
+/** As much from the start of a text as fits, and then an ellipsis. */
+function keptText(budget: Budget, given: string): string {
+  let text = storableText(given.slice(0, kept.bytesMax));
+  let isWhole = text.length === given.length;
+  for (
+    let bytes = jsonBytes(text);
+    bytes > budget.leftBytes && text !== '';
+    bytes = jsonBytes(text)
+  ) {
+    isWhole = false;
+    const share = Math.max(0, budget.leftBytes) / bytes;
+    text = storableText(text.slice(0, Math.floor(text.length * share)));
+  }
+  if (!isWhole) {
+    budget.isCut = true;
+    text += ellipsis;
+  }
+  budget.leftBytes -= jsonBytes(text);
+  return text;
+}
+
+/** With what stands between it and the next one. */
+function jsonBytes(text: string): number {
+  return Buffer.byteLength(JSON.stringify(text)) + 1;
+}
