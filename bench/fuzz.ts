@@ -12,12 +12,18 @@ import { fuzzCase } from './fuzz/cases.ts';
 import { type FuzzResult, runFuzz } from './fuzz/run.ts';
 
 const usage = `Usage: npm run fuzz -- [--cases 100000] [--seed 1] [--from 0] [--connections 64]
+       npm run fuzz -- --cases 0                heavy requests only
        npm run fuzz -- --seed 1 --show 4711     prints a case instead of running
 
 Sends damaged requests to an api process of its own, on embedded stores in a temporary folder, and
 checks that it answers each as the contract allows, never with a 500, does not end, and does not
-grow. Exit code 1 on any violation, each with the seed and case that repeats it.
+grow. Before that it sends the heaviest requests there are, one at a time, and none of them may hold
+the process for over 20 ms of CPU time. Exit code 1 on any violation, each with the seed and case that repeats it.
 `;
+
+/** Longest that one request may hold an api process. */
+const stallMsMax = 20;
+const stallsShown = 12;
 
 process.exitCode = await main();
 
@@ -55,13 +61,14 @@ async function main(): Promise<number> {
       cases: Number(values.cases),
       from: Number(values.from),
       connections: Math.max(1, Number(values.connections)),
+      stallMsMax,
       signal: interrupted.signal,
       onProgress: (done, residentMb) =>
         process.stderr.write(`${done} cases, api at ${residentMb ?? '?'} MB\n`),
     }),
   );
   print(result, seed);
-  return result.violations.length === 0 && result.done > 0 ? 0 : 1;
+  return result.violations.length === 0 && !interrupted.signal.aborted ? 0 : 1;
 }
 
 async function onTemporaryStores<T>(
@@ -99,7 +106,12 @@ async function onTemporaryStores<T>(
 }
 
 function print(result: FuzzResult, seed: number): void {
-  const { done, seconds, met, residentMb, violations } = result;
+  const { done, seconds, met, residentMb, stalls, violations } = result;
+  console.log('ms of CPU  longest turn of the api in a heavy request, worst first');
+  const worst = stalls.toSorted((a, b) => b.longestTurnMs - a.longestTurnMs);
+  for (const { name, longestTurnMs } of worst.slice(0, stallsShown)) {
+    console.log(longestTurnMs.toFixed(1).padStart(9), '', name);
+  }
   console.log('answer    count');
   for (const [what, count] of [...met].sort())
     console.log(what.padEnd(8), String(count).padStart(7));

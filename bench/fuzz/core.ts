@@ -1,8 +1,10 @@
+import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
+import { pathToFileURL } from 'node:url';
 import { migrate } from '../../src/app.ts';
 import { readConfig } from '../../src/config.ts';
 import { createLogger } from '../../src/log.ts';
@@ -11,6 +13,7 @@ import { createNode } from '../../src/nodes/create.ts';
 import { registerNode } from '../../src/nodes/register.ts';
 import { projectRoot } from '../../src/root.ts';
 import { createPool } from '../../src/stores/postgres.ts';
+import type { StallAnswer } from './stall-probe.ts';
 
 /** The api process under fire. */
 export interface FuzzedCore {
@@ -18,11 +21,15 @@ export interface FuzzedCore {
   authKey: string;
   /** Resident memory in MB; undefined where the system does not tell. */
   residentMb(): number | undefined;
+  /** CPU time of its longest turn since this was last asked: it answers nobody else meanwhile. */
+  longestTurnMs(): Promise<number>;
   /** Error lines of its log, and how it ended where it has. */
   faults(): string[];
   stop(): Promise<void>;
 }
 
+/** What stall-probe.ts is asked. */
+const stallQuestion = 'longest-turn';
 const readyMsMax = 30_000;
 const faultsMax = 20;
 
@@ -32,6 +39,7 @@ export async function startFuzzedCore(environment: Record<string, string>): Prom
     ...environment,
     CORE_LOG_LEVEL: 'error',
     CORE_REGISTRATION_FAILURES_MAX: '10000',
+    CORE_NODE_ERRORS_MAX: '10000',
   };
   const config = readConfig(settings);
   await migrate(config, createLogger('error'));
@@ -46,11 +54,14 @@ export async function startFuzzedCore(environment: Record<string, string>): Prom
     await pool.end();
   }
   const program = path.join(projectRoot, 'dist', 'src', 'bin', 'core.js');
-  const child = spawn(process.execPath, [...roleFlags.serve, program, 'serve'], {
-    stdio: ['ignore', 'ignore', 'pipe'],
+  const probe = pathToFileURL(path.join(projectRoot, 'dist', 'bench', 'fuzz', 'stall-probe.js'));
+  const args = [...roleFlags.serve, '--import', probe.href, program, 'serve'];
+  const child = spawn(process.execPath, args, {
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
     env: { PATH: process.env['PATH'], ...settings },
   });
   const faults: string[] = [];
+  assert(child.stderr !== null, 'its log is a pipe');
   createInterface({ input: child.stderr }).on('line', (line) => {
     if (faults.length < faultsMax) faults.push(`log: ${line}`);
   });
@@ -63,6 +74,11 @@ export async function startFuzzedCore(environment: Record<string, string>): Prom
     port: config.http.port,
     authKey,
     residentMb: () => residentMb(child.pid),
+    async longestTurnMs() {
+      const answered = untilStallAnswer(child);
+      child.send(stallQuestion);
+      return answered;
+    },
     faults: () => faults,
     async stop() {
       stopping = true;
@@ -71,6 +87,14 @@ export async function startFuzzedCore(environment: Record<string, string>): Prom
       await once(child, 'exit');
     },
   };
+}
+
+/** Core sends messages of its own to who started it. */
+async function untilStallAnswer(child: ChildProcess): Promise<number> {
+  for (;;) {
+    const [message] = (await once(child, 'message')) as [Partial<StallAnswer>];
+    if (message.longestTurnMs !== undefined) return message.longestTurnMs;
+  }
 }
 
 async function untilReady(child: ChildProcess, port: number, faults: string[]): Promise<void> {

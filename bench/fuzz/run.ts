@@ -1,6 +1,7 @@
 import { type FuzzCase, fuzzCase } from './cases.ts';
 import { createFuzzConnection, type Met } from './connection.ts';
 import { type FuzzedCore, startFuzzedCore } from './core.ts';
+import { heavyBytes, heavyRequests } from './heavy.ts';
 import { judge } from './judge.ts';
 
 export interface FuzzOptions {
@@ -11,6 +12,8 @@ export interface FuzzOptions {
   from: number;
   cases: number;
   connections: number;
+  /** Where given, heavy requests are sent first, each alone, and may hold the api this long. */
+  stallMsMax?: number;
   signal?: AbortSignal;
   onProgress?: (done: number, residentMb: number | undefined) => void;
 }
@@ -28,9 +31,18 @@ export interface FuzzResult {
   met: Map<string, number>;
   /** Of the api process, at even steps through the run. */
   residentMb: number[];
+  /** CPU time of the longest turn of the api process in each heavy request. */
+  stalls: Stall[];
   violations: Violation[];
 }
 
+export interface Stall {
+  name: string;
+  longestTurnMs: number;
+}
+
+/** The first one of its kind also pays for what V8 compiles. */
+const heavyRepeats = 3;
 const violationsMax = 20;
 /** Memory samples a run. */
 const samples = 40;
@@ -45,10 +57,12 @@ export async function runFuzz(options: FuzzOptions): Promise<FuzzResult> {
     seconds: 0,
     met: new Map(),
     residentMb: [],
+    stalls: [],
     violations: [],
   };
   const startedMs = performance.now();
   try {
+    if (options.stallMsMax !== undefined) await sendHeavy(core, options.stallMsMax, result);
     let next = options.from;
     const end = options.from + options.cases;
     const take = (): number | undefined => {
@@ -68,6 +82,31 @@ export async function runFuzz(options: FuzzOptions): Promise<FuzzResult> {
     return result;
   } finally {
     await core.stop();
+  }
+}
+
+/** Heavy requests one at a time, so that what a turn takes is one request's. */
+async function sendHeavy(core: FuzzedCore, stallMsMax: number, result: FuzzResult): Promise<void> {
+  for (const heavy of heavyRequests()) {
+    for (const isPacked of [false, true]) {
+      const name = `${heavy.path}${isPacked ? ', gzip' : ''}: ${heavy.name}`;
+      const isCutOff = heavy.isCutOff === true && !isPacked;
+      const asks = isCutOff ? undefined : { method: 'POST', path: heavy.path };
+      const parts = [heavyBytes(heavy, core.authKey, isPacked)];
+      let longestTurnMs = 0;
+      for (let repeat = 0; repeat < heavyRepeats; repeat += 1) {
+        const connection = createFuzzConnection(core.port);
+        await core.longestTurnMs();
+        const one = { parts, asks, isHead: false };
+        record(result, undefined, one, await connection.exchange(one), core.authKey);
+        longestTurnMs = Math.max(longestTurnMs, await core.longestTurnMs());
+        connection.close();
+      }
+      result.stalls.push({ name, longestTurnMs });
+      if (longestTurnMs <= stallMsMax) continue;
+      const reason = `${name} holds the api for ${longestTurnMs.toFixed(1)} ms`;
+      result.violations.push({ index: undefined, reason });
+    }
   }
 }
 
@@ -98,7 +137,13 @@ async function runLane(
   connection.close();
 }
 
-function record(result: FuzzResult, index: number, one: FuzzCase, met: Met, authKey: string): void {
+function record(
+  result: FuzzResult,
+  index: number | undefined,
+  one: FuzzCase,
+  met: Met,
+  authKey: string,
+): void {
   const count = (what: string): void => {
     result.met.set(what, (result.met.get(what) ?? 0) + 1);
   };
