@@ -1,23 +1,42 @@
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import {
+  closeSync,
+  fchmodSync,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
 import path from 'node:path';
 
 /**
  * Replaces a file as a whole: after a crash it holds the old or the new content, never a part, and
- * once this returns it holds the new one, also after a power cut.
+ * once this returns it holds the new one, also after a power cut. The file is a new one, with this mode
+ * whatever the old one had; where there was a link it is in the link's place.
  * @throws the error of the file system, e.g. ENOSPC; the old content is then still there.
  */
 export function writeDurable(file: string, content: string, mode = 0o600): void {
-  const temporary = `${file}.tmp`;
-  const handle = openSync(temporary, 'w', mode);
+  // Of a name that nobody can guess, and made here or not at all: in a folder that others may write to
+  // there could else be a link by that name, and what it points to would be overwritten.
+  const temporary = `${file}.${randomBytes(8).toString('hex')}.tmp`;
+  const handle = openSync(temporary, 'wx', mode);
   try {
-    let written = 0;
-    const bytes = Buffer.from(content);
-    while (written < bytes.length) written += writeSync(handle, bytes, written);
-    fsyncSync(handle);
-  } finally {
-    closeSync(handle);
+    try {
+      fchmodSync(handle, mode);
+      let written = 0;
+      const bytes = Buffer.from(content);
+      while (written < bytes.length) written += writeSync(handle, bytes, written);
+      fsyncSync(handle);
+    } finally {
+      closeSync(handle);
+    }
+    renameSync(temporary, file);
+  } catch (thrown) {
+    rmSync(temporary, { force: true });
+    throw thrown;
   }
-  renameSync(temporary, file);
   syncFolder(path.dirname(file));
 }
 

@@ -210,7 +210,7 @@ t.test('protocols: set, remove', async (t) => {
   interface Listed {
     settings: { reality?: { privateKey?: string } };
   }
-  const list = () => json<Listed[]>('protocol', 'list', '--node', '1');
+  const list = () => json<Listed[]>('protocol', 'list', '--node', '1', '--secrets');
   const [vless] = await list();
   const privateKey = vless?.settings.reality?.privateKey;
   t.match(privateKey, /^[\w-]{43}$/, 'a key was made');

@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { hostFault, ipFault, isAddress, isHost } from '../contract/address.ts';
 import { type VpnProtocol, vpnProtocols } from '../contract/enums.ts';
 import { limits } from '../contract/limits.ts';
+import { holdsPlaceholder, keptMarker, maskText } from '../nodes/fleet-secrets.ts';
 import { type OutboundProtocol, outboundProtocols } from '../nodes/outbounds.ts';
 import { type ResetPeriod, resetPeriods } from '../subscriptions/period.ts';
 import { hiddenFault, isStorable } from '../text.ts';
@@ -107,6 +108,11 @@ export function settings(given: string): Record<string, unknown> {
     throw new InvalidArgumentError(`It is not valid JSON: ${(cause as Error).message}.`);
   }
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
+    if (holdsPlaceholder(value, [keptMarker, maskText])) {
+      throw new InvalidArgumentError(
+        `It must not hold ${keptMarker} or ${maskText}, which stand for a secret: write the secret itself.`,
+      );
+    }
     if (isStorable(value)) return value as Record<string, unknown>;
     throw new InvalidArgumentError('It must hold neither U+0000 nor half a surrogate pair.');
   }

@@ -1,5 +1,7 @@
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
+import path from 'node:path';
 import type { Command } from 'commander';
+import { writeDurable } from '../durable-file.ts';
 import { CoreError } from '../errors.ts';
 import { type AppliedFleet, applyFleet } from '../nodes/fleet-apply.ts';
 import { exportFleet } from '../nodes/fleet-export.ts';
@@ -60,7 +62,8 @@ Examples:
     .addHelpText(
       'after',
       `
-Without --secrets each key is <kept>: core apply leaves what is stored there.
+Without --secrets everything that is not known to be harmless is <kept>: core apply leaves what is
+stored there. The file is a new one that only its owner can read.
 
 Example:
   core export fleet.yaml`,
@@ -96,15 +99,23 @@ function readFleetText(file: string): string {
   throw new CoreError('INVALID_ARGUMENT', `${file} has over ${fileBytesMax} bytes`);
 }
 
-/** It may hold keys: a new file is its owner's only. */
+/** A new file that only its owner can read, whatever was there before: it may hold keys. */
 function writeFleetText(file: string, text: string): void {
   try {
-    writeFileSync(file, text, { mode: 0o600 });
+    requireRegular(file);
+    writeDurable(file, text);
   } catch (cause) {
     throw new CoreError('INVALID_ARGUMENT', `${file} cannot be written: ${messageOf(cause)}`, {
       cause,
     });
   }
+}
+
+/** A new file would take the place of a device or a pipe. */
+function requireRegular(file: string): void {
+  const isRegular = statSync(file, { throwIfNoEntry: false })?.isFile() ?? true;
+  if (isRegular && !/^\/(dev|proc|sys)\//.test(path.resolve(file))) return;
+  throw new Error('it is no regular file; without a file the export goes to standard output');
 }
 
 function messageOf(cause: unknown): string {

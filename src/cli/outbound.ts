@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { outboundSettings } from '../nodes/harmless.ts';
 import {
   addOutbound,
   listOutbounds,
@@ -10,7 +11,7 @@ import {
 import { name, nodeId, outboundProtocol, position, settings } from './arguments.ts';
 import type { CliContext } from './context.ts';
 import type { Run } from './run.ts';
-import { renderObjects } from './table.ts';
+import { renderObjects, settingsToShow } from './table.ts';
 
 /** `core outbound …` */
 export function addOutboundCommands(program: Command, run: Run): void {
@@ -63,15 +64,22 @@ export function addOutboundCommands(program: Command, run: Run): void {
     .command('list')
     .description('Outbounds of a node with their traffic')
     .requiredOption('--node <id>', 'id of the node', nodeId)
+    .option('--secrets', 'with their settings: keys, and all else that is masked')
     .addHelpText('after', '\nExample:\n  core outbound list --node 1')
     .action(
-      run(async (context, options: { node: number }) => {
-        const found = await listOutbounds(await context.postgres(), options.node);
-        const columns = ['tag', 'protocol', 'trafficBytesUp', 'trafficBytesDown', 'configured'];
+      run(async (context, options: { node: number; secrets?: boolean }) => {
+        const listed = await listOutbounds(await context.postgres(), options.node);
+        const found = listed.map((one) => ({
+          ...one,
+          settings: settingsToShow(one.settings, outboundSettings, options),
+        }));
+        const columns = options.secrets === true ? [...listColumns, 'settings'] : listColumns;
         context.print(found, renderObjects(found, columns, 'The node has no outbounds.'));
       }),
     );
 }
+
+const listColumns = ['tag', 'protocol', 'trafficBytesUp', 'trafficBytesDown', 'configured'];
 
 interface OutboundOptions {
   node: number;

@@ -1,12 +1,13 @@
 import type { Command } from 'commander';
 import { type VpnProtocol, vpnProtocols } from '../contract/enums.ts';
 import { CoreError } from '../errors.ts';
+import { protocolSettings } from '../nodes/harmless.ts';
 import { removeProtocol, setProtocol } from '../nodes/protocol-changes.ts';
 import { addProtocol, listProtocols } from '../nodes/protocols.ts';
 import { id, nodeId, port, settings, vpnProtocol } from './arguments.ts';
 import { protocolSettingsHelp } from './protocol-settings-help.ts';
 import type { Run } from './run.ts';
-import { renderObjects } from './table.ts';
+import { renderObjects, settingsToShow } from './table.ts';
 
 /** `core protocol …` */
 export function addProtocolCommands(program: Command, run: Run): void {
@@ -70,10 +71,15 @@ Examples:
     .command('list')
     .description('Protocols of one node, or of all')
     .option('--node <id>', 'id of the node', nodeId)
+    .option('--secrets', 'with keys, and all else that is not known to be harmless')
     .addHelpText('after', '\nExample:\n  core protocol list --node 1')
     .action(
-      run(async (context, options: { node?: number }) => {
-        const found = await listProtocols(await context.postgres(), { nodeId: options.node });
+      run(async (context, options: { node?: number; secrets?: boolean }) => {
+        const listed = await listProtocols(await context.postgres(), { nodeId: options.node });
+        const found = listed.map((one) => ({
+          ...one,
+          settings: settingsToShow(one.settings, protocolSettings, options),
+        }));
         const columns = ['nodeProtocolId', 'nodeId', 'protocol', 'port', 'settings'];
         context.print(found, renderObjects(found, columns, 'There are no protocols.'));
       }),

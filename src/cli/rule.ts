@@ -1,8 +1,9 @@
 import type { Command } from 'commander';
+import { routingRule } from '../nodes/harmless.ts';
 import { addRule, listRules, moveRule, removeRule } from '../nodes/rules.ts';
 import { id, nodeId, position, settings } from './arguments.ts';
 import type { Run } from './run.ts';
-import { renderObjects } from './table.ts';
+import { renderObjects, settingsToShow } from './table.ts';
 
 /** `core rule …` */
 export function addRuleCommands(program: Command, run: Run): void {
@@ -33,10 +34,15 @@ Example:
     .command('list')
     .description('Rules of a node in their order')
     .requiredOption('--node <id>', 'id of the node', nodeId)
+    .option('--secrets', 'with the UUIDs of links, and all else that is not known to be harmless')
     .addHelpText('after', '\nExample:\n  core rule list --node 1')
     .action(
-      run(async (context, options: { node: number }) => {
-        const found = await listRules(await context.postgres(), options.node);
+      run(async (context, options: { node: number; secrets?: boolean }) => {
+        const listed = await listRules(await context.postgres(), options.node);
+        const found = listed.map((one) => ({
+          ...one,
+          rule: settingsToShow(one.rule, routingRule, options),
+        }));
         const columns = ['position', 'ruleId', 'rule'];
         context.print(found, renderObjects(found, columns, 'The node has no rules.'));
       }),

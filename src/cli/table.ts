@@ -1,3 +1,5 @@
+import { maskSecrets } from '../nodes/fleet-secrets.ts';
+import type { Harmless } from '../nodes/harmless.ts';
 import { jsonText, printable } from '../text.ts';
 
 /** A value of a table cell or of `--json`, before it is made text. */
@@ -87,6 +89,15 @@ export function renderObjects(
     columns,
     objects.map((object) => columns.map((column) => (object as Record<string, Cell>)[column])),
   );
+}
+
+/** Settings as a table or `--json` has them: masked as a plan masks them, unless secrets are asked for. */
+export function settingsToShow(
+  settings: unknown,
+  harmless: Harmless,
+  options: { secrets?: boolean },
+): unknown {
+  return options.secrets === true ? settings : maskSecrets(settings, harmless);
 }
 
 /** A byte count for people: powers of 1,000, three digits. */

@@ -3,11 +3,12 @@ import { stringify } from 'yaml';
 import { inTransaction } from '../stores/postgres.ts';
 import { withoutSecrets } from './fleet-secrets.ts';
 import { byName, readFleet, type StoredNode } from './fleet-state.ts';
+import { type Harmless, outboundSettings, protocolSettings, routingRule } from './harmless.ts';
 
 /**
  * The fleet as a file that `core apply` takes: every node that is not revoked. Without `secrets`
- * each key and password is a marker at which apply keeps what is stored, so such a file brings this
- * Core back to what it was, but cannot build the fleet in an empty one.
+ * everything that is not known to be harmless is a marker at which apply keeps what is stored, so such a
+ * file brings this Core back to what it was, but cannot build the fleet in an empty one.
  * @throws CoreError INVALID_ARGUMENT where two nodes have one name.
  */
 export async function exportFleet(
@@ -19,7 +20,7 @@ export async function exportFleet(
     return readFleet(client);
   });
   byName(fleet);
-  const shown = options.secrets ? <T>(settings: T): T => settings : withoutSecrets;
+  const shown: Shown = options.secrets ? (settings) => settings : withoutSecrets;
   const text = stringify(
     { version: 1, nodes: fleet.map((node) => declaration(node, shown)) },
     { lineWidth: 0, aliasDuplicateObjects: false },
@@ -27,7 +28,9 @@ export async function exportFleet(
   return { text, nodes: fleet.length };
 }
 
-function declaration(node: StoredNode, shown: (settings: unknown) => unknown): object {
+type Shown = (settings: unknown, harmless: Harmless) => unknown;
+
+function declaration(node: StoredNode, shown: Shown): object {
   const { name, region, host, ip } = node;
   return {
     name,
@@ -37,13 +40,13 @@ function declaration(node: StoredNode, shown: (settings: unknown) => unknown): o
     protocols: node.protocols.map(({ protocol, port, settings }) => ({
       protocol,
       port,
-      settings: shown(settings),
+      settings: shown(settings, protocolSettings),
     })),
     outbounds: node.outbounds.map(({ tag, protocol, settings }) => ({
       tag,
       protocol,
-      settings: shown(settings),
+      settings: shown(settings, outboundSettings),
     })),
-    rules: node.rules,
+    rules: node.rules.map((rule) => shown(rule, routingRule)),
   };
 }

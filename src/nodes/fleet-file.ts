@@ -5,6 +5,7 @@ import { type VpnProtocol, vpnProtocols } from '../contract/enums.ts';
 import { limits } from '../contract/limits.ts';
 import { CoreError } from '../errors.ts';
 import { hiddenFault, isStorable } from '../text.ts';
+import { holdsPlaceholder, keptMarker, maskText } from './fleet-secrets.ts';
 import { type OutboundProtocol, outboundProtocols } from './outbounds.ts';
 import { transportsOf } from './port-transports.ts';
 import { ruleSchema } from './rule-schema.ts';
@@ -59,7 +60,29 @@ const text = (charsMax: number) =>
     });
 const host = z.string().refine((given) => given === '' || isHost(given), hostFault);
 const ip = z.string().refine((given) => given === '' || isAddress(given), ipFault);
-const settings = z.record(z.string(), z.json()).refine(isStorable, cannotBeStored).default({});
+const settings = z
+  .record(z.string(), z.json())
+  .refine(isStorable, cannotBeStored)
+  .refine((given) => !holdsPlaceholder(given, [maskText]), {
+    message: `Holds ${maskText}, which a plan prints in the place of a secret`,
+  })
+  .default({});
+/** A rule in which an export without secrets may have left something out. */
+const rule = z.record(z.string(), z.unknown()).check(({ value, issues }) => {
+  const parsed = ruleSchema.safeParse(ruleWithout(value));
+  for (const issue of parsed.error?.issues ?? []) issues.push(issue as z.core.$ZodRawIssue);
+});
+
+/** Something that the schema takes in the place of each marker; what is kept was checked before. */
+function ruleWithout(rule: Record<string, unknown>): Record<string, unknown> {
+  const taken: Record<string, unknown> = { user: ['kept'], attrs: {} };
+  const fields = Object.entries(rule).map(([name, value]) => [
+    name,
+    value === keptMarker && name in taken ? taken[name] : value,
+  ]);
+  return Object.fromEntries(fields);
+}
+
 const protocol = z.strictObject({
   protocol: z.enum(vpnProtocols),
   port: z.int().min(1).max(65_535),
@@ -77,7 +100,7 @@ const node = z.strictObject({
   ip: ip.optional(),
   protocols: z.array(protocol).max(listMax).optional(),
   outbounds: z.array(outbound).max(listMax).optional(),
-  rules: z.array(ruleSchema).max(listMax).optional(),
+  rules: z.array(rule).max(listMax).optional(),
 });
 const fleet = z.strictObject({ version: z.literal(1), nodes: z.array(node).max(nodesMax) });
 

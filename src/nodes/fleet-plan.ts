@@ -2,8 +2,15 @@ import { isDeepStrictEqual } from 'node:util';
 import { CoreError } from '../errors.ts';
 import { validateProtocolSettings } from '../render/protocol-settings.ts';
 import type { Fault, FleetFile, FleetNode, FleetOutbound, FleetProtocol } from './fleet-file.ts';
-import { isSecretPath, maskSecrets, withKeptSecrets } from './fleet-secrets.ts';
+import { harmlessField, maskSecrets, withKeptSecrets } from './fleet-secrets.ts';
 import { byName, type StoredNode } from './fleet-state.ts';
+import {
+  type Harmless,
+  outboundSettings,
+  protocolSettings,
+  routingRule,
+  shown,
+} from './harmless.ts';
 import { isPlainObject, settingsWithSecretsKept } from './keep-secrets.ts';
 import { transportsOf } from './port-transports.ts';
 import { defaultOutboundTag } from './rules.ts';
@@ -85,10 +92,14 @@ function planNode(planner: Planner, faults: Fault[]): NodePlan & { lines: PlanLi
   let fields: NodePlan['fields'];
   if (stored === undefined) {
     fields = given;
-    lines.push({ action: 'create', object: `node ${name}`, changes: differences({}, given) });
+    lines.push({
+      action: 'create',
+      object: `node ${name}`,
+      changes: differences({}, given, nodeFields),
+    });
   } else {
     const old = { region: stored.region, host: stored.host, ip: stored.ip };
-    const changes = differences(old, { ...old, ...given });
+    const changes = differences(old, { ...old, ...given }, nodeFields);
     if (changes.length > 0) {
       fields = given;
       lines.push({ action: 'change', object: `node ${name}`, changes });
@@ -96,7 +107,7 @@ function planNode(planner: Planner, faults: Fault[]): NodePlan & { lines: PlanLi
   }
   const protocols = planProtocols(planner, lines, faults);
   const outbounds = planOutbounds(planner, lines, faults);
-  const rules = planRules(planner, lines);
+  const rules = planRules(planner, lines, faults);
   requireTargets(planner, faults);
   return { stored, name, fields, protocols, outbounds, rules, lines };
 }
@@ -124,10 +135,14 @@ function planProtocols(
     if (settings === undefined) continue;
     if (same === undefined) {
       plan.create.push({ ...one, settings });
-      created.push({ action: 'create', object: nameOf(one), changes: differences({}, settings) });
+      created.push({
+        action: 'create',
+        object: nameOf(one),
+        changes: differences({}, settings, protocolSettings),
+      });
       continue;
     }
-    const changes = differences(same.settings, settings);
+    const changes = differences(same.settings, settings, protocolSettings);
     if (changes.length === 0) continue;
     plan.change.push({ nodeProtocolId: same.nodeProtocolId, settings });
     lines.push({ action: 'change', object: nameOf(one), changes });
@@ -187,7 +202,7 @@ function planOutbounds(
     const same = left.get(one.tag);
     left.delete(one.tag);
     const outbound = { ...one, settings: keepSecrets(one.settings, same?.settings, place, faults) };
-    const changes = differences(contentOf(same), contentOf(outbound));
+    const changes = differences(contentOf(same), contentOf(outbound), outboundFields);
     const object = `outbound ${one.tag} of node ${declared.name}`;
     if (same === undefined) lines.push({ action: 'create', object, changes });
     else if (changes.length > 0) lines.push({ action: 'change', object, changes });
@@ -211,12 +226,13 @@ function contentOf(outbound: FleetOutbound | undefined): Record<string, unknown>
 }
 
 function planRules(
-  { declared, stored }: Planner,
+  { declared, stored, path }: Planner,
   lines: PlanLine[],
+  faults: Fault[],
 ): Record<string, unknown>[] | undefined {
   if (declared.rules === undefined) return undefined;
   const old = stored?.rules ?? [];
-  const wanted = declared.rules;
+  const wanted = keepSecrets(declared.rules, old, [...path, 'rules'], faults);
   let differ = false;
   for (let index = 0; index < Math.max(old.length, wanted.length); index += 1) {
     const [from, to] = [old[index], wanted[index]];
@@ -224,7 +240,7 @@ function planRules(
     differ = true;
     const action = from === undefined ? 'create' : to === undefined ? 'remove' : 'change';
     const object = `rule ${index + 1} of node ${declared.name}`;
-    lines.push({ action, object, changes: [{ field: 'rule', from, to }] });
+    lines.push({ action, object, changes: [maskedChange('rule', from, to, routingRule)] });
   }
   return differ ? wanted : undefined;
 }
@@ -244,20 +260,20 @@ function requireTargets({ declared, stored, path }: Planner, faults: Fault[]): v
   }
 }
 
-function keepSecrets(
-  given: Record<string, unknown>,
-  stored: Record<string, unknown> | undefined,
+function keepSecrets<T>(
+  given: T,
+  stored: T | undefined,
   path: (string | number)[],
   faults: Fault[],
-): Record<string, unknown> {
+): T {
   const missing = (inner: (string | number)[]): void => {
     faults.push({
       path: [...path, ...inner],
       message:
-        'Is a secret that the file leaves out and Core does not have; export it with --secrets',
+        'Is a secret that the file leaves out and Core does not have here; write it, or export it with --secrets',
     });
   };
-  return withKeptSecrets(given, stored, missing) as Record<string, unknown>;
+  return withKeptSecrets(given, stored, missing) as T;
 }
 
 /** Runs a check of settings; what it refuses becomes a fault at their place. */
@@ -273,18 +289,33 @@ function checked<T>(path: (string | number)[], faults: Fault[], check: () => T):
   }
 }
 
+const nodeFields: Harmless = { region: shown, host: shown, ip: shown };
+const outboundFields: Harmless = { protocol: shown, settings: outboundSettings };
+
 /** Every leaf that differs, arrays as one, with secrets masked. */
 function differences(
   from: unknown,
   to: unknown,
+  harmless: Harmless | undefined,
   path: readonly string[] = [],
 ): PlanLine['changes'] {
   if (isDeepStrictEqual(from, to)) return [];
-  if (isPlainObject(from) && isPlainObject(to)) {
+  if (typeof harmless === 'object' && isPlainObject(from) && isPlainObject(to)) {
     const names = new Set([...Object.keys(from), ...Object.keys(to)]);
-    return [...names].flatMap((name) => differences(from[name], to[name], [...path, name]));
+    return [...names].flatMap((name) =>
+      differences(from[name], to[name], harmlessField(harmless, name), [...path, name]),
+    );
   }
-  const shown = (value: unknown): unknown =>
-    value !== undefined && isSecretPath(path) ? '(secret)' : maskSecrets(value);
-  return [{ field: path.join('.'), from: shown(from), to: shown(to) }];
+  return [maskedChange(path.join('.'), from, to, harmless)];
+}
+
+function maskedChange(
+  field: string,
+  from: unknown,
+  to: unknown,
+  harmless: Harmless | undefined,
+): PlanLine['changes'][number] {
+  const masked = (value: unknown): unknown =>
+    value === undefined ? undefined : maskSecrets(value, harmless);
+  return { field, from: masked(from), to: masked(to) };
 }
