@@ -43,6 +43,11 @@ export const settingsSchema = z.object({
     .default('.core')
     .describe('Where the embedded servers keep their data.'),
   CORE_CLICKHOUSE_PORT: port(8123, 'Port of the embedded ClickHouse HTTP interface.'),
+  CORE_CLICKHOUSE_HOSTS: z
+    .string()
+    .regex(/^[a-z0-9.-]{1,253}(,[a-z0-9.-]{1,253}){0,15}$/i, 'host names, separated by commas')
+    .optional()
+    .describe('Names besides localhost by which the embedded ClickHouse may be asked for.'),
   CORE_POSTGRES_PORT: port(15_432, 'Port of the embedded Postgres.'),
   CORE_REDIS_PORT: port(16_379, 'Port of the embedded Redis.'),
   DATABASE_URL: url(/^postgres(ql)?$/, 'A real Postgres to use in place of the embedded one.'),
@@ -157,6 +162,7 @@ export interface Config {
     /** Absolute path. */
     dataDir: string;
     clickhousePort: number;
+    clickhouseHosts: string[];
     postgresPort: number;
     redisPort: number;
     /** True where no URL is set, so that `core up` starts this server itself. */
@@ -241,6 +247,7 @@ function toConfig(s: Settings): Config {
     embedded: {
       dataDir: path.resolve(s.CORE_DATA_DIR),
       clickhousePort: s.CORE_CLICKHOUSE_PORT,
+      clickhouseHosts: s.CORE_CLICKHOUSE_HOSTS?.split(',') ?? [],
       postgresPort: s.CORE_POSTGRES_PORT,
       redisPort: s.CORE_REDIS_PORT,
       postgres: s.DATABASE_URL === undefined,

@@ -22,6 +22,15 @@ t.test('a URL replaces one embedded server', async (t) => {
   t.equal(config.stores.postgresUrl, 'postgres://u:p@db.example.net/core');
 });
 
+t.test('names of the embedded ClickHouse', async (t) => {
+  const named = readConfig({ CORE_CLICKHOUSE_HOSTS: 'db.example.net,db' });
+  t.same(named.embedded.clickhouseHosts, ['db.example.net', 'db']);
+  t.same(readConfig({}).embedded.clickhouseHosts, []);
+  for (const CORE_CLICKHOUSE_HOSTS of ['a b', 'a,', 'db:8123', '*']) {
+    t.throws(() => readConfig({ CORE_CLICKHOUSE_HOSTS }), { code: 'INVALID_SETTINGS' });
+  }
+});
+
 t.test('every fault is named at once', async (t) => {
   t.throws(
     () => readConfig({ CORE_PORT: '70000', CORE_LOG_LEVEL: 'loud', REDIS_URL: 'http://x' }),

@@ -1,4 +1,4 @@
-import { type ChildProcess, fork, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
@@ -8,41 +8,21 @@ import { gzipSync } from 'node:zlib';
 import { type ClickHouseClient, ClickHouseError, createClient } from '@clickhouse/client';
 import t, { type Test } from 'tap';
 import { projectRoot } from '../src/root.ts';
+import {
+  type ClickHouseServer,
+  connectClickHouse,
+  serverFile,
+  serverFolders,
+  startClickHouseServer,
+} from './support/clickhouse-server.ts';
 
-const serverFile = path.join(projectRoot, 'dist', 'src', 'embedded', 'clickhouse-server.js');
 const migration = readFileSync(path.join(projectRoot, 'clickhouse', '000001-init.sql'), 'utf8');
 
-interface Server {
-  child: ChildProcess;
-  port: number;
-  url: string;
-  stop: (signal?: NodeJS.Signals) => Promise<number | NodeJS.Signals | null>;
-}
+const start = (test: Test, dataDir: string, ...more: string[]) =>
+  startClickHouseServer(test, dataDir, more);
 
-/** Starts the server as Core does: a process with an IPC channel. */
-async function start(test: Test, dataDir: string, ...more: string[]): Promise<Server> {
-  const child = fork(serverFile, ['--port', '0', '--data', dataDir, ...more], {
-    stdio: 'inherit',
-    env: { ...process.env, UV_THREADPOOL_SIZE: '8' },
-  });
-  const ended = once(child, 'exit');
-  const stop: Server['stop'] = async (signal = 'SIGTERM') => {
-    child.kill(signal);
-    const [code, by] = (await ended) as [number | null, NodeJS.Signals | null];
-    return by ?? code;
-  };
-  test.teardown(() => stop('SIGKILL'));
-  const [first] = await Promise.race([once(child, 'message'), ended]);
-  const { ready, port } = first as { ready: boolean; port: number };
-  test.equal(ready, true, 'says that it is ready');
-  return { child, port, url: `http://127.0.0.1:${port}`, stop };
-}
-
-function connect(test: Test, server: Server, database = 'core'): ClickHouseClient {
-  const client = createClient({ url: server.url, database, log: { level: 127 as never } });
-  test.teardown(() => client.close());
-  return client;
-}
+const connect = (test: Test, server: ClickHouseServer, database = 'core') =>
+  connectClickHouse(test, server, { database });
 
 async function migrate(client: ClickHouseClient): Promise<void> {
   for (const query of migration.split(';').filter((part) => part.trim() !== '')) {
@@ -119,7 +99,8 @@ function settingsOf(token: string) {
 t.test('answers as a ClickHouse server does', async (t) => {
   const server = await start(t, t.testdir(), '--queries-max', '6');
   const client = connect(t, server);
-  const ask = (target: string, init?: RequestInit) => fetch(`${server.url}${target}`, init);
+  const ask = (target: string, init?: RequestInit) =>
+    fetch(`${server.url}${target}`, { ...init, headers: { ...server.headers, ...init?.headers } });
 
   t.test('ping', async (t) => {
     t.same(await client.ping(), { success: true });
@@ -179,6 +160,8 @@ t.test('answers as a ClickHouse server does', async (t) => {
     t.equal(await zipped.text(), '1\n');
     const compressing = createClient({
       url: server.url,
+      username: 'core',
+      password: server.passwords.core,
       compression: { request: true, response: true },
     });
     t.teardown(() => compressing.close());
@@ -350,7 +333,7 @@ t.test('inserts keep every byte', async (t) => {
       fetch(`${server.url}${target}`, {
         method: 'POST',
         body,
-        headers,
+        headers: { ...server.headers, ...headers },
         duplex: 'half',
       } as RequestInit);
     const into = '/?query=INSERT+INTO+session_events+FORMAT+TSV';
@@ -440,7 +423,12 @@ t.test('inserts keep every byte', async (t) => {
     const into = `${other.url}/?query=INSERT+INTO+t+FORMAT+TSV`;
     const line = `${'x'.repeat(99)}\n`;
     const post = async (body: string | Buffer | ReadableStream, headers = {}) => {
-      const init = { method: 'POST', body, headers, duplex: 'half' };
+      const init = {
+        method: 'POST',
+        body,
+        headers: { ...other.headers, ...headers },
+        duplex: 'half',
+      };
       const response = await fetch(into, init as RequestInit);
       await response.text();
       return response.status;
@@ -456,7 +444,7 @@ t.test('inserts keep every byte', async (t) => {
   t.test('a client that goes away half-way inserts nothing', async (t) => {
     const request = http.request(`${server.url}/?query=INSERT+INTO+session_events+FORMAT+TSV`, {
       method: 'POST',
-      headers: { 'content-length': 1000 },
+      headers: { ...server.headers, 'content-length': 1000 },
     });
     request.on('error', () => undefined);
     await new Promise((resolve) =>
@@ -551,9 +539,11 @@ t.test('stops as told', async (t) => {
   };
   const elsewhere = path.join(t.testdirName, 'elsewhere');
   mkdirSync(elsewhere);
-  const taken = await fails('--port', String(server.port), '--data', elsewhere);
+  const taken = await fails(
+    ...['--port', String(server.port), '--data', elsewhere, '--secrets', dataDir],
+  );
   t.match(taken, { code: 1, line: /The port is taken/ });
-  const locked = await fails('--port', '0', '--data', dataDir);
+  const locked = await fails('--port', '0', ...serverFolders(dataDir));
   t.match(locked, { code: 1, line: /cannot start/ });
   const pattern = await fails('--port', '0', '--data', path.join(dataDir, '{a}'));
   t.match(pattern, { code: 1, line: /must not contain/ });

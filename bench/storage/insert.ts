@@ -5,6 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { usageColumns, usageRow } from '../../src/ingest/pack.ts';
 import { projectRoot } from '../../src/root.ts';
+import { makeSecrets } from '../../src/secrets.ts';
 import {
   type ClickHouseClient,
   createClickHouse,
@@ -38,15 +39,16 @@ export async function measureInserts(
   options: { segments: number; segmentRows: number; migrations: number },
 ): Promise<InsertFigures> {
   const folder = mkdtempSync(path.join(os.tmpdir(), 'core-storage-'));
+  const { clickhouse: password } = makeSecrets(folder);
   const child = fork(
     path.join(projectRoot, 'dist', 'src', 'embedded', 'clickhouse-server.js'),
-    ['--port', '0', '--data', folder],
+    ['--port', '0', '--data', folder, '--secrets', folder],
     { env: { ...process.env, UV_THREADPOOL_SIZE: '12' } },
   );
   const ended = once(child, 'exit');
   try {
     const [{ port }] = (await once(child, 'message')) as [{ port: number }];
-    const clickhouse = createClickHouse(`http://127.0.0.1:${port}/core`);
+    const clickhouse = createClickHouse(`http://core:${password}@127.0.0.1:${port}/core`);
     try {
       return await insertAll(clickhouse, child, shape, options);
     } finally {

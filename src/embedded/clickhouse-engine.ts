@@ -2,14 +2,18 @@ import { randomUUID } from 'node:crypto';
 import { type FileHandle, open, writeFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { sqlString } from '../clickhouse-sql.ts';
-import { toFault } from './clickhouse-fault.ts';
+import { boundsOf, writeEngineConfig } from './clickhouse-access.ts';
+import { clickhouseFault, toFault } from './clickhouse-fault.ts';
+import { createGuard, type EngineNames, type Guard } from './clickhouse-guard.ts';
 import { type InsertDone, insertFile } from './clickhouse-insert.ts';
 import { createLane, type Lane } from './clickhouse-lane.ts';
 import { openSessions, type Scope, type Sessions } from './clickhouse-sessions.ts';
+import { createSettingRules } from './clickhouse-settings.ts';
 import type { Spool, SpooledFile } from './clickhouse-spool.ts';
-import type { InsertStatement, Statement } from './clickhouse-statement.ts';
+import { type InsertStatement, parseStatement, type Statement } from './clickhouse-statement.ts';
 
 export interface SelectDone {
+  kind: 'select';
   /** The result, in a file that has no name any more: closing it frees its bytes. */
   file: FileHandle;
   bytes: number;
@@ -19,6 +23,7 @@ export interface SelectDone {
 }
 
 export interface OtherDone {
+  kind: 'other';
   body: Uint8Array;
   format: string;
   elapsedSeconds: number;
@@ -35,23 +40,19 @@ export interface Engine {
     scope: Scope,
     signal: AbortSignal,
   ): Promise<InsertDone>;
-  select(
+  /**
+   * Runs a statement that brings no rows. `defaultFormat` is for one that names no format.
+   * @throws the guard's refusal, or the engine's error.
+   */
+  run(
     sql: string,
-    statement: Extract<Statement, { kind: 'select' }>,
-    format: string,
+    defaultFormat: string,
     scope: Scope,
     signal: AbortSignal,
-  ): Promise<SelectDone>;
-  other(sql: string, format: string, scope: Scope, signal: AbortSignal): Promise<OtherDone>;
+  ): Promise<SelectDone | OtherDone>;
   /** Refuses what waits, lets what runs finish, all but inserts within `queryMsMax`, and closes. */
   close(queryMsMax: number): Promise<void>;
 }
-
-/**
- * Bound on a SELECT's result, unless the request sets its own `max_result_bytes`: it lies on disk
- * until the client has taken it. Past it the engine answers TOO_MANY_ROWS_OR_BYTES.
- */
-const resultBytesMax = 8 * 1024 ** 3;
 
 const syntaxErrorCode = 62;
 const killAgainMs = 100;
@@ -68,11 +69,13 @@ const killAgainMs = 100;
  */
 export async function openEngine(options: {
   directory: string;
+  /** Where the engine's own settings are written to. */
+  configFolder: string;
   database: string;
   spool: Spool;
   queriesMax: number;
 }): Promise<Engine> {
-  const sessions = openSessions(options.directory);
+  const sessions = await openSessions(options.directory, writeEngineConfig(options.configFolder));
   const { spool } = options;
   // Only now is it certain that no other process uses the folder.
   spool.clear();
@@ -80,46 +83,156 @@ export async function openEngine(options: {
   await sessions.own(`CREATE DATABASE IF NOT EXISTS ${name}`);
   const inserts = createLane({ runningMax: 1, waitingMax: 256 });
   const queries = createLane({ runningMax: options.queriesMax, waitingMax: 256 });
+  // Tools take half of the places, so that Core always finds one.
+  const analysts = createLane({ runningMax: Math.ceil(options.queriesMax / 2), waitingMax: 256 });
+  const guard = await openGuard(sessions);
   const running: Running = new Map();
+
+  const runIn = (sql: string, format: string, scope: Scope, signal: AbortSignal) =>
+    enter(queries, signal, async () => {
+      guard.checkSettings(scope);
+      const judged = await judge(sessions, guard, sql, scope);
+      const { mark, marked } = begin(running, judged.scope);
+      const onAbort = (): void => cancel(sessions, running, mark);
+      signal.addEventListener('abort', onAbort, { once: true });
+      try {
+        const { statement, text } = judged;
+        return statement.kind === 'select'
+          ? await selectToFile(sessions, spool, text, statement, format, marked)
+          : await runOther(sessions, text, statement.format ?? format, marked);
+      } finally {
+        signal.removeEventListener('abort', onAbort);
+        running.delete(mark);
+      }
+    });
 
   return {
     insert: (statement, rows, scope, signal) =>
-      enter(inserts, signal, () => insertFile(sessions, statement, rows, scope)),
-    select: (sql, statement, format, scope, signal) =>
-      enter(queries, signal, async () => {
-        const { mark, marked } = begin(running, scope);
-        const onAbort = (): void => cancel(sessions, running, mark);
-        signal.addEventListener('abort', onAbort, { once: true });
-        try {
-          return await selectToFile(sessions, spool, sql, statement, format, marked);
-        } finally {
-          signal.removeEventListener('abort', onAbort);
-          running.delete(mark);
-        }
+      enter(inserts, signal, () => {
+        guard.checkSettings(scope);
+        return insertFile(sessions, guard, statement, rows, scope);
       }),
-    other: (sql, format, scope, signal) =>
-      enter(queries, signal, async () => {
-        const { mark, marked } = begin(running, scope);
-        try {
-          return await sessions.within(marked, false, async (query) => {
-            const result = await query(sql, format);
-            return { body: result.bytes(), format, elapsedSeconds: result.elapsed };
-          });
-        } finally {
-          running.delete(mark);
-        }
-      }),
+    run: (sql, format, scope, signal) =>
+      scope.account === 'analyst'
+        ? enter(analysts, signal, () => runIn(sql, format, scope, signal))
+        : runIn(sql, format, scope, signal),
     close: async (queryMsMax) => {
       inserts.stop();
+      analysts.stop();
       queries.stop();
       const late = setTimeout(() => {
         for (const mark of running.keys()) cancel(sessions, running, mark);
       }, queryMsMax);
-      await Promise.all([inserts.idle(), queries.idle()]);
+      await Promise.all([inserts.idle(), analysts.idle(), queries.idle()]);
       clearTimeout(late);
       await sessions.close();
     },
   };
+}
+
+/** Asks the engine for all that it has, of which the guard allows a part. */
+async function openGuard(sessions: Sessions): Promise<Guard> {
+  const rows = async (sql: string): Promise<string[][]> =>
+    (await sessions.own(sql, 'JSONCompactEachRow'))
+      .text()
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => JSON.parse(line) as string[]);
+  const tableFunctions = await rows('SELECT name FROM system.table_functions');
+  const functions = await rows('SELECT name, categories, alias_to FROM system.functions');
+  const settings = await rows('SELECT name FROM system.settings');
+  const names: EngineNames = {
+    tableFunctions: tableFunctions.map(([name = '']) => name),
+    functions: functions.map(([name = '', kind = '', aliasOf = '']) => ({ name, kind, aliasOf })),
+  };
+  return createGuard(names, createSettingRules(new Set(settings.map(([name = '']) => name))));
+}
+
+/**
+ * Lets the engine read a statement and write it down in its own words, judges these, and gives them
+ * back to be run. So what was judged is what runs: this front need not read SQL as the engine does,
+ * with its comments, quotes and escapes.
+ * @throws 62 SYNTAX_ERROR, as the engine says it, or the guard's refusal.
+ */
+async function judge(
+  sessions: Sessions,
+  guard: Guard,
+  sql: string,
+  scope: Scope,
+): Promise<{ text: string; statement: Judged; scope: Scope }> {
+  const sizeMax = Number(scope.settings.get('max_query_size') ?? querySizeOf(scope));
+  if (Buffer.byteLength(sql) > sizeMax) {
+    throw clickhouseFault(62, 'SYNTAX_ERROR', `Syntax error: Max query size exceeded (${sizeMax})`);
+  }
+  const text = await wordingOf(sessions, sql);
+  guard.checkStatement(text, scope);
+  const statement = parseStatement(text);
+  if (statement.kind === 'insert') {
+    throw clickhouseFault(48, 'NOT_IMPLEMENTED', 'The embedded server cannot read this INSERT.');
+  }
+  if (statement.kind === 'empty' || statement.kind === 'several') {
+    throw clickhouseFault(62, 'SYNTAX_ERROR', 'Syntax error: not one statement');
+  }
+  // The engine's wording may be longer than the one that was sent.
+  const settings = new Map(scope.settings);
+  const textBytes = Buffer.byteLength(text) + slackBytes;
+  if (textBytes > sizeMax) settings.set('max_query_size', String(textBytes));
+  return { text, statement, scope: { ...scope, settings } };
+}
+
+type Judged = Extract<Statement, { kind: 'select' | 'other' }>;
+
+/** For the INTO OUTFILE that is added. */
+const slackBytes = 16 * 1024;
+
+function querySizeOf({ account }: Scope): number {
+  return boundsOf(account).find(({ name }) => name === 'max_query_size')?.value ?? 0;
+}
+
+/** A string of SQL may be twice as long as what it stands for. */
+const wordingScope: Scope = {
+  account: 'core',
+  database: 'default',
+  settings: new Map([
+    // As a server: chdb takes `1` for `SELECT 1`.
+    ['implicit_select', '0'],
+    ['max_query_size', String(16 * 1024 ** 2)],
+  ]),
+  params: new Map(),
+  readonly: true,
+};
+
+async function wordingOf(sessions: Sessions, sql: string): Promise<string> {
+  try {
+    return await sessions.within(wordingScope, true, async (query) => {
+      const asked = `SELECT formatQuerySingleLine(${sqlString(sql)})`;
+      return (await query(asked, 'RawBLOB')).text();
+    });
+  } catch (thrown) {
+    const fault = toFault(thrown);
+    if (fault.code !== syntaxErrorCode) throw thrown;
+    throw clickhouseFault(62, 'SYNTAX_ERROR', syntaxMessage(fault.text), { cause: thrown });
+  }
+}
+
+/** The engine's message, without the query that it was asked with. */
+function syntaxMessage(text: string): string {
+  return text
+    .replace(/^Code: 62\. DB::Exception: /, '')
+    .replace(/: (In scope|while executing) [\s\S]*$/, '')
+    .replace(/ \(SYNTAX_ERROR\)$/, '');
+}
+
+async function runOther(
+  sessions: Sessions,
+  text: string,
+  format: string,
+  scope: Scope,
+): Promise<OtherDone> {
+  return sessions.within(scope, false, async (query) => {
+    const result = await query(text, format);
+    return { kind: 'other', body: result.bytes(), format, elapsedSeconds: result.elapsed };
+  });
 }
 
 async function enter<T>(lane: Lane, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
@@ -170,24 +283,22 @@ async function selectToFile(
   spool: Spool,
   sql: string,
   statement: Extract<Statement, { kind: 'select' }>,
-  format: string,
+  defaultFormat: string,
   scope: Scope,
 ): Promise<SelectDone> {
   const file = spool.path();
   const into = `INTO OUTFILE ${sqlString(file)}`;
   const head = sql.slice(0, statement.into);
+  const format = statement.format ?? defaultFormat;
   const tail =
     statement.format === undefined ? `FORMAT ${format}` : sql.slice(statement.into, statement.end);
-  const settings = new Map(scope.settings);
-  if (!settings.has('max_result_bytes')) settings.set('max_result_bytes', String(resultBytesMax));
   try {
-    const result = await sessions.within({ ...scope, settings }, true, async (query) => {
+    const result = await sessions.within(scope, true, async (query) => {
       try {
         return await query(`${head}\n${into} ${tail}`);
       } catch (thrown) {
         if (toFault(thrown).code !== syntaxErrorCode) throw thrown;
-        // The text that the client sent, so that the message quotes it and not ours. Should it be
-        // right without INTO OUTFILE only, its result takes the way through memory.
+        // Should it be right without INTO OUTFILE only, its result takes the way through memory.
         const whole = await query(sql.slice(0, statement.end), format);
         await writeFile(file, whole.bytes());
         return whole;
@@ -196,6 +307,7 @@ async function selectToFile(
     const handle = await open(file, 'r');
     const { size } = await handle.stat();
     return {
+      kind: 'select',
       file: handle,
       bytes: size,
       format,

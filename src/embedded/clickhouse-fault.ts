@@ -13,6 +13,7 @@ export interface ClickHouseFault {
 interface FaultOptions {
   status?: number;
   retryAfterSeconds?: number;
+  headers?: Readonly<Record<string, string>>;
   cause?: unknown;
 }
 
@@ -31,10 +32,12 @@ export function clickhouseFault(
     code,
     status: options.status ?? statusOfCode(code),
     text,
-    headers:
-      options.retryAfterSeconds === undefined
+    headers: {
+      ...options.headers,
+      ...(options.retryAfterSeconds === undefined
         ? {}
-        : { 'Retry-After': String(options.retryAfterSeconds) },
+        : { 'Retry-After': String(options.retryAfterSeconds) }),
+    },
   };
   return Object.assign(error, { [faultKey]: fault });
 }
@@ -65,7 +68,7 @@ export function toFault(thrown: unknown): ClickHouseFault {
 
 const badRequestCodes = new Set([
   6, 26, 27, 32, 33, 34, 36, 38, 41, 43, 53, 62, 69, 70, 72, 108, 117, 130, 131, 158, 190, 321, 376,
-  377, 386, 395, 410, 427, 431, 441, 456, 457, 467, 636, 675, 691,
+  377, 386, 395, 410, 427, 431, 441, 452, 456, 457, 467, 636, 675, 691,
 ]);
 const notFoundCodes = new Set([16, 46, 47, 50, 56, 60, 63, 73, 81, 115, 182, 336, 400, 428]);
 
@@ -75,7 +78,7 @@ const notFoundCodes = new Set([16, 46, 47, 50, 56, 60, 63, 73, 81, 115, 182, 336
  * Source: https://github.com/ClickHouse/ClickHouse/blob/master/src/Server/HTTP/exceptionCodeToHTTPStatus.cpp
  */
 function statusOfCode(code: number): number {
-  if (code === 164 || code === 497 || code === 291) return 403;
+  if (code === 164 || code === 497 || code === 291 || code === 358) return 403;
   if (code === 159) return 408;
   if (code === 48 || code === 1) return 501;
   if (code === 202 || code === 236 || code === 439) return 503;

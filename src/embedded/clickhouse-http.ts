@@ -1,8 +1,11 @@
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
+import { refuseWebPages } from './clickhouse-caller.ts';
 import type { Engine } from './clickhouse-engine.ts';
 import { clickhouseFault, toFault } from './clickhouse-fault.ts';
+import { readonlyFault } from './clickhouse-guard.ts';
+import { type Login, logIn } from './clickhouse-login.ts';
 import { type QueryRequest, queryIdOf, readQueryRequest } from './clickhouse-request.ts';
 import type { Spool } from './clickhouse-spool.ts';
 
@@ -10,6 +13,9 @@ interface HttpOptions {
   /** Resolves once the engine is open; requests that come earlier wait for it. */
   engine: Promise<Engine>;
   spool: Spool;
+  login: Login;
+  /** Names that `Host` may have. */
+  hosts: ReadonlySet<string>;
   database: string;
   bodyBytesMax: number;
   /** Told of what is a fault of the server, not of the request. */
@@ -33,18 +39,18 @@ async function answer(
   response: ServerResponse,
   options: HttpOptions,
 ): Promise<void> {
-  // A web page that a browser shows must not reach a database that asks for no password.
-  if (request.headers.origin !== undefined) {
-    throw clickhouseFault(497, 'ACCESS_DENIED', 'Requests of web pages are refused.');
-  }
+  refuseWebPages(request, options.hosts);
   const url = urlOf(request);
   const reads = request.method === 'GET' || request.method === 'HEAD';
   if (!reads && request.method !== 'POST') {
     response.setHeader('Allow', 'GET, HEAD, POST');
     throw clickhouseFault(1, 'UNSUPPORTED_METHOD', `Method ${request.method}`, { status: 405 });
   }
-  const isOk = url.pathname === '/ping' || url.pathname === '/replicas_status';
-  if (isOk || (url.pathname === '/' && reads && !url.searchParams.has('query'))) {
+  const isPing = url.pathname === '/ping' || url.pathname === '/replicas_status';
+  // Before the body is read: who has no password is not worth a byte of memory.
+  const account = isPing ? undefined : logIn(request, url.searchParams, options.login);
+  const asksNothing = url.pathname === '/' && reads && !url.searchParams.has('query');
+  if (account === undefined || asksNothing) {
     await options.engine;
     response.writeHead(200, { 'Content-Type': 'text/html; charset=UTF-8' }).end('Ok.\n');
     return;
@@ -58,7 +64,7 @@ async function answer(
     );
   }
   const engine = await options.engine;
-  const query = await readQueryRequest(request, url, options);
+  const query = await readQueryRequest(request, url, account, options);
   const gone = new AbortController();
   response.once('close', () => gone.abort());
   if (query.work.kind === 'insert')
@@ -82,9 +88,7 @@ async function answerInsert(
   gone: AbortController,
 ): Promise<void> {
   if (query.work.kind !== 'insert') return;
-  if (query.scope.readonly) {
-    throw clickhouseFault(164, 'READONLY', 'Cannot execute query in readonly mode: use POST.');
-  }
+  if (query.scope.readonly) throw readonlyFault(query.scope);
   const { statement } = query.work;
   const rows = await spool.write(query.work.rows);
   try {
@@ -120,13 +124,9 @@ async function answerSql(
       `Syntax error (Multi-statements are not allowed): failed at position ${statement.offset + 1}`,
     );
   }
-  const format = statement.format ?? query.defaultFormat;
-  if (statement.kind === 'other') {
-    if (query.scope.readonly && statement.verb === 'INSERT') {
-      throw clickhouseFault(164, 'READONLY', 'Cannot execute query in readonly mode: use POST.');
-    }
-    const text = sql.slice(0, statement.end);
-    const done = await engine.other(text, format, query.scope, gone.signal);
+  const done = await engine.run(sql, query.defaultFormat, query.scope, gone.signal);
+  const { format } = done;
+  if (done.kind === 'other') {
     const summary = elapsed(done.elapsedSeconds);
     response.writeHead(200, {
       ...headersOf(query, format, summary),
@@ -135,7 +135,6 @@ async function answerSql(
     response.end(done.body);
     return;
   }
-  const done = await engine.select(sql, statement, format, query.scope, gone.signal);
   // The client went away while the query ended: what is left to do is to free the result.
   if (gone.signal.aborted) return done.file.close();
   const summary = { result_rows: String(done.resultRows), ...elapsed(done.elapsedSeconds) };

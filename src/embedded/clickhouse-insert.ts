@@ -1,8 +1,10 @@
+import { readFile } from 'node:fs/promises';
 import { sqlName, sqlString } from '../clickhouse-sql.ts';
 import { clickhouseFault } from './clickhouse-fault.ts';
-import type { Query, Scope, Sessions } from './clickhouse-sessions.ts';
+import type { Guard } from './clickhouse-guard.ts';
+import { type Query, type Scope, type Sessions, setRole } from './clickhouse-sessions.ts';
 import type { SpooledFile } from './clickhouse-spool.ts';
-import { columnNames, type InsertStatement } from './clickhouse-statement.ts';
+import { columnNames, type InsertStatement, insertTarget } from './clickhouse-statement.ts';
 
 export interface InsertDone {
   /** Rows that the engine wrote, copies in materialized views included. */
@@ -45,33 +47,32 @@ const defaults: readonly [string, string][] = [
 /**
  * Inserts the rows of a file, all or none of each block. chdb's own insert of a body cuts binary
  * rows short, so the engine reads the file itself, by the structure of the target table at this
- * moment.
+ * moment. Nothing of the statement reaches the engine as it was written: names are quoted anew and
+ * settings were checked, for this is the one statement that may read a file.
  */
-export function insertFile(
+export async function insertFile(
   sessions: Sessions,
+  guard: Guard,
   statement: InsertStatement,
   rows: SpooledFile,
   scope: Scope,
 ): Promise<InsertDone> {
-  const settings = new Map([...defaults, ...scope.settings, ...forced]);
+  const table = insertTarget(statement);
+  const clause =
+    statement.settings === undefined ? [] : guard.readClause(statement.settings, scope.account);
+  const values = await valuesSettings(guard, statement, rows);
+  const settings = new Map([...defaults, ...scope.settings, ...clause, ...values, ...forced]);
   // Read in one go what is written in one go: a token counts for each block that is read, so only
   // then does the second of two inserts with one token not depend on how many rows the first had.
   settings.set('max_block_size', settings.get('max_insert_block_size') ?? blockRows);
-  // A SETTINGS clause stays on the connection, so that one is not used again.
-  const reuse = statement.settings === undefined;
-  return sessions.within({ ...scope, settings }, reuse, async (query) => {
-    if (statement.settings !== undefined) {
-      await query(`SET ${statement.settings}`);
-      await query(
-        `SET ${forced.map(([name, value]) => `${name} = ${sqlString(value)}`).join(', ')}`,
-      );
-    }
-    const columns = await columnsOf(query, statement);
+  return sessions.within({ ...scope, settings }, true, async (query) => {
+    const columns = await columnsOf(query, statement, table);
     if (rows.bytes === 0) return { writtenRows: 0n, writtenBytes: 0n, elapsedSeconds: 0 };
     const before = await insertedSoFar(sessions.own);
     const names = columns.map((column) => sqlName(column.name)).join(', ');
-    const target = statement.isFunction ? `FUNCTION ${statement.target}` : statement.target;
+    const target = statement.isFunction ? `FUNCTION ${table}` : table;
     const source = [rows.path, statement.format, structureOf(columns)].map(sqlString).join(', ');
+    await query(setRole('loader'));
     const result = await query(`INSERT INTO ${target} (${names}) SELECT * FROM file(${source})`);
     const after = await insertedSoFar(sessions.own);
     return {
@@ -82,10 +83,36 @@ export function insertFile(
   });
 }
 
+const expressionBytesMax = 1024 * 1024;
+
+/**
+ * The format Values runs expressions, `(1 + 1)`, and could call any function. So it does that only
+ * for text in which no refused function can be named, however it is quoted or escaped.
+ */
+async function valuesSettings(
+  guard: Guard,
+  statement: InsertStatement,
+  rows: SpooledFile,
+): Promise<[string, string][]> {
+  if (statement.format.toLowerCase() !== 'values') return [];
+  const text = rows.bytes > expressionBytesMax ? '"' : await readFile(rows.path, 'latin1');
+  // U+201C quotes a name as well.
+  const allowed = !/["`\xe2]/.test(text) && !guard.mayCallRefused(text);
+  const flag = allowed ? '1' : '0';
+  return [
+    ['input_format_values_interpret_expressions', flag],
+    ['input_format_values_deduce_templates_of_expressions', flag],
+  ];
+}
+
 /** The columns that the file holds, in its order: those listed, or all that can be inserted. */
-async function columnsOf(query: Query, statement: InsertStatement): Promise<Column[]> {
+async function columnsOf(
+  query: Query,
+  statement: InsertStatement,
+  table: string,
+): Promise<Column[]> {
   const described = await query(
-    `DESCRIBE TABLE ${statement.target} SETTINGS describe_include_subcolumns = 0`,
+    `DESCRIBE TABLE ${table} SETTINGS describe_include_subcolumns = 0`,
     'JSONCompactEachRow',
   );
   const all = described
@@ -101,6 +128,10 @@ async function columnsOf(query: Query, statement: InsertStatement): Promise<Colu
         defaultExpression: defaultExpression ?? '',
       };
     });
+  // In the structure of a function they would be expressions that nobody has looked at.
+  if (statement.isFunction && all.some((column) => column.defaultType !== '')) {
+    throw clickhouseFault(497, 'ACCESS_DENIED', 'A structure with expressions is refused.');
+  }
   if (statement.columns === undefined) {
     return all.filter((column) => column.defaultType === '' || column.defaultType === 'DEFAULT');
   }

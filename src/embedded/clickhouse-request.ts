@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
+import type { Account } from './clickhouse-access.ts';
 import { readBody, readHead } from './clickhouse-body.ts';
 import { clickhouseFault } from './clickhouse-fault.ts';
 import type { Scope } from './clickhouse-sessions.ts';
@@ -39,14 +40,13 @@ const reserved = new Set([
   'wait_end_of_query',
   'buffer_size',
   'client_protocol_version',
+  'log_comment',
+  'readonly',
 ]);
 
 const settingName = /^[A-Za-z_][A-Za-z0-9_.]{0,127}$/;
 const paramName = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;
 const formatName = /^[A-Za-z][A-Za-z0-9_]{0,63}$/;
-
-/** Settings under which the engine is as strict as a server: chdb takes `1` for `SELECT 1`. */
-const serverSettings: readonly [string, string][] = [['implicit_select', '0']];
 
 /** The id by which the client knows its query; also needed where reading the request fails. */
 export function queryIdOf(url: URL): string {
@@ -62,6 +62,7 @@ export function queryIdOf(url: URL): string {
 export async function readQueryRequest(
   request: IncomingMessage,
   url: URL,
+  account: Account,
   options: { database: string; bodyBytesMax: number },
 ): Promise<QueryRequest> {
   const fields = new Map(url.searchParams);
@@ -78,10 +79,13 @@ export async function readQueryRequest(
   if (!formatName.test(defaultFormat)) {
     throw clickhouseFault(73, 'UNKNOWN_FORMAT', `Unknown format ${defaultFormat}`);
   }
+  const { settings, params, readonly } = readSettings(fields);
   const scope: Scope = {
+    account,
     database: fields.get('database') || header('x-clickhouse-database') || options.database,
-    readonly: request.method !== 'POST',
-    ...readSettings(fields),
+    readonly: readonly || account === 'analyst' || request.method !== 'POST',
+    settings,
+    params,
   };
   const compression = fields.get('enable_http_compression') ?? '0';
   return {
@@ -93,9 +97,13 @@ export async function readQueryRequest(
   };
 }
 
-function readSettings(fields: ReadonlyMap<string, string>): Pick<Scope, 'settings' | 'params'> {
-  const settings = new Map(serverSettings);
+function readSettings(
+  fields: ReadonlyMap<string, string>,
+): Pick<Scope, 'settings' | 'params' | 'readonly'> {
+  const settings = new Map<string, string>();
   const params = new Map<string, string>();
+  // A request may bind its own hands; 0 says what is so in any case.
+  const readonly = /^[12]$/.test(fields.get('readonly') ?? '');
   for (const [name, value] of fields) {
     if (reserved.has(name)) continue;
     if (name === 'compress' || name === 'decompress') {
@@ -114,7 +122,7 @@ function readSettings(fields: ReadonlyMap<string, string>): Pick<Scope, 'setting
       throw clickhouseFault(115, 'UNKNOWN_SETTING', `Unknown setting '${name}'`);
     }
   }
-  return { settings, params };
+  return { settings, params, readonly };
 }
 
 async function readForm(chunks: AsyncIterator<Buffer>, type: string): Promise<Map<string, string>> {

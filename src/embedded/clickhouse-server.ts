@@ -4,19 +4,23 @@ import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { readSecrets } from '../secrets.ts';
+import { allowedHosts } from './clickhouse-caller.ts';
 import { type Engine, openEngine } from './clickhouse-engine.ts';
 import { createHttpListener } from './clickhouse-http.ts';
 import { stoppingFault } from './clickhouse-lane.ts';
+import { createLogin, type Login } from './clickhouse-login.ts';
 import { openSpool } from './clickhouse-spool.ts';
 
 /*
  * The embedded ClickHouse, a process of its own: chdb behind ClickHouse's HTTP interface.
  *
- *   node dist/src/embedded/clickhouse-server.js --host 127.0.0.1 --port 8123 --data DIR
+ *   node dist/src/embedded/clickhouse-server.js --host 127.0.0.1 --port 8123 --data DIR --secrets DIR
  *
  * With an IPC channel it sends `{ ready: true, port }` once it answers, and stops when the channel
- * closes, so that it never outlives the process that started it. It asks for no password: it is
- * meant for a loopback address. More than two queries at once, `--queries-max`, want a larger
+ * closes, so that it never outlives the process that started it. `--secrets` is the folder of the
+ * file `secrets.json`, which has the passwords of its two users. `--hosts` adds names, separated by
+ * commas, to those that the header Host may have. More than two queries at once, `--queries-max`, want a larger
  * UV_THREADPOOL_SIZE: see `openEngine`.
  */
 
@@ -30,6 +34,8 @@ interface Options {
   host: string;
   port: number;
   dataDir: string;
+  login: Login;
+  hosts: ReadonlySet<string>;
   bodyBytesMax: number;
   queriesMax: number;
 }
@@ -49,6 +55,8 @@ function readOptions(argv: string[]): Options {
       host: { type: 'string', default: '127.0.0.1' },
       port: { type: 'string', default: '8123' },
       data: { type: 'string' },
+      secrets: { type: 'string' },
+      hosts: { type: 'string', default: '' },
       'queries-max': { type: 'string', default: '2' },
       'body-bytes-max': { type: 'string', default: String(256 * 1024 * 1024) },
     },
@@ -67,7 +75,17 @@ function readOptions(argv: string[]): Options {
   const dataDir = path.resolve(values.data);
   // In a path of file() these are patterns, and cannot be escaped: an INSERT would find no rows.
   if (/[*?{}]/.test(dataDir)) throw new Error(`--data must not contain * ? { or }: ${dataDir}`);
-  return { host: values.host, port, dataDir, bodyBytesMax, queriesMax };
+  const hosts = allowedHosts(values.hosts.split(',').filter((name) => name !== ''));
+  const login = openLogin(values.secrets);
+  return { host: values.host, port, dataDir, login, hosts, bodyBytesMax, queriesMax };
+}
+
+/** The passwords come from a file: arguments and the environment can be read by others. */
+function openLogin(folder: string | undefined): Login {
+  if (folder === undefined) throw new Error('--secrets is missing');
+  const secrets = readSecrets(path.resolve(folder));
+  if (secrets === undefined) throw new Error(`--secrets: ${folder} has no secrets.json`);
+  return createLogin({ core: secrets.clickhouse, analyst: secrets.clickhouseAnalyst });
 }
 
 function listen(server: http.Server, options: Options): Promise<number> {
@@ -85,7 +103,10 @@ async function serve(options: Options): Promise<void> {
   const database = 'core';
   const { queriesMax } = options;
   const directory = path.join(options.dataDir, 'server');
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const configFolder = path.join(options.dataDir, 'config');
+  for (const folder of [directory, configFolder]) {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+  }
   const spool = openSpool(path.join(options.dataDir, 'spool'), spooledBytesMax);
   const { promise: engine, resolve, reject } = deferred<Engine>();
   const server = http.createServer(
@@ -94,6 +115,8 @@ async function serve(options: Options): Promise<void> {
     createHttpListener({
       engine,
       spool,
+      login: options.login,
+      hosts: options.hosts,
       database,
       bodyBytesMax: options.bodyBytesMax,
       onFault: (thrown) => log('error', 'A request failed', thrown),
@@ -110,7 +133,7 @@ async function serve(options: Options): Promise<void> {
   // Requests that wait for an engine which never opens end with this process.
   engine.catch(() => undefined);
   try {
-    resolve(await openEngine({ directory, database, spool, queriesMax }));
+    resolve(await openEngine({ directory, configFolder, database, spool, queriesMax }));
   } catch (thrown) {
     reject(stoppingFault());
     throw thrown;

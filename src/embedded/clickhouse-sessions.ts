@@ -1,14 +1,17 @@
 import chdb, { type ChdbResult, type Session } from 'chdb';
 import { sqlName, sqlString } from '../clickhouse-sql.ts';
+import type { Account, Role } from './clickhouse-access.ts';
 import { clickhouseFault } from './clickhouse-fault.ts';
 
 /** What a query runs under. Names are checked by whoever reads the request. */
 export interface Scope {
+  /** Whose bounds hold. */
+  account: Account;
   database: string;
   settings: ReadonlyMap<string, string>;
   /** Values of `{name:Type}` placeholders, escaped as they come over HTTP. */
   params: ReadonlyMap<string, string>;
-  /** True for GET: the engine then refuses whatever writes. */
+  /** True for GET and for the analyst: the engine then refuses whatever writes. */
   readonly: boolean;
 }
 
@@ -48,11 +51,14 @@ const connectionArgs = [
 ];
 
 /**
- * Opens the engine on its directory.
+ * Opens the engine on its directory, with the roles and bounds of `writeEngineConfig`.
  * @throws when the directory is damaged, or locked by another process.
  */
-export function openSessions(directory: string): Sessions {
-  const main = new chdb.Session(directory, { connectionArgs });
+export async function openSessions(directory: string, configFile: string): Promise<Sessions> {
+  const main = new chdb.Session(directory, {
+    connectionArgs: [...connectionArgs, `--config-file=${configFile}`],
+  });
+  await main.queryAsync(setRole('owner'));
   const idle = new Map<string, Session[]>();
   let idleCount = 0;
   let busy = 0;
@@ -134,15 +140,27 @@ export function openSessions(directory: string): Sessions {
 
 function signatureOf(scope: Scope): string {
   const names = [...scope.settings.keys(), ...[...scope.params.keys()].map((name) => `{${name}`)];
-  return `${scope.readonly} ${names.sort().join(' ')}`;
+  return `${scope.account} ${scope.readonly} ${names.sort().join(' ')}`;
 }
 
-/** Sets everything of a scope in one call. `readonly` comes last: it forbids being unset. */
+/**
+ * Sets everything of a scope in one call. The profile comes first, so that the engine holds each
+ * setting against its bounds, and `readonly` last, for it forbids being unset.
+ */
 function prelude(scope: Scope): string {
   const changes = [...scope.settings].map(([name, value]) => `${name} = ${sqlString(value)}`);
   for (const [name, value] of scope.params) changes.push(`param_${name} = ${sqlString(value)}`);
-  const statements = [`USE ${sqlName(scope.database)}`];
+  const statements = [
+    `SET profile = ${sqlString(scope.account)}`,
+    setRole(scope.readonly ? 'reader' : 'owner'),
+    `USE ${sqlName(scope.database)}`,
+  ];
   if (changes.length > 0) statements.push(`SET ${changes.join(', ')}`);
   if (scope.readonly) statements.push('SET readonly = 2');
   return statements.join('; ');
+}
+
+/** The statement that gives a connection the rights of a role, in place of those it had. */
+export function setRole(role: Role): string {
+  return `SET ROLE ${role}`;
 }

@@ -1,3 +1,6 @@
+import { sqlName, sqlString } from '../clickhouse-sql.ts';
+import { clickhouseFault } from './clickhouse-fault.ts';
+
 /** What the front must do with a statement. Offsets are into the text that was parsed. */
 export type Statement =
   | { kind: 'empty' }
@@ -23,7 +26,7 @@ export interface InsertStatement {
   dataStart: number;
 }
 
-interface Token {
+export interface Token {
   kind: 'word' | 'quoted' | 'string' | 'mark';
   text: string;
   /** Upper case for words, so that keywords compare. */
@@ -39,7 +42,7 @@ const wordPattern = /[\w$\u0080-\uffff]+/y;
 const heredocPattern = /\$\w*\$/y;
 
 /** Splits SQL into tokens, lazily: what follows an INSERT's FORMAT is not SQL. */
-function* tokenize(sql: string): Generator<Token, undefined> {
+export function* tokenize(sql: string): Generator<Token, undefined> {
   let depth = 0;
   for (let start = matchEnd(spacePattern, sql, 0); start < sql.length; ) {
     const { kind, end } = scanToken(sql, start);
@@ -170,7 +173,8 @@ function parseWhole(sql: string): Statement {
     }
     first ??= token;
     if (pending !== undefined) {
-      clause = token.kind === 'word' ? { start: pending.start, name: token.text } : undefined;
+      const named = token.kind === 'word' || token.kind === 'quoted';
+      clause = named ? { start: pending.start, name: unquoteName(token.text) } : undefined;
       pending = undefined;
     } else if (token.depth === 0 && token.keyword === 'FORMAT' && last?.keyword !== 'AS') {
       pending = token;
@@ -206,6 +210,39 @@ export function unquoteName(token: string): string {
     .slice(1, -1)
     .replaceAll(quote + quote, quote)
     .replace(/\\(.)/gs, '$1');
+}
+
+/** What a string literal in single quotes stands for, but for escapes such as `\\n`. */
+export function unquoteString(token: string): string {
+  return token.slice(1, -1).replaceAll("''", "'").replace(/\\(.)/gs, '$1');
+}
+
+/**
+ * The target of an INSERT in this front's own wording, so that nothing reaches the engine but names:
+ * a table, with or without its database, or `FUNCTION null('…')`.
+ * @throws 497 ACCESS_DENIED for any other function, 62 for what is no name.
+ */
+export function insertTarget(statement: InsertStatement): string {
+  const tokens = [...tokenize(statement.target)];
+  const names = tokens.filter((_, at) => at % 2 === 0);
+  const [first, second, literal, close] = tokens;
+  if (statement.isFunction) {
+    const call = second?.text === '(' && close?.text === ')' && tokens.length === 4;
+    if (first?.keyword !== 'NULL' || !call || literal?.kind !== 'string') {
+      throw clickhouseFault(
+        497,
+        'ACCESS_DENIED',
+        `INSERT INTO FUNCTION ${first?.text} is refused.`,
+      );
+    }
+    return `null(${sqlString(unquoteString(literal.text))})`;
+  }
+  const dots = tokens.every((token, at) => at % 2 === 0 || token.text === '.');
+  const named = names.every((token) => token.kind === 'word' || token.kind === 'quoted');
+  if (!dots || !named || names.length > 2 || tokens.length % 2 === 0) {
+    throw clickhouseFault(62, 'SYNTAX_ERROR', 'Syntax error: the INSERT names no table');
+  }
+  return names.map((token) => sqlName(unquoteName(token.text))).join('.');
 }
 
 /** The names in an INSERT's column list; undefined for forms such as `* EXCEPT (a)`. */

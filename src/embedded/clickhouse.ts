@@ -16,10 +16,11 @@ const threads = 12;
 
 /**
  * Starts the embedded ClickHouse: a process of its own that owns the data directory and serves
- * ClickHouse's HTTP interface. It ends by itself when this process is gone.
+ * ClickHouse's HTTP interface. Its users' passwords are those of the data directory's secrets, and
+ * `hosts` are names that requests may give besides those of the loopback interface. It ends by itself when this process is gone.
  */
 export async function startClickHouse(
-  options: { dataDir: string; port: number },
+  options: { dataDir: string; port: number; hosts?: readonly string[] },
   log: Logger,
   signal: AbortSignal,
 ): Promise<Supervised> {
@@ -43,11 +44,14 @@ export async function startClickHouse(
       command: 'env',
       args: [
         `UV_THREADPOOL_SIZE=${threads}`,
+        // Times are UTC wherever the host is.
+        'TZ=UTC',
         process.execPath,
         ...nodeFlags,
         serverFile,
         ...['--host', '127.0.0.1', '--port', String(options.port)],
         ...['--data', dir, '--queries-max', String(queriesMax)],
+        ...['--secrets', path.resolve(options.dataDir), '--hosts', (options.hosts ?? []).join(',')],
       ],
       cwd: dir,
       logFile: path.join(options.dataDir, 'logs', 'clickhouse.log'),

@@ -38,8 +38,8 @@ export function startEmbedded(
     starts.push((either) => startRedis({ dataDir, port, password }, log, either));
   }
   if (config.embedded.clickhouse) {
-    const port = config.embedded.clickhousePort;
-    starts.push((either) => startClickHouse({ dataDir, port }, log, either));
+    const { clickhousePort: port, clickhouseHosts: hosts } = config.embedded;
+    starts.push((either) => startClickHouse({ dataDir, port, hosts }, log, either));
   }
   return startTogether(starts, signal);
 }

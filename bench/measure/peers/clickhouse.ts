@@ -2,6 +2,7 @@ import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { startClickHouse } from '../../../src/embedded/clickhouse.ts';
 import { createLogger } from '../../../src/log.ts';
+import { makeSecrets, withPassword } from '../../../src/secrets.ts';
 import { createClickHouse } from '../../../src/stores/clickhouse.ts';
 import { fixedPorts } from '../../faults/ports.ts';
 import { jsonEachRowFormat } from './formats.ts';
@@ -22,10 +23,13 @@ export const clickhouse: Peer = {
     mkdirSync(path.join(dataDir, 'logs'));
     const [port] = await fixedPorts(1);
     const log = createLogger('error');
+    const { clickhouse: password } = makeSecrets(dataDir);
     const server = await startClickHouse({ dataDir, port: port as number }, log, signal);
     lifecycle.use('clickhouse', () => server.stop());
     const url = `http://127.0.0.1:${port}`;
-    const client = createClickHouse(`${url}/core`, { requestTimeoutMs: 300_000 });
+    const client = createClickHouse(withPassword(`http://core@127.0.0.1:${port}/core`, password), {
+      requestTimeoutMs: 300_000,
+    });
     lifecycle.use('clickhouse client', () => client.close());
     await client.command({
       query: `CREATE TABLE peer_usage (user_id UInt64, subscription_id UInt64,
@@ -38,7 +42,11 @@ export const clickhouse: Peer = {
       target: {
         url,
         path: `/?database=core&query=${encodeURIComponent(insert)}`,
-        headers: { 'content-type': 'application/x-ndjson' },
+        headers: {
+          'content-type': 'application/x-ndjson',
+          'x-clickhouse-user': 'core',
+          'x-clickhouse-key': password,
+        },
       },
       format: jsonEachRowFormat,
       overwrittenShareMax: 0,
