@@ -49,8 +49,6 @@ const bodyMemory = { bytesMax: 1_048_576, keptBytesMax: 16_777_216 };
 /** Largest body of a route that does not say: none of them needs one. */
 const bodyBytesDefault = 1_024;
 
-type BoundedRoute = Route & { bodyBytesMax: number };
-
 /** State of one server that its requests share. */
 interface Serving extends HttpServerOptions {
   buffers: BufferPool;
@@ -77,16 +75,15 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
     onIdle: undefined,
   };
   const app = uws.App();
-  for (const given of options.routes) {
-    const route = withAllFields(given, options.bodyBytesMax);
+  for (const route of options.routes) {
+    const own = servedRoute(route, options.bodyBytesMax, false);
     const handle = (response: HttpResponse, request: HttpRequest): void =>
-      serve(serving, route, { response, request, isHead: false });
+      serve(serving, own, response, request);
     if (route.method === 'POST') app.post(route.path, handle);
     else {
       app.get(route.path, handle);
-      app.head(route.path, (response, request) =>
-        serve(serving, route, { response, request, isHead: true }),
-      );
+      const head = servedRoute(route, options.bodyBytesMax, true);
+      app.head(route.path, (response, request) => serve(serving, head, response, request));
     }
   }
   for (const path of new Set(options.routes.map((route) => route.path))) {
@@ -105,11 +102,18 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
   };
 }
 
+/** A route as it is served for one of its methods. */
+interface ServedRoute extends Route {
+  bodyBytesMax: number;
+  readsAtOnce: boolean;
+  isHead: boolean;
+}
+
 /** The same fields in the same order for all routes, or V8 has to look for each field of each one. */
-function withAllFields(route: Route, bodyBytesMax: number): BoundedRoute {
+function servedRoute(route: Route, bodyBytesMax: number, isHead: boolean): ServedRoute {
   const { method, path, authenticated, readsAtOnce = false, handle } = route;
   const bytesMax = Math.min(bodyBytesMax, route.bodyBytesMax ?? bodyBytesDefault);
-  return { method, path, authenticated, readsAtOnce, bodyBytesMax: bytesMax, handle };
+  return { method, path, authenticated, readsAtOnce, bodyBytesMax: bytesMax, handle, isHead };
 }
 
 /** Wherever GET is, HEAD is, too. */
@@ -180,8 +184,9 @@ function refuse(response: HttpResponse, request: HttpRequest, error: CoreError):
  */
 function serve(
   serving: Serving,
-  route: BoundedRoute,
-  { response, request, isHead }: { response: HttpResponse; request: HttpRequest; isHead: boolean },
+  route: ServedRoute,
+  response: HttpResponse,
+  request: HttpRequest,
 ): void {
   const { headers, framing } = readHeaders(request);
   if (framing === 'ambiguous') {
@@ -189,7 +194,7 @@ function serve(
     return;
   }
   if (serving.draining) {
-    refuseToStart(response, isHead);
+    refuseToStart(response, route.isHead);
     return;
   }
   if (route.authenticated && headers.authKey === '') {
@@ -200,7 +205,6 @@ function serve(
   const bounds = { bytesMax: route.bodyBytesMax, declaredBytes };
   const reading = new BodyReading(response, bounds, serving);
   const exchange = new Exchange(serving, route, response, reading, headers);
-  exchange.isHead = isHead;
   exchange.isChunked = framing === 'chunked';
   exchange.mayBeLarge = (declaredBytes ?? Infinity) > discardBytesMax;
   response.onAborted(() => {
@@ -248,7 +252,7 @@ function addressOf(serving: Serving, response: HttpResponse, request: HttpReques
 /** A request under way. */
 class Exchange implements BodyReader, RouteRequest {
   readonly serving: Serving;
-  readonly route: BoundedRoute;
+  readonly route: ServedRoute;
   readonly response: HttpResponse;
   readonly reading: BodyReading;
   readonly headers: RequestHeaders;
@@ -260,14 +264,13 @@ class Exchange implements BodyReader, RouteRequest {
   /** Undefined on routes that need no key, and until it is known. */
   node: KnownNode | undefined = undefined;
   isAborted = false;
-  isHead = false;
   isChunked = false;
   /** Over `discardBytesMax`, or of no declared length. */
   mayBeLarge = false;
 
   constructor(
     serving: Serving,
-    route: BoundedRoute,
+    route: ServedRoute,
     response: HttpResponse,
     reading: BodyReading,
     headers: RequestHeaders,
@@ -339,7 +342,7 @@ function handle(exchange: Exchange, received: BodyResult): Reply | Promise<Reply
       });
     }
   }
-  exchange.body = route.readsAtOnce === true ? body : Buffer.from(body);
+  exchange.body = route.readsAtOnce ? body : Buffer.from(body);
   return route.handle(exchange);
 }
 
@@ -374,7 +377,7 @@ function respond(
   { reply, closes, isCorked }: { reply: Reply; closes: boolean; isCorked: boolean },
 ): void {
   const { serving, response, requestNumber } = exchange;
-  const options = { requestNumber, closes, isHead: exchange.isHead };
+  const options = { requestNumber, closes, isHead: exchange.route.isHead };
   if (closes || exchange.isChunked) {
     writeLast(response, () => exchange.isAborted, reply, options);
   } else if (!exchange.isAborted) {
