@@ -87,6 +87,11 @@ export const errorTable = {
     retryable: false,
     means: 'A command-line argument cannot be used.',
   },
+  CONFIRMATION_NEEDED: {
+    status: 409,
+    retryable: false,
+    means: 'It cannot be undone, so nothing was done: give `--yes`, or answer at a terminal.',
+  },
   PORT_TAKEN: { status: 500, retryable: false, means: 'Another program listens on the port.' },
   EMBEDDED_SERVER_FAILED: {
     status: 500,

@@ -87,7 +87,7 @@ t.test('rules that cannot be', async (t) => {
     [['rule', 'remove', '9'], /There is no rule 9/],
   ]);
   t.same(await json('rule', 'list', '--node', '1'), []);
-  await json('node', 'revoke', '1');
+  await json('node', 'revoke', '1', '--yes');
   await refused(t, [[add(good), /revoked/]]);
 });
 
@@ -239,7 +239,7 @@ t.test('protocols: set, remove', async (t) => {
   ]);
   t.match((await list())[0], { port: 8443 }, 'what is refused changes nothing');
 
-  t.same(await json('protocol', 'remove', '1'), {
+  t.same(await json('protocol', 'remove', '1', '--yes'), {
     nodeProtocolId: 1,
     nodeId: 1,
     status: 'removed',

@@ -58,17 +58,24 @@ t.test('create, set, disable, enable, reset, history', async (t) => {
 
 t.test('links, delete, users', async (t) => {
   const [link] = await json<{ uuid: string }[]>('link', 'list', '--subscription', '1');
-  const rotated = await json('link', 'rotate', link?.uuid.toUpperCase() ?? '');
+  const rotated = await json('link', 'rotate', link?.uuid.toUpperCase() ?? '', '--yes');
   t.not(rotated['uuid'], link?.uuid);
   t.match(await json('link', 'list', '--subscription', '1'), [{ uuid: rotated['uuid'] }]);
-  t.not((await json<{ uuid: string }[]>('subscription', 'rotate', '1'))[0]?.uuid, rotated['uuid']);
+  t.not(
+    (await json<{ uuid: string }[]>('subscription', 'rotate', '1', '--yes'))[0]?.uuid,
+    rotated['uuid'],
+  );
   t.match(await json('user', 'rename', '1', '--name', 'bob'), { userId: 1, name: 'bob' });
   t.match(await json('user', 'show', '1'), { name: 'bob', subscriptions: 1 });
   const refused = await core('user', 'delete', '1');
   t.equal(refused.exitCode, 1);
   t.match(refused.stderr, /^core: User 1 has active subscriptions \(1\)/);
-  t.match(await json('subscription', 'delete', '1'), { subscriptionId: 1, deleted: true });
-  t.match(await json('user', 'delete', '1'), { userId: 1, subscriptions: 0, deleted: true });
+  t.match(await json('subscription', 'delete', '1', '--yes'), { subscriptionId: 1, deleted: true });
+  t.match(await json('user', 'delete', '1', '--yes'), {
+    userId: 1,
+    subscriptions: 0,
+    deleted: true,
+  });
 });
 
 t.test('what cannot be meant is refused', async (t) => {

@@ -112,13 +112,13 @@ t.test('nodes', async (t) => {
     lastSeenAt: null,
     lastError: null,
   });
-  const rekeyed = await json('node', 'rekey', nodeId);
+  const rekeyed = await json('node', 'rekey', nodeId, '--yes');
   t.not(rekeyed['code'], created['code']);
   const before = await core(['--json', 'node', 'list']);
   t.match(JSON.parse(before.stdout), [{ nodeId: 1 }], '--json is taken before the command too');
 
   await json('node', 'create', '--name', 'gone');
-  t.same(await json('node', 'revoke', '2'), { nodeId: 2, status: 'revoked' });
+  t.same(await json('node', 'revoke', '2', '--yes'), { nodeId: 2, status: 'revoked' });
   const { stdout } = await core(['node', 'list']);
   const lines = stdout.split('\n');
   t.match(lines[0], /^nodeId {2}name {6}region /);

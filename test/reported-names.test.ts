@@ -70,7 +70,7 @@ t.test(
       (await json<{ uri: string }>('link', 'show', links[0]?.uuid ?? '')).uri;
     await register(code, { host: '' });
     t.match(await uriOf(), '@198.51.100.7:443');
-    const again = await json<{ code: string }>('node', 'rekey', '1');
+    const again = await json<{ code: string }>('node', 'rekey', '1', '--yes');
     await register(again.code, { host: 'n.example.net' });
     t.match(await uriOf(), '@n.example.net:443');
     await json('node', 'set', '1', '--host', 'fra-1.example.net', '--region', 'eu');

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createInterface } from 'node:readline';
 import { ClickHouseError } from '@clickhouse/client';
 import type { Redis } from 'ioredis';
 import type pg from 'pg';
@@ -26,6 +27,8 @@ export interface CliContext {
   json: boolean;
   log: Logger;
   stdin: NodeJS.ReadableStream;
+  /** Whether somebody is there to be asked: never with `--json`. */
+  isAtTerminal: boolean;
   /** For progress, which is drawn. */
   stderr: NodeJS.WritableStream;
   /** Prints the one value of the command: JSON with `--json`, else as `text` puts it. */
@@ -37,6 +40,8 @@ export interface CliContext {
   write(text: string): Promise<void>;
   /** Writes what Core itself has drawn, in colours. */
   draw(picture: string): Promise<void>;
+  /** Asks on stderr, and resolves with the line that is typed; undefined where there is none. */
+  ask(question: string): Promise<string | undefined>;
   postgres(): Promise<pg.Pool>;
   redis(): Promise<Redis>;
   clickhouse(): Promise<ClickHouseClient>;
@@ -65,6 +70,7 @@ export function createCliContext(options: {
     json,
     log: createLogger(config.logLevel),
     stdin,
+    isAtTerminal: !json && (stdin as { isTTY?: boolean }).isTTY === true,
     stderr,
     print(value, text) {
       if (json) stdout.write(`${jsonText(value)}\n`);
@@ -75,11 +81,31 @@ export function createCliContext(options: {
       assert(drawing.test(picture), 'a picture is blocks and colours only');
       return send(picture);
     },
+    async ask(question) {
+      stderr.write(printableLines(question));
+      const line = await readLine(stdin);
+      if (line === undefined) stderr.write('\n');
+      return line;
+    },
     postgres: () => (pool ??= openPostgres(config.stores.postgresUrl, lifecycle)),
     redis: () => (redis ??= openRedis(config.stores.redisUrl, lifecycle)),
     clickhouse: () => (clickhouse ??= openClickHouse(config.stores.clickhouseUrl, lifecycle)),
     close: () => lifecycle.close(),
   };
+}
+
+/** The next line; undefined where the input ends before. A terminal keeps the process no longer. */
+async function readLine(stdin: NodeJS.ReadableStream): Promise<string | undefined> {
+  const lines = createInterface({ input: stdin, terminal: false });
+  try {
+    return await new Promise((resolve) => {
+      lines.once('line', resolve);
+      lines.once('close', () => resolve(undefined));
+    });
+  } finally {
+    lines.close();
+    (stdin as { unref?: () => void }).unref?.();
+  }
 }
 
 async function openPostgres(url: string, lifecycle: Lifecycle): Promise<pg.Pool> {

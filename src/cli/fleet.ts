@@ -1,13 +1,20 @@
 import { readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import type { Command } from 'commander';
 import { writeDurable } from '../durable-file.ts';
 import { CoreError } from '../errors.ts';
-import { type AppliedFleet, applyFleet } from '../nodes/fleet-apply.ts';
+import {
+  type AppliedFleet,
+  type ApplyOptions,
+  applyFleet,
+  type Plan,
+} from '../nodes/fleet-apply.ts';
 import { exportFleet } from '../nodes/fleet-export.ts';
-import { parseFleetFile } from '../nodes/fleet-file.ts';
+import { type FleetFile, parseFleetFile } from '../nodes/fleet-file.ts';
 import type { PlanLine } from '../nodes/fleet-plan.ts';
 import { jsonText, printable } from '../text.ts';
+import { confirm, counted, countedLinks, yesOption } from './confirm.ts';
 import type { CliContext } from './context.ts';
 import type { Run } from './run.ts';
 import { cellText, renderFields, renderObjects } from './table.ts';
@@ -25,12 +32,13 @@ export function addFleetCommands(program: Command, run: Run): void {
     .option('--dry-run', 'print the plan and change nothing')
     .option('--exit-code', `with --dry-run: exit with ${changesExitCode} where there are changes`)
     .option('--prune', 'also remove the nodes that the file does not name')
+    .option(...yesOption)
     .addHelpText(
       'after',
       `
 Nodes are matched by name, protocols by port and kind, outbounds by tag. A list that the file leaves
 out (protocols, outbounds, rules) stays as it is; one that is there is complete. Prints the plan,
-then carries it out, all or nothing.
+then carries it out, all or nothing. Asks before nodes or links end.
 
 Examples:
   core apply fleet.yaml --dry-run
@@ -40,14 +48,7 @@ Examples:
       run(async (context, options: ApplyArguments, file: string) => {
         const parsed = parseFleetFile(file, readFleetText(file));
         const dryRun = options.dryRun === true;
-        const applied = await applyFleet(await context.postgres(), parsed, {
-          dryRun,
-          prune: options.prune === true,
-          registrationSeconds: context.config.nodes.registrationSeconds,
-          onPlan: async (lines) => {
-            if (!context.json) await context.write(planText(lines));
-          },
-        });
+        const applied = await applyAsked(context, parsed, options);
         await printApplied(context, applied, dryRun);
         if (!dryRun || options.exitCode !== true || applied.lines.length === 0) return undefined;
         return { exitCode: changesExitCode };
@@ -86,6 +87,42 @@ interface ApplyArguments {
   dryRun?: boolean;
   exitCode?: boolean;
   prune?: boolean;
+  yes?: boolean;
+}
+
+/**
+ * Nobody is asked while the fleet is locked: where something ends for good the first round stops at
+ * its plan, and the second one carries it out if its plan is still the same.
+ */
+async function applyAsked(
+  context: CliContext,
+  parsed: FleetFile,
+  { dryRun = false, prune = false, yes = false }: ApplyArguments,
+): Promise<AppliedFleet> {
+  const pool = await context.postgres();
+  const { registrationSeconds } = context.config.nodes;
+  const apply = (onPlan: NonNullable<ApplyOptions['onPlan']>): Promise<AppliedFleet> =>
+    applyFleet(pool, parsed, { dryRun, prune, registrationSeconds, onPlan });
+  let asked: Plan | undefined;
+  const applied = await apply(async (plan) => {
+    if (!context.json) await context.write(planText(plan.lines));
+    const { nodes, links } = plan.removed;
+    if (dryRun || yes || nodes + links === 0) return 'carry out';
+    asked = plan;
+    return 'stop';
+  });
+  if (asked === undefined) return applied;
+  const { nodes, protocols } = asked.removed;
+  const ends = `${counted(nodes, 'node')}, ${counted(protocols, 'protocol')} and ${countedLinks(asked.removed)}`;
+  await confirm(context, { what: 'This plan', effects: [`ends ${ends}`], answer: 'yes', yes });
+  const again = await apply(async (plan) =>
+    isDeepStrictEqual(plan, asked) ? 'carry out' : 'stop',
+  );
+  if (again.isCarriedOut) return again;
+  throw new CoreError(
+    'CONFIRMATION_NEEDED',
+    'The fleet has changed meanwhile: nothing was changed',
+  );
 }
 
 function readFleetText(file: string): string {

@@ -1,8 +1,10 @@
 import type { Command } from 'commander';
 import QRCode from 'qrcode';
+import { linkEffects } from '../subscriptions/effects.ts';
 import { listLinks, rotateLink } from '../subscriptions/links.ts';
 import { shareUri } from '../subscriptions/share.ts';
 import { id, uuid } from './arguments.ts';
+import { confirm, yesOption } from './confirm.ts';
 import type { Run } from './run.ts';
 import { renderObjects } from './table.ts';
 
@@ -52,10 +54,20 @@ Example:
     .command('rotate')
     .description('Give a link a new UUID; the old one stops working')
     .argument('<uuid>', 'UUID of the link', uuid)
+    .option(...yesOption)
     .addHelpText('after', '\nExample:\n  core link rotate 0c1d2e3f-0000-4000-8000-000000000000')
     .action(
-      run(async (context, _options, given: string) => {
-        context.print(await rotateLink(await context.postgres(), given));
+      run(async (context, { yes }: { yes?: boolean }, given: string) => {
+        const pool = await context.postgres();
+        const { userName, activeSubscriptions } = await linkEffects(pool, given);
+        const inUse = activeSubscriptions === 0 ? 'its subscription is not active' : 'it is in use';
+        await confirm(context, {
+          what: `Rotating link ${given} of ${userName}`,
+          effects: [`ends the UUID that clients have (${inUse})`],
+          answer: 'yes',
+          yes,
+        });
+        context.print(await rotateLink(pool, given));
       }),
     );
 }

@@ -1,16 +1,13 @@
 import type { Command } from 'commander';
 import { CoreError } from '../errors.ts';
-import { createNode, type IssuedNode } from '../nodes/create.ts';
-import { deleteNode } from '../nodes/delete.ts';
+import { createNode } from '../nodes/create.ts';
 import { listNodes } from '../nodes/list.ts';
 import { setMaintenance } from '../nodes/maintenance.ts';
 import type { NodeState } from '../nodes/node-state.ts';
-import { rekeyNode } from '../nodes/rekey.ts';
-import { revokeNode } from '../nodes/revoke.ts';
 import { showNode } from '../nodes/show.ts';
 import { type NodeChange, updateNode } from '../nodes/update.ts';
 import { host, hostOrNone, ip, name, nameOrNone, nodeId, onOrOff } from './arguments.ts';
-import type { CliContext } from './context.ts';
+import { addNodeEnds, printIssued } from './node-end.ts';
 import { addNodeHistoryCommands } from './node-history.ts';
 import type { Run } from './run.ts';
 import { renderFields, renderObjects } from './table.ts';
@@ -67,40 +64,7 @@ export function addNodeCommands(program: Command, run: Run): void {
       }),
     );
 
-  node
-    .command('rekey')
-    .description('Issue a new code; the old key stops working at once')
-    .argument('<id>', 'id of the node', nodeId)
-    .addHelpText('after', '\nExample:\n  core node rekey 1')
-    .action(
-      run(async (context, _options, id: number) => {
-        printIssued(context, await rekeyNode(await context.postgres(), id, context.config.nodes));
-      }),
-    );
-
-  node
-    .command('revoke')
-    .description('End a node for good: its key stops working at once')
-    .argument('<id>', 'id of the node', nodeId)
-    .addHelpText('after', '\nExample:\n  core node revoke 1')
-    .action(
-      run(async (context, _options, id: number) => {
-        await revokeNode(await context.postgres(), id);
-        context.print({ nodeId: id, status: 'revoked' });
-      }),
-    );
-
-  node
-    .command('delete')
-    .description('Remove a node with its protocols, links, outbounds and history')
-    .argument('<id>', 'id of the node', nodeId)
-    .addHelpText('after', '\nExample:\n  core node delete 1')
-    .action(
-      run(async (context, _options, id: number) => {
-        await deleteNode(await context.postgres(), id);
-        context.print({ nodeId: id, status: 'deleted' });
-      }),
-    );
+  addNodeEnds(node, run);
 
   node
     .command('set')
@@ -168,9 +132,4 @@ function reportedColumns(nodes: readonly NodeState[]): (typeof reported)[number]
   return reported.filter((field) =>
     nodes.some((node) => node[field] !== null && differs[field](node)),
   );
-}
-
-function printIssued(context: CliContext, issued: IssuedNode): void {
-  const { nodeId, code, expiresAt } = issued;
-  context.print({ nodeId, code }, renderFields({ nodeId, code, 'valid until': expiresAt }));
 }

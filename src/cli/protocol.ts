@@ -1,10 +1,12 @@
 import type { Command } from 'commander';
 import { type VpnProtocol, vpnProtocols } from '../contract/enums.ts';
 import { CoreError } from '../errors.ts';
+import { protocolEffects } from '../nodes/effects.ts';
 import { protocolSettings } from '../nodes/harmless.ts';
 import { removeProtocol, setProtocol } from '../nodes/protocol-changes.ts';
 import { addProtocol, listProtocols } from '../nodes/protocols.ts';
 import { id, nodeId, port, settings, vpnProtocol } from './arguments.ts';
+import { confirm, countedLinks, yesOption } from './confirm.ts';
 import { protocolSettingsHelp } from './protocol-settings-help.ts';
 import type { Run } from './run.ts';
 import { renderObjects, settingsToShow } from './table.ts';
@@ -59,10 +61,19 @@ Examples:
     .command('remove')
     .description('End a protocol of a node, and its links with it')
     .argument('<id>', 'id of the protocol', id)
+    .option(...yesOption)
     .addHelpText('after', '\nExample:\n  core protocol remove 1')
     .action(
-      run(async (context, _options, nodeProtocolId: number) => {
-        const { nodeId } = await removeProtocol(await context.postgres(), nodeProtocolId);
+      run(async (context, { yes }: { yes?: boolean }, nodeProtocolId: number) => {
+        const pool = await context.postgres();
+        const protocol = await protocolEffects(pool, nodeProtocolId);
+        await confirm(context, {
+          what: `Removing protocol ${nodeProtocolId} (${protocol.name})`,
+          effects: [`ends ${countedLinks(protocol)}`, 'removes its keys'],
+          answer: 'yes',
+          yes,
+        });
+        const { nodeId } = await removeProtocol(pool, nodeProtocolId);
         context.print({ nodeProtocolId, nodeId, status: 'removed' });
       }),
     );

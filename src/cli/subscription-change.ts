@@ -2,11 +2,14 @@ import type { Command } from 'commander';
 import { CoreError } from '../errors.ts';
 import { changeSubscription } from '../subscriptions/change.ts';
 import { deleteSubscription } from '../subscriptions/delete.ts';
+import { subscriptionEffects } from '../subscriptions/effects.ts';
 import { rotateLinks } from '../subscriptions/links.ts';
 import type { ResetPeriod } from '../subscriptions/period.ts';
 import { listResets, resetSubscription } from '../subscriptions/reset.ts';
 import { showSubscription } from '../subscriptions/show.ts';
 import { bytesOrNone, date, dateOrNever, id, resetPeriod, rowsMax } from './arguments.ts';
+import { confirm, counted, yesOption } from './confirm.ts';
+import type { CliContext } from './context.ts';
 import type { Run } from './run.ts';
 import { renderObjects } from './table.ts';
 
@@ -114,9 +117,11 @@ function addRotateAndDelete(subscription: Command, run: Run): void {
     .command('rotate')
     .description('Give all links of a subscription new UUIDs; the old ones stop working')
     .argument('<id>', 'id of the subscription', id)
+    .option(...yesOption)
     .addHelpText('after', '\nExample:\n  core subscription rotate 1')
     .action(
-      run(async (context, _options, subscriptionId: number) => {
+      run(async (context, options: { yes?: boolean }, subscriptionId: number) => {
+        await confirmEnd(context, 'Rotating all links of', subscriptionId, options);
         const links = await rotateLinks(await context.postgres(), subscriptionId);
         const columns = ['nodeProtocolId', 'nodeId', 'protocol', 'uuid'];
         context.print(links, renderObjects(links, columns, 'It has no links.'));
@@ -127,11 +132,30 @@ function addRotateAndDelete(subscription: Command, run: Run): void {
     .command('delete')
     .description('Delete a subscription with its links; rows in ClickHouse stay')
     .argument('<id>', 'id of the subscription', id)
+    .option(...yesOption)
     .addHelpText('after', '\nExample:\n  core subscription delete 1')
     .action(
-      run(async (context, _options, subscriptionId: number) => {
-        await deleteSubscription(await context.postgres(), subscriptionId);
-        context.print({ subscriptionId, deleted: true });
+      run(async (context, options: { yes?: boolean }, subscriptionId: number) => {
+        await confirmEnd(context, 'Deleting', subscriptionId, options);
+        const removed = await deleteSubscription(await context.postgres(), subscriptionId);
+        context.print({ subscriptionId, deleted: true, ...removed });
       }),
     );
+}
+
+async function confirmEnd(
+  context: CliContext,
+  doing: string,
+  subscriptionId: number,
+  { yes }: { yes?: boolean },
+): Promise<void> {
+  const ended = await subscriptionEffects(await context.postgres(), subscriptionId);
+  const { userName, links, nodes, activeSubscriptions } = ended;
+  const state = activeSubscriptions === 0 ? 'not active' : 'active';
+  await confirm(context, {
+    what: `${doing} subscription ${subscriptionId} of ${userName}`,
+    effects: [`ends ${counted(links, 'link')} on ${counted(nodes, 'node')} (it is ${state})`],
+    answer: 'yes',
+    yes,
+  });
 }

@@ -1,7 +1,9 @@
 import type { Command } from 'commander';
-import { deleteUser } from '../subscriptions/delete.ts';
+import { deleteUser, requireInactive } from '../subscriptions/delete.ts';
+import { userEffects } from '../subscriptions/effects.ts';
 import { createUser, listUsers, renameUser, showUser } from '../subscriptions/users.ts';
 import { afterId, id, name, rowsMax } from './arguments.ts';
+import { confirm, counted, yesOption } from './confirm.ts';
 import type { Run } from './run.ts';
 import { renderObjects } from './table.ts';
 
@@ -64,11 +66,24 @@ export function addUserCommands(program: Command, run: Run): void {
     .description('Delete a user with all subscriptions; rows in ClickHouse stay')
     .argument('<id>', 'id of the user', id)
     .option('--force', 'also where subscriptions are active')
+    .option(...yesOption)
     .addHelpText('after', '\nExample:\n  core user delete 1 --force')
     .action(
-      run(async (context, options: { force?: boolean }, userId: number) => {
+      run(async (context, options: { force?: boolean; yes?: boolean }, userId: number) => {
+        const pool = await context.postgres();
         const force = options.force === true;
-        const deleted = await deleteUser(await context.postgres(), userId, { force });
+        const effects = await userEffects(pool, userId);
+        if (!force) requireInactive(userId, effects.activeSubscriptions);
+        const { userName, subscriptions, links, nodes } = effects;
+        await confirm(context, {
+          what: `Deleting user ${userId} (${userName})`,
+          effects: [
+            `ends ${counted(subscriptions, 'subscription')} and ${counted(links, 'link')} on ${counted(nodes, 'node')}`,
+          ],
+          answer: userName,
+          yes: options.yes,
+        });
+        const deleted = await deleteUser(pool, userId, { force });
         context.print({ ...deleted, deleted: true });
       }),
     );

@@ -4,8 +4,9 @@ import { inTransaction } from '../stores/postgres.ts';
 import { bumpSettings } from './bump.ts';
 import { type IssuedNode, insertNode } from './create.ts';
 import { removeNode } from './delete.ts';
+import { countLinks, type LinkCounts } from './effects.ts';
 import type { FleetFile } from './fleet-file.ts';
-import { type NodePlan, type PlanLine, planFleet } from './fleet-plan.ts';
+import { type FleetPlan, type NodePlan, type PlanLine, planFleet } from './fleet-plan.ts';
 import { readFleet } from './fleet-state.ts';
 import { replaceOutbounds } from './outbounds.ts';
 import { dropProtocol, writeProtocol } from './protocol-changes.ts';
@@ -19,12 +20,20 @@ export interface ApplyOptions {
   /** Stop after the plan. */
   dryRun: boolean;
   registrationSeconds: number;
-  /** Called with the plan before anything changes. */
-  onPlan?: (lines: readonly PlanLine[]) => Promise<void>;
+  /** Called with the plan before anything changes; nothing does where it answers `stop`. */
+  onPlan?: (plan: Plan) => Promise<'carry out' | 'stop'>;
+}
+
+/** A plan, and what of it cannot be undone. */
+export interface Plan {
+  lines: readonly PlanLine[];
+  removed: LinkCounts & { nodes: number; protocols: number };
 }
 
 export interface AppliedFleet {
   lines: PlanLine[];
+  /** False after a dry run, and where `onPlan` stopped it. */
+  isCarriedOut: boolean;
   /** Nodes that were created, with the codes that they register with. */
   created: (IssuedNode & { name: string })[];
 }
@@ -53,15 +62,30 @@ async function applyLocked(
   // one of them has a new address.
   await client.query('SELECT 1 FROM nodes ORDER BY id FOR NO KEY UPDATE');
   const plan = planFleet(file, await readFleet(client), options);
-  await options.onPlan?.(plan.lines);
   const created: AppliedFleet['created'] = [];
-  if (options.dryRun) return { lines: plan.lines, created };
+  const answer = await options.onPlan?.({
+    lines: plan.lines,
+    removed: await removals(client, plan),
+  });
+  if (options.dryRun || answer === 'stop') {
+    return { lines: plan.lines, isCarriedOut: false, created };
+  }
   for (const node of plan.removed) await removeNode(client, node.nodeId);
   for (const node of plan.nodes) {
     const issued = await applyNode(client, node, options);
     if (issued !== undefined) created.push({ ...issued, name: node.name });
   }
-  return { lines: plan.lines, created };
+  return { lines: plan.lines, isCarriedOut: true, created };
+}
+
+/** Protocols that are removed, those of removed nodes among them, and the links that end with them. */
+async function removals(client: pg.PoolClient, plan: FleetPlan): Promise<Plan['removed']> {
+  const protocols = [
+    ...plan.removed.flatMap((node) => node.protocols.map((protocol) => protocol.nodeProtocolId)),
+    ...plan.nodes.flatMap((node) => node.protocols.remove),
+  ];
+  const links = await countLinks(client, protocols);
+  return { nodes: plan.removed.length, protocols: protocols.length, ...links };
 }
 
 async function applyNode(

@@ -2,16 +2,21 @@ import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { lockCounters, lockLinks } from '../stores/locks.ts';
 import { inTransaction } from '../stores/postgres.ts';
+import { subscriptionEffects } from './effects.ts';
 import { recordEvents } from './events.ts';
 import { bumpLinkedNodes } from './linked-nodes.ts';
 
 /**
  * Deletes a subscription with its links and its history of resets, and bumps the nodes it was
- * served on. Its rows stay in ClickHouse; those that come in later count as unknown.
+ * served on. Its rows stay in ClickHouse; those that come in later count as unknown. Returns how many links
+ * went.
  * @throws CoreError NOT_FOUND.
  */
-export async function deleteSubscription(pool: pg.Pool, subscriptionId: number): Promise<void> {
-  await inTransaction(pool, async (client) => {
+export async function deleteSubscription(
+  pool: pg.Pool,
+  subscriptionId: number,
+): Promise<{ links: number }> {
+  return inTransaction(pool, async (client) => {
     // Before the row: whoever adds a protocol holds its node and then asks for every subscription.
     await lockLinks(client, 'subscriptions');
     const { rows } = await client.query<{ id: number; status: string }>(
@@ -21,7 +26,9 @@ export async function deleteSubscription(pool: pg.Pool, subscriptionId: number):
     if (rows.length === 0) {
       throw new CoreError('NOT_FOUND', `There is no subscription ${subscriptionId}`);
     }
+    const { links } = await subscriptionEffects(client, subscriptionId);
     await deleteHeld(client, rows, `subscription ${subscriptionId} deleted`);
+    return { links };
   });
 }
 
@@ -45,14 +52,18 @@ export async function deleteUser(
       [userId],
     );
     const active = rows.filter((row) => row.status === 'active').length;
-    if (active > 0 && !options.force) {
-      const message = `User ${userId} has active subscriptions (${active}); delete them too with --force`;
-      throw new CoreError('INVALID_ARGUMENT', message);
-    }
+    if (!options.force) requireInactive(userId, active);
     await deleteHeld(client, rows, `user ${userId} deleted`);
     await client.query('DELETE FROM users WHERE id = $1', [userId]);
     return { userId, subscriptions: rows.length };
   });
+}
+
+/** @throws CoreError INVALID_ARGUMENT where a user has active subscriptions. */
+export function requireInactive(userId: number, activeSubscriptions: number): void {
+  if (activeSubscriptions === 0) return;
+  const message = `User ${userId} has active subscriptions (${activeSubscriptions}); delete them too with --force`;
+  throw new CoreError('INVALID_ARGUMENT', message);
 }
 
 async function deleteHeld(

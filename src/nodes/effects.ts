@@ -1,0 +1,72 @@
+import { CoreError } from '../errors.ts';
+import type { Queryable } from '../stores/postgres.ts';
+
+/** What ends with protocols: the links to them, and those of these that a client is let in with. */
+export interface LinkCounts {
+  links: number;
+  /** Links of active subscriptions. */
+  linksInUse: number;
+}
+
+/** What an operator is told before a command that cannot be undone. */
+export interface NodeEffects extends LinkCounts {
+  name: string;
+  /** Whether it has a key that works. */
+  isRegistered: boolean;
+  protocols: number;
+}
+
+/**
+ * What hangs on a node.
+ * @throws CoreError NOT_FOUND.
+ */
+export async function nodeEffects(db: Queryable, nodeId: number): Promise<NodeEffects> {
+  const { rows } = await db.query<{ id: string; name: string; isRegistered: boolean }>(
+    `SELECT name, auth_key_hash IS NOT NULL AS "isRegistered" FROM nodes WHERE id = $1`,
+    [nodeId],
+  );
+  const row = rows[0];
+  if (row === undefined) throw new CoreError('NOT_FOUND', `There is no node ${nodeId}`);
+  const protocols = await db.query<{ id: number }>(
+    'SELECT id FROM node_protocols WHERE node_id = $1',
+    [nodeId],
+  );
+  const ids = protocols.rows.map(({ id }) => id);
+  const { name, isRegistered } = row;
+  return { name, isRegistered, protocols: ids.length, ...(await countLinks(db, ids)) };
+}
+
+/**
+ * What hangs on a protocol.
+ * @throws CoreError NOT_FOUND.
+ */
+export async function protocolEffects(
+  db: Queryable,
+  nodeProtocolId: number,
+): Promise<LinkCounts & { name: string }> {
+  const { rows } = await db.query<{ name: string }>(
+    `SELECT protocol || ' on port ' || port || ' of node ' || node_id AS name
+     FROM node_protocols WHERE id = $1`,
+    [nodeProtocolId],
+  );
+  const row = rows[0];
+  if (row === undefined) {
+    throw new CoreError('NOT_FOUND', `There is no protocol ${nodeProtocolId}`);
+  }
+  return { name: row.name, ...(await countLinks(db, [nodeProtocolId])) };
+}
+
+/** The links to these protocols. */
+export async function countLinks(
+  db: Queryable,
+  nodeProtocolIds: readonly number[],
+): Promise<LinkCounts> {
+  const { rows } = await db.query<LinkCounts>(
+    `SELECT count(*)::integer AS links,
+       count(*) FILTER (WHERE s.status = 'active')::integer AS "linksInUse"
+     FROM subscription_links l JOIN subscriptions s ON s.id = l.subscription_id
+     WHERE l.node_protocol_id = ANY ($1::bigint[])`,
+    [nodeProtocolIds],
+  );
+  return rows[0] ?? { links: 0, linksInUse: 0 };
+}
