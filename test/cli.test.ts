@@ -359,6 +359,7 @@ t.test('help', async (t) => {
     ...['up', 'serve', 'work', 'migrate', 'status', 'segments', 'reconcile', 'sql'],
     ...['list', 'retry', 'rejected'].map((name) => `segments ${name}`),
     ...['create', 'list', 'show', 'rekey', 'revoke'].map((name) => `node ${name}`),
+    ...['outbound prune'],
     ...['protocol', 'outbound'].flatMap((group) => [`${group} add`, `${group} list`]),
     ...['user create', 'user list'],
     ...['create', 'show', 'list'].map((name) => `subscription ${name}`),

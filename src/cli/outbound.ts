@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { outboundSettings } from '../nodes/harmless.ts';
+import { othersTag } from '../nodes/outbound-traffic.ts';
 import {
   addOutbound,
   listOutbounds,
@@ -8,7 +9,9 @@ import {
   removeOutbound,
   setOutbound,
 } from '../nodes/outbounds.ts';
+import { findPrunable, pruneOutbounds } from '../nodes/prune-outbounds.ts';
 import { name, nodeId, outboundProtocol, position, settings } from './arguments.ts';
+import { confirm, counted, yesOption } from './confirm.ts';
 import type { CliContext } from './context.ts';
 import type { Run } from './run.ts';
 import { renderObjects, settingsToShow } from './table.ts';
@@ -61,6 +64,14 @@ export function addOutboundCommands(program: Command, run: Run): void {
     );
 
   outbound
+    .command('prune')
+    .description('Fold tags that nobody configured into one; their counters move to it')
+    .requiredOption('--node <id>', 'id of the node', nodeId)
+    .option(...yesOption)
+    .addHelpText('after', '\nExample:\n  core outbound prune --node 1 --yes')
+    .action(run(prune));
+
+  outbound
     .command('list')
     .description('Outbounds of a node with their traffic')
     .requiredOption('--node <id>', 'id of the node', nodeId)
@@ -80,6 +91,24 @@ export function addOutboundCommands(program: Command, run: Run): void {
 }
 
 const listColumns = ['tag', 'protocol', 'trafficBytesUp', 'trafficBytesDown', 'configured'];
+
+async function prune(
+  context: CliContext,
+  { node, yes }: { node: number; yes?: boolean },
+): Promise<void> {
+  const pool = await context.postgres();
+  const { tags, trafficBytesUp, trafficBytesDown } = await findPrunable(pool, node);
+  await confirm(context, {
+    what: `Pruning the outbounds of node ${node}`,
+    effects: [
+      `folds ${counted(tags, 'tag')} that nobody configured into ${othersTag}`,
+      `moves ${trafficBytesUp} bytes up and ${trafficBytesDown} down there`,
+    ],
+    answer: 'yes',
+    yes,
+  });
+  context.print({ nodeId: node, ...(await pruneOutbounds(pool, node)), movedTo: othersTag });
+}
 
 interface OutboundOptions {
   node: number;

@@ -6,6 +6,7 @@ import { limits } from '../contract/limits.ts';
 import { CoreError } from '../errors.ts';
 import { hiddenFault, isStorable } from '../text.ts';
 import { holdsPlaceholder, keptMarker, maskText } from './fleet-secrets.ts';
+import { othersTag } from './outbound-traffic.ts';
 import { type OutboundProtocol, outboundProtocols } from './outbounds.ts';
 import { transportsOf } from './port-transports.ts';
 import { ruleSchema } from './rule-schema.ts';
@@ -89,7 +90,11 @@ const protocol = z.strictObject({
   settings,
 });
 const outbound = z.strictObject({
-  tag: text(limits.outboundTagCharsMax).min(1),
+  tag: text(limits.outboundTagCharsMax)
+    .min(1)
+    .refine((given) => given !== othersTag, {
+      message: `${othersTag} is where Core counts the rest`,
+    }),
   protocol: z.enum(outboundProtocols),
   settings,
 });

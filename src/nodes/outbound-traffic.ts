@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import type pg from 'pg';
+import { lockOutboundTags } from '../stores/locks.ts';
 
 /** Traffic to add to one outbound. */
 export interface OutboundTraffic {
@@ -10,9 +11,18 @@ export interface OutboundTraffic {
 }
 
 /**
+ * Where the traffic of a node's tags counts for which there is no room. No outbound can be configured
+ * by this tag; a node that reports it adds to it as well.
+ */
+export const othersTag = '(others)';
+/** Tags that nobody configured, and that have a row of their own, of one node. */
+export const unconfiguredTagsMax = 64;
+
+/**
  * Adds traffic to outbounds, in the transaction that settles its segment. An unknown tag gets a
- * row that is not configured. Rows are written in key order, so that two segments settled side by
- * side never wait for each other.
+ * row that is not configured; past `unconfiguredTagsMax` of these its traffic counts under `othersTag`, so
+ * that no node can fill the table and no byte is lost. Rows are written in one order, so that two
+ * segments settled side by side never wait for each other.
  *
  * Sums are numeric, and a counter stops at the largest bigint: a node that reports nonsense must
  * not make the transaction, and with it the stream, fail for ever.
@@ -23,18 +33,40 @@ export async function addOutboundTraffic(
   rows: readonly OutboundTraffic[],
 ): Promise<{ dropped: number }> {
   if (rows.length === 0) return { dropped: 0 };
+  const nodeIds = rows.map((row) => row.nodeId);
+  // Postgres text cannot hold U+0000.
+  const tags = rows.map((row) => row.tag.replaceAll('\u0000', '\uFFFD'));
+  // Nearly never: then all tags that have no row are of nodes that are full, and stay without one.
+  const adds = await hasTagWithRoom(client, nodeIds, tags);
+  if (adds) await lockOutboundTags(client);
   const { rows: counted } = await client.query<{ dropped: number }>(
     `WITH given AS MATERIALIZED (
        SELECT g.*, n.id IS NOT NULL AS known
        FROM unnest($1::integer[], $2::text[], $3::numeric[], $4::numeric[])
          AS g (node_id, tag, up, down)
        LEFT JOIN nodes n ON n.id = g.node_id
+     ), summed AS MATERIALIZED (
+       SELECT node_id, tag, sum(up) AS up, sum(down) AS down
+       FROM given WHERE known GROUP BY node_id, tag
+     ), unknown AS MATERIALIZED (
+       SELECT s.node_id, s.tag,
+         row_number() OVER (PARTITION BY s.node_id ORDER BY s.tag COLLATE "C") AS place
+       FROM summed s LEFT JOIN node_outbounds o ON o.node_id = s.node_id AND o.tag = s.tag
+       WHERE o.tag IS NULL AND s.tag <> $5
+     ), rooms AS MATERIALIZED (
+       SELECT asked.node_id, $6 - (${countUnconfigured}) AS room
+       FROM (SELECT DISTINCT node_id FROM unknown) AS asked
+     ), spilled AS (
+       SELECT node_id, tag FROM unknown JOIN rooms USING (node_id) WHERE place > room
+     ), placed AS (
+       SELECT s.node_id, CASE WHEN spilled.tag IS NULL THEN s.tag ELSE $5 END AS tag, s.up, s.down
+       FROM summed s LEFT JOIN spilled ON spilled.node_id = s.node_id AND spilled.tag = s.tag
      ), added AS (
        INSERT INTO node_outbounds AS o
          (node_id, tag, configured, traffic_bytes_up, traffic_bytes_down)
        SELECT node_id, tag, false, least(sum(up), 9223372036854775807),
          least(sum(down), 9223372036854775807)
-       FROM given WHERE known GROUP BY node_id, tag ORDER BY node_id, tag COLLATE "C"
+       FROM placed GROUP BY node_id, tag ORDER BY node_id, tag <> $5, tag COLLATE "C"
        ON CONFLICT (node_id, tag) DO UPDATE SET
          traffic_bytes_up = least(
            o.traffic_bytes_up::numeric + excluded.traffic_bytes_up, 9223372036854775807),
@@ -43,14 +75,40 @@ export async function addOutboundTraffic(
      )
      SELECT count(*)::integer AS dropped FROM given WHERE NOT known`,
     [
-      rows.map((row) => row.nodeId),
-      // Postgres text cannot hold U+0000.
-      rows.map((row) => row.tag.replaceAll('\u0000', '\uFFFD')),
+      nodeIds,
+      tags,
       rows.map((row) => row.bytesUp),
       rows.map((row) => row.bytesDown),
+      othersTag,
+      adds ? unconfiguredTagsMax : 0,
     ],
   );
   const result = counted[0];
   assert(result !== undefined, 'a count returns its row');
   return result;
+}
+
+/** Of the node `asked.node_id`, counted no further than to the bound. */
+const countUnconfigured = `SELECT count(*)::integer FROM (
+  SELECT FROM node_outbounds u
+  WHERE u.node_id = asked.node_id AND NOT u.configured AND u.tag <> '${othersTag}'
+  LIMIT ${unconfiguredTagsMax}) AS counted`;
+
+/** Whether a tag without a row is of a node that has room for it, as far as is visible now. */
+async function hasTagWithRoom(
+  client: pg.PoolClient,
+  nodeIds: readonly number[],
+  tags: readonly string[],
+): Promise<boolean> {
+  const { rowCount } = await client.query(
+    `WITH asked AS MATERIALIZED (
+       SELECT DISTINCT g.node_id FROM unnest($1::integer[], $2::text[]) AS g (node_id, tag)
+         JOIN nodes n ON n.id = g.node_id
+         LEFT JOIN node_outbounds o ON o.node_id = g.node_id AND o.tag = g.tag
+       WHERE o.tag IS NULL AND g.tag <> $3
+     )
+     SELECT FROM asked WHERE (${countUnconfigured}) < $4 LIMIT 1`,
+    [nodeIds, tags, othersTag, unconfiguredTagsMax],
+  );
+  return rowCount === 1;
 }

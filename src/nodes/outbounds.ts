@@ -2,6 +2,7 @@ import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { bumpSettings } from './bump.ts';
+import { othersTag } from './outbound-traffic.ts';
 import { requireKnownNode, requireLiveNode } from './require.ts';
 import { requireRuleTargets } from './rules.ts';
 
@@ -42,13 +43,19 @@ export interface ConfiguredOutbound {
 /**
  * Configures an outbound, after those the node has. A tag that is known from usage reports keeps
  * its counters.
- * @throws CoreError NOT_FOUND; INVALID_ARGUMENT where the tag is configured already.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT where the tag is configured already, or is `othersTag`.
  */
 export async function addOutbound(
   pool: pg.Pool,
   added: ConfiguredOutbound & { nodeId: number },
 ): Promise<void> {
   const { nodeId, tag } = added;
+  if (tag === othersTag) {
+    throw new CoreError(
+      'INVALID_ARGUMENT',
+      `${othersTag} is where tags are counted that have no row`,
+    );
+  }
   await inTransaction(pool, async (client) => {
     await requireLiveNode(client, nodeId);
     const configured = await configuredTags(client, nodeId);

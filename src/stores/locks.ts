@@ -6,6 +6,7 @@ const countersLock = 7_233_003;
 /** First of the two numbers of a node's lock, which is held while it is rendered and published. */
 export const nodeLockClass = 7_233_004;
 const fleetLock = 7_233_005;
+const outboundTagsLock = 7_233_006;
 
 /**
  * Held until the transaction ends by whoever adds one side of the subscription links. Every
@@ -35,4 +36,13 @@ export async function lockCounters(client: pg.PoolClient): Promise<void> {
 /** Held until the transaction ends by whoever applies a fleet file: one at a time. */
 export async function lockFleet(client: pg.PoolClient): Promise<void> {
   await client.query('SELECT pg_advisory_xact_lock($1)', [fleetLock]);
+}
+
+/**
+ * Held until the transaction ends by whoever adds or prunes tags that nobody configured: a node has so
+ * many of them at most, and two streams may settle rows of one node while the shards change. One lock for
+ * all nodes, since a group may bring first tags of thousands, and a lock of each would be too many.
+ */
+export async function lockOutboundTags(client: pg.PoolClient): Promise<void> {
+  await client.query('SELECT pg_advisory_xact_lock($1)', [outboundTagsLock]);
 }
