@@ -17,6 +17,7 @@ import {
   unpackBody,
 } from './body.ts';
 import { createDeadlines, type Deadlines } from './deadlines.ts';
+import { createFailureLog, type FailureLog } from './failure-log.ts';
 import { readForwardedFor, readHeaders } from './request-headers.ts';
 import { nextRequestNumber, requestIdOf } from './request-id.ts';
 import type { Reply, RequestHeaders, Route, RouteRequest } from './route.ts';
@@ -57,6 +58,7 @@ interface Serving extends HttpServerOptions {
   draining: boolean;
   inFlight: number;
   onIdle: (() => void) | undefined;
+  failures: FailureLog;
 }
 
 /**
@@ -73,6 +75,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
     draining: false,
     inFlight: 0,
     onIdle: undefined,
+    failures: createFailureLog(options.log),
   };
   const app = uws.App();
   for (const route of options.routes) {
@@ -366,7 +369,7 @@ async function answerUnknown(exchange: Exchange, key: Promise<KnownNode>): Promi
 /** Answers with a failure; a connection that has not been read to its end is closed. */
 function refuseAfter(exchange: Exchange, thrown: unknown, received: BodyResult): void {
   const error = classifyFailure(thrown);
-  logFailure(exchange.serving.log, exchange.requestId, exchange.route, error);
+  exchange.serving.failures.write(exchange.requestId, exchange.route, error);
   const closes = isUnread(received);
   respond(exchange, { reply: errorReply(error), closes, isCorked: false });
 }
@@ -420,13 +423,4 @@ function ambiguousFraming(): CoreError {
     'MALFORMED_BODY',
     'The length of the body is not clear: send one Content-Length, or Transfer-Encoding: chunked',
   );
-}
-
-/** Faults of Core or a store are logged with their causes; what a client did wrong only on debug. */
-function logFailure(log: Logger, requestId: string, route: Route, error: CoreError): void {
-  const fields = { requestId, method: route.method, path: route.path, code: error.code };
-  if (error.status === 500) log.error({ ...fields, err: error }, 'request failed');
-  else if (error.status === 503) {
-    log.warn({ ...fields, cause: String(error.cause ?? '') }, 'request refused');
-  } else log.debug(fields, 'request refused');
 }
