@@ -37,7 +37,7 @@ const allowed = {
   embedded: ['supervisor', 'port', 'log-file'],
   supervisor: ['log-file', 'priority'],
   reachable: ['stores'],
-  http: [...domain],
+  http: ['webhooks', ...domain],
   load: [...domain],
   webhooks: ['subscriptions', 'stores'],
   audit: ['stores'],

@@ -41,6 +41,7 @@ import { connectRedis, createRedis, requireDurableRedis } from './stores/redis.t
 import { pruneEvents } from './subscriptions/events.ts';
 import { expireDue } from './subscriptions/expire.ts';
 import { resetDue } from './subscriptions/reset.ts';
+import { webhookTimeoutMs } from './webhooks/queue.ts';
 
 /** Something that runs until it is closed. */
 export interface Running {
@@ -64,7 +65,6 @@ const workerConnectionsMax = 20;
 const heartbeatFlushMs = 1_000;
 const upkeepEveryMs = 1_000;
 const pruneEventsEveryMs = 3_600_000;
-const webhookTimeoutMs = 10_000;
 const pruneRevisionsEveryMs = 60_000;
 /** The audit runs daily; this is how soon one that failed is made up for. */
 const auditCheckMs = 3_600_000;
@@ -252,7 +252,7 @@ export async function startWorker(
     const { segmentsKeptDays } = config.load;
     const { signal } = stopAudit;
     const audit = { pool, clickhouse: auditClickhouse, log, signal, segmentsKeptDays };
-    const dispatchEvents = await startEvents(config, log, lifecycle, pool);
+    const dispatchEvents = await startEvents(config, log, lifecycle, { pool, redis });
     const worker = await startLoadWorker({
       ...(seams.load?.(load) ?? load),
       prefix,
@@ -310,14 +310,16 @@ async function startEvents(
   config: Config,
   log: Logger,
   lifecycle: Lifecycle,
-  pool: Pool,
+  { pool, redis }: { pool: Pool; redis: Redis },
 ): Promise<() => Promise<void>> {
+  const { redisUrl, redisPrefix: prefix } = config.stores;
   if (config.events.webhook === undefined) {
     const { passEvents } = await import('./webhooks/dispatch.ts');
+    const { noteSuccess } = await import('./webhooks/health.ts');
+    await noteSuccess(redis, prefix);
     return () => passEvents(pool);
   }
   const { startWebhook } = await import('./webhooks/worker.ts');
-  const { redisUrl, redisPrefix: prefix } = config.stores;
   const target = { ...config.events.webhook, timeoutMs: webhookTimeoutMs };
   const webhook = await startWebhook({ pool, redisUrl, prefix, target, log });
   lifecycle.use('webhook', () => webhook.close());

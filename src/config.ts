@@ -226,10 +226,25 @@ export function readConfig(environment: NodeJS.ProcessEnv): Config {
   if (parsed.success && parsed.data.CORE_ADMIN_PORT === parsed.data.CORE_PORT) {
     faults.push('CORE_ADMIN_PORT: must not be that of CORE_PORT');
   }
+  const fault = webhookUrlFault(given['CORE_WEBHOOK_URL']);
+  if (fault !== undefined) faults.push(`CORE_WEBHOOK_URL: ${fault}`);
   if (!parsed.success || faults.length > 0) {
     throw new CoreError('INVALID_SETTINGS', `Invalid settings: ${faults.join('; ')}`);
   }
   return toConfig(parsed.data);
+}
+
+/** Its user and password become Basic authentication, which holds neither of these. */
+function webhookUrlFault(url: string | undefined): string | undefined {
+  if (url === undefined || !URL.canParse(url)) return undefined;
+  const { username, password } = new URL(url);
+  try {
+    if (decodeURIComponent(username).includes(':')) return 'its user must not hold a colon';
+    decodeURIComponent(password);
+  } catch {
+    return 'its user or password holds a % that encodes nothing; write %25 for a %';
+  }
+  return undefined;
 }
 
 function toConfig(s: Settings): Config {

@@ -327,6 +327,7 @@ t.test('metrics are told to operators only', async (t) => {
   const api = await startTestApi(t);
   const shown = await get(api.admin, '/metrics');
   t.match(shown.text, /core_nodes\{status="online"\} 0/);
+  t.match(shown.text, /^core_webhook_dead_letters 0$/m);
   const head = await send(api.admin, 'HEAD', '/metrics');
   t.equal(head.headers['content-type'], shown.headers['content-type']);
   t.ok(Number(head.headers['content-length']) > 0);

@@ -1,17 +1,18 @@
 import type { Queue } from 'bullmq';
 import type { Command } from 'commander';
 import { CoreError } from '../errors.ts';
-import { type WebhookJob, webhookQueueName } from '../webhooks/queue.ts';
+import { type WebhookJob, webhookQueueName, webhookTimeoutMs } from '../webhooks/queue.ts';
+import type { TestOutcome } from '../webhooks/test-event.ts';
 import { id, rowsMax } from './arguments.ts';
 import type { CliContext } from './context.ts';
 import type { Run } from './run.ts';
-import { renderObjects } from './table.ts';
+import { renderFields, renderObjects } from './table.ts';
 
 /** `core webhook …` */
 export function addWebhookCommands(program: Command, run: Run): void {
   const webhook = program
     .command('webhook')
-    .description('Dead letters: events that the webhook did not take');
+    .description('The webhook: dead letters, which it did not take, and a test');
 
   webhook
     .command('list')
@@ -48,6 +49,36 @@ export function addWebhookCommands(program: Command, run: Run): void {
         context.print({ retried });
       }),
     );
+
+  webhook
+    .command('test')
+    .description('Post a signed event of the kind test to CORE_WEBHOOK_URL and print the answer')
+    .addHelpText('after', '\nExample:\n  core webhook test')
+    .action(
+      run(async (context) => {
+        const { webhook } = context.config.events;
+        if (webhook === undefined) {
+          throw new CoreError(
+            'INVALID_SETTINGS',
+            'No webhook is set: set CORE_WEBHOOK_URL and CORE_WEBHOOK_SECRET as the worker has them',
+          );
+        }
+        const { sendTestEvent } = await import('../webhooks/test-event.ts');
+        const outcome = await sendTestEvent({ ...webhook, timeoutMs: webhookTimeoutMs });
+        context.print(outcome, renderOutcome(outcome));
+        return outcome.delivered ? undefined : { exitCode: 1 };
+      }),
+    );
+}
+
+function renderOutcome({ delivered, status, tookMs, answer, reason }: TestOutcome): string {
+  return renderFields({
+    delivered,
+    status: status ?? 'none',
+    took: `${tookMs} ms`,
+    ...(answer === null || answer === '' ? {} : { answer }),
+    ...(reason === null ? {} : { reason }),
+  });
 }
 
 /** BullMQ takes a while to load, and few commands need it. */

@@ -1,7 +1,8 @@
 import { type Job, Queue, Worker } from 'bullmq';
 import { kinds } from '../ingest/streams.ts';
 import type { Logger } from '../log.ts';
-import { bullPrefix, connectConsumer, connectProducer } from '../stores/bullmq.ts';
+import { bullPrefix } from '../stores/bull-prefix.ts';
+import { connectConsumer, connectProducer } from '../stores/bullmq.ts';
 import { classifyFailure } from '../stores/failures.ts';
 import { type LoadDeps, runStream } from './run-stream.ts';
 

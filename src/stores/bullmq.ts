@@ -1,10 +1,6 @@
 import { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
-
-/** Prefix of BullMQ's keys. The hash tag keeps them on one node of a Redis Cluster. */
-export function bullPrefix(prefix: string): string {
-  return `{${prefix}}:bull`;
-}
+import { bullPrefix } from './bull-prefix.ts';
 
 /**
  * A connection for queues to be filled through: a command fails at once while Redis is away. Its
@@ -38,6 +34,8 @@ export function connectConsumer(redisUrl: string, onError: (error: Error) => voi
 
 export interface OpenQueue<T> {
   queue: Queue<T>;
+  /** The connection of the queue. */
+  redis: Redis;
   close(): Promise<void>;
 }
 
@@ -53,6 +51,7 @@ export async function openQueue<T>(
   queue.on('error', onError);
   return {
     queue,
+    redis: connection,
     async close() {
       try {
         await queue.close();

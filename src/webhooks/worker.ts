@@ -1,10 +1,13 @@
 import { type Job, Worker } from 'bullmq';
 import type pg from 'pg';
 import type { Logger } from '../log.ts';
-import { bullPrefix, connectConsumer, openQueue } from '../stores/bullmq.ts';
+import { bullPrefix } from '../stores/bull-prefix.ts';
+import { connectConsumer, openQueue } from '../stores/bullmq.ts';
 import { dispatchEvents } from './dispatch.ts';
+import { noteFailure, noteSuccess } from './health.ts';
+import type { WebhookTarget } from './post.ts';
 import { type WebhookJob, webhookQueueName } from './queue.ts';
-import { sendEvent, type WebhookTarget } from './send.ts';
+import { sendEvent } from './send.ts';
 
 const sendsAtOnce = 8;
 /** Longer than a send takes, so that no two workers send the same event at once. */
@@ -34,7 +37,7 @@ export async function startWebhook(options: {
   const onError = (err: Error): void => log.debug({ err }, 'webhook queue');
   const { redisUrl, prefix } = options;
   const queueOptions = { redisUrl, prefix, onError };
-  const { queue, close } = await openQueue<WebhookJob>(webhookQueueName, queueOptions);
+  const { queue, redis, close } = await openQueue<WebhookJob>(webhookQueueName, queueOptions);
   const consumer = connectConsumer(redisUrl, onError);
   const stopping = new AbortController();
   const worker = new Worker<WebhookJob>(
@@ -50,11 +53,22 @@ export async function startWebhook(options: {
     },
   );
   worker.on('error', onError);
+  // Unknown at first: a worker before this one may have left it failing.
+  let isFailing: boolean | undefined;
   worker.on('failed', (job, err) => {
     const isDead = job !== undefined && job.attemptsMade >= (job.opts.attempts ?? 1);
     const fields = { eventId: job?.data.eventId, reason: err.message };
     if (isDead) log.error(fields, 'webhook given up: see core webhook list');
-    else log.debug(fields, 'webhook failed, to be repeated');
+    else if (isFailing === true) log.debug(fields, 'webhook failed, to be repeated');
+    else log.warn(fields, 'webhook fails; events are repeated until it takes them');
+    isFailing = true;
+    noteFailure(redis, prefix).catch(onError);
+  });
+  worker.on('completed', () => {
+    if (isFailing === false) return;
+    if (isFailing === true) log.info('webhook takes events again');
+    isFailing = false;
+    noteSuccess(redis, prefix).catch(onError);
   });
   return {
     async dispatch() {

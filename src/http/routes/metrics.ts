@@ -8,6 +8,7 @@ import { countUnpublished } from '../../nodes/drift.ts';
 import type { HealthLimits } from '../../nodes/node-state.ts';
 import { classifyFailure } from '../../stores/failures.ts';
 import { type Readiness, storeNames } from '../../stores/readiness.ts';
+import { readWebhookHealth, type WebhookHealth } from '../../webhooks/health.ts';
 import type { Route } from '../route.ts';
 
 /**
@@ -67,12 +68,13 @@ export function metricsRoute(deps: {
     'Age of the last audit; infinite before the first one.',
     [],
   );
+  const setWebhook = webhookGauges(gauge);
   return {
     method: 'GET',
     path: '/metrics',
     authenticated: false,
     async handle() {
-      const [away, streams, counts, audit, rejectedRows, unsettledSegments, waiting] =
+      const [away, streams, counts, audit, rejectedRows, unsettledSegments, waiting, webhook] =
         await Promise.all([
           deps.readiness.storesAway(),
           unlessAway(readBacklog(deps.pool, deps.redis, deps.prefix)),
@@ -81,6 +83,7 @@ export function metricsRoute(deps: {
           unlessAway(countRejected(deps.pool)),
           unlessAway(countUnsettled(deps.pool)),
           unlessAway(countUnpublished(deps.pool)),
+          unlessAway(readWebhookHealth(deps.redis, deps.prefix)),
         ]);
       registry.resetMetrics();
       for (const store of storeNames) storeUp.set({ store }, away.includes(store) ? 0 : 1);
@@ -96,6 +99,7 @@ export function metricsRoute(deps: {
       set(unpublished, waiting?.nodes);
       set(rejected, rejectedRows);
       set(differences, audit && (audit.last?.differences ?? 0));
+      setWebhook(webhook);
       set(auditAge, audit && (audit.last?.ageSeconds ?? Number.POSITIVE_INFINITY));
       for (const [status, count] of Object.entries(counts ?? {})) nodes.set({ status }, count);
       return {
@@ -104,6 +108,34 @@ export function metricsRoute(deps: {
         body: await registry.metrics(),
       };
     },
+  };
+}
+
+/** @returns what sets them all; undefined while Redis is away. */
+function webhookGauges(
+  gauge: (name: string, help: string, labelNames: string[]) => Gauge,
+): (health: WebhookHealth | undefined) => void {
+  const failures = gauge(
+    'core_webhook_failures_total',
+    'Attempts ever made that the webhook did not answer with 2xx.',
+    [],
+  );
+  const failing = gauge(
+    'core_webhook_failing_seconds',
+    'Time since the first failed attempt that no successful one followed; 0 where there is none.',
+    [],
+  );
+  const dead = gauge(
+    'core_webhook_dead_letters',
+    'Events that were given up; see core webhook list.',
+    [],
+  );
+  const waiting = gauge('core_webhook_waiting', 'Events that wait to be sent.', []);
+  return (health) => {
+    set(failures, health?.failuresEver);
+    set(failing, health?.failingSeconds);
+    set(dead, health?.deadLetters);
+    set(waiting, health?.waiting);
   };
 }
 

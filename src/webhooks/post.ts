@@ -1,0 +1,101 @@
+import { webhookAddress } from './address.ts';
+import { signature } from './signature.ts';
+
+export interface WebhookTarget {
+  url: string;
+  secret: string;
+  /** Whole time of a request. */
+  timeoutMs: number;
+}
+
+export interface WebhookAnswer {
+  status: number;
+  /** The first bytes of its body, up to `answerBytesMax`. */
+  body: Buffer;
+}
+
+/**
+ * Posts one signed body to the operator's own URL and resolves with the answer, whatever its status.
+ *
+ * Redirects are not followed: a body that was signed for one place does not go to another.
+ * @throws Error whose message an operator may read: no URL, no password and no secret is in it.
+ */
+export async function postSigned(
+  target: WebhookTarget,
+  event: { eventId: number; body: string; answerBytesMax: number },
+  signal: AbortSignal,
+): Promise<WebhookAnswer> {
+  const timeout = AbortSignal.timeout(target.timeoutMs);
+  const { url, authorization } = webhookAddress(target.url);
+  try {
+    const response = await fetch(url, {
+      method: 'POST',
+      redirect: 'manual',
+      headers: {
+        'content-type': 'application/json',
+        'user-agent': 'core-webhook',
+        ...(authorization === undefined ? {} : { authorization }),
+        'x-core-event-id': String(event.eventId),
+        'x-core-signature': signature(target.secret, event.body, Math.floor(Date.now() / 1_000)),
+      },
+      body: event.body,
+      signal: AbortSignal.any([timeout, signal]),
+    });
+    return { status: response.status, body: await firstBytes(response, event.answerBytesMax) };
+  } catch (cause) {
+    if (timeout.aborted) {
+      throw new Error(`The webhook gave no answer within ${target.timeoutMs} ms`, { cause });
+    }
+    throw new Error(`The webhook cannot be reached ${reasonOf(cause)}`, { cause });
+  }
+}
+
+/** Undefined for a status of success, else what an operator should know of it. */
+export function refusalOf(status: number): string | undefined {
+  if (status >= 200 && status <= 299) return undefined;
+  if (status === 401) {
+    return 'The webhook answered 401: the user and password in CORE_WEBHOOK_URL are missing or wrong';
+  }
+  const isRedirect = status >= 300 && status <= 399;
+  return `The webhook answered ${status}${isRedirect ? ', a redirect, which is not followed' : ''}`;
+}
+
+async function firstBytes(response: Response, bytesMax: number): Promise<Buffer> {
+  const reader = response.body?.getReader();
+  const parts: Uint8Array[] = [];
+  for (let bytes = 0; reader !== undefined && bytes < bytesMax; ) {
+    const { value } = await reader.read();
+    if (value === undefined) break;
+    parts.push(value);
+    bytes += value.length;
+  }
+  await reader?.cancel();
+  return Buffer.concat(parts).subarray(0, bytesMax);
+}
+
+const meanings: Partial<Record<string, string>> = {
+  ECONNREFUSED: 'nobody listens on its port',
+  ECONNRESET: 'it closed the connection',
+  UND_ERR_SOCKET: 'it closed the connection',
+  ENOTFOUND: 'its host name is unknown',
+  EAI_AGAIN: 'its host name cannot be looked up',
+  EHOSTUNREACH: 'there is no way to its host',
+  ENETUNREACH: 'there is no way to its network',
+  EPROTO: 'TLS failed',
+  ERR_SSL_WRONG_VERSION_NUMBER: 'it speaks no TLS: is the URL to begin with http://?',
+  ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is for another host name',
+  CERT_HAS_EXPIRED: 'its certificate has expired',
+  DEPTH_ZERO_SELF_SIGNED_CERT: 'its certificate is signed by itself; see NODE_EXTRA_CA_CERTS',
+  SELF_SIGNED_CERT_IN_CHAIN: 'its certificate is signed by itself; see NODE_EXTRA_CA_CERTS',
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'nobody known has signed its certificate',
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'nobody known has signed its certificate',
+};
+
+/** The code and what it means, since messages of fetch may name the URL. */
+function reasonOf(thrown: unknown): string {
+  const cause = (thrown as { cause?: { code?: unknown; message?: unknown } } | null)?.cause;
+  if (cause?.message === 'bad port') return '(bad port): fetch does not connect to this port';
+  const code = String(cause?.code ?? (thrown as Error | null)?.name ?? 'unknown');
+  const meaning = code.startsWith('HPE_') ? 'it does not answer in HTTP' : meanings[code];
+  return meaning === undefined ? `(${code})` : `(${code}): ${meaning}`;
+}
