@@ -15,6 +15,13 @@ CREATE TABLE heartbeats (
   CONSTRAINT heartbeats_pkey PRIMARY KEY (node_id)
 ) WITH (fillfactor=50);
 
+CREATE TABLE instance (
+  is_only boolean NOT NULL DEFAULT true,
+  id uuid NOT NULL DEFAULT gen_random_uuid(),
+  CONSTRAINT instance_is_only_check CHECK (is_only),
+  CONSTRAINT instance_pkey PRIMARY KEY (is_only)
+);
+
 CREATE TABLE migrations (
   version integer NOT NULL,
   name text NOT NULL,
@@ -124,6 +131,19 @@ CREATE TABLE nodes (
   CONSTRAINT nodes_pkey PRIMARY KEY (id),
   CONSTRAINT nodes_sync_status_check CHECK ((sync_status = ANY (ARRAY['pending'::text, 'synced'::text, 'failed'::text])))
 ) WITH (fillfactor=70);
+
+CREATE TABLE processes (
+  id uuid NOT NULL,
+  role text NOT NULL,
+  host text NOT NULL,
+  pid integer NOT NULL,
+  started_at timestamp with time zone NOT NULL DEFAULT now(),
+  seen_at timestamp with time zone NOT NULL DEFAULT now(),
+  stopped_at timestamp with time zone,
+  stores_away jsonb NOT NULL,
+  CONSTRAINT processes_pkey PRIMARY KEY (id),
+  CONSTRAINT processes_role_check CHECK ((role = ANY (ARRAY['api'::text, 'worker'::text])))
+);
 
 CREATE TABLE registration_codes (
   code_hash bytea NOT NULL,

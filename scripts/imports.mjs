@@ -20,6 +20,7 @@ const ground = [
   'node-flags',
   'clickhouse-sql',
   'durable-file',
+  'instance-file',
   'secrets',
   'text',
   'client-address',
@@ -63,6 +64,7 @@ const allowed = {
   'client-address': [],
   secrets: ['config', 'durable-file', 'errors'],
   'durable-file': [],
+  'instance-file': ['durable-file'],
 };
 
 const faults = [];

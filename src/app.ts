@@ -34,6 +34,7 @@ import { pruneRevisions } from './nodes/revisions.ts';
 import { createConfigCache } from './render/config-cache.ts';
 import { startPublisher } from './render/publisher.ts';
 import { type ClickHouseClient, createClickHouse } from './stores/clickhouse.ts';
+import { requireSameInstance } from './stores/instance.ts';
 import { migrateClickHouse, migratePostgres } from './stores/migrate.ts';
 import { createPool } from './stores/postgres.ts';
 import { createReadiness, type Readiness } from './stores/readiness.ts';
@@ -123,6 +124,7 @@ export async function startApi(
     const { pool, redis, clickhouse } = await openStores(config, log, lifecycle, 8);
     const { redisPrefix: prefix, postgresUrl: databaseUrl } = config.stores;
     const { shards } = config.spool;
+    await requireSameInstance(pool, redis, prefix).catch(rethrowUnmigrated);
     await registerStreams(pool, prefix, shards).catch(rethrowUnmigrated);
     const directory = createNodeDirectory({ pool, databaseUrl, log });
     lifecycle.use('node directory', () => directory.close());
@@ -203,7 +205,7 @@ function startAdmin(
   });
 }
 
-/** SQLSTATE 42P01, undefined table, is what an empty database answers. */
+/** SQLSTATE 42P01, undefined table, is what an empty database answers, and one of an older Core. */
 function rethrowUnmigrated(thrown: unknown): never {
   if ((thrown as { code?: unknown }).code !== '42P01') throw thrown;
   throw new CoreError('MIGRATION_FAILED', 'The database is empty: run `core migrate` first', {
@@ -226,6 +228,7 @@ export async function startWorker(
       workerConnectionsMax,
     );
     const { redisPrefix: prefix, postgresUrl: databaseUrl, redisUrl } = config.stores;
+    await requireSameInstance(pool, redis, prefix).catch(rethrowUnmigrated);
     await registerStreams(pool, prefix, config.spool.shards).catch(rethrowUnmigrated);
     const publishPool = createPool(databaseUrl, { max: 4 });
     lifecycle.use('publish pool', () => publishPool.end());

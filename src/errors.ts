@@ -113,6 +113,11 @@ export const errorTable = {
     retryable: false,
     means: 'The file with the passwords of the embedded servers cannot be read or written.',
   },
+  INSTANCE_MISMATCH: {
+    status: 500,
+    retryable: false,
+    means: 'A store belongs to another Core than the data directory or the other store.',
+  },
   NODE_UNSUPPORTED: {
     status: 500,
     retryable: false,

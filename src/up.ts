@@ -4,6 +4,7 @@ import { requireChdb } from './embedded/chdb-binary.ts';
 import { claimDataDir, dataDirFault } from './embedded/data-dir.ts';
 import { needsEmbedded, startEmbedded } from './embedded/start.ts';
 import { CoreError } from './errors.ts';
+import { writeInstanceFile } from './instance-file.ts';
 import { Lifecycle, untilSignalled } from './lifecycle.ts';
 import type { Logger } from './log.ts';
 import { roleFlags } from './node-flags.ts';
@@ -12,6 +13,8 @@ import { maskPassword, requireStores } from './reachable.ts';
 import { projectRoot } from './root.ts';
 import { analystUrl, makeSecrets, type Secrets, withSecrets } from './secrets.ts';
 import { classifyFailure } from './stores/failures.ts';
+import { readInstance } from './stores/instance.ts';
+import { createPool } from './stores/postgres.ts';
 import {
   niceness,
   type ProcessSpec,
@@ -66,12 +69,25 @@ export async function up(
     const { migrate } = await loading;
     await unlessAborted(stopping, requireStores(config));
     await unlessAborted(stopping, migrate(config, log));
+    if (config.embedded.postgres) await recordInstance(config);
     const specs = [...apiSpecs(config), childSpec('worker', 'work', config)];
     const children = await startAll(specs, log, stopping);
     lifecycle.use('processes', () => stopAll(children, childStopMs(config, remainingMs())));
     const ready = readyOf(config, secrets, performance.now() - startedAtMs);
     print(ready, table(config, ready));
   });
+}
+
+/** Commands that are run with this data directory then know the database that belongs to it. */
+async function recordInstance({ stores, embedded }: Config): Promise<void> {
+  const pool = createPool(stores.postgresUrl, { max: 1 });
+  try {
+    writeInstanceFile(embedded.dataDir, await readInstance(pool));
+  } catch (thrown) {
+    throw dataDirFault(embedded.dataDir, thrown);
+  } finally {
+    await pool.end();
+  }
 }
 
 /**

@@ -5,9 +5,11 @@ import type { Redis } from 'ioredis';
 import type pg from 'pg';
 import type { Config } from '../config.ts';
 import { CoreError } from '../errors.ts';
+import { readInstanceFile } from '../instance-file.ts';
 import { Lifecycle } from '../lifecycle.ts';
 import { createLogger, type Logger } from '../log.ts';
 import { type ClickHouseClient, createClickHouse } from '../stores/clickhouse.ts';
+import { readInstance } from '../stores/instance.ts';
 import { createPool } from '../stores/postgres.ts';
 import { connectRedis, createRedis } from '../stores/redis.ts';
 import { escapedJson, jsonText, printableLines } from '../text.ts';
@@ -87,9 +89,9 @@ export function createCliContext(options: {
       if (line === undefined) stderr.write('\n');
       return line;
     },
-    postgres: () => (pool ??= openPostgres(config.stores.postgresUrl, lifecycle)),
-    redis: () => (redis ??= openRedis(config.stores.redisUrl, lifecycle)),
-    clickhouse: () => (clickhouse ??= openClickHouse(config.stores.clickhouseUrl, lifecycle)),
+    postgres: () => (pool ??= openPostgres(config, lifecycle)),
+    redis: () => (redis ??= openRedis(config, lifecycle)),
+    clickhouse: () => (clickhouse ??= openClickHouse(config, lifecycle)),
     close: () => lifecycle.close(),
   };
 }
@@ -108,20 +110,37 @@ async function readLine(stdin: NodeJS.ReadableStream): Promise<string | undefine
   }
 }
 
-async function openPostgres(url: string, lifecycle: Lifecycle): Promise<pg.Pool> {
+async function openPostgres(config: Config, lifecycle: Lifecycle): Promise<pg.Pool> {
+  const { postgresUrl: url } = config.stores;
   const pool = createPool(url, { max: 2, connectTimeoutMs });
   lifecycle.use('Postgres', () => pool.end());
   try {
     const client = await pool.connect();
     client.release();
-    return pool;
   } catch (cause) {
-    throw storeAway('Postgres', url, cause);
+    throw storeAway('Postgres', config, cause);
   }
+  if (config.embedded.postgres) await requireOwnInstance(config, pool);
+  return pool;
 }
 
-async function openRedis(url: string, lifecycle: Lifecycle): Promise<Redis> {
-  const redis = createRedis(url, { connectTimeoutMs });
+/**
+ * The ports of embedded servers are the same for every Core, unless set otherwise: a command that is run
+ * in another folder than its Core must not change the one that happens to run there.
+ */
+async function requireOwnInstance({ embedded, stores }: Config, pool: pg.Pool): Promise<void> {
+  const own = readInstanceFile(embedded.dataDir);
+  if (own === undefined) return;
+  const found = await readInstance(pool);
+  if (found === own) return;
+  throw new CoreError(
+    'INSTANCE_MISMATCH',
+    `Postgres at ${hostOf(stores.postgresUrl)} is that of the Core ${found}, and the data directory ${embedded.dataDir} that of the Core ${own}. Set CORE_DATA_DIR to the directory of the Core that runs there, or CORE_POSTGRES_PORT to the port of this one`,
+  );
+}
+
+async function openRedis(config: Config, lifecycle: Lifecycle): Promise<Redis> {
+  const redis = createRedis(config.stores.redisUrl, { connectTimeoutMs });
   lifecycle.use('Redis', () => redis.disconnect());
   let lastError: Error | undefined;
   redis.on('error', (error: Error) => {
@@ -132,17 +151,21 @@ async function openRedis(url: string, lifecycle: Lifecycle): Promise<Redis> {
     return redis;
   } catch (cause) {
     // The client itself only says that the connection is closed; the socket said why.
-    throw storeAway('Redis', url, lastError ?? (cause as Error).cause ?? cause);
+    throw storeAway('Redis', config, lastError ?? (cause as Error).cause ?? cause);
   }
 }
 
-async function openClickHouse(url: string, lifecycle: Lifecycle): Promise<ClickHouseClient> {
+async function openClickHouse(config: Config, lifecycle: Lifecycle): Promise<ClickHouseClient> {
+  const { clickhouseUrl: url } = config.stores;
   // Asked with little patience first, since the queries themselves may take long.
   const probe = createClickHouse(url, { requestTimeoutMs: connectTimeoutMs });
   try {
     const result = await probe.ping({ select: true });
-    if (!result.success && !(result.error instanceof ClickHouseError)) {
-      throw storeAway('ClickHouse', url, result.error);
+    if (!result.success) {
+      const isAnswer = result.error instanceof ClickHouseError;
+      if (!isAnswer || isLoginRefused(result.error)) {
+        throw storeAway('ClickHouse', config, result.error);
+      }
     }
   } finally {
     await probe.close();
@@ -152,15 +175,47 @@ async function openClickHouse(url: string, lifecycle: Lifecycle): Promise<ClickH
   return clickhouse;
 }
 
+/** How each store is named in settings. */
+const storeSettings = {
+  Postgres: { url: 'postgresUrl', embedded: 'postgres', port: 'CORE_POSTGRES_PORT' },
+  Redis: { url: 'redisUrl', embedded: 'redis', port: 'CORE_REDIS_PORT' },
+  ClickHouse: { url: 'clickhouseUrl', embedded: 'clickhouse', port: 'CORE_CLICKHOUSE_PORT' },
+} as const;
+
 /** Names the store and where it was looked for; never the password in the URL. */
-function storeAway(store: string, url: string, cause: unknown): CoreError {
-  const { hostname, port } = new URL(url);
-  const where = port === '' ? hostname : `${hostname}:${port}`;
+function storeAway(store: keyof typeof storeSettings, config: Config, cause: unknown): CoreError {
+  const names = storeSettings[store];
+  const where = hostOf(config.stores[names.url]);
+  const { dataDir } = config.embedded;
+  if (config.embedded[names.embedded] && isLoginRefused(cause)) {
+    return new CoreError(
+      'INSTANCE_MISMATCH',
+      `${store} at ${where} does not take the password of the data directory ${dataDir}, so it is that of another Core. Set CORE_DATA_DIR to the directory of the Core that runs there, or ${names.port} to the port of this one`,
+      { cause },
+    );
+  }
   return new CoreError(
     'STORE_UNAVAILABLE',
     `${store} at ${where} cannot be used (${reasonOf(cause)}); is core up running?`,
     { cause },
   );
+}
+
+/**
+ * SQLSTATE 28P01 and 28000, what pg says itself if it has no password to give, Redis' replies, and
+ * ClickHouse's codes 194, 516 and 192 (no password, a wrong one, no such user).
+ */
+function isLoginRefused(cause: unknown): boolean {
+  const { code, message = '' } = cause as { code?: unknown; message?: string };
+  return (
+    ['28P01', '28000', '194', '516', '192'].includes(String(code)) ||
+    /client password must be a string|^(NOAUTH|WRONGPASS)\b/.test(message)
+  );
+}
+
+function hostOf(url: string): string {
+  const { hostname, port } = new URL(url);
+  return port === '' ? hostname : `${hostname}:${port}`;
 }
 
 function reasonOf(cause: unknown): string {

@@ -1,0 +1,105 @@
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { PassThrough } from 'node:stream';
+import { text } from 'node:stream/consumers';
+import t from 'tap';
+import { startApi, startWorker } from '../src/app.ts';
+import { runCli } from '../src/cli/program.ts';
+import { readConfig } from '../src/config.ts';
+import { withStoredSecrets } from '../src/secrets.ts';
+import { instanceKey } from '../src/stores/instance.ts';
+import { createRedis } from '../src/stores/redis.ts';
+import { startCore } from './support/core-process.ts';
+import { freePorts } from './support/free-port.ts';
+import { openDatabases } from './support/stores.ts';
+
+async function cli(settings: Record<string, string>, ...args: string[]) {
+  const stdout = new PassThrough();
+  const stderr = new PassThrough();
+  const { exitCode } = await runCli([...args, '--json'], {
+    readConfig: () => withStoredSecrets(readConfig(settings)),
+    stdout,
+    stderr,
+  });
+  stdout.end();
+  stderr.end();
+  return { exitCode, value: JSON.parse((await text(stdout)) + (await text(stderr))) };
+}
+
+t.test('a Postgres and a Redis of different Cores are not used together', async (t) => {
+  const [first, second] = [await openDatabases(t), await openDatabases(t)];
+  await Promise.all([first.migrate(), second.migrate()]);
+  const redis = createRedis(first.redisUrl);
+  await redis.connect();
+  t.teardown(() => redis.disconnect());
+  const api = await startApi(first.config, first.log);
+  await api.close();
+  const { rows } = await first.pool.query<{ id: string }>('SELECT id FROM instance');
+  const own = rows[0]?.id ?? '';
+  t.equal(await redis.get(instanceKey(first.redisPrefix)), own, 'an empty Redis takes the id');
+
+  // Another database, such as one that was made anew, with the Redis of the first.
+  const mixed = {
+    ...second.config,
+    stores: { ...second.config.stores, redisPrefix: first.redisPrefix },
+  };
+  const expected = { code: 'INSTANCE_MISMATCH', message: new RegExp(`${own}.*REDIS_URL`) };
+  await t.rejects(startApi(mixed, first.log), expected);
+  await t.rejects(startWorker(mixed, first.log), expected);
+  t.equal(await redis.get(instanceKey(first.redisPrefix)), own, 'the id stays');
+  const { rows: streams } = await second.pool.query('SELECT * FROM streams');
+  t.same(streams, [], 'nothing was written');
+
+  // The way out that docs/durability.md names.
+  await redis.del(instanceKey(first.redisPrefix));
+  const adopted = await startApi(mixed, first.log);
+  await adopted.close();
+});
+
+t.test('a command does not speak to the Core of another data directory', async (t) => {
+  const folder = t.testdir({ empty: {}, copied: {} });
+  const dataDir = path.join(folder, 'data');
+  const [port, postgresPort, redisPort, clickhousePort] = await freePorts(4);
+  const settings = {
+    CORE_DATA_DIR: dataDir,
+    CORE_PORT: String(port),
+    CORE_POSTGRES_PORT: String(postgresPort),
+    CORE_REDIS_PORT: String(redisPort),
+    CORE_CLICKHOUSE_PORT: String(clickhousePort),
+  };
+  const core = startCore(t, ['up'], settings);
+  await core.line(/^core ready/);
+  const id = readFileSync(path.join(dataDir, 'instance'), 'utf8').trim();
+  t.same(await cli(settings, 'user', 'list'), { exitCode: 0, value: [] });
+
+  // Without any password, as in a folder where no Core was ever started.
+  const inEmpty = { ...settings, CORE_DATA_DIR: path.join(folder, 'empty') };
+  t.match(await cli(inEmpty, 'user', 'create', '--name', 'nobody'), {
+    exitCode: 1,
+    value: {
+      error: {
+        code: 'INSTANCE_MISMATCH',
+        message: /Postgres at .* does not take the password of .*empty.*CORE_DATA_DIR/,
+      },
+    },
+  });
+
+  // With the right password and yet another database, as after a copy of the folder.
+  const copied = path.join(folder, 'copied');
+  mkdirSync(copied, { recursive: true });
+  copyFileSync(path.join(dataDir, 'secrets.json'), path.join(copied, 'secrets.json'));
+  const other = '00000000-0000-4000-8000-000000000000';
+  writeFileSync(path.join(copied, 'instance'), `${other}\n`);
+  t.match(await cli({ ...settings, CORE_DATA_DIR: copied }, 'user', 'create', '--name', 'nobody'), {
+    exitCode: 1,
+    value: {
+      error: {
+        code: 'INSTANCE_MISMATCH',
+        message: new RegExp(
+          `Core ${id}, and the data directory .*copied that of the Core ${other}`,
+        ),
+      },
+    },
+  });
+  t.same(await cli(settings, 'user', 'list'), { exitCode: 0, value: [] }, 'nothing was changed');
+});
