@@ -37,6 +37,7 @@ import { type ClickHouseClient, createClickHouse } from './stores/clickhouse.ts'
 import { requireSameInstance } from './stores/instance.ts';
 import { migrateClickHouse, migratePostgres } from './stores/migrate.ts';
 import { createPool } from './stores/postgres.ts';
+import { startPresence } from './stores/presence.ts';
 import { createReadiness, type Readiness } from './stores/readiness.ts';
 import { connectRedis, createRedis, requireDurableRedis } from './stores/redis.ts';
 import { pruneEvents } from './subscriptions/events.ts';
@@ -153,6 +154,8 @@ export async function startApi(
     lifecycle.use('render pool', () => renderPool.end());
     const configs = createConfigCache({ pool: renderPool, redis, prefix });
     const readiness = createReadiness({ pool, redis, clickhouse });
+    const presence = await startPresence({ role: 'api', pool, redis, prefix, readiness, log });
+    lifecycle.use('presence', () => presence.close());
     const admin = await startAdmin(config, log, { pool, redis, directory, readiness });
     lifecycle.use('admin http', () => admin.close(adminStopMsMax));
     const server = await createHttpServer({
@@ -230,6 +233,9 @@ export async function startWorker(
     const { redisPrefix: prefix, postgresUrl: databaseUrl, redisUrl } = config.stores;
     await requireSameInstance(pool, redis, prefix).catch(rethrowUnmigrated);
     await registerStreams(pool, prefix, config.spool.shards).catch(rethrowUnmigrated);
+    const readiness = createReadiness({ pool, redis, clickhouse });
+    const presence = await startPresence({ role: 'worker', pool, redis, prefix, readiness, log });
+    lifecycle.use('presence', () => presence.close());
     const publishPool = createPool(databaseUrl, { max: 4 });
     lifecycle.use('publish pool', () => publishPool.end());
     const publisher = startPublisher({ pool: publishPool, redis, prefix, databaseUrl, log });

@@ -71,6 +71,10 @@ t.test('a command does not speak to the Core of another data directory', async (
   await core.line(/^core ready/);
   const id = readFileSync(path.join(dataDir, 'instance'), 'utf8').trim();
   t.same(await cli(settings, 'user', 'list'), { exitCode: 0, value: [] });
+  t.match(await cli(settings, 'status'), {
+    exitCode: 0,
+    value: { running: { api: [{ state: 'running' }], worker: [{ state: 'running' }] } },
+  });
 
   // Without any password, as in a folder where no Core was ever started.
   const inEmpty = { ...settings, CORE_DATA_DIR: path.join(folder, 'empty') };

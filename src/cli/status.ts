@@ -1,74 +1,140 @@
-import type { Command } from 'commander';
+import { type Command, InvalidArgumentError } from 'commander';
 import { countUnsettled, readBacklog, type StreamBacklog } from '../ingest/backlog.ts';
 import { countNodes } from '../nodes/count.ts';
 import { countUnpublished } from '../nodes/drift.ts';
 import { type NodeStatus, nodeStatuses } from '../nodes/node-state.ts';
+import { roles } from '../stores/processes.ts';
 import type { CliContext } from './context.ts';
 import type { Run } from './run.ts';
+import { findRunning, missingParts, type Part, parts, type Running } from './running.ts';
 import { bytesText, renderFields, renderTable } from './table.ts';
+
+/** Exit code where something does not run that has to; 1 is that of a failure. */
+const missingExitCode = 3;
 
 /** `core status` */
 export function addStatusCommand(program: Command, run: Run): void {
   program
     .command('status')
-    .description('Nodes by state, backlog, lag, and segments that are not settled')
-    .addHelpText('after', '\nExample:\n  core status --json')
+    .description('What runs, nodes by state, backlog, lag, and segments that are not settled')
+    .option(
+      '--need <parts>',
+      `what has to run, with commas between: ${parts.join(', ')} (all of them)`,
+      neededParts,
+      [...parts],
+    )
+    .addHelpText(
+      'after',
+      `
+Exits with ${missingExitCode} if something that has to run does not.
+
+Examples:
+  core status --json
+  core status --need worker,postgres,redis`,
+    )
     .action(
-      run(async (context) => {
+      run(async (context, { need }: { need: Part[] }) => {
         const status = await readStatus(context);
         context.print(status, renderStatus(status));
+        const isMissing = missingParts(status.running).some((part) => need.includes(part));
+        return isMissing ? { exitCode: missingExitCode } : undefined;
       }),
     );
 }
 
+function neededParts(given: string): Part[] {
+  return given.split(',').map((name) => {
+    const part = parts.find((one) => one === name.trim());
+    if (part !== undefined) return part;
+    throw new InvalidArgumentError(`There is no part ${name}: give some of ${parts.join(', ')}`);
+  });
+}
+
+/** What comes from a store that is away is null. */
 interface Status {
-  nodes: Record<NodeStatus | 'total', number>;
-  backlog: { bytes: number; entries: number; streams: StreamBacklog[] };
+  running: Running;
+  nodes: Record<NodeStatus | 'total', number> | null;
+  backlog: { bytes: number; entries: number; streams: StreamBacklog[] } | null;
   /** Age of the oldest row that is accepted and not settled. */
-  lagSeconds: number;
+  lagSeconds: number | null;
   /** Nodes with a change that no worker has published yet, and since when the first of them waits. */
-  unpublished: { nodes: number; since: Date | null };
-  segments: { count: number; rows: number; oldestSeconds: number };
+  unpublished: { nodes: number; since: Date | null } | null;
+  segments: { count: number; rows: number; oldestSeconds: number } | null;
 }
 
 async function readStatus(context: CliContext): Promise<Status> {
-  const pool = await context.postgres();
-  const redis = await context.redis();
-  const nodes = await countNodes(pool, context.config.nodes);
-  const streams = await readBacklog(pool, redis, context.config.stores.redisPrefix);
+  const { pool, redis, running } = await findRunning(context);
+  const nodes = pool === undefined ? null : await countNodes(pool, context.config.nodes);
+  const { redisPrefix } = context.config.stores;
+  const isKnown = pool !== undefined && redis !== undefined;
+  const streams = isKnown ? await readBacklog(pool, redis, redisPrefix) : null;
   return {
-    nodes: { ...nodes, total: Object.values(nodes).reduce((sum, count) => sum + count, 0) },
-    backlog: {
+    running,
+    nodes: nodes && {
+      ...nodes,
+      total: Object.values(nodes).reduce((sum, count) => sum + count, 0),
+    },
+    backlog: streams && {
       bytes: streams.reduce((sum, stream) => sum + stream.bytes, 0),
       entries: streams.reduce((sum, stream) => sum + stream.entries, 0),
       streams,
     },
-    lagSeconds: Math.max(0, ...streams.map((stream) => stream.lagSeconds)),
-    unpublished: await countUnpublished(pool),
-    segments: await countUnsettled(pool),
+    lagSeconds: streams && Math.max(0, ...streams.map((stream) => stream.lagSeconds)),
+    unpublished: pool === undefined ? null : await countUnpublished(pool),
+    segments: pool === undefined ? null : await countUnsettled(pool),
   };
 }
 
 function renderStatus(status: Status): string {
-  const { nodes, backlog, segments } = status;
-  const states = nodeStatuses.map((state) => `${nodes[state]} ${state}`).join(', ');
+  const { running, nodes, backlog, lagSeconds, segments } = status;
+  const missing = missingParts(running);
+  const states = nodes && nodeStatuses.map((state) => `${nodes[state]} ${state}`).join(', ');
   const summary = renderFields({
-    nodes: `${nodes.total} (${states})`,
-    backlog: `${bytesText(backlog.bytes)} in ${backlog.entries} entries`,
-    lag: `${status.lagSeconds} s`,
+    running: parts.filter((part) => !missing.includes(part)).join(', ') || 'nothing',
+    'not running': missing.map((part) => missingText(running, part)).join('; ') || 'nothing',
+    nodes: nodes && `${nodes.total} (${states})`,
+    backlog: backlog && `${bytesText(backlog.bytes)} in ${backlog.entries} entries`,
+    lag: lagSeconds === null ? null : `${lagSeconds} s`,
     'not published': unpublishedText(status.unpublished),
-    'not settled': `${segments.count} segments, ${segments.rows} rows, oldest ${segments.oldestSeconds} s`,
+    'not settled':
+      segments &&
+      `${segments.count} segments, ${segments.rows} rows, oldest ${segments.oldestSeconds} s`,
   });
-  if (backlog.streams.length === 0) return summary;
-  const table = renderTable(
-    ['stream', 'bytes', 'entries', 'lag s', 'segments'],
-    backlog.streams.map((s) => [s.stream, s.bytes, s.entries, s.lagSeconds, s.segments]),
+  const processes = roles.flatMap((role) =>
+    (running[role] ?? []).map((one) => [role, one.host, one.pid, one.state, one.since]),
   );
-  return `${summary}\n${table}`;
+  const tables = [
+    ['process', 'host', 'pid', 'state', 'since'],
+    ['stream', 'bytes', 'entries', 'lag s', 'segments'],
+  ] as const;
+  const streams = (backlog?.streams ?? []).map((s) => [
+    ...[s.stream, s.bytes, s.entries, s.lagSeconds, s.segments],
+  ]);
+  const filled = [processes, streams].flatMap((rows, index) =>
+    rows.length === 0 ? [] : [`\n${renderTable(tables[index] ?? [], rows)}`],
+  );
+  return `${summary}${filled.join('')}`;
+}
+
+/** One part that does not run, and since when, if anybody knows. */
+function missingText(running: Running, part: Part): string {
+  if (part === 'api' || part === 'worker') {
+    const processes = running[part];
+    if (processes === null) return `${part} (unknown: Postgres and Redis are away)`;
+    const last = processes
+      .map(({ since }) => since)
+      .sort()
+      .at(-1);
+    return last === undefined ? `${part} (never seen)` : `${part} since ${last}`;
+  }
+  const { since, reason } = running[part];
+  return `${part}${since === null ? '' : ` since ${since}`} (${reason})`;
 }
 
 /** A worker publishes within about a second, so a longer wait means that none runs. */
-function unpublishedText({ nodes, since }: Status['unpublished']): string {
+function unpublishedText(unpublished: Status['unpublished']): string | null {
+  if (unpublished === null) return null;
+  const { nodes, since } = unpublished;
   if (nodes === 0 || since === null) return '0 nodes';
   return `${nodes} nodes, change not yet published since ${since.toISOString()}`;
 }

@@ -1,0 +1,137 @@
+import type { Redis } from 'ioredis';
+import type pg from 'pg';
+import { CoreError } from '../errors.ts';
+import {
+  type ProcessRecord,
+  type ProcessRole,
+  readFromPostgres,
+  readFromRedis,
+  roles,
+  seenSecondsMax,
+} from '../stores/processes.ts';
+import { type StoreName, storeNames } from '../stores/readiness.ts';
+import type { CliContext } from './context.ts';
+
+export interface RunningProcess {
+  host: string;
+  pid: number;
+  /** `lost`: it ended without a word, or its host is cut off. */
+  state: 'running' | 'lost' | 'stopped';
+  /** When it was started; of one that does not run, when it was last seen. */
+  since: string;
+}
+
+export interface RunningStore {
+  up: boolean;
+  /** Since when a process of Core has had no answer; null where it answers, or nobody knows. */
+  since: string | null;
+  /** What this command was told, where it is not up. */
+  reason: string | null;
+}
+
+/** What runs. A role is null where Postgres and Redis are both away, and so nobody knows. */
+export type Running = Record<ProcessRole, RunningProcess[] | null> &
+  Record<StoreName, RunningStore>;
+
+export const parts = [...roles, ...storeNames] as const;
+export type Part = (typeof parts)[number];
+
+/** The stores that answer this command, and what runs. */
+export interface Found {
+  pool: pg.Pool | undefined;
+  redis: Redis | undefined;
+  running: Running;
+}
+
+/** Asks every store, and those that answer for the processes of Core. */
+export async function findRunning(context: CliContext): Promise<Found> {
+  const [postgres, redis, clickhouse] = await Promise.all([
+    unlessAway(context.postgres()),
+    unlessAway(context.redis()),
+    unlessAway(context.clickhouse()),
+  ]);
+  const records = await readRecords(context, postgres.value, redis.value);
+  const store = (name: StoreName, asked: Asked<unknown>): RunningStore => ({
+    up: asked.reason === null,
+    since: asked.reason === null ? null : awaySince(name, records ?? []),
+    reason: asked.reason,
+  });
+  return {
+    pool: postgres.value,
+    redis: redis.value,
+    running: {
+      api: records && processesOf('api', records),
+      worker: records && processesOf('worker', records),
+      postgres: store('postgres', postgres),
+      redis: store('redis', redis),
+      clickhouse: store('clickhouse', clickhouse),
+    },
+  };
+}
+
+/** The parts of Core that do not run, or of which nobody knows whether they do. */
+export function missingParts(running: Running): Part[] {
+  return parts.filter((part) => {
+    if (part !== 'api' && part !== 'worker') return !running[part].up;
+    return running[part]?.some(({ state }) => state === 'running') !== true;
+  });
+}
+
+interface Asked<T> {
+  value: T | undefined;
+  reason: string | null;
+}
+
+async function unlessAway<T>(asked: Promise<T>): Promise<Asked<T>> {
+  try {
+    return { value: await asked, reason: null };
+  } catch (thrown) {
+    if (!(thrown instanceof CoreError) || thrown.code !== 'STORE_UNAVAILABLE') throw thrown;
+    return { value: undefined, reason: thrown.message };
+  }
+}
+
+async function readRecords(
+  context: CliContext,
+  pool: pg.Pool | undefined,
+  redis: Redis | undefined,
+): Promise<ProcessRecord[] | null> {
+  if (pool !== undefined) return readFromPostgres(pool);
+  if (redis !== undefined) return readFromRedis(redis, context.config.stores.redisPrefix);
+  return null;
+}
+
+/** The first time that a process which runs has had no answer from the store. */
+function awaySince(store: StoreName, records: readonly ProcessRecord[]): string | null {
+  const told = records
+    .filter((record) => stateOf(record) === 'running')
+    .flatMap(({ storesAway }) => storesAway[store] ?? []);
+  return told.sort()[0] ?? null;
+}
+
+function stateOf({ stoppedAt, seenSecondsAgo }: ProcessRecord): RunningProcess['state'] {
+  if (stoppedAt !== null) return 'stopped';
+  return seenSecondsAgo <= seenSecondsMax ? 'running' : 'lost';
+}
+
+/**
+ * Those that run and those that were lost; where there is neither, the last one that was stopped. One
+ * that was started again on its host is not lost.
+ */
+function processesOf(role: ProcessRole, records: readonly ProcessRecord[]): RunningProcess[] {
+  const own = records.filter((record) => record.role === role);
+  const isReplaced = (record: ProcessRecord): boolean =>
+    own.some((other) => other.host === record.host && other.startedAt > record.startedAt);
+  const shown = own.filter((record) => {
+    const state = stateOf(record);
+    return state === 'running' || (state === 'lost' && !isReplaced(record));
+  });
+  const stopped = own.filter((record) => stateOf(record) === 'stopped');
+  const last = stopped.sort((a, b) => a.seenAt.localeCompare(b.seenAt)).at(-1);
+  if (shown.length === 0 && last !== undefined) shown.push(last);
+  return shown.map((record) => {
+    const state = stateOf(record);
+    const { host, pid, startedAt, seenAt } = record;
+    return { host, pid, state, since: state === 'running' ? startedAt : seenAt };
+  });
+}
