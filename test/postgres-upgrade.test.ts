@@ -1,11 +1,9 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
-  chmodSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
-  readFileSync,
   realpathSync,
   rmSync,
   statSync,
@@ -280,29 +278,3 @@ t.test('a changed password is told, and the next start sets it again', async (t)
   await start(t, place);
   t.equal(await connects(port, 'core', secrets.postgres, 'core'), 'connected');
 });
-
-t.test(
-  'a data directory below a folder that only root may enter is used, and no mode changes',
-  { skip: isRoot ? false : 'only root runs Postgres as another user' },
-  async (t) => {
-    const closed = freshDataDir(t);
-    const dataDir = path.join(closed, 'data');
-    mkdirSync(path.join(dataDir, 'logs'), { recursive: true });
-    chmodSync(dataDir, 0o700);
-    const [port = 0] = await freePorts(1);
-    const secrets = makeSecrets(dataDir);
-    const folder = path.join(dataDir, 'postgres');
-    const server = await start(t, { dataDir, port, secrets, folder, pid: 0 });
-    t.equal(statSync(closed).mode & 0o777, 0o700);
-    t.equal(statSync(dataDir).mode & 0o777, 0o700);
-    const status = readFileSync(`/proc/${server.pid()}/status`, 'utf8');
-    const ids = /^Uid:\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)$/m.exec(status)?.slice(1);
-    t.equal(new Set(ids).size, 1, 'real, effective and saved');
-    t.equal(Number(ids?.[0]), statSync(folder).uid);
-    t.not(ids?.[0], '0');
-    t.match(status, /^CapEff:\s+0+$/m);
-    t.match(status, /^CapPrm:\s+0+$/m);
-    t.match(status, /^NoNewPrivs:\s+1$/m);
-    t.match(status, /^Groups:\s*$/m, 'none of root’s groups');
-  },
-);
