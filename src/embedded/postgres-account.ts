@@ -33,6 +33,8 @@ const userName = 'core-postgres';
 const formerUserName = 'postgres';
 const addTriesMax = 20;
 const addPauseMs = 250;
+/** Exit codes of useradd if it cannot change the list of users or groups, e.g. because it is locked. */
+const addBusyCodes: readonly unknown[] = [1, 10];
 /** Of some thousand files, on a slow disk. */
 const handOverMsMax = 120_000;
 
@@ -198,16 +200,18 @@ function letPass(dataDir: string): void {
 
 /** Two Cores may start at once, and only one of them may change the list of users at a time. */
 async function createUser(): Promise<User> {
+  const useradd = await findProgram('useradd');
   let cause: unknown;
   for (let tries = 0; tries < addTriesMax; tries += 1) {
     try {
-      await addUser();
+      await addUser(useradd);
     } catch (thrown) {
       cause = thrown;
     }
     const user = findUser(userName);
     if (user !== undefined) return user;
-    if ((cause as { code?: unknown } | undefined)?.code === 'ENOENT') break;
+    const isBusy = addBusyCodes.includes((cause as { code?: unknown } | undefined)?.code);
+    if (useradd === undefined || !isBusy) break;
     await delay(addPauseMs);
   }
   throw new CoreError(
@@ -218,10 +222,9 @@ async function createUser(): Promise<User> {
 }
 
 /** By useradd, or if there is none (Alpine) by BusyBox' adduser. */
-async function addUser(): Promise<void> {
+async function addUser(useradd: string | undefined): Promise<void> {
   const home = '/nonexistent';
   const shell = '/sbin/nologin';
-  const useradd = await findProgram('useradd');
   if (useradd !== undefined) {
     const args = ['--system', '--user-group', '--no-create-home', '--home-dir', home];
     await run(useradd, [...args, '--shell', shell, userName]);
