@@ -12,6 +12,7 @@ import os from 'node:os';
 import path from 'node:path';
 import t, { type Test } from 'tap';
 import { projectRoot } from '../src/root.ts';
+import { niceness } from '../src/supervisor.ts';
 import { type CoreProcess, isAlive, startProgram } from './support/core-process.ts';
 import { freePorts } from './support/free-port.ts';
 
@@ -69,6 +70,7 @@ async function checkPlainUser(t: Test, core: CoreProcess, dataDir: string): Prom
   const { uid } = statSync(path.join(dataDir, 'postgres'));
   t.not(uid, 0);
   t.strictSame(new Set(ids), new Set([String(uid)]), 'real, effective, saved: the files’ owner');
+  t.equal(os.getPriority(pid), Math.min(os.getPriority() + niceness.postgres, 19), 'it yields');
   t.match(status, /^CapEff:\s+0+$/m);
   t.match(status, /^CapPrm:\s+0+$/m);
   t.match(status, /^NoNewPrivs:\s+1$/m);
@@ -124,6 +126,37 @@ t.test('without one, and a closed folder above, one line says what to do', { ski
   t.equal(modeOf(above), '700');
   t.equal(modeOf(dataDir), '700');
 });
+
+t.test(
+  'the system user is added, or one line says that it cannot be',
+  { skip: skipMounts },
+  async (t) => {
+    const { above, dataDir } = freshPlace(t);
+    // A copy of the system's list of users, without this one, in the list's place for Core alone.
+    const etc = path.join(above, 'etc');
+    const script = `set -e
+    cp -a /etc ${etc}
+    for file in passwd group shadow gshadow; do sed -i '/^core-postgres:/d' ${etc}/$file; done
+    mount --bind ${etc} /etc`;
+    const isolated = (more: string): string[] => [
+      ...['unshare', '--mount', 'sh', '-c', `${script}\n${more}\nexec "$@"`, 'sh'],
+    ];
+    const first = await startIn(t, dataDir, isolated('mount --bind /dev/null /usr/sbin/useradd'));
+    t.equal((await first.exited).code, 1);
+    t.match(
+      first.stderr.filter((line) => line.startsWith('core: ')),
+      [/system user core-postgres cannot be added. Add it .* or set DATABASE_URL/],
+    );
+    rmSync(etc, { recursive: true });
+    const second = await startIn(t, dataDir, isolated(''));
+    await checkPlainUser(t, second, dataDir);
+    const { uid, gid } = statSync(path.join(dataDir, 'postgres'));
+    const users = readFileSync(path.join(etc, 'passwd'), 'utf8');
+    t.match(users, new RegExp(`^core-postgres:x:${uid}:${gid}:.*:/nonexistent:.*nologin$`, 'm'));
+    second.signal('SIGTERM');
+    t.equal((await second.exited).code, 0);
+  },
+);
 
 t.test('a plain user runs Postgres as himself', { skip: skipNobody }, async (t) => {
   const { above, dataDir } = freshPlace(t);
