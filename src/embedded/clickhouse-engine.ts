@@ -189,25 +189,9 @@ function querySizeOf({ account }: Scope): number {
   return boundsOf(account).find(({ name }) => name === 'max_query_size')?.value ?? 0;
 }
 
-/** A string of SQL may be twice as long as what it stands for. */
-const wordingScope: Scope = {
-  account: 'core',
-  database: 'default',
-  settings: new Map([
-    // As a server: chdb takes `1` for `SELECT 1`.
-    ['implicit_select', '0'],
-    ['max_query_size', String(16 * 1024 ** 2)],
-  ]),
-  params: new Map(),
-  readonly: true,
-};
-
 async function wordingOf(sessions: Sessions, sql: string): Promise<string> {
   try {
-    return await sessions.within(wordingScope, true, async (query) => {
-      const asked = `SELECT formatQuerySingleLine(${sqlString(sql)})`;
-      return (await query(asked, 'RawBLOB')).text();
-    });
+    return await sessions.wording(sql);
   } catch (thrown) {
     const fault = toFault(thrown);
     if (fault.code !== syntaxErrorCode) throw thrown;

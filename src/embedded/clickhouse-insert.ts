@@ -72,8 +72,9 @@ export async function insertFile(
     const names = columns.map((column) => sqlName(column.name)).join(', ');
     const target = statement.isFunction ? `FUNCTION ${table}` : table;
     const source = [rows.path, statement.format, structureOf(columns)].map(sqlString).join(', ');
-    await query(setRole('loader'));
-    const result = await query(`INSERT INTO ${target} (${names}) SELECT * FROM file(${source})`);
+    const result = await query(
+      `${setRole('loader')}; INSERT INTO ${target} (${names}) SELECT * FROM file(${source})`,
+    );
     const after = await insertedSoFar(sessions.own);
     return {
       writtenRows: after.rows - before.rows,

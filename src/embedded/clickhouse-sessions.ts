@@ -32,11 +32,27 @@ export interface Sessions {
   within<T>(scope: Scope, reuse: boolean, work: (query: Query) => Promise<T>): Promise<T>;
   /** Runs a statement of the front itself. */
   own: Query;
+  /**
+   * A statement as the engine itself would write it down: on one line, without comments, each name
+   * and string quoted in one way.
+   * @throws the engine's error 62 for what is not one statement.
+   */
+  wording(sql: string): Promise<string>;
   /** Closes everything. Nothing may be running. */
   close(): Promise<void>;
 }
 
 const idleMax = 16;
+
+/** Core asks the same few questions again and again, with other parameters. */
+const wordingsMax = 256;
+const wordingCharsMax = 8_192;
+
+/**
+ * As a server: chdb takes `1` for `SELECT 1`. A string literal may be twice as long as the text of up
+ * to 16 MiB that it holds.
+ */
+const wordingSettings = `implicit_select = 0, max_query_size = ${33 * 1024 ** 2}`;
 
 /**
  * chdb puts off closing a connection while any other is busy, and each takes some 140 KB. This many
@@ -59,6 +75,10 @@ export async function openSessions(directory: string, configFile: string): Promi
     connectionArgs: [...connectionArgs, `--config-file=${configFile}`],
   });
   await main.queryAsync(setRole('owner'));
+  // A connection of its own: a long text must not hold up what the front asks on the main one.
+  const scribe = new chdb.Session(directory);
+  await scribe.queryAsync(`SET ROLE NONE; SET ${wordingSettings}`);
+  const wordings = new Map<string, string>();
   const idle = new Map<string, Session[]>();
   let idleCount = 0;
   let busy = 0;
@@ -128,7 +148,19 @@ export async function openSessions(directory: string, configFile: string): Promi
       }
     },
     own: (sql, format) => main.queryAsync(sql, format === undefined ? {} : { format }),
+    wording: async (sql) => {
+      const known = wordings.get(sql);
+      if (known !== undefined) return known;
+      const asked = `SELECT formatQuerySingleLine(${sqlString(sql)})`;
+      const text = (await scribe.queryAsync(asked, { format: 'RawBLOB' })).text();
+      if (sql.length <= wordingCharsMax) {
+        if (wordings.size >= wordingsMax) wordings.clear();
+        wordings.set(sql, text);
+      }
+      return text;
+    },
     close: async () => {
+      scribe.close();
       for (const session of [...idle.values()].flat()) session.close();
       idle.clear();
       await chdb.drainPending();
