@@ -7,6 +7,7 @@ import { createClient } from '@clickhouse/client';
 import t, { type Test } from 'tap';
 import { startClickHouse } from '../src/embedded/clickhouse.ts';
 import { createLogger } from '../src/log.ts';
+import { projectRoot } from '../src/root.ts';
 import { makeSecrets } from '../src/secrets.ts';
 import {
   type Answer,
@@ -18,6 +19,7 @@ import {
 } from './support/clickhouse-server.ts';
 import { freePorts } from './support/free-port.ts';
 
+const coreProgram = path.join(projectRoot, 'dist', 'src', 'bin', 'core.js');
 const canary = 'canary-4b1f';
 const root = process.getuid?.() === 0;
 const nobody = 65_534;
@@ -627,6 +629,34 @@ t.test(
     await unharmed(t, []);
   },
 );
+
+t.test('core sql asks as the analyst', async (t) => {
+  const { server, folder, unharmed } = await openTarget(t);
+  const core = async (sql: string) => {
+    const child = spawn(process.execPath, [coreProgram, 'sql', sql], {
+      env: {
+        PATH: process.env['PATH'],
+        CORE_DATA_DIR: path.join(folder, 'data'),
+        CORE_CLICKHOUSE_PORT: String(server.port),
+      },
+    });
+    let said = '';
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding('utf8').on('data', (chunk: string) => {
+        said += chunk;
+      });
+    }
+    await once(child, 'close');
+    return said;
+  };
+  t.match(await core('SELECT s FROM t'), /^s\s+kept\n$/);
+  t.match(
+    await core('DROP TABLE t'),
+    /^core: ClickHouse: analyst: Cannot execute query in readonly/,
+  );
+  t.match(await core("SELECT file('/etc/passwd')"), /ACCESS_DENIED/);
+  await unharmed(t, []);
+});
 
 t.test('times are UTC wherever the host is', async (t) => {
   const dataDir = t.testdir({ logs: {} });

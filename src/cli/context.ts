@@ -8,6 +8,7 @@ import { CoreError } from '../errors.ts';
 import { readInstanceFile } from '../instance-file.ts';
 import { Lifecycle } from '../lifecycle.ts';
 import { createLogger, type Logger } from '../log.ts';
+import { analystUrl, readSecrets } from '../secrets.ts';
 import { type ClickHouseClient, createClickHouse } from '../stores/clickhouse.ts';
 import { readInstance } from '../stores/instance.ts';
 import { createPool } from '../stores/postgres.ts';
@@ -47,6 +48,8 @@ export interface CliContext {
   postgres(): Promise<pg.Pool>;
   redis(): Promise<Redis>;
   clickhouse(): Promise<ClickHouseClient>;
+  /** ClickHouse for a query of the operator's own: the embedded one as the user who only reads. */
+  analysis(): Promise<ClickHouseClient>;
   /** Closes what was opened, so that the process ends by itself. */
   close(): Promise<void>;
 }
@@ -67,6 +70,7 @@ export function createCliContext(options: {
   let pool: Promise<pg.Pool> | undefined;
   let redis: Promise<Redis> | undefined;
   let clickhouse: Promise<ClickHouseClient> | undefined;
+  let analysis: Promise<ClickHouseClient> | undefined;
   return {
     config,
     json,
@@ -92,6 +96,7 @@ export function createCliContext(options: {
     postgres: () => (pool ??= openPostgres(config, lifecycle)),
     redis: () => (redis ??= openRedis(config, lifecycle)),
     clickhouse: () => (clickhouse ??= openClickHouse(config, lifecycle)),
+    analysis: async () => (analysis ??= openClickHouse(config, lifecycle, analysisUrl(config))),
     close: () => lifecycle.close(),
   };
 }
@@ -155,8 +160,18 @@ async function openRedis(config: Config, lifecycle: Lifecycle): Promise<Redis> {
   }
 }
 
-async function openClickHouse(config: Config, lifecycle: Lifecycle): Promise<ClickHouseClient> {
-  const { clickhouseUrl: url } = config.stores;
+/** A ClickHouse that Core does not run itself has no user of ours that only reads. */
+function analysisUrl(config: Config): string {
+  const { clickhouse, dataDir } = config.embedded;
+  const secrets = clickhouse ? readSecrets(dataDir) : undefined;
+  return analystUrl(config, secrets) ?? config.stores.clickhouseUrl;
+}
+
+async function openClickHouse(
+  config: Config,
+  lifecycle: Lifecycle,
+  url = config.stores.clickhouseUrl,
+): Promise<ClickHouseClient> {
   // Asked with little patience first, since the queries themselves may take long.
   const probe = createClickHouse(url, { requestTimeoutMs: connectTimeoutMs });
   try {

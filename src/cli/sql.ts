@@ -70,14 +70,15 @@ async function printTable(context: CliContext, sql: string): Promise<void> {
 
 /**
  * Level 2 refuses every write to a table and lets the query have SETTINGS of its own. It is a guard
- * against slips, not against an operator, who can write to ClickHouse without this command.
+ * against slips, not against an operator, who can write to ClickHouse without this command. The
+ * embedded server is asked as its user `analyst`, who only reads in any case.
  */
 async function ask(
   context: CliContext,
   sql: string,
   format: 'JSONEachRow' | 'JSONCompactEachRowWithNames',
 ) {
-  const clickhouse = await context.clickhouse();
+  const clickhouse = await context.analysis();
   const result = await clickhouse.query({
     query: sql,
     format,
