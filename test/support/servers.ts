@@ -11,7 +11,7 @@ import { makeSecrets, withSecrets } from '../../src/secrets.ts';
 import { freePorts } from './free-port.ts';
 
 /** Each in the package of its name, and run by tests. */
-const programs = ['v2ray', 'nginx', 'caddy', 'openssl'];
+const programs = ['chromium', 'v2ray', 'nginx', 'caddy', 'openssl'];
 
 export interface TestServers {
   /** For the environment of the tests. */
