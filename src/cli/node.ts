@@ -38,32 +38,7 @@ export function addNodeCommands(program: Command, run: Run): void {
       }),
     );
 
-  node
-    .command('list')
-    .description('All nodes with their state')
-    .addHelpText('after', '\nExample:\n  core node list --json')
-    .action(
-      run(async (context) => {
-        const nodes = await listNodes(await context.postgres(), context.config.nodes);
-        const columns = [...listColumns, ...reportedColumns(nodes)];
-        context.print(nodes, renderObjects(nodes, columns, 'There are no nodes.'));
-      }),
-    );
-
-  node
-    .command('show')
-    .description('State of one node')
-    .argument('<id>', 'id of the node', nodeId)
-    .addHelpText('after', '\nExample:\n  core node show 1')
-    .action(
-      run(async (context, _options, id: number) => {
-        const shown = await showNode(await context.postgres(), id, context.config.nodes);
-        const same = reported.filter((field) => !reportedColumns([shown]).includes(field));
-        const fields = Object.entries(shown).filter(([name]) => !same.some((one) => one === name));
-        context.print(shown, renderFields(Object.fromEntries(fields)));
-      }),
-    );
-
+  addNodeLists(node, run);
   addNodeEnds(node, run);
 
   node
@@ -105,6 +80,34 @@ export function addNodeCommands(program: Command, run: Run): void {
     );
 
   addNodeHistoryCommands(node, run);
+}
+
+function addNodeLists(node: Command, run: Run): void {
+  node
+    .command('list')
+    .description('All nodes with their state')
+    .addHelpText('after', '\nExample:\n  core node list --json')
+    .action(
+      run(async (context) => {
+        const nodes = await listNodes(await context.postgres(), context.config.nodes);
+        const columns = [...listColumns, ...reportedColumns(nodes)];
+        context.print(nodes, renderObjects(nodes, columns, 'There are no nodes.'));
+      }),
+    );
+
+  node
+    .command('show')
+    .description('State of one node')
+    .argument('<id>', 'id of the node', nodeId)
+    .addHelpText('after', '\nExample:\n  core node show 1')
+    .action(
+      run(async (context, _options, id: number) => {
+        const shown = await showNode(await context.postgres(), id, context.config.nodes);
+        const same = reported.filter((field) => !reportedColumns([shown]).includes(field));
+        const fields = Object.entries(shown).filter(([name]) => !same.some((one) => one === name));
+        context.print(shown, renderFields(Object.fromEntries(fields)));
+      }),
+    );
 }
 
 const listColumns = [

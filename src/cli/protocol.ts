@@ -56,7 +56,11 @@ Examples:
         context.print({ nodeProtocolId, nodeId });
       }),
     );
+  addProtocolRemove(protocol, run);
+  addProtocolList(protocol, run);
+}
 
+function addProtocolRemove(protocol: Command, run: Run): void {
   protocol
     .command('remove')
     .description('End a protocol of a node, and its links with it')
@@ -77,7 +81,9 @@ Examples:
         context.print({ nodeProtocolId, nodeId, status: 'removed' });
       }),
     );
+}
 
+function addProtocolList(protocol: Command, run: Run): void {
   protocol
     .command('list')
     .description('Protocols of one node, or of all')

@@ -61,6 +61,10 @@ export function addUserCommands(program: Command, run: Run): void {
       }),
     );
 
+  addUserDelete(user, run);
+}
+
+function addUserDelete(user: Command, run: Run): void {
   user
     .command('delete')
     .description('Delete a user with all subscriptions; rows in ClickHouse stay')
