@@ -54,7 +54,7 @@ export function boundsOf(account: Account): readonly Bound[] {
 
 /** As ClickHouse itself has them by default. */
 const blockRows = 65_409;
-const querySize: Bound = { name: 'max_query_size', value: 256 * 1024, max: 16 * 1024 ** 2 };
+export const querySize: Bound = { name: 'max_query_size', value: 256 * 1024, max: 16 * 1024 ** 2 };
 
 const roles: Readonly<Record<Role, readonly string[]>> = {
   reader: ['GRANT SELECT, SHOW ON *.*'],

@@ -2,15 +2,14 @@ import { randomUUID } from 'node:crypto';
 import { type FileHandle, open, writeFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { sqlString } from '../clickhouse-sql.ts';
-import { boundsOf, writeEngineConfig } from './clickhouse-access.ts';
-import { clickhouseFault, toFault } from './clickhouse-fault.ts';
-import { createGuard, type EngineNames, type Guard } from './clickhouse-guard.ts';
+import { writeEngineConfig } from './clickhouse-access.ts';
+import { toFault } from './clickhouse-fault.ts';
 import { type InsertDone, insertFile } from './clickhouse-insert.ts';
-import { createLane, type Lane } from './clickhouse-lane.ts';
+import { judge, openGuard } from './clickhouse-judge.ts';
+import { createLane, goneFault, type Lane } from './clickhouse-lane.ts';
 import { openSessions, type Scope, type Sessions } from './clickhouse-sessions.ts';
-import { createSettingRules } from './clickhouse-settings.ts';
 import type { Spool, SpooledFile } from './clickhouse-spool.ts';
-import { type InsertStatement, parseStatement, type Statement } from './clickhouse-statement.ts';
+import type { InsertStatement, Statement } from './clickhouse-statement.ts';
 
 export interface SelectDone {
   kind: 'select';
@@ -92,11 +91,13 @@ export async function openEngine(options: {
     enter(queries, signal, async () => {
       guard.checkSettings(scope);
       const judged = await judge(sessions, guard, sql, scope);
+      // Who went away meanwhile will not be told of again.
+      if (signal.aborted) throw goneFault();
+      const { statement, text } = judged;
       const { mark, marked } = begin(running, judged.scope);
       const onAbort = (): void => cancel(sessions, running, mark);
-      signal.addEventListener('abort', onAbort, { once: true });
+      if (statement.kind === 'select') signal.addEventListener('abort', onAbort, { once: true });
       try {
-        const { statement, text } = judged;
         return statement.kind === 'select'
           ? await selectToFile(sessions, spool, text, statement, format, marked)
           : await runOther(sessions, text, statement.format ?? format, marked);
@@ -128,83 +129,6 @@ export async function openEngine(options: {
       await sessions.close();
     },
   };
-}
-
-/** Asks the engine for all that it has, of which the guard allows a part. */
-async function openGuard(sessions: Sessions): Promise<Guard> {
-  const rows = async (sql: string): Promise<string[][]> =>
-    (await sessions.own(sql, 'JSONCompactEachRow'))
-      .text()
-      .split('\n')
-      .filter((line) => line !== '')
-      .map((line) => JSON.parse(line) as string[]);
-  const tableFunctions = await rows('SELECT name FROM system.table_functions');
-  const functions = await rows('SELECT name, categories, alias_to FROM system.functions');
-  const settings = await rows('SELECT name FROM system.settings');
-  const names: EngineNames = {
-    tableFunctions: tableFunctions.map(([name = '']) => name),
-    functions: functions.map(([name = '', kind = '', aliasOf = '']) => ({ name, kind, aliasOf })),
-  };
-  return createGuard(names, createSettingRules(new Set(settings.map(([name = '']) => name))));
-}
-
-/**
- * Lets the engine read a statement and write it down in its own words, judges these, and gives them
- * back to be run. So what was judged is what runs: this front need not read SQL as the engine does,
- * with its comments, quotes and escapes.
- * @throws 62 SYNTAX_ERROR, as the engine says it, or the guard's refusal.
- */
-async function judge(
-  sessions: Sessions,
-  guard: Guard,
-  sql: string,
-  scope: Scope,
-): Promise<{ text: string; statement: Judged; scope: Scope }> {
-  const sizeMax = Number(scope.settings.get('max_query_size') ?? querySizeOf(scope));
-  if (Buffer.byteLength(sql) > sizeMax) {
-    throw clickhouseFault(62, 'SYNTAX_ERROR', `Syntax error: Max query size exceeded (${sizeMax})`);
-  }
-  const text = await wordingOf(sessions, sql);
-  guard.checkStatement(text, scope);
-  const statement = parseStatement(text);
-  if (statement.kind === 'insert') {
-    throw clickhouseFault(48, 'NOT_IMPLEMENTED', 'The embedded server cannot read this INSERT.');
-  }
-  if (statement.kind === 'empty' || statement.kind === 'several') {
-    throw clickhouseFault(62, 'SYNTAX_ERROR', 'Syntax error: not one statement');
-  }
-  // The engine's wording may be longer than the one that was sent.
-  const settings = new Map(scope.settings);
-  const textBytes = Buffer.byteLength(text) + slackBytes;
-  if (textBytes > sizeMax) settings.set('max_query_size', String(textBytes));
-  return { text, statement, scope: { ...scope, settings } };
-}
-
-type Judged = Extract<Statement, { kind: 'select' | 'other' }>;
-
-/** For the INTO OUTFILE that is added. */
-const slackBytes = 16 * 1024;
-
-function querySizeOf({ account }: Scope): number {
-  return boundsOf(account).find(({ name }) => name === 'max_query_size')?.value ?? 0;
-}
-
-async function wordingOf(sessions: Sessions, sql: string): Promise<string> {
-  try {
-    return await sessions.wording(sql);
-  } catch (thrown) {
-    const fault = toFault(thrown);
-    if (fault.code !== syntaxErrorCode) throw thrown;
-    throw clickhouseFault(62, 'SYNTAX_ERROR', syntaxMessage(fault.text), { cause: thrown });
-  }
-}
-
-/** The engine's message, without the query that it was asked with. */
-function syntaxMessage(text: string): string {
-  return text
-    .replace(/^Code: 62\. DB::Exception: /, '')
-    .replace(/: (In scope|while executing) [\s\S]*$/, '')
-    .replace(/ \(SYNTAX_ERROR\)$/, '');
 }
 
 async function runOther(

@@ -82,7 +82,8 @@ export function stoppingFault(): Error {
   return clickhouseFault(236, 'ABORTED', 'The server is stopping.', { retryAfterSeconds: 1 });
 }
 
-function goneFault(): Error {
+/** For a client that is no longer there. */
+export function goneFault(): Error {
   return clickhouseFault(394, 'QUERY_WAS_CANCELLED', 'The client closed the connection.');
 }
 
