@@ -15,6 +15,8 @@ import { migratePostgres } from '../src/stores/migrate.ts';
 import { createPool } from '../src/stores/postgres.ts';
 import { createSubscription } from '../src/subscriptions/create.ts';
 import { createUser } from '../src/subscriptions/users.ts';
+import { printableLines } from '../src/text.ts';
+import { hiddenCharacters } from './support/hidden-characters.ts';
 import { freshStores } from './support/stores.ts';
 
 const options = { registrationSeconds: 60, staleSeconds: 30, offlineSeconds: 90 };
@@ -184,9 +186,16 @@ t.test('what is wrong is refused with its lines, before anything changes', async
 });
 
 const word = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 12 });
-const storableText = word.filter((text) => !text.includes('\u0000'));
+const hidden = Object.values(hiddenCharacters).filter((one) => !/[\0\p{Cs}]/u.test(one));
+const unit = fc.oneof(
+  fc.string({ unit: 'grapheme', minLength: 1, maxLength: 1 }),
+  fc.constantFrom(...hidden),
+);
+const storableText = fc
+  .string({ unit, minLength: 1, maxLength: 12 })
+  .filter((text) => !text.includes('\u0000'));
 const name = word.filter((text) => !/[\p{C}\p{Zl}\p{Zp}]/u.test(text));
-const json = fc.jsonValue({ depthSize: 'small' }).filter((value) => {
+const json = fc.jsonValue({ depthSize: 'small', stringUnit: unit }).filter((value) => {
   const text = JSON.stringify(value);
   return !text.includes('\\u0000') && !/\\ud[89a-f]/i.test(text) && !text.includes('__proto__');
 });
@@ -311,6 +320,7 @@ t.test('apply of an export changes nothing', async (t) => {
       const whole = (await exportFleet(pool, { secrets: true })).text;
       if (/privateKey: (?!<kept>)/.test(masked)) throw new Error('a key was exported');
       for (const text of [masked, whole]) {
+        if (printableLines(text) !== text) throw new Error('a terminal would not show it as it is');
         const { lines } = await apply(text, { prune: true });
         if (lines.length > 0) throw new Error(JSON.stringify(lines));
       }

@@ -1,6 +1,7 @@
 import type pg from 'pg';
-import { stringify } from 'yaml';
+import { Document, visit } from 'yaml';
 import { inTransaction } from '../stores/postgres.ts';
+import { printableLines } from '../text.ts';
 import { withoutSecrets } from './fleet-secrets.ts';
 import { byName, readFleet, type StoredNode } from './fleet-state.ts';
 import { type Harmless, outboundSettings, protocolSettings, routingRule } from './harmless.ts';
@@ -21,11 +22,28 @@ export async function exportFleet(
   });
   byName(fleet);
   const shown: Shown = options.secrets ? (settings) => settings : withoutSecrets;
-  const text = stringify(
-    { version: 1, nodes: fleet.map((node) => declaration(node, shown)) },
-    { lineWidth: 0, aliasDuplicateObjects: false },
-  );
+  const text = yamlText({ version: 1, nodes: fleet.map((node) => declaration(node, shown)) });
   return { text, nodes: fleet.length };
+}
+
+/**
+ * YAML that reads the same on a terminal: texts with characters that nobody sees are in double quotes,
+ * where they are escapes, and say what they said.
+ */
+function yamlText(value: object): string {
+  const document = new Document(value, { aliasDuplicateObjects: false });
+  visit(document, {
+    Scalar(_key, scalar) {
+      const { value: text } = scalar;
+      if (typeof text === 'string' && printableLines(text) !== text) scalar.type = 'QUOTE_DOUBLE';
+    },
+  });
+  return document
+    .toString({ lineWidth: 0 })
+    .replaceAll(/(?!\n)[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (found) => {
+      const code = found.codePointAt(0) ?? 0;
+      return `\\U${code.toString(16).padStart(8, '0')}`;
+    });
 }
 
 type Shown = (settings: unknown, harmless: Harmless) => unknown;
