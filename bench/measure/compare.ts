@@ -38,7 +38,9 @@ export interface Comparison {
 const measuring = [
   ...['bench/bench.ts', 'bench/measure', 'bench/faults/ports.ts'],
   ...['bench/merges.ts', 'bench/pid-file.ts'],
-  ...['bodies', 'each', 'ledger', 'options', 'random', 'world'].map((f) => `bench/fleet/${f}.ts`),
+  ...['bodies', 'client', 'each', 'ledger', 'options', 'random', 'world'].map(
+    (f) => `bench/fleet/${f}.ts`,
+  ),
   'scripts/bench.mjs',
 ];
 

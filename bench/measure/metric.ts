@@ -8,6 +8,7 @@ export const benchNames = [
   'config',
   'storage',
   'limits',
+  'late',
   'peers',
   'republish',
   'schema',

@@ -5,6 +5,7 @@ import { measureAccept } from './accept.ts';
 import { measureConfig } from './config.ts';
 import { measureEndToEnd } from './end-to-end.ts';
 import { measureFlatness } from './flatness.ts';
+import { measureLate } from './late.ts';
 import { measureLatency } from './latency.ts';
 import { type BenchName, type BenchOptions, emptyMeasured, type Measured } from './metric.ts';
 import { measureMicro } from './micro.ts';
@@ -24,6 +25,7 @@ const benches: Record<BenchName, Measure> = {
   config: measureConfig,
   storage: measureStorage,
   limits: later('limits', 'measureLimits'),
+  late: measureLate,
   peers: later('peers', 'measurePeers'),
   republish: later('republish', 'measureRepublish'),
   schema: later('schema', 'measureSchema'),
