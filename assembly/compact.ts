@@ -21,6 +21,8 @@ import {
 
 /** Place of the next byte to write. */
 let at: usize = 0;
+/** Of the rows that were compacted last. */
+let oldest: u32 = 0;
 
 function write(value: u64): void {
   while (value > 127) {
@@ -49,6 +51,7 @@ export function compactUsage(input: usize, rows: i32, output: usize): i32 {
   let user: u64 = 0;
   let distance: u64 = 0;
   let time: i64 = 0;
+  let oldestTime: i64 = 0xffffffff;
   for (let row = input; row < input + <usize>rows * ROW_BYTES; row += ROW_BYTES) {
     const rowProtocol = load<u64>(row + NODE_PROTOCOL_ID);
     const rowUser = load<u64>(row + USER_ID);
@@ -60,10 +63,17 @@ export function compactUsage(input: usize, rows: i32, output: usize): i32 {
     write(load<u64>(row + BYTES_UP));
     write(load<u64>(row + BYTES_DOWN));
     writeSigned(rowTime - time);
+    oldestTime = min(oldestTime, rowTime);
     protocol = rowProtocol;
     user = rowUser;
     distance = rowDistance;
     time = rowTime;
   }
+  oldest = <u32>oldestTime;
   return <i32>(at - output);
+}
+
+/** Seconds since 1970 of the oldest row that was compacted last. */
+export function oldestCompacted(): u32 {
+  return oldest;
 }

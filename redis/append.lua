@@ -1,5 +1,6 @@
 -- One flush of a group commit: every request of it is checked and appended, atomically.
--- KEYS: stream, bytes ever appended, bytes ever trimmed, rows ever appended, what was seen.
+-- KEYS: stream, bytes ever appended, bytes ever trimmed, rows ever appended, what was seen. The last one is
+-- shared by the usual and the late stream of a kind and shard, so a post is stored in one of them only.
 -- ARGV: backlog bound in bytes, seconds that a key is kept at least, field for the blocks, the blocks of
 -- all requests joined, a line `idempotency key SP fingerprint` a request, a line `rows SP bytes of its
 -- block` a request, rows of all requests.

@@ -62,8 +62,8 @@ export interface WorkerSeams {
   load?: (deps: LoadDeps) => LoadDeps;
 }
 
-/** Two for each stream that is loaded (load/worker.ts), and some for the upkeep. */
-const workerConnectionsMax = 20;
+/** Two for each stream that is loaded at once, late ones as well (load/worker.ts), and some for the upkeep. */
+const workerConnectionsMax = 22;
 const heartbeatFlushMs = 1_000;
 const upkeepEveryMs = 1_000;
 const pruneEventsEveryMs = 3_600_000;
@@ -132,7 +132,7 @@ export async function startApi(
     const heartbeats = createHeartbeats({ pool, log, intervalMs: heartbeatFlushMs, nowMs });
     lifecycle.use('heartbeats', () => heartbeats.close());
     const failpoint = createFailpoint(config.failpointUrl, 'api');
-    const ownSpool = createSpool({ redis, prefix, ...config.spool, failpoint });
+    const ownSpool = createSpool({ redis, prefix, ...config.spool, nowMs, failpoint });
     lifecycle.use('spool', () => ownSpool.close());
     const spool = seams.spool?.(ownSpool) ?? ownSpool;
 
@@ -268,6 +268,8 @@ export async function startWorker(
       redisUrl,
       log,
       intervalMs: config.load.intervalMs,
+      lateIntervalMs: config.load.lateIntervalMs,
+      lateGroupBytesMax: config.spool.lateBytesMax / 4,
       tasks: [
         ...periodicTasks(config, log, { pool, clickhouse }),
         { name: 'dispatch-events', everyMs: upkeepEveryMs, run: dispatchEvents },

@@ -79,6 +79,18 @@ export const settingsSchema = z.object({
     1_099_511_627_776,
     'Backlog bound a stream: past it accept answers 503.',
   ),
+  CORE_LATE_DAYS: count(
+    60,
+    1,
+    36_500,
+    'Age of a row in days past which its post goes through a stream of its own.',
+  ),
+  CORE_LATE_INTERVAL_MS: count(
+    30_000,
+    50,
+    600_000,
+    'How often the streams of such posts are looked at for new rows.',
+  ),
   CORE_IDEMPOTENCY_SECONDS: count(
     3_600,
     1,
@@ -178,9 +190,17 @@ export interface Config {
     redisPrefix: string;
     redisRequireAof: boolean;
   };
-  spool: { shards: number; bytesMax: number; idempotencySeconds: number };
+  spool: {
+    shards: number;
+    bytesMax: number;
+    /** Of a late stream: a share of the bound of the usual one. */
+    lateBytesMax: number;
+    lateDays: number;
+    idempotencySeconds: number;
+  };
   load: {
     intervalMs: number;
+    lateIntervalMs: number;
     segmentRowsMax: number;
     settleMsMin: number;
     poisonAttempts: number;
@@ -247,6 +267,9 @@ function webhookUrlFault(url: string | undefined): string | undefined {
   return undefined;
 }
 
+/** A late stream may hold a quarter of what the usual one may. */
+const lateBytesFraction = 4;
+
 function toConfig(s: Settings): Config {
   return {
     http: {
@@ -279,10 +302,13 @@ function toConfig(s: Settings): Config {
     spool: {
       shards: s.CORE_SPOOL_SHARDS,
       bytesMax: s.CORE_SPOOL_BYTES_MAX,
+      lateBytesMax: Math.floor(s.CORE_SPOOL_BYTES_MAX / lateBytesFraction),
+      lateDays: s.CORE_LATE_DAYS,
       idempotencySeconds: s.CORE_IDEMPOTENCY_SECONDS,
     },
     load: {
       intervalMs: s.CORE_LOAD_INTERVAL_MS,
+      lateIntervalMs: s.CORE_LATE_INTERVAL_MS,
       segmentRowsMax: s.CORE_SEGMENT_ROWS_MAX,
       settleMsMin: s.CORE_SETTLE_MS_MIN,
       poisonAttempts: s.CORE_POISON_ATTEMPTS,

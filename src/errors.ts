@@ -72,6 +72,11 @@ export const errorTable = {
     retryable: true,
     means: 'The spool or its queue is at its bound. Nothing was stored; repeat the same request.',
   },
+  LATE_BACKLOG_FULL: {
+    status: 503,
+    retryable: true,
+    means: 'The spool of posts with old dates has reached its bound. Nothing was stored; repeat.',
+  },
   SHUTTING_DOWN: {
     status: 503,
     retryable: true,

@@ -9,7 +9,9 @@ const { redisUrl, redisPrefix: prefix } = await freshStores(t);
 const redis = createRedis(redisUrl);
 t.teardown(() => redis.disconnect());
 await connectRedis(redis);
+const common = { redis, prefix, lateBytesMax: 1e9, lateDays: 60, nowMs: Date.now };
 
+/** Outbound rows, which are opaque to the spool: they have no dates. */
 function block(name: string, bytes: number, fingerprint = name): Block {
   return {
     key: name,
@@ -20,51 +22,51 @@ function block(name: string, bytes: number, fingerprint = name): Block {
 }
 
 async function stored(): Promise<string[]> {
-  const entries = await redis.xrange(streamName(prefix, 0, 'session'), '-', '+');
+  const entries = await redis.xrange(streamName(prefix, 0, 'outbound'), '-', '+');
   return entries.map(([, fields]) => fields[5] ?? '');
 }
 
 t.test(
   'of a flush whose requests fare differently only the stored ones are appended',
   async (t) => {
-    const options = { redis, prefix, shards: 1, bytesMax: 20, idempotencySeconds: 60 };
+    const options = { ...common, shards: 1, bytesMax: 20, idempotencySeconds: 60 };
     const earlier = createSpool(options);
-    await earlier.append('session', 1, block('a', 3));
+    await earlier.append('outbound', 1, block('a', 3));
     await earlier.close();
     const spool = createSpool(options);
     t.teardown(() => spool.close());
     // Nothing came before the first of these, so it is a flush by itself; the others are the next one,
     // together.
     const results = await Promise.allSettled([
-      spool.append('session', 1, block('b', 2)),
-      spool.append('session', 1, block('c', 4)),
-      spool.append('session', 1, block('a', 3)),
-      spool.append('session', 1, block('a', 5, 'another body')),
-      spool.append('session', 1, block('d', 1)),
-      spool.append('session', 1, block('e', 11)),
-      spool.append('session', 1, block('f', 10)),
+      spool.append('outbound', 1, block('b', 2)),
+      spool.append('outbound', 1, block('c', 4)),
+      spool.append('outbound', 1, block('a', 3)),
+      spool.append('outbound', 1, block('a', 5, 'another body')),
+      spool.append('outbound', 1, block('d', 1)),
+      spool.append('outbound', 1, block('e', 11)),
+      spool.append('outbound', 1, block('f', 10)),
     ]);
     t.same(
       results.map((result) => (result.status === 'rejected' ? result.reason.code : 'stored')),
       ['stored', 'stored', 'stored', 'IDEMPOTENCY_KEY_REUSED', 'stored', 'BACKLOG_FULL', 'stored'],
     );
     t.same(await stored(), ['aaa', 'bb', 'ccccdffffffffff']);
-    t.same(await redis.mget(`${streamName(prefix, 0, 'session')}:appended`), ['20']);
-    await spool.append('session', 1, block('c', 4));
+    t.same(await redis.mget(`${streamName(prefix, 0, 'outbound')}:appended`), ['20']);
+    await spool.append('outbound', 1, block('c', 4));
     t.equal((await stored()).length, 3, 'where nothing is stored nothing is written');
   },
 );
 
 /** A spool with a stream of its own, and what stands in Redis of its keys. */
 function startSpool(t: Test, shard: number, seconds: number) {
-  const options = { redis, prefix, shards: shard + 1, bytesMax: 1e9, idempotencySeconds: seconds };
+  const options = { ...common, shards: shard + 1, bytesMax: 1e9, idempotencySeconds: seconds };
   const spool = createSpool(options);
   t.teardown(() => spool.close());
-  const stream = streamName(prefix, shard, 'session');
+  const stream = streamName(prefix, shard, 'outbound');
   const seen = `${stream}:seen`;
   return {
     seen,
-    append: (one: Block) => spool.append('session', shard, one),
+    append: (one: Block) => spool.append('outbound', shard, one),
     rows: async () => Number(await redis.get(`${stream}:rows`)),
     number: async () => Number(await redis.hget(seen, 'number')),
     /** As if the newest hash had been begun so many seconds before now. */

@@ -11,6 +11,7 @@ import { bytes, date, query, settings } from '../src/cli/arguments.ts';
 import { runCli } from '../src/cli/program.ts';
 import { bytesText, cellText, renderTable } from '../src/cli/table.ts';
 import { readConfig } from '../src/config.ts';
+import { packSessions } from '../src/ingest/pack.ts';
 import { createSpool } from '../src/ingest/spool.ts';
 import { registerStreams } from '../src/ingest/streams.ts';
 import { settingNames } from '../src/render/protocol-settings.ts';
@@ -218,8 +219,18 @@ t.test('status', async (t) => {
   });
   await registerStreams(pool, stores.redisPrefix, config.spool.shards);
   await connectRedis(redis);
-  const spool = createSpool({ redis, prefix: stores.redisPrefix, ...config.spool });
-  const block = { rows: 3, bytes: Buffer.alloc(156) };
+  const spool = createSpool({
+    redis,
+    prefix: stores.redisPrefix,
+    ...config.spool,
+    nowMs: Date.now,
+  });
+  const event = {
+    ...({ userId: 1, protocol: 'VLESS', eventType: 'ONLINE' } as const),
+    ...{ occurredAt: Date.now(), ipAddress: '2001:db8:0:1:0:1:0:25' },
+  };
+  // Three rows of 52 bytes.
+  const block = { rows: 3, bytes: packSessions(1, [event, event, event]) };
   for (const key of ['a', 'b']) {
     await spool.append('session', 1, {
       ...block,
@@ -248,7 +259,7 @@ t.test('status', async (t) => {
   });
   t.ok(status.lagSeconds >= 3_599, 'the lag is that of the oldest entry that is not settled');
   t.ok(status.segments.oldestSeconds >= 599);
-  t.equal(status.backlog.streams.length, 3);
+  t.equal(status.backlog.streams.length, 5);
   t.match(
     status.backlog.streams.find((found) => found.stream === stream),
     { bytes: 312, entries: 2, segments: 1 },

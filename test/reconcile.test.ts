@@ -278,6 +278,8 @@ t.test('core segments retry has a resting stream tried at once', async (t) => {
     redisUrl: load.redisUrl,
     prefix: load.redisPrefix,
     intervalMs: 50,
+    lateIntervalMs: 50,
+    lateGroupBytesMax: 1e8,
     tasks: [],
     log: load.log,
     // Time stands still, so that the rest after the first failure does not end by itself.

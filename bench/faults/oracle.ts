@@ -256,7 +256,7 @@ async function findUnsettled(pool: pg.Pool): Promise<Violation[]> {
 
 async function findFailedJobs(redis: Redis, prefix: string): Promise<Violation[]> {
   const violations: Violation[] = [];
-  for (const queue of ['load', 'upkeep']) {
+  for (const queue of ['load', 'load-late', 'upkeep']) {
     const base = `{${prefix}}:bull:${queue}`;
     for (const id of await redis.zrange(`${base}:failed`, '0', '4')) {
       const [name, reason] = await redis.hmget(`${base}:${id}`, 'name', 'failedReason');

@@ -44,7 +44,9 @@ const nodePatience: Patience = {
 };
 
 /** Refusals with these codes promise that nothing was stored; any other 5xx leaves it open. */
-const storedNothing = new Set(['BACKLOG_FULL', 'SHUTTING_DOWN', 'RATE_LIMITED']);
+const storedNothing = new Set([
+  ...['BACKLOG_FULL', 'LATE_BACKLOG_FULL', 'SHUTTING_DOWN', 'RATE_LIMITED'],
+]);
 
 /**
  * Sends the same bytes until they are answered for good or the run ends: 429, 5xx, network errors

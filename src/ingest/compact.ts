@@ -27,6 +27,12 @@ export function compactUsage(packed: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, output, length);
 }
 
+/** Seconds since 1970 of the oldest of the rows that compactUsage was given last. */
+export function oldestCompactedSeconds(): number {
+  // Numbers of 32 bits come from the module signed.
+  return ingestModule().exports.oldestCompacted() >>> 0;
+}
+
 /** Rows of any nodes as blocks, one for those of a node that follow one another. */
 export function compactRows(packed: Buffer): Buffer {
   const blocks: Buffer[] = [];

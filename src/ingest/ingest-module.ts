@@ -14,6 +14,7 @@ export interface IngestExports {
     latestMs: number,
   ): number;
   compactUsage(input: number, rows: number, output: number): number;
+  oldestCompacted(): number;
   expandColumns(input: number, length: number, columns: number, rows: number): number;
   wideColumns(): number;
   earliestTime(): number;

@@ -139,6 +139,15 @@ export function sessionRowLength(block: Buffer, at: number): number {
   return sessionRow.ipAddress + 2 + ((low & 127) | ((block[start + 1] ?? 0) << 7));
 }
 
+/** Seconds since 1970 of the oldest of packed session rows. */
+export function oldestSessionSeconds(block: Buffer): number {
+  let oldestMs = Number.POSITIVE_INFINITY;
+  for (let at = 0; at < block.length; at += sessionRowLength(block, at)) {
+    oldestMs = Math.min(oldestMs, Number(block.readBigInt64LE(at + sessionRow.occurredAt)));
+  }
+  return Math.floor(oldestMs / 1_000);
+}
+
 /** Byte length of the outbound row that starts at `at`. */
 export function outboundRowLength(block: Buffer, at: number): number {
   return outboundRow.tag + 2 + block.readUInt16LE(at + outboundRow.tag);

@@ -11,6 +11,14 @@ export type Kind = (typeof kinds)[number];
  */
 export const blockFields = { usage: 'u', outbound: 'b', session: 'b' } as const;
 
+/**
+ * Which rows a stream is for. Posts with rows of long ago go through streams of their own (spool.ts), as
+ * many months are as many inserts; outbound usage has no dates.
+ */
+export type Age = 'usual' | 'late';
+const lateKinds: readonly Kind[] = ['usage', 'session'];
+const lateEnd = '-late';
+
 /** Keys of one stream. The hash tag keeps them on one node of a Redis Cluster. */
 export interface StreamKeys {
   stream: string;
@@ -19,8 +27,6 @@ export interface StreamKeys {
   trimmed: string;
   /** Rows ever appended. */
   rows: string;
-  /** Which hashes hold the idempotency keys; see redis/append.lua. */
-  seen: string;
 }
 
 export function streamKeys(stream: string): StreamKeys {
@@ -29,13 +35,28 @@ export function streamKeys(stream: string): StreamKeys {
     appended: `${stream}:appended`,
     trimmed: `${stream}:trimmed`,
     rows: `${stream}:rows`,
-    seen: `${stream}:seen`,
   };
 }
 
-/** Redis key of a stream, which is also its name in Postgres, e.g. `core:{s0}:usage`. */
-export function streamName(prefix: string, shard: number, kind: Kind): string {
-  return `${prefix}:{s${shard}}:${kind}`;
+/**
+ * Redis key that says which hashes hold the idempotency keys; see redis/append.lua. Both streams of a
+ * kind and shard share it: a post that is repeated may have become late since.
+ */
+export function seenKey(prefix: string, shard: number, kind: Kind): string {
+  return `${streamName(prefix, shard, kind)}:seen`;
+}
+
+/**
+ * Redis key of a stream, which is also its name in Postgres, e.g. `core:{s0}:usage` and
+ * `core:{s0}:usage-late`.
+ */
+export function streamName(prefix: string, shard: number, kind: Kind, age: Age = 'usual'): string {
+  return `${prefix}:{s${shard}}:${kind}${age === 'late' ? lateEnd : ''}`;
+}
+
+/** By the name that streamName gave. */
+export function isLateStream(stream: string): boolean {
+  return stream.endsWith(lateEnd);
 }
 
 /** A node's rows always go to the same shard, so that its idempotency keys are found again. */
@@ -53,13 +74,18 @@ export async function registerStreams(
   prefix: string,
   shards: number,
 ): Promise<void> {
-  const rows = Array.from({ length: shards }, (_, shard) => shard).flatMap((shard) =>
-    kinds.map((kind) => ({ stream: streamName(prefix, shard, kind), kind, shard })),
-  );
+  const rows = Array.from({ length: shards }, (_, shard) => shard).flatMap((shard) => [
+    ...kinds.map((kind) => ({ kind, shard, age: 'usual' as const })),
+    ...lateKinds.map((kind) => ({ kind, shard, age: 'late' as const })),
+  ]);
   await db.query(
     `INSERT INTO streams (stream, kind, shard)
      SELECT * FROM unnest($1::text[], $2::text[], $3::integer[])
      ON CONFLICT (stream) DO NOTHING`,
-    [rows.map((r) => r.stream), rows.map((r) => r.kind), rows.map((r) => r.shard)],
+    [
+      rows.map(({ shard, kind, age }) => streamName(prefix, shard, kind, age)),
+      rows.map(({ kind }) => kind),
+      rows.map(({ shard }) => shard),
+    ],
   );
 }

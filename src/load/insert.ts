@@ -26,6 +26,7 @@ interface InsertDeps {
    * From this attempt on, a month that ClickHouse refuses for its data is bisected. Absent: never.
    */
   poisonAttempts?: number | undefined;
+  pace?: ((insertMs: number) => Promise<void>) | undefined;
   failpoint?: Failpoint | undefined;
   silentMsMax?: number | undefined;
   refusedRowsMax?: number | undefined;
@@ -79,11 +80,13 @@ export async function insertSegment(
     const rejected = repeated?.rejected.get(month.yyyymm) ?? none;
     const payload = rows.payload(month, rejected);
     if (payload.format === 'Native') inserted.spare.push(payload.bytes);
-    if (repeated === undefined || !isPresent(payload, month, repeated.present, segment)) {
-      await insertOrReject(deps, segment, kind, { rows, month, payload, rejected }, inserted);
-    } else {
+    if (repeated !== undefined && isPresent(payload, month, repeated.present, segment)) {
       inserted.payloads.push(payload);
+      continue;
     }
+    const startMs = performance.now();
+    await insertOrReject(deps, segment, kind, { rows, month, payload, rejected }, inserted);
+    if (month !== rows.months.at(-1)) await deps.pace?.(performance.now() - startMs);
   }
   return inserted;
 }

@@ -1,7 +1,8 @@
 import { CoreError } from '../errors.ts';
+import { isLateStream } from '../ingest/streams.ts';
 import { openQueue } from '../stores/bullmq.ts';
 import type { Queryable } from '../stores/postgres.ts';
-import { type LoadJob, loadQueueName } from './worker.ts';
+import { type LoadJob, lateQueueName, loadQueueName } from './worker.ts';
 
 /**
  * Has a worker try a segment's stream at once, also where it rests after a failure. It is tried
@@ -22,7 +23,8 @@ export async function retrySegment(
     throw new CoreError('NOT_FOUND', `There is no segment ${segmentId} that is not settled`);
   }
   const { stream } = found;
-  const { queue, close } = await openQueue<LoadJob>(loadQueueName, deps);
+  const queueName = isLateStream(stream) ? lateQueueName : loadQueueName;
+  const { queue, close } = await openQueue<LoadJob>(queueName, deps);
   try {
     await queue.add(
       `retry-${segmentId}`,

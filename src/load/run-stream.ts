@@ -27,8 +27,13 @@ export interface LoadDeps {
   groupBytesMax?: number | undefined;
   /** From this attempt on a segment that ClickHouse refuses for its data is bisected; see insert.ts. */
   poisonAttempts?: number | undefined;
-  /** Asked before each segment, by how many there were; false ends the run with what it has. */
-  goesOn?: ((segments: number) => boolean) | undefined;
+  /**
+   * Asked before each segment, by how many there were and whether there is likely to be more at once;
+   * false ends the run with what it has.
+   */
+  goesOn?: ((segments: number, isMore: boolean) => boolean) | undefined;
+  /** Awaited between the inserts of a segment's months, with how long the last one took. */
+  pace?: ((insertMs: number) => Promise<void>) | undefined;
   failpoint?: Failpoint | undefined;
   /** See session.ts; shorter in tests. */
   silentMsMax?: number | undefined;
@@ -119,9 +124,10 @@ async function loadSegments(run: Run): Promise<StreamRun> {
   let group: Group | undefined;
   let lookAtMs = 0;
   let isBusy = false;
+  let isMore = true;
   let segments = 0;
   let rows = 0;
-  while (run.goesOn?.(segments) ?? true) {
+  while (run.goesOn?.(segments, isMore) ?? true) {
     const nowMs = performance.now();
     const looks = group === undefined || nowMs >= lookAtMs;
     const sealed = looks ? await source.next() : undefined;
@@ -135,7 +141,7 @@ async function loadSegments(run: Run): Promise<StreamRun> {
       rows += segment.rows;
       // After a large one there is more at once, and after one that an earlier run left, which has
       // its entries still to be read.
-      const isMore = segment.rows * 2 > segmentRowsMax || sealed.entries === undefined;
+      isMore = segment.rows * 2 > segmentRowsMax || sealed.entries === undefined;
       if (!isMore) lookAtMs = nowMs + lookEveryMs[isBusy ? 'busy' : 'quiet'];
       if (groupDueInMs(group, { drained: !isBusy, ...bounds }) > 0) continue;
     } else if (group === undefined) {

@@ -1,9 +1,10 @@
 import { type Job, Queue, Worker } from 'bullmq';
-import { kinds } from '../ingest/streams.ts';
+import { isLateStream, kinds } from '../ingest/streams.ts';
 import type { Logger } from '../log.ts';
 import { bullPrefix } from '../stores/bull-prefix.ts';
 import { connectConsumer, connectProducer } from '../stores/bullmq.ts';
 import { classifyFailure } from '../stores/failures.ts';
+import { lateLoad } from './late.ts';
 import { type LoadDeps, runStream } from './run-stream.ts';
 
 /** Job name and what it does at each turn. */
@@ -21,6 +22,9 @@ export interface LoadWorkerOptions extends LoadDeps {
   redisUrl: string;
   prefix: string;
   intervalMs: number;
+  /** How often late streams are looked at, and the bound of their groups; see late.ts. */
+  lateIntervalMs: number;
+  lateGroupBytesMax: number;
   /** Upkeep of nodes and subscriptions that has to happen once, whichever worker does it. */
   tasks: readonly PeriodicTask[];
   log: Logger;
@@ -34,6 +38,8 @@ const discoverEveryMs = 5_000;
 const restMsMin = 500;
 const restMsMax = 15_000;
 const streamsAtOnce = 6;
+/** Late streams have a place of their own, so that their long runs take none from the others. */
+const lateStreamsAtOnce = 1;
 /**
  * Where there are more streams than that, a run gives its place up after this many segments. Where not
  * it goes on for as long as there is something: ending it means to wait for its last group, seconds
@@ -57,11 +63,12 @@ export interface LoadJob {
 }
 
 export const loadQueueName = 'load';
+export const lateQueueName = 'load-late';
 
 /**
  * Runs every stream again and again. BullMQ carries the schedule (one job scheduler a stream, so
  * several workers share the streams out) and shows what runs and what failed; which work is done
- * Postgres alone says, because a job may run twice.
+ * Postgres alone says, because a job may run twice. Late streams have a queue of their own.
  */
 export async function startLoadWorker(options: LoadWorkerOptions): Promise<LoadWorker> {
   const { log } = options;
@@ -70,8 +77,11 @@ export async function startLoadWorker(options: LoadWorkerOptions): Promise<LoadW
   const producer = await connectProducer(options.redisUrl, onRedisError);
   const consumer = connectConsumer(options.redisUrl, onRedisError);
 
-  const loads = new Queue<LoadJob>(loadQueueName, { connection: producer, prefix });
-  const upkeep = new Queue('upkeep', { connection: producer, prefix });
+  const queues: Queues = {
+    loads: new Queue<LoadJob>(loadQueueName, { connection: producer, prefix }),
+    lates: new Queue<LoadJob>(lateQueueName, { connection: producer, prefix }),
+    upkeep: new Queue('upkeep', { connection: producer, prefix }),
+  };
   const common = {
     connection: consumer,
     prefix,
@@ -81,42 +91,49 @@ export async function startLoadWorker(options: LoadWorkerOptions): Promise<LoadW
     runRetryDelay,
   };
   const resting = createResting(log, options.monotonicMs ?? (() => performance.now()));
-  let stopping = false;
+  const stopping = new AbortController();
   let streams = 0;
   const goesOn = (segments: number): boolean =>
-    !stopping && (segments < segmentsMax || streams <= streamsAtOnce);
-  const load: LoadDeps = { ...options, goesOn };
-  const workers = [
+    !stopping.signal.aborted && (segments < segmentsMax || streams <= streamsAtOnce);
+  const loadWorker = (name: string, load: LoadDeps, concurrency: number) =>
     new Worker<LoadJob>(
-      loadQueueName,
+      name,
       (job: Job<LoadJob>) => resting.run(job.data, () => runStream(load, job.data.stream)),
-      { ...common, concurrency: streamsAtOnce },
-    ),
+      { ...common, concurrency },
+    );
+  const workers = [
+    loadWorker(loadQueueName, { ...options, goesOn }, streamsAtOnce),
+    loadWorker(lateQueueName, lateLoad(options, stopping.signal), lateStreamsAtOnce),
     new Worker('upkeep', (job: Job) => runTask(options, job.name), { ...common, concurrency: 2 }),
   ];
   const onError = (err: Error): void => log.debug({ err }, 'bullmq');
-  loads.on('error', onError);
-  upkeep.on('error', onError);
+  for (const queue of Object.values(queues)) queue.on('error', onError);
   for (const worker of workers) {
     worker.on('error', onError);
     worker.on('failed', (job, err) => log.error({ job: job?.name, err }, 'job failed'));
   }
 
-  const discover = createDiscovery(options, loads, upkeep, (count) => {
+  const discover = createDiscovery(options, queues, (count) => {
     streams = count;
   });
   await discover.once();
   return {
     async close() {
-      stopping = true;
+      stopping.abort();
       await discover.stop();
       // Waits for the running jobs: a segment under way is settled before the process ends.
       await Promise.all(workers.map((worker) => worker.close()));
-      await Promise.all([loads.close(), upkeep.close()]);
+      await Promise.all(Object.values(queues).map((queue) => queue.close()));
       producer.disconnect();
       consumer.disconnect();
     },
   };
+}
+
+interface Queues {
+  loads: Queue<LoadJob>;
+  lates: Queue<LoadJob>;
+  upkeep: Queue;
 }
 
 async function runTask(options: LoadWorkerOptions, name: string): Promise<void> {
@@ -174,11 +191,13 @@ function createResting(log: Logger, monotonicMs: () => number) {
   };
 }
 
-/** Keeps one job scheduler a stream and task, also for streams that an api registers later. */
+/**
+ * Keeps one job scheduler a stream and task, also for streams that an api registers later. Tells how many
+ * usual streams there are.
+ */
 function createDiscovery(
   options: LoadWorkerOptions,
-  loads: Queue<LoadJob>,
-  upkeep: Queue,
+  { loads, lates, upkeep }: Queues,
   onStreams: (count: number) => void,
 ): { once: () => Promise<void>; stop: () => Promise<void> } {
   const keep = { removeOnComplete: { count: 100 }, removeOnFail: { count: 1_000 } };
@@ -187,22 +206,22 @@ function createDiscovery(
   let stopped = false;
 
   const once = async (): Promise<void> => {
-    const known = new Map(
-      [...(await loads.getJobSchedulers()), ...(await upkeep.getJobSchedulers())].map((s) => [
-        s.key,
-        Number(s.every),
-      ]),
+    const schedulers = await Promise.all(
+      [loads, lates, upkeep].map((queue: Queue) => queue.getJobSchedulers()),
     );
+    const known = new Map(schedulers.flat().map((s) => [s.key, Number(s.every)]));
     const { rows } = await options.pool.query<{ stream: string; kind: string; shard: number }>(
       'SELECT stream, kind, shard FROM streams WHERE starts_with(stream, $1) ORDER BY stream',
       [`${options.prefix}:`],
     );
-    onStreams(rows.length);
+    onStreams(rows.filter(({ stream }) => !isLateStream(stream)).length);
     for (const { stream, kind, shard } of rows) {
-      const id = `load-${kind}-${shard}`;
-      if (known.get(id) === options.intervalMs || !kinds.some((k) => k === kind)) continue;
+      const late = isLateStream(stream);
+      const id = `${late ? 'late' : 'load'}-${kind}-${shard}`;
+      const every = late ? options.lateIntervalMs : options.intervalMs;
+      if (known.get(id) === every || !kinds.some((k) => k === kind)) continue;
       const template = { name: `${kind}-${shard}`, data: { stream }, opts: keep };
-      await loads.upsertJobScheduler(id, { every: options.intervalMs }, template);
+      await (late ? lates : loads).upsertJobScheduler(id, { every }, template);
     }
     for (const task of options.tasks) {
       if (known.get(task.name) === task.everyMs) continue;

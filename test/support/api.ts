@@ -10,7 +10,7 @@ import { createNode } from '../../src/nodes/create.ts';
 import { migratePostgres } from '../../src/stores/migrate.ts';
 import { createPool } from '../../src/stores/postgres.ts';
 import { connectRedis, createRedis } from '../../src/stores/redis.ts';
-import { freshStores } from './stores.ts';
+import { freshStores, noRowIsLate } from './stores.ts';
 
 /** A node that has registered. */
 export interface TestNode {
@@ -36,6 +36,7 @@ export async function startTestApi(
     CLICKHOUSE_URL: stores.clickhouseUrl,
     CORE_REDIS_PREFIX: stores.redisPrefix,
     CORE_LOG_LEVEL: 'silent',
+    ...noRowIsLate,
     ...settings,
   });
   config.http.port = 0;

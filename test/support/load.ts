@@ -21,7 +21,7 @@ export const atMs = Date.parse('2026-11-24T10:00:00Z');
 /** Migrated stores with one node and one user, and a way to fill the spool and to load it. */
 export async function startSpool(t: Test, settings: Record<string, string> = {}) {
   const stores = await openDatabases(t, { CORE_SPOOL_SHARDS: '1', ...settings });
-  const { shards } = stores.config.spool;
+  const { shards, lateDays } = stores.config.spool;
   const { log, pool, clickhouse } = stores;
   const redis = createRedis(stores.redisUrl);
   t.teardown(() => redis.disconnect());
@@ -29,7 +29,10 @@ export async function startSpool(t: Test, settings: Record<string, string> = {})
   await stores.migrate();
   const prefix = stores.redisPrefix;
   await registerStreams(pool, prefix, shards);
-  const spool = createSpool({ redis, prefix, shards, bytesMax: 1e9, idempotencySeconds: 60 });
+  const spool = createSpool({
+    ...{ redis, prefix, shards, bytesMax: 1e9, idempotencySeconds: 60 },
+    ...{ lateBytesMax: 1e9, lateDays, nowMs: () => atMs },
+  });
   const deps: LoadDeps = {
     pool,
     clickhouse,
@@ -78,6 +81,8 @@ export async function startSpool(t: Test, settings: Record<string, string> = {})
       append('session', events.length, packSessions(nodeId, events)),
     run: (kind: 'usage' | 'session', options: Partial<LoadDeps> = {}, shard = 0) =>
       runStream({ ...deps, ...options }, streamName(prefix, shard, kind)),
+    runLate: (kind: 'usage' | 'session', options: Partial<LoadDeps> = {}) =>
+      runStream({ ...deps, ...options }, streamName(prefix, 0, kind, 'late')),
     /** What a run does that ends right after sealing. */
     seal: (client: pg.PoolClient, stream: string) =>
       sealNext(client, stream, (afterId, kind) => {

@@ -22,6 +22,12 @@ export interface FreshStores {
 }
 
 /**
+ * Tests send rows of fixed dates, and look for them in the usual streams, however long ago that is by now.
+ * What is late is tested by test/late.test.ts.
+ */
+export const noRowIsLate = { CORE_LATE_DAYS: '36500' } as const;
+
+/**
  * An empty Postgres database, an empty ClickHouse database and a Redis prefix of its own for one
  * test file, on the servers that `npm test` started. All three go when the test is torn down. The
  * database is owned by Core's own role, and the URL is that role's: Core needs no superuser.
@@ -50,6 +56,7 @@ export async function freshStores(
     CORE_ADMIN_PORT: String(adminPort),
     CORE_LOG_LEVEL: 'silent',
     CORE_REDIS_PREFIX: name,
+    ...noRowIsLate,
     DATABASE_URL: databaseUrl,
     REDIS_URL: redisUrl,
     CLICKHOUSE_URL: clickhouseUrl,

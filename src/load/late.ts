@@ -1,0 +1,43 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { LoadDeps } from './run-stream.ts';
+
+/**
+ * Late streams hold posts with rows of long ago (src/ingest/spool.ts). Each month of a segment is an
+ * insert, of which the embedded ClickHouse runs one at a time, and a part that has to be merged. A post
+ * of a few kilobytes may have a row of each month since 2020. So that nobody else waits for these
+ * inserts, a late stream is looked at rarely, and then what many posts brought is one segment; between
+ * the inserts of its months it pauses.
+ */
+
+/**
+ * A pause is so many times as long as the insert before it: late inserts take at most a quarter of the
+ * time of the ClickHouse that runs one at a time.
+ */
+const pauseFactor = 3;
+/** Far below the silence after which Postgres ends a run's session (session.ts). */
+const pauseMsMax = 5_000;
+/**
+ * Rows are unpacked anew for nearly every month, as other streams use the same memory meanwhile; that
+ * holds the worker's thread up by some milliseconds for so many.
+ */
+const segmentRowsMax = 100_000;
+/** A run gives its place up after so many: all late streams of a worker share one. */
+const segmentsMax = 8;
+
+/** What differs where a late stream is run. Once `stopping` is aborted a run ends as soon as it can. */
+export function lateLoad(
+  deps: LoadDeps & { lateGroupBytesMax: number },
+  stopping: AbortSignal,
+): LoadDeps {
+  return {
+    ...deps,
+    segmentRowsMax: Math.min(deps.segmentRowsMax, segmentRowsMax),
+    groupBytesMax: deps.lateGroupBytesMax,
+    // What comes meanwhile is for the next look, unless it is much.
+    goesOn: (segments, isMore) => !stopping.aborted && isMore && segments < segmentsMax,
+    pace: async (insertMs) => {
+      const pauseMs = Math.min(insertMs * pauseFactor, pauseMsMax);
+      await delay(pauseMs, undefined, { signal: stopping }).catch(() => undefined);
+    },
+  };
+}
