@@ -39,10 +39,15 @@ const largeRows = 1_500;
 const largeShare = 0.04;
 /** Share of posts with rows of two months, which are two inserts. */
 const twoMonthsShare = 0.15;
+/** Share of posts with rows so old that they go through a late stream; of usage these are two inserts, too. */
+const lateShare = 0.1;
 /** Share of usage posts with a poisoned row, in a round that has some. */
 const poisonShare = 0.3;
 const bytesMax = 1_000_000;
-const monthMs = 31 * 86_400_000;
+const dayMs = 86_400_000;
+/** How old those rows are. */
+const monthMs = 31 * dayMs;
+const lateMs = 70 * dayMs;
 
 export interface BuiltPost {
   post: Post;
@@ -89,7 +94,7 @@ function usageBody(
 ): Buffer {
   const { subscriptionIds } = world;
   post.rows = random() < largeShare ? largeRows : integerIn(random, 1, rowsMax);
-  const twoMonths = random() < twoMonthsShare;
+  const ageMs = drawAgeMs(random);
   const nowMs = Date.now();
   const entries = Array.from({ length: post.rows }, (_, index) => {
     const bytesUp = integerIn(random, 0, bytesMax);
@@ -102,7 +107,7 @@ function usageBody(
       nodeProtocolId: post.n,
       bytesUp,
       bytesDown,
-      recordedAt: new Date(nowMs - (twoMonths && index % 2 === 0 ? monthMs : 0)).toISOString(),
+      recordedAt: new Date(nowMs - (index % 2 === 0 ? ageMs : 0)).toISOString(),
     };
   });
   const first = entries[0];
@@ -113,10 +118,17 @@ function usageBody(
   return Buffer.from(JSON.stringify({ entries }));
 }
 
+/** How old every second row of a usage post is, and every row of a session post. */
+function drawAgeMs(random: Random): number {
+  const drawn = random();
+  if (drawn < twoMonthsShare) return monthMs;
+  return drawn < twoMonthsShare + lateShare ? lateMs : 0;
+}
+
 /** Times count up by a millisecond in each post. */
 function sessionBody(post: Post, random: Random): Buffer {
   post.rows = integerIn(random, 1, rowsMax);
-  const startMs = Date.now() - (random() < twoMonthsShare ? monthMs : 0);
+  const startMs = Date.now() - drawAgeMs(random);
   const events = Array.from({ length: post.rows }, (_, index) => ({
     userId: post.n,
     protocol: vpnProtocols[integerIn(random, 0, vpnProtocols.length - 1)],

@@ -42,6 +42,7 @@ const removalProgram = path.join(projectRoot, 'dist', 'bench', 'faults', 'core.j
 /** Often, so that a round is short. */
 const settleMsMin = 250;
 const loadIntervalMs = 150;
+const lateIntervalMs = 300;
 
 /**
  * Starts the stores, migrates them, and starts an api and a worker that ask the harness at every
@@ -63,6 +64,7 @@ export async function startServers(
     CORE_REDIS_PORT: String(redis),
     CORE_CLICKHOUSE_PORT: String(clickhouse),
     CORE_LOAD_INTERVAL_MS: String(loadIntervalMs),
+    CORE_LATE_INTERVAL_MS: String(lateIntervalMs),
     // At the first refusal, so that a round with poisoned rows takes no longer than others.
     CORE_POISON_ATTEMPTS: '1',
     // Without it the little load of a round would make groups of one segment only.
