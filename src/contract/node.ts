@@ -115,8 +115,8 @@ export function ingestSchemas(options: { entriesMax: number; nowMs: () => number
   };
 }
 
-/** Entries that are checked before the faults found so far are counted. */
-const sliceEntries = 32;
+/** Entries that are checked before the faults found so far are counted; most bodies have fewer. */
+const sliceEntries = 256;
 
 /**
  * An array of up to `entriesMax` entries whose check ends with the slice in which `limits.issuesMax`
@@ -125,27 +125,36 @@ const sliceEntries = 32;
  */
 function boundedList<S extends z.ZodType>(entry: S, entriesMax: number) {
   const slice = z.array(entry);
-  const unchecked = z.unknown() as z.ZodType<unknown, z.input<S>>;
-  return z
-    .array(unchecked)
-    .max(entriesMax)
-    .transform((given, context): z.output<S>[] => {
-      const taken: z.output<S>[][] = [];
-      for (let at = 0; at < given.length; at += sliceEntries) {
-        const checked = slice.safeParse(given.slice(at, at + sliceEntries));
-        if (checked.success) taken.push(checked.data);
-        else context.issues.push(...checked.error.issues.map((issue) => shifted(issue, at)));
+  const list = z.array(z.unknown()).max(entriesMax);
+  const unchecked = z.unknown() as z.ZodType<unknown, z.input<S>[]>;
+  return unchecked.transform((given, context): z.output<S>[] => {
+    if (!Array.isArray(given) || given.length > entriesMax) {
+      context.issues.push(...(list.safeParse(given).error?.issues.map(asRaw) ?? []));
+      return z.NEVER;
+    }
+    const taken: z.output<S>[] = [];
+    for (let at = 0; at < given.length; at += sliceEntries) {
+      const part: unknown[] =
+        given.length <= sliceEntries ? given : given.slice(at, at + sliceEntries);
+      const checked = slice.safeParse(part);
+      if (!checked.success) {
+        context.issues.push(...checked.error.issues.map((issue) => shifted(issue, at)));
         if (context.issues.length >= limits.issuesMax) break;
-      }
-      return taken.flat();
-    });
+      } else if (part === given) return checked.data;
+      else for (const one of checked.data) taken.push(one);
+    }
+    return taken;
+  });
+}
+
+function asRaw({ message, path }: z.core.$ZodIssue): z.core.$ZodRawIssue {
+  return { code: 'custom', message, path: [...path], input: undefined };
 }
 
 /** A fault of a slice as one of the whole list. */
 function shifted(issue: z.core.$ZodIssue, by: number): z.core.$ZodRawIssue {
-  const { message, path } = issue;
-  const [index, ...rest] = path;
-  return { code: 'custom', message, path: [Number(index) + by, ...rest], input: undefined };
+  const [index, ...rest] = issue.path;
+  return { ...asRaw(issue), path: [Number(index) + by, ...rest] };
 }
 export type IngestSchemas = ReturnType<typeof ingestSchemas>;
 export type UsageEntry = z.output<IngestSchemas['usage']>['entries'][number];
