@@ -38,6 +38,17 @@ t.test('every fault is named at once', async (t) => {
   );
 });
 
+t.test('two listeners cannot have one port', async (t) => {
+  t.throws(() => readConfig({ CORE_PORT: '8081' }), {
+    code: 'INVALID_SETTINGS',
+    message: 'Invalid settings: CORE_ADMIN_PORT: must not be that of CORE_PORT',
+  });
+  t.same(readConfig({ CORE_PORT: '8081', CORE_ADMIN_PORT: '8082' }).admin, {
+    host: '127.0.0.1',
+    port: 8082,
+  });
+});
+
 t.test('.env.example lists every setting with its default and what it is for', async (t) => {
   const text = readFileSync(path.join(projectRoot, '.env.example'), 'utf8');
   const listed = [...text.matchAll(/^# ?(.+)\n#?([A-Z_]+)=(.*)$/gm)].map((m) => m.slice(1, 4));

@@ -79,11 +79,13 @@ for (const [name, startProxy] of programs) {
 
     await t.test('what Core refuses, and what never comes to it', async (t) => {
       const tooLarge = { headers: key, body: Buffer.alloc(4_194_305, ' ') };
+      const chunked = { headers: key, body: Array(5).fill(' '.repeat(1_048_576)) as string[] };
       const bomb = gzipSync(tooLarge.body);
       for (const [expected, code, reply] of [
         [401, 'UNAUTHORIZED', await through('POST', '/node/heartbeat', { body: '{}' })],
         [405, 'METHOD_NOT_ALLOWED', await through('GET', '/node/usage', { headers: key })],
         [413, 'BODY_TOO_LARGE', await through('POST', '/node/usage', tooLarge)],
+        [413, 'BODY_TOO_LARGE', await through('POST', '/node/usage', chunked)],
         [
           413,
           'BODY_TOO_LARGE',

@@ -271,6 +271,11 @@ t.test('a failure at the start is one line and exit code 1', async (t) => {
       { REDIS_URL: `redis://:secret@127.0.0.1:${unused}` },
       new RegExp(`Redis cannot be reached at .*127.0.0.1:${unused}.*REDIS_URL`),
     ],
+    [
+      'an address is not of this machine',
+      { CORE_ADMIN_HOST: '192.0.2.1' },
+      /Cannot listen on 192\.0\.2\.1 .*Check CORE_ADMIN_HOST and CORE_ADMIN_PORT/,
+    ],
     ['a setting is wrong', { CORE_PORT: 'eighty' }, /CORE_PORT/],
   ];
   for (const [name, settings, expected] of cases) {
