@@ -1,11 +1,15 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import t from 'tap';
 import { parse } from 'yaml';
 import { readConfig, settingsSchema } from '../src/config.ts';
 import { nodeFlags, roleFlags } from '../src/node-flags.ts';
 import { projectRoot } from '../src/root.ts';
+import { withPassword } from '../src/secrets.ts';
+import { connectRedis, createRedis, requireDurableRedis } from '../src/stores/redis.ts';
+import { startProgram } from './support/core-process.ts';
+import { freePorts } from './support/free-port.ts';
 
 interface Service {
   image: string;
@@ -233,6 +237,41 @@ t.test('the Redis of the deployment is one that Core accepts', async (t) => {
   const lateKinds = 2;
   const shardBytesMax = kinds * spool.bytesMax + lateKinds * spool.lateBytesMax;
   t.ok(Number(maxmemory) * 2 ** 30 > spool.shards * shardBytesMax, 'the spool fits');
+});
+
+t.test('no secret of the deployment is an argument of a process', async (t) => {
+  for (const [name, { command = [], entrypoint = [], healthcheck }] of services) {
+    const words = [...command, ...entrypoint, ...(healthcheck?.test ?? [])].join(' ');
+    for (const secret of Object.keys(secrets)) t.notOk(words.includes(`{${secret}`), name);
+  }
+});
+
+t.test('the Redis of the deployment reads its password from stdin', async (t) => {
+  const dir = t.testdir({});
+  const [port] = await freePorts(1);
+  const conf = path.join(dir, 'redis.conf');
+  const shown = read('deploy/redis/redis.conf')
+    .replace(/^dir .*$/m, `dir ${dir}`)
+    .replace(/^bind .*$/m, `bind 127.0.0.1\nport ${port}`);
+  writeFileSync(conf, shown);
+  const environment = environmentOf('redis', secrets);
+  const [command = '', ...args] = (compose.services['redis']?.command ?? []).map((word) =>
+    word.replaceAll('$$', '$').replace('/usr/local/etc/redis/redis.conf', conf),
+  );
+  const server = startProgram(t, command, args, environment);
+  await server.line(/Ready to accept connections/);
+  const url = `redis://127.0.0.1:${port}`;
+  const stranger = createRedis(url);
+  t.teardown(() => stranger.disconnect());
+  await t.rejects(connectRedis(stranger), { cause: { message: /NOAUTH/ } });
+  const core = createRedis(withPassword(url, secrets.REDIS_PASSWORD));
+  t.teardown(() => core.disconnect());
+  await connectRedis(core);
+  await requireDurableRedis(core);
+  // The shell became the server, so that docker's SIGTERM reaches it.
+  const argv = readFileSync(`/proc/${server.pid}/cmdline`, 'utf8');
+  t.match(argv, /redis-server/);
+  t.notOk(argv.includes(secrets.REDIS_PASSWORD));
 });
 
 t.test('the files that the stores read are well formed', async (t) => {
