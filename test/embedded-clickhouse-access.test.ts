@@ -241,7 +241,7 @@ t.test('what a web page makes a browser send is refused', async (t) => {
   await client.close();
 });
 
-/** Statements that are refused to every user, with the code of the refusal where it is one. */
+/** Statements that are refused to every user, with the codes of the refusal. */
 function refusedToAll(at: { file: string; outside: string; sink: string }): [string, RegExp][] {
   const { file, outside, sink } = at;
   const structure = (name: string) => `a Int8, b String ${name} file(\\'${file}\\')`;
@@ -662,7 +662,7 @@ t.test('times are UTC wherever the host is', async (t) => {
   const dataDir = t.testdir({ logs: {} });
   const secrets = makeSecrets(dataDir);
   const [port = 0] = await freePorts(1);
-  // Of the process that starts the server, which hands on its environment.
+  // The process that starts the server hands on its environment.
   t.intercept(process, 'env', { value: { ...process.env, TZ: 'Asia/Tehran' } });
   const signal = AbortSignal.timeout(60_000);
   const started = await startClickHouse({ dataDir, port }, createLogger('silent'), signal);

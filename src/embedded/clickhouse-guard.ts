@@ -61,7 +61,7 @@ const functionKindsAllowed = new Set([
   'UUID',
 ]);
 
-/** Of the kinds above: they read a file, start a program, or tell of requests and certificates. */
+/** They have an allowed kind, and read a file, start a program, or tell of requests and certificates. */
 const functionsRefused = ['catboostEvaluate', 'file', 'getClientHTTPHeader', 'showCertificate'];
 
 const enginesAllowed = new Set([
@@ -186,8 +186,8 @@ function refusedFunctions(all: EngineNames['functions']): ReadonlySet<string> {
 }
 
 /**
- * The engine quotes each name that is not plain and leaves no comment: where anything else is left
- * over, this front and the engine may not read the text alike.
+ * The engine quotes each name that is not plain and leaves no comment. If anything else is left over,
+ * this front and the engine may not read the text alike.
  */
 function checkWording(sql: string, tokens: readonly Token[]): void {
   let end = 0;

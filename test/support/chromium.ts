@@ -4,7 +4,7 @@ import path from 'node:path';
 import { type BrowserContext, chromium } from 'playwright-core';
 import type { Test } from 'tap';
 
-/** Debian's Chromium; where it cannot be started, the error says how to get it. */
+/** Debian's Chromium. */
 const program = '/usr/bin/chromium';
 
 const quietly = [
@@ -20,7 +20,7 @@ const quietly = [
 /**
  * A Chromium with an empty profile, which is closed and removed at the teardown. `hosts` are names
  * that it takes for the loopback interface, whatever DNS says.
- * @throws Error with the package to install where Chromium is missing: a test that skipped itself
+ * @throws Error with the package to install if Chromium is missing: a test that skipped itself
  * then would pass what nobody looked at.
  */
 export async function openChromium(t: Test, hosts: readonly string[]): Promise<BrowserContext> {
