@@ -14,7 +14,7 @@ const oldEveryMs = 50;
 /** Is part of what is measured. */
 const lookEveryMs = 10;
 const settleMsMax = 180_000;
-const drainMsMax = 300_000;
+const drainMsMax = 600_000;
 const timeoutMs = 30_000;
 
 /** Who posts: a node, and the one subscription that its traffic belongs to. */

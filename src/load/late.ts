@@ -10,12 +10,15 @@ import type { LoadDeps } from './run-stream.ts';
  */
 
 /**
- * A pause is so many times as long as the insert before it: late inserts take at most a quarter of the
- * time of the ClickHouse that runs one at a time.
+ * A pause is so many times as long as the insert before it: late inserts take a quarter of the time
+ * of a ClickHouse that runs one at a time.
  */
 const pauseFactor = 3;
-/** Far below the silence after which Postgres ends a run's session (session.ts). */
-const pauseMsMax = 5_000;
+/**
+ * Where inserts take seconds a pause is shorter than they are, else many months would take many minutes.
+ * Far below the silence after which Postgres ends a run's session (session.ts).
+ */
+const pauseMsMax = 1_000;
 /**
  * Rows are unpacked anew for nearly every month, as other streams use the same memory meanwhile; that
  * holds the worker's thread up by some milliseconds for so many.
