@@ -90,7 +90,7 @@ t.test('a body in chunks that are too many and too small is refused', async (t) 
   };
   for (const [bytes, chunkBytes] of [
     [1_000, 1],
-    [400_000, 40],
+    [400_000, 80],
   ] as const) {
     const { answers } = await exchange(api.port, [chunked(bytes, chunkBytes)]);
     t.equal(answers[0]?.status, 200, `${bytes} bytes in chunks of ${chunkBytes}`);

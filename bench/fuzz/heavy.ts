@@ -132,7 +132,7 @@ export function heavyRequests(): HeavyRequest[] {
   const chunked: HeavyRequest[] =
     first === undefined
       ? []
-      : [1, 33, 100].map((chunkBytes) => ({
+      : [1, 65, 100].map((chunkBytes) => ({
           name: `in chunks of ${chunkBytes}`,
           path: first.path,
           body: filled(Math.min(bodyBytes, chunkBytes * 1_000_000), '{"entries":[', ' ', ']}'),

@@ -116,7 +116,7 @@ export function ingestSchemas(options: { entriesMax: number; nowMs: () => number
 }
 
 /** Entries that are checked before the faults found so far are counted; most bodies have fewer. */
-const sliceEntries = 256;
+const sliceEntries = 128;
 
 /**
  * An array of up to `entriesMax` entries whose check ends with the slice in which `limits.issuesMax`

@@ -17,7 +17,7 @@ const drainFactor = 4;
  * is a call, which costs more than a byte: a megabyte in chunks of one byte held a process for 0.2 s.
  */
 const chunksMin = 1_024;
-const chunkBytesMin = 32;
+const chunkBytesMin = 64;
 
 /** Is told, once, how a body has ended. */
 export interface BodyReader {
