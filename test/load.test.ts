@@ -72,8 +72,8 @@ t.test('usage becomes rows and counters, and leaves the spool', async (t) => {
     })),
   );
   t.same(await load.counters(), { up: 20, down: 200, status: 'active' });
-  const streams = await load.pool.query('SELECT unknown_rows FROM streams WHERE kind = $1', [
-    'usage',
+  const streams = await load.pool.query('SELECT unknown_rows FROM streams WHERE stream = $1', [
+    load.names.usage,
   ]);
   t.same(streams.rows, [{ unknown_rows: 1 }]);
   t.equal(await load.redis.xlen(load.names.usage), 0);
