@@ -246,6 +246,8 @@ function refusedToAll(at: { file: string; outside: string; sink: string }): [str
   const { file, outside, sink } = at;
   const structure = (name: string) => `a Int8, b String ${name} file(\\'${file}\\')`;
   const url = `http://${sink}/x`;
+  // What ClickHouse says if Values may hold plain values only.
+  const noExpression = /^(344|164)$/;
   return [
     [`SELECT * FROM file('${file}', LineAsString)`, /497/],
     [`SELECT file('${file}')`, /497/],
@@ -400,10 +402,15 @@ function refusedToAll(at: { file: string; outside: string; sink: string }): [str
     [`INSERT INTO \`${outside}/out.tsv\` FORMAT TSV 1`, /60|497|164/],
     [`INSERT INTO t FROM INFILE '${file}' FORMAT LineAsString`, /497|164/],
     [`INSERT INTO t SELECT 2, file('${file}')`, /497|164/],
-    [`INSERT INTO t VALUES (2, file('${file}'))`, /\d+/],
-    [`INSERT INTO t VALUES (2, \`file\`('${file}'))`, /\d+/],
-    [`INSERT INTO t VALUES (2, "\\x66ile"('${file}'))`, /\d+/],
-    [`INSERT INTO t VALUES (2, \u201cfile\u201d('${file}'))`, /\d+/],
+    [`INSERT INTO t VALUES (2, file('${file}'))`, noExpression],
+    [`INSERT INTO t VALUES (2, \`file\`('${file}'))`, noExpression],
+    [`INSERT INTO t VALUES (2, "\\x66ile"('${file}'))`, noExpression],
+    [`INSERT INTO t VALUES (2, \u201cfile\u201d('${file}'))`, noExpression],
+    [`INSERT INTO t VALUES (2, (SELECT * FROM '${file}'))`, noExpression],
+    [`INSERT INTO t VALUES (2, (SELECT s FROM icebergLocal('${outside}')))`, noExpression],
+    [`INSERT INTO t VALUES (2, toString('x' IN sqlite('${file}', 't')))`, noExpression],
+    [`INSERT INTO t VALUES (2, (SELECT * FROM executable('x', TSV, 's String')))`, noExpression],
+    [`INSERT INTO t VALUES (2, (SELECT * FROM url('${url}', TSV, 's String')))`, noExpression],
     ['INSERT INTO t SETTINGS max_threads = 1; SET ROLE loader FORMAT TSV 2\tx', /\d+/],
     ["INSERT INTO t SETTINGS profile = 'default' FORMAT TSV 2\tx", /452|164/],
     ['INSERT INTO t, u FORMAT TSV 2\tx', /62|164/],
@@ -511,6 +518,15 @@ t.test('placeholders and settings of a request', async (t) => {
       t.match(answer, { status: 200, text: said }, `${user}: ${query} ${body}`);
     }
   }
+  for (const body of [
+    "INSERT INTO t VALUES (2, concat('a', toString(1 + 1)))",
+    "INSERT INTO t VALUES (3, 'SELECT file(1) FROM `x`')",
+  ]) {
+    t.equal((await post(server, 'core', body)).status, 200, body);
+  }
+  const stored = await post(server, 'core', 'SELECT s FROM t WHERE a > 1 ORDER BY a');
+  t.equal(stored.text, 'a2\nSELECT file(1) FROM `x`\n');
+  await post(server, 'core', 'ALTER TABLE t DELETE WHERE a > 1 SETTINGS mutations_sync = 2');
   const bounded = await post(server, 'analyst', 'SELECT * FROM numbers(10)', 'max_result_rows=5');
   t.equal(bounded.code, '396', 'a bound that was set holds');
   await unharmed(t, answers);

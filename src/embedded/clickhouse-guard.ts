@@ -111,8 +111,8 @@ export interface Guard {
   checkStatement(sql: string, caller: Caller): void;
   /** @throws if a settings clause has a setting that the account may not change, or is none. */
   readClause(clause: string, account: Account): Map<string, string>;
-  /** True if a text may name a function that is refused. */
-  mayCallRefused(text: string): boolean;
+  /** True if a text may hold a query, or the name of a function that is refused. */
+  mayReachOut(text: string): boolean;
 }
 
 /** What the guard asks the engine for when that opens. */
@@ -163,9 +163,10 @@ export function createGuard(names: EngineNames, rules: SettingRules): Guard {
       for (const [name, value] of settings) rules.check(account, name, value);
       return settings;
     },
-    mayCallRefused: (text) => {
+    mayReachOut: (text) => {
       const lower = text.toLowerCase();
-      return [...functions].some((name) => lower.includes(name));
+      const names = ['select', ...functions, ...tableFunctions];
+      return names.some((name) => name !== 'null' && lower.includes(name));
     },
   };
 }
