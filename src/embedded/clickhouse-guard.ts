@@ -236,6 +236,8 @@ function checkVerb(tokens: readonly Token[], caller: Caller): void {
  */
 function checkStored(tokens: readonly Token[], caller: Caller): void {
   if (!writingVerbs.has(tokens[0]?.keyword ?? '')) return;
+  // A database keeps no query. Core makes its own from within `default`, which is always there.
+  if (tokens[1]?.keyword === 'DATABASE') return;
   const isDefault = (text: string): boolean => unquoteName(text).toLowerCase() === 'default';
   const named = tokens.some((token, at) => isDefault(token.text) && tokens[at + 1]?.text === '.');
   const given = identifierParams(tokens).some((name) =>
