@@ -251,7 +251,7 @@ t.test('a group that a crash left is gone through in order, and settled once', a
       await insertSegment({ client, clickhouse, buffers }, segment, 'usage', entries.block);
   }
   await load.appendUsage([{}]);
-  t.same(await runStream({ ...load.deps, groupMsMin: 500 }, stream), {
+  t.same(await runStream({ ...load.deps, groupMsMin: 3_000 }, stream), {
     outcome: 'drained',
     segments: 4,
     rows: 7,
