@@ -182,8 +182,9 @@ t.test(
     });
     t.strictSame([...new Set(read)], ['EACCES']);
     t.strictSame([...new Set(write)], ['EACCES']);
-    const { read: own } = await asStranger({ read: [inDataDir('logs')] });
-    t.strictSame(own, ['done'], 'the data directory itself is open in this test');
+    writeFileSync(inDataDir('open'), '', { mode: 0o644 });
+    const { read: open } = await asStranger({ read: [inDataDir('open')] });
+    t.strictSame(open, ['done'], 'the data directory itself is open in this test');
     t.equal(statSync(inDataDir('secrets.json')).mode & 0o777, 0o600);
     t.equal(statSync(inDataDir('redis', 'redis.conf')).mode & 0o777, 0o600);
   },
