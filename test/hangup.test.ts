@@ -6,23 +6,14 @@ import { readConfig } from '../src/config.ts';
 import { projectRoot } from '../src/root.ts';
 import { withStoredSecrets } from '../src/secrets.ts';
 import { until } from './support/api.ts';
-import { isAlive, startCore, startProgram } from './support/core-process.ts';
-import { freePorts } from './support/free-port.ts';
+import { isAlive, settingsOnFreePorts, startCore, startProgram } from './support/core-process.ts';
 
 const core = `exec ${process.execPath} ${path.join(projectRoot, 'scripts', 'core.mjs')} up`;
 const everything = ['postgres', 'redis', 'clickhouse', 'api', 'worker'];
 
 async function freshPlace(t: Test) {
-  const [port, postgresPort, redisPort, clickhousePort] = await freePorts(4);
   const dataDir = path.join(t.testdir({}), 'data');
-  const settings = {
-    CORE_DATA_DIR: dataDir,
-    CORE_PORT: String(port),
-    CORE_POSTGRES_PORT: String(postgresPort),
-    CORE_REDIS_PORT: String(redisPort),
-    CORE_CLICKHOUSE_PORT: String(clickhousePort),
-    CORE_LOG_LEVEL: 'debug',
-  };
+  const settings = { ...(await settingsOnFreePorts(dataDir)), CORE_LOG_LEVEL: 'debug' };
   return { dataDir, settings, lockFile: path.join(dataDir, 'core.lock') };
 }
 

@@ -9,8 +9,7 @@ import { readConfig } from '../src/config.ts';
 import { withStoredSecrets } from '../src/secrets.ts';
 import { instanceKey } from '../src/stores/instance.ts';
 import { createRedis } from '../src/stores/redis.ts';
-import { startCore } from './support/core-process.ts';
-import { freePorts } from './support/free-port.ts';
+import { settingsOnFreePorts, startCore } from './support/core-process.ts';
 import { openDatabases } from './support/stores.ts';
 
 async function cli(settings: Record<string, string>, ...args: string[]) {
@@ -59,14 +58,7 @@ t.test('a Postgres and a Redis of different Cores are not used together', async 
 t.test('a command does not speak to the Core of another data directory', async (t) => {
   const folder = t.testdir({ empty: {}, copied: {} });
   const dataDir = path.join(folder, 'data');
-  const [port, postgresPort, redisPort, clickhousePort] = await freePorts(4);
-  const settings = {
-    CORE_DATA_DIR: dataDir,
-    CORE_PORT: String(port),
-    CORE_POSTGRES_PORT: String(postgresPort),
-    CORE_REDIS_PORT: String(redisPort),
-    CORE_CLICKHOUSE_PORT: String(clickhousePort),
-  };
+  const settings = await settingsOnFreePorts(dataDir);
   const core = startCore(t, ['up'], settings);
   await core.line(/^core ready/);
   const id = readFileSync(path.join(dataDir, 'instance'), 'utf8').trim();

@@ -4,8 +4,7 @@ import path from 'node:path';
 import t, { type Test } from 'tap';
 import { readProcessStat } from '../src/embedded/process-stat.ts';
 import { projectRoot } from '../src/root.ts';
-import { startCore, startProgram } from './support/core-process.ts';
-import { freePorts } from './support/free-port.ts';
+import { settingsOnFreePorts, startCore, startProgram } from './support/core-process.ts';
 
 const program = path.join(projectRoot, 'scripts', 'core.mjs');
 /** A container as far as processes go. Not everybody may make one. */
@@ -13,15 +12,8 @@ const container = ['--pid', '--fork', '--mount-proc', '--kill-child'];
 const mayIsolate = spawnSync('unshare', [...container, 'true']).status === 0;
 
 async function freshSettings(t: Test): Promise<Record<string, string>> {
-  const [port, postgresPort, redisPort, clickhousePort] = await freePorts(4);
-  return {
-    CORE_DATA_DIR: path.join(t.testdir({}), 'data'),
-    CORE_PORT: String(port),
-    CORE_POSTGRES_PORT: String(postgresPort),
-    CORE_REDIS_PORT: String(redisPort),
-    CORE_CLICKHOUSE_PORT: String(clickhousePort),
-    CORE_LOG_LEVEL: 'debug',
-  };
+  const settings = await settingsOnFreePorts(path.join(t.testdir({}), 'data'));
+  return { ...settings, CORE_LOG_LEVEL: 'debug' };
 }
 
 /** Core as the child of a program that never asks how its children ended. */

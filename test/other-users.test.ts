@@ -20,8 +20,7 @@ import { findProgram } from '../src/embedded/program.ts';
 import { projectRoot } from '../src/root.ts';
 import { readSecrets, type Secrets } from '../src/secrets.ts';
 import { until } from './support/api.ts';
-import { type CoreProcess, startCore } from './support/core-process.ts';
-import { freePorts } from './support/free-port.ts';
+import { type CoreProcess, settingsOnFreePorts, startCore } from './support/core-process.ts';
 
 // One Core for all of it, with the log at its most talkative. Run as root, the stranger is the user
 // `nobody`. Otherwise there is only this user: what is closed by ownership is then not tried.
@@ -35,15 +34,13 @@ const dataDir = mkdtempSync(path.join(os.tmpdir(), 'core-closed-'));
 t.teardown(() => rmSync(dataDir, { recursive: true, force: true }));
 // So that each file has to be closed by itself.
 chmodSync(dataDir, 0o755);
-const [port, postgresPort, redisPort, clickhousePort] = await freePorts(4);
-const settings = {
-  CORE_DATA_DIR: dataDir,
-  CORE_PORT: String(port),
-  CORE_POSTGRES_PORT: String(postgresPort),
-  CORE_REDIS_PORT: String(redisPort),
-  CORE_CLICKHOUSE_PORT: String(clickhousePort),
-  CORE_LOG_LEVEL: 'trace',
-};
+const settings = { ...(await settingsOnFreePorts(dataDir)), CORE_LOG_LEVEL: 'trace' };
+const [port, postgresPort, redisPort, clickhousePort] = [
+  settings.CORE_PORT,
+  settings.CORE_POSTGRES_PORT,
+  settings.CORE_REDIS_PORT,
+  settings.CORE_CLICKHOUSE_PORT,
+].map(Number);
 const core = startCore(t, ['up'], {
   ...settings,
   CORE_WEBHOOK_URL: `http://127.0.0.1:${port}/none`,

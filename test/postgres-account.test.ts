@@ -13,8 +13,12 @@ import path from 'node:path';
 import t, { type Test } from 'tap';
 import { projectRoot } from '../src/root.ts';
 import { niceness } from '../src/supervisor.ts';
-import { type CoreProcess, isAlive, startProgram } from './support/core-process.ts';
-import { freePorts } from './support/free-port.ts';
+import {
+  type CoreProcess,
+  isAlive,
+  settingsOnFreePorts,
+  startProgram,
+} from './support/core-process.ts';
 
 // Who runs the embedded Postgres. Only root can become another user, so that the tests which need one
 // are skipped for a developer who is not root.
@@ -48,16 +52,9 @@ async function startIn(
   dataDir: string,
   prefix: readonly string[] = [],
 ): Promise<CoreProcess> {
-  const [port, postgresPort, redisPort, clickhousePort] = await freePorts(4);
   const [command = '', ...args] = [...prefix, process.execPath, program, 'up'];
-  return startProgram(t, command, args, {
-    CORE_DATA_DIR: dataDir,
-    CORE_PORT: String(port),
-    CORE_POSTGRES_PORT: String(postgresPort),
-    CORE_REDIS_PORT: String(redisPort),
-    CORE_CLICKHOUSE_PORT: String(clickhousePort),
-    CORE_LOG_LEVEL: 'debug',
-  });
+  const settings = await settingsOnFreePorts(dataDir);
+  return startProgram(t, command, args, { ...settings, CORE_LOG_LEVEL: 'debug' });
 }
 
 const modeOf = (folder: string): string => (statSync(folder).mode & 0o777).toString(8);

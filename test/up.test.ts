@@ -11,7 +11,13 @@ import { type Config, readConfig } from '../src/config.ts';
 import { nodeFlags, roleFlags } from '../src/node-flags.ts';
 import { withStoredSecrets } from '../src/secrets.ts';
 import { type ClickHouseClient, createClickHouse } from '../src/stores/clickhouse.ts';
-import { type CoreProcess, isAlive, startCore, startProgram } from './support/core-process.ts';
+import {
+  type CoreProcess,
+  isAlive,
+  settingsOnFreePorts,
+  startCore,
+  startProgram,
+} from './support/core-process.ts';
 import { freePorts } from './support/free-port.ts';
 
 interface Place {
@@ -26,20 +32,11 @@ interface Place {
 /** A data directory and ports of its own for a Core with all three embedded servers. */
 async function freshPlace(t: Test): Promise<Place> {
   const dataDir = path.join(t.testdir({}), 'data');
-  const [port, adminPort, postgresPort, redisPort, clickhousePort] = await freePorts(5);
-  const settings = {
-    CORE_DATA_DIR: dataDir,
-    CORE_PORT: String(port),
-    CORE_ADMIN_PORT: String(adminPort),
-    CORE_POSTGRES_PORT: String(postgresPort),
-    CORE_REDIS_PORT: String(redisPort),
-    CORE_CLICKHOUSE_PORT: String(clickhousePort),
-    CORE_LOG_LEVEL: 'debug',
-  };
+  const settings = { ...(await settingsOnFreePorts(dataDir)), CORE_LOG_LEVEL: 'debug' };
   return {
     dataDir,
-    http: `http://127.0.0.1:${port}`,
-    admin: `http://127.0.0.1:${adminPort}`,
+    http: `http://127.0.0.1:${settings.CORE_PORT}`,
+    admin: `http://127.0.0.1:${settings.CORE_ADMIN_PORT}`,
     settings,
     stores: () => withStoredSecrets(readConfig(settings)).stores,
   };

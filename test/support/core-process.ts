@@ -6,6 +6,7 @@ import type { Readable } from 'node:stream';
 import type { Test } from 'tap';
 import { readProcessStat } from '../../src/embedded/process-stat.ts';
 import { projectRoot } from '../../src/root.ts';
+import { freePorts } from './free-port.ts';
 
 const program = path.join(projectRoot, 'scripts', 'core.mjs');
 
@@ -20,6 +21,22 @@ export interface CoreProcess {
   signal(signal: NodeJS.Signals): void;
   /** Exit code and signal, once it has ended. */
   exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
+}
+
+/**
+ * Settings of a Core with all three embedded servers. Every port is its own: test files run side by side,
+ * and a port that is left out would be the same one for each of them.
+ */
+export async function settingsOnFreePorts(dataDir: string) {
+  const [port, adminPort, postgresPort, redisPort, clickhousePort] = await freePorts(5);
+  return {
+    CORE_DATA_DIR: dataDir,
+    CORE_PORT: String(port),
+    CORE_ADMIN_PORT: String(adminPort),
+    CORE_POSTGRES_PORT: String(postgresPort),
+    CORE_REDIS_PORT: String(redisPort),
+    CORE_CLICKHOUSE_PORT: String(clickhousePort),
+  };
 }
 
 /** Runs a command of Core as `npm start` does, but without npm; stopped at the teardown. */
