@@ -2,7 +2,6 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { Writable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { InvalidArgumentError } from 'commander';
 import fc from 'fast-check';
@@ -18,31 +17,15 @@ import { settingNames } from '../src/render/protocol-settings.ts';
 import { projectRoot } from '../src/root.ts';
 import { createPool } from '../src/stores/postgres.ts';
 import { connectRedis, createRedis } from '../src/stores/redis.ts';
+import { type CliRun, collector } from './support/cli.ts';
 import { freePorts } from './support/free-port.ts';
 import { freshStores } from './support/stores.ts';
 
 const program = path.join(projectRoot, 'dist', 'src', 'bin', 'core.js');
 const stores = await freshStores(t, { CORE_SPOOL_SHARDS: '1' });
 
-interface Run {
-  exitCode: number;
-  stdout: string;
-  stderr: string;
-}
-
-function collector(): { stream: Writable; text: () => string } {
-  let collected = '';
-  const stream = new Writable({
-    write(chunk, _encoding, done) {
-      collected += String(chunk);
-      done();
-    },
-  });
-  return { stream, text: () => collected };
-}
-
 /** Runs a command line in this process, as the bin file does. */
-async function core(args: string[], environment: Record<string, string> = {}): Promise<Run> {
+async function core(args: string[], environment: Record<string, string> = {}): Promise<CliRun> {
   const stdout = collector();
   const stderr = collector();
   const { exitCode } = await runCli(args, {
@@ -62,7 +45,10 @@ async function json<T = Record<string, unknown>>(...args: string[]): Promise<T> 
 }
 
 /** Runs the built program as a process of its own. */
-async function spawnCore(args: string[], environment: Record<string, string> = {}): Promise<Run> {
+async function spawnCore(
+  args: string[],
+  environment: Record<string, string> = {},
+): Promise<CliRun> {
   const child = spawn(process.execPath, [program, ...args], {
     env: { ...process.env, ...stores.environment, ...environment },
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -1,28 +1,16 @@
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { PassThrough } from 'node:stream';
-import { text } from 'node:stream/consumers';
 import t from 'tap';
 import { startApi, startWorker } from '../src/app.ts';
-import { runCli } from '../src/cli/program.ts';
-import { readConfig } from '../src/config.ts';
-import { withStoredSecrets } from '../src/secrets.ts';
 import { instanceKey } from '../src/stores/instance.ts';
 import { createRedis } from '../src/stores/redis.ts';
+import { commandLine } from './support/cli.ts';
 import { settingsOnFreePorts, startCore } from './support/core-process.ts';
 import { openDatabases } from './support/stores.ts';
 
 async function cli(settings: Record<string, string>, ...args: string[]) {
-  const stdout = new PassThrough();
-  const stderr = new PassThrough();
-  const { exitCode } = await runCli([...args, '--json'], {
-    readConfig: () => withStoredSecrets(readConfig(settings)),
-    stdout,
-    stderr,
-  });
-  stdout.end();
-  stderr.end();
-  return { exitCode, value: JSON.parse((await text(stdout)) + (await text(stderr))) };
+  const { exitCode, stdout, stderr } = await commandLine(settings).core(...args, '--json');
+  return { exitCode, value: JSON.parse(stdout + stderr) };
 }
 
 t.test('a Postgres and a Redis of different Cores are not used together', async (t) => {

@@ -1,13 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { PassThrough } from 'node:stream';
-import { text } from 'node:stream/consumers';
 import t, { type Test } from 'tap';
-import { runCli } from '../src/cli/program.ts';
-import { readConfig } from '../src/config.ts';
 import { findOrInstall } from '../src/embedded/program.ts';
 import { createLogger } from '../src/log.ts';
 import { until } from './support/api.ts';
+import { commandLine } from './support/cli.ts';
 import { startCore } from './support/core-process.ts';
 import { freePorts } from './support/free-port.ts';
 import { openDatabases } from './support/stores.ts';
@@ -24,14 +21,9 @@ async function start(t: Test) {
   const stores = await openDatabases(t);
   await stores.migrate();
   const cli = async (settings: Record<string, string>, args: string[]) => {
-    const stdout = new PassThrough();
-    const stderr = new PassThrough();
-    const readSettings = () => readConfig({ ...stores.environment, ...settings });
-    const options = { readConfig: readSettings, stdout, stderr };
-    const { exitCode } = await runCli(args, options);
-    stdout.end();
-    stderr.end();
-    return { exitCode, text: (await text(stdout)) + (await text(stderr)) };
+    const { core } = commandLine({ ...stores.environment, ...settings });
+    const { exitCode, stdout, stderr } = await core(...args);
+    return { exitCode, text: stdout + stderr };
   };
   const status = async (settings: Record<string, string> = {}, need?: string): Promise<Shown> => {
     const more = need === undefined ? [] : ['--need', need];

@@ -1,6 +1,7 @@
 import { Readable, Writable } from 'node:stream';
 import { runCli } from '../../src/cli/program.ts';
 import { readConfig } from '../../src/config.ts';
+import { withStoredSecrets } from '../../src/secrets.ts';
 
 export interface CliRun {
   exitCode: number;
@@ -14,7 +15,7 @@ export function commandLine(environment: Record<string, string>) {
     const stdout = collector();
     const stderr = collector();
     const { exitCode } = await runCli(args, {
-      readConfig: () => readConfig(environment),
+      readConfig: () => withStoredSecrets(readConfig(environment)),
       stdin: Readable.from([]),
       stdout: stdout.stream,
       stderr: stderr.stream,
@@ -31,7 +32,8 @@ export function commandLine(environment: Record<string, string>) {
   return { core, json };
 }
 
-function collector(): { stream: Writable; text: () => string } {
+/** A stream that keeps what is written to it. */
+export function collector(): { stream: Writable; text: () => string } {
   let collected = '';
   const stream = new Writable({
     write(chunk, _encoding, done) {
