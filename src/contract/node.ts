@@ -1,7 +1,6 @@
 import { z } from 'zod';
-import { hiddenFault } from '../text.ts';
-import { hostFault, ipFault, isAddress, isHost } from './address.ts';
 import { sessionEventTypes, vpnProtocols } from './enums.ts';
+import { hostOrNone, ipOrNone, line } from './fields.ts';
 import { limits } from './limits.ts';
 
 /** Byte counts: integers from 0 to 2^53-1. */
@@ -15,16 +14,8 @@ const text = (charsMax: number) =>
     .max(charsMax)
     .refine((given) => !given.includes('\u0000'), { message: 'Must not contain U+0000' });
 
-/** What a node calls itself, on one line. */
-const name = z
-  .string()
-  .max(limits.nameCharsMax)
-  .refine((given) => hiddenFault(given) === undefined, {
-    error: (issue) => hiddenFault(String(issue.input)),
-  });
-/** Empty where the node does not know it. */
-const host = z.string().refine((given) => given === '' || isHost(given), hostFault);
-const ip = z.string().refine((given) => given === '' || isAddress(given), ipFault);
+/** What a node calls itself. */
+const name = line.max(limits.nameCharsMax);
 
 /**
  * Taken in any case, handed on in upper case. Only ASCII letters have another case here: to
@@ -53,14 +44,14 @@ const timestamp = (nowMs: () => number) =>
 export const registerNodeSchema = z.object({
   code: text(limits.nameCharsMax).refine((given) => given !== '', { message: 'Must not be empty' }),
   name,
-  host,
-  ip,
+  host: hostOrNone,
+  ip: ipOrNone,
   region: name,
 });
 export type RegisterNodeDto = z.output<typeof registerNodeSchema>;
 
 export const nodeHeartbeatSchema = z.object({
-  ip: ip.transform((given) => (given === '' ? undefined : given)).optional(),
+  ip: ipOrNone.transform((given) => (given === '' ? undefined : given)).optional(),
   revision: z.int().min(0).optional(),
 });
 export type NodeHeartbeatDto = z.output<typeof nodeHeartbeatSchema>;

@@ -1,10 +1,10 @@
 import { isMap, isNode, isPair, isSeq, LineCounter, type ParsedNode, parseDocument } from 'yaml';
 import { z } from 'zod';
-import { hostFault, ipFault, isAddress, isHost } from '../contract/address.ts';
 import { type VpnProtocol, vpnProtocols } from '../contract/enums.ts';
+import { hostOrNone, ipOrNone, line } from '../contract/fields.ts';
 import { limits } from '../contract/limits.ts';
 import { CoreError } from '../errors.ts';
-import { hiddenFault, isStorable } from '../text.ts';
+import { isStorable } from '../text.ts';
 import { holdsPlaceholder, keptMarker, maskText } from './fleet-secrets.ts';
 import { othersTag } from './outbound-traffic.ts';
 import { type OutboundProtocol, outboundProtocols } from './outbounds.ts';
@@ -52,15 +52,6 @@ const faultsShownMax = 20;
 
 const cannotBeStored = { message: 'Must hold neither U+0000 nor half a surrogate pair' };
 
-const text = (charsMax: number) =>
-  z
-    .string()
-    .max(charsMax)
-    .refine((given) => hiddenFault(given) === undefined, {
-      error: (issue) => hiddenFault(String(issue.input)),
-    });
-const host = z.string().refine((given) => given === '' || isHost(given), hostFault);
-const ip = z.string().refine((given) => given === '' || isAddress(given), ipFault);
 const settings = z
   .record(z.string(), z.json())
   .refine(isStorable, cannotBeStored)
@@ -90,7 +81,8 @@ const protocol = z.strictObject({
   settings,
 });
 const outbound = z.strictObject({
-  tag: text(limits.outboundTagCharsMax)
+  tag: line
+    .max(limits.outboundTagCharsMax)
     .min(1)
     .refine((given) => given !== othersTag, {
       message: `${othersTag} is where Core counts the rest`,
@@ -99,10 +91,10 @@ const outbound = z.strictObject({
   settings,
 });
 const node = z.strictObject({
-  name: text(limits.nameCharsMax).min(1),
-  region: text(limits.nameCharsMax).optional(),
-  host: host.optional(),
-  ip: ip.optional(),
+  name: line.max(limits.nameCharsMax).min(1),
+  region: line.max(limits.nameCharsMax).optional(),
+  host: hostOrNone.optional(),
+  ip: ipOrNone.optional(),
   protocols: z.array(protocol).max(listMax).optional(),
   outbounds: z.array(outbound).max(listMax).optional(),
   rules: z.array(rule).max(listMax).optional(),

@@ -1,10 +1,7 @@
 import { z } from 'zod';
+import { line } from '../contract/fields.ts';
 import { CoreError, type Issue } from '../errors.ts';
-import { hiddenFault } from '../text.ts';
 
-const line = z.string().refine((given) => hiddenFault(given) === undefined, {
-  error: (issue) => hiddenFault(String(issue.input)),
-});
 const text = line.min(1).max(1_024);
 const texts = z.array(text).min(1).max(10_000);
 const portList = z
