@@ -1,5 +1,6 @@
 import type { Redis } from 'ioredis';
 import { CoreError } from '../errors.ts';
+import { countInWindow } from './window-count.ts';
 
 const windowSeconds = 60;
 
@@ -20,21 +21,10 @@ export function createErrorLimit(options: {
   return {
     async count(nodeId) {
       const key = `${options.prefix}:errors:${nodeId}`;
-      // Made with its expiry, and in one transaction, so that no counter stays for ever.
-      const replies = await options.redis
-        .multi()
-        .set(key, '0', 'EX', windowSeconds, 'NX')
-        .incr(key)
-        .ttl(key)
-        .exec();
-      const [reports, seconds] = [replies?.[1]?.[1], replies?.[2]?.[1]];
-      if (typeof reports !== 'number' || typeof seconds !== 'number') {
-        const cause = replies?.find(([error]) => error !== null)?.[0];
-        throw new CoreError('STORE_UNAVAILABLE', 'Redis does not count error reports', { cause });
-      }
-      if (reports <= options.reportsMax) return;
+      const { count, seconds } = await countInWindow(options.redis, key, windowSeconds);
+      if (count <= options.reportsMax) return;
       throw new CoreError('RATE_LIMITED', 'Too many error reports of this node in a minute', {
-        headers: { 'Retry-After': String(Math.max(1, seconds)) },
+        headers: { 'Retry-After': String(seconds) },
       });
     },
   };

@@ -1,5 +1,6 @@
 import type { Redis } from 'ioredis';
 import { CoreError } from '../errors.ts';
+import { countInWindow } from './window-count.ts';
 
 const windowSeconds = 60;
 /** Past this many the one that has been locked out longest is looked up in Redis again. */
@@ -13,7 +14,7 @@ const lockedOutMax = 10_000;
 export interface RegistrationLimit {
   /**
    * Counts a failed registration. An address that is locked out already costs nothing here.
-   * @throws CoreError RATE_LIMITED with Retry-After where the address has used up its failures.
+   * @throws CoreError RATE_LIMITED with Retry-After if the address has used up its failures.
    */
   recordFailure(address: string): Promise<void>;
 }
@@ -30,11 +31,9 @@ export function createRegistrationLimit(options: {
       const untilMs = lockedOut.get(address);
       if (untilMs !== undefined && performance.now() < untilMs) throw rateLimited(untilMs);
       lockedOut.delete(address);
-      const { failures, seconds } = await countFailure(
-        options.redis,
-        `${options.prefix}:register:${address}`,
-      );
-      if (failures <= options.failuresMax) return;
+      const key = `${options.prefix}:register:${address}`;
+      const { count, seconds } = await countInWindow(options.redis, key, windowSeconds);
+      if (count <= options.failuresMax) return;
       const nextMs = performance.now() + seconds * 1_000;
       lockedOut.set(address, nextMs);
       const [longest] = lockedOut.keys();
@@ -42,26 +41,6 @@ export function createRegistrationLimit(options: {
       throw rateLimited(nextMs);
     },
   };
-}
-
-/** The failures in this window, with this one, and how long the window still lasts. */
-async function countFailure(
-  redis: Redis,
-  key: string,
-): Promise<{ failures: number; seconds: number }> {
-  // Created with its expiry first, so that a crash in between leaves no immortal counter.
-  const answers = await redis
-    .multi()
-    .set(key, '0', 'EX', windowSeconds, 'NX')
-    .incr(key)
-    .ttl(key)
-    .exec();
-  const [, failures, seconds] = (answers ?? []).map(([error, value]) => {
-    if (error !== null) throw error;
-    return Number(value);
-  });
-  if (failures === undefined || seconds === undefined) throw new Error('Redis left out an answer');
-  return { failures, seconds: Math.max(1, seconds) };
 }
 
 function rateLimited(untilMs: number): CoreError {
