@@ -7,7 +7,7 @@
 const hidden = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/u;
 const everyHidden = new RegExp(hidden, 'gu');
 /** The same without the line feed, which ends the lines of a whole output. */
-const everyHiddenInLines = /(?!\n)[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu;
+const everyHiddenInLines = new RegExp(`(?!\\n)${hidden.source}`, 'gu');
 /** Most text is this, and is not searched for anything. */
 const plain = /^[\n -~]*$/;
 
@@ -22,7 +22,7 @@ export function hiddenCharacter(text: string): { name: string; position: number 
   return { name, position: [...text.slice(0, found.index)].length + 1 };
 }
 
-/** What an error says of a text that holds such a character; undefined where it holds none. */
+/** What an error says of a text that holds such a character; undefined if it holds none. */
 export function hiddenFault(text: string): string | undefined {
   const found = hiddenCharacter(text);
   if (found === undefined) return undefined;
@@ -47,6 +47,14 @@ export function jsonText(value: unknown): string {
 /** JSON text that was made elsewhere, with such characters as escapes; line feeds stay. */
 export function escapedJson(json: string): string {
   return plain.test(json) ? json : json.replaceAll(everyHiddenInLines, escaped);
+}
+
+/** YAML text that was made elsewhere and has such characters in double quotes only, with escapes for them. */
+export function escapedYaml(yaml: string): string {
+  return yaml.replaceAll(
+    everyHiddenInLines,
+    (character) => `\\U${codePointOf(character).toString(16).padStart(8, '0')}`,
+  );
 }
 
 function visible(character: string): string {

@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import { Document, visit } from 'yaml';
 import { inTransaction } from '../stores/postgres.ts';
-import { printableLines } from '../text.ts';
+import { escapedYaml, printableLines } from '../text.ts';
 import { withoutSecrets } from './fleet-secrets.ts';
 import { byName, readFleet, type StoredNode } from './fleet-state.ts';
 import { type Harmless, outboundSettings, protocolSettings, routingRule } from './harmless.ts';
@@ -27,8 +27,8 @@ export async function exportFleet(
 }
 
 /**
- * YAML that reads the same on a terminal: texts with characters that nobody sees are in double quotes,
- * where they are escapes, and say what they said.
+ * YAML that reads the same on a terminal: a text with characters that nobody sees is in double quotes, in
+ * which they are escapes.
  */
 function yamlText(value: object): string {
   const document = new Document(value, { aliasDuplicateObjects: false });
@@ -38,12 +38,7 @@ function yamlText(value: object): string {
       if (typeof text === 'string' && printableLines(text) !== text) scalar.type = 'QUOTE_DOUBLE';
     },
   });
-  return document
-    .toString({ lineWidth: 0 })
-    .replaceAll(/(?!\n)[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (found) => {
-      const code = found.codePointAt(0) ?? 0;
-      return `\\U${code.toString(16).padStart(8, '0')}`;
-    });
+  return escapedYaml(document.toString({ lineWidth: 0 }));
 }
 
 type Shown = (settings: unknown, harmless: Harmless) => unknown;
