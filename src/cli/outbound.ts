@@ -71,6 +71,10 @@ export function addOutboundCommands(program: Command, run: Run): void {
     .addHelpText('after', '\nExample:\n  core outbound prune --node 1 --yes')
     .action(run(prune));
 
+  addOutboundList(outbound, run);
+}
+
+function addOutboundList(outbound: Command, run: Run): void {
   outbound
     .command('list')
     .description('Outbounds of a node with their traffic')
