@@ -2,12 +2,17 @@ import type { Redis } from 'ioredis';
 import type pg from 'pg';
 import { Gauge, Registry } from 'prom-client';
 import { lastAudit } from '../../audit/run-audit.ts';
-import { countRejected, countUnsettled, readBacklog } from '../../ingest/backlog.ts';
+import {
+  countRejected,
+  countUnsettled,
+  readBacklog,
+  type StreamBacklog,
+} from '../../ingest/backlog.ts';
 import { countNodes } from '../../nodes/count.ts';
 import { countUnpublished } from '../../nodes/drift.ts';
 import type { HealthLimits } from '../../nodes/node-state.ts';
 import { classifyFailure } from '../../stores/failures.ts';
-import { type Readiness, storeNames } from '../../stores/readiness.ts';
+import { type Readiness, type StoreName, storeNames } from '../../stores/readiness.ts';
 import { readWebhookHealth, type WebhookHealth } from '../../webhooks/health.ts';
 import type { Route } from '../route.ts';
 
@@ -24,11 +29,49 @@ export function metricsRoute(deps: {
   readiness: Readiness;
 }): Route {
   const registry = new Registry();
-  const gauge = (name: string, help: string, labelNames: string[]) =>
+  const gauge: MakeGauge = (name, help, labelNames) =>
     new Gauge({ name, help, labelNames, registers: [registry] });
-  const storeUp = gauge('core_store_up', '1 where the store answers this api process, else 0.', [
+  const setAway = storeGauge(gauge);
+  const setStreams = streamGauges(gauge);
+  const setCounts = countGauges(gauge);
+  const setWebhook = webhookGauges(gauge);
+  return {
+    method: 'GET',
+    path: '/metrics',
+    authenticated: false,
+    async handle() {
+      const [away, streams, webhook, counts] = await Promise.all([
+        deps.readiness.storesAway(),
+        unlessAway(readBacklog(deps.pool, deps.redis, deps.prefix)),
+        unlessAway(readWebhookHealth(deps.redis, deps.prefix)),
+        readCounts(deps.pool, deps.health),
+      ]);
+      registry.resetMetrics();
+      setAway(away);
+      setStreams(streams ?? []);
+      setWebhook(webhook);
+      setCounts(counts);
+      return {
+        status: 200,
+        headers: { 'Content-Type': registry.contentType },
+        body: await registry.metrics(),
+      };
+    },
+  };
+}
+
+type MakeGauge = (name: string, help: string, labelNames: string[]) => Gauge;
+
+function storeGauge(gauge: MakeGauge): (away: readonly StoreName[]) => void {
+  const up = gauge('core_store_up', '1 where the store answers this api process, else 0.', [
     'store',
   ]);
+  return (away) => {
+    for (const store of storeNames) up.set({ store }, away.includes(store) ? 0 : 1);
+  };
+}
+
+function streamGauges(gauge: MakeGauge): (streams: readonly StreamBacklog[]) => void {
   const bytes = gauge('core_backlog_bytes', 'Bytes in Redis not yet settled.', ['stream']);
   const accepted = gauge('core_rows_accepted_total', 'Rows ever accepted.', ['stream']);
   const unsettled = gauge('core_segments_unsettled', 'Segments sealed and not settled.', [
@@ -42,6 +85,30 @@ export function metricsRoute(deps: {
     'Rows settled that named a subscription or node that does not exist.',
     ['stream'],
   );
+  return (streams) => {
+    for (const { stream, ...backlog } of streams) {
+      bytes.set({ stream }, backlog.bytes);
+      accepted.set({ stream }, backlog.rowsEver);
+      unsettled.set({ stream }, backlog.segments);
+      lag.set({ stream }, backlog.lagSeconds);
+      unknown.set({ stream }, backlog.unknownRows);
+    }
+  };
+}
+
+/** What Postgres knows besides; each is undefined while it is away. */
+async function readCounts(pool: pg.Pool, health: HealthLimits) {
+  const [nodes, unpublished, segments, rejected, audit] = await Promise.all([
+    unlessAway(countNodes(pool, health)),
+    unlessAway(countUnpublished(pool)),
+    unlessAway(countUnsettled(pool)),
+    unlessAway(countRejected(pool)),
+    unlessAway(lastAudit(pool).then((last) => ({ last }))),
+  ]);
+  return { nodes, unpublished, segments, rejected, audit };
+}
+
+function countGauges(gauge: MakeGauge): (counts: Awaited<ReturnType<typeof readCounts>>) => void {
   const oldest = gauge(
     'core_segments_oldest_seconds',
     'Age of the oldest segment that is sealed and not settled; 0 where all are.',
@@ -68,53 +135,19 @@ export function metricsRoute(deps: {
     'Age of the last audit; infinite before the first one.',
     [],
   );
-  const setWebhook = webhookGauges(gauge);
-  return {
-    method: 'GET',
-    path: '/metrics',
-    authenticated: false,
-    async handle() {
-      const [away, streams, counts, audit, rejectedRows, unsettledSegments, waiting, webhook] =
-        await Promise.all([
-          deps.readiness.storesAway(),
-          unlessAway(readBacklog(deps.pool, deps.redis, deps.prefix)),
-          unlessAway(countNodes(deps.pool, deps.health)),
-          unlessAway(lastAudit(deps.pool).then((last) => ({ last }))),
-          unlessAway(countRejected(deps.pool)),
-          unlessAway(countUnsettled(deps.pool)),
-          unlessAway(countUnpublished(deps.pool)),
-          unlessAway(readWebhookHealth(deps.redis, deps.prefix)),
-        ]);
-      registry.resetMetrics();
-      for (const store of storeNames) storeUp.set({ store }, away.includes(store) ? 0 : 1);
-      for (const stream of streams ?? []) {
-        const labels = { stream: stream.stream };
-        bytes.set(labels, stream.bytes);
-        accepted.set(labels, stream.rowsEver);
-        unsettled.set(labels, stream.segments);
-        lag.set(labels, stream.lagSeconds);
-        unknown.set(labels, stream.unknownRows);
-      }
-      set(oldest, unsettledSegments?.oldestSeconds);
-      set(unpublished, waiting?.nodes);
-      set(rejected, rejectedRows);
-      set(differences, audit && (audit.last?.differences ?? 0));
-      setWebhook(webhook);
-      set(auditAge, audit && (audit.last?.ageSeconds ?? Number.POSITIVE_INFINITY));
-      for (const [status, count] of Object.entries(counts ?? {})) nodes.set({ status }, count);
-      return {
-        status: 200,
-        headers: { 'Content-Type': registry.contentType },
-        body: await registry.metrics(),
-      };
-    },
+  return (counts) => {
+    const { audit } = counts;
+    set(oldest, counts.segments?.oldestSeconds);
+    set(unpublished, counts.unpublished?.nodes);
+    set(rejected, counts.rejected);
+    set(differences, audit && (audit.last?.differences ?? 0));
+    set(auditAge, audit && (audit.last?.ageSeconds ?? Number.POSITIVE_INFINITY));
+    for (const [status, count] of Object.entries(counts.nodes ?? {})) nodes.set({ status }, count);
   };
 }
 
-/** @returns what sets them all; undefined while Redis is away. */
-function webhookGauges(
-  gauge: (name: string, help: string, labelNames: string[]) => Gauge,
-): (health: WebhookHealth | undefined) => void {
+/** @returns what sets them all; it is given undefined while Redis is away. */
+function webhookGauges(gauge: MakeGauge): (health: WebhookHealth | undefined) => void {
   const failures = gauge(
     'core_webhook_failures_total',
     'Attempts ever made that the webhook did not answer with 2xx.',
@@ -122,7 +155,7 @@ function webhookGauges(
   );
   const failing = gauge(
     'core_webhook_failing_seconds',
-    'Time since the first failed attempt that no successful one followed; 0 where there is none.',
+    'Time since the first failed attempt that no successful one followed; 0 if there is none.',
     [],
   );
   const dead = gauge(
