@@ -75,46 +75,78 @@ export async function openSessions(directory: string, configFile: string): Promi
     connectionArgs: [...connectionArgs, `--config-file=${configFile}`],
   });
   await main.queryAsync(setRole('owner'));
-  // A connection of its own: a long text must not hold up what the front asks on the main one.
-  const scribe = new chdb.Session(directory);
-  await scribe.queryAsync(`SET ROLE NONE; SET ${wordingSettings}`);
+  const scribe = await openScribe(directory);
+  const connections = openConnections(directory);
+
+  return {
+    within: async (scope, reuse, work) => {
+      const signature = signatureOf(scope);
+      const session = connections.take(signature);
+      let clean = false;
+      try {
+        await session.queryAsync(prelude(scope));
+        // An error of `work` leaves the connection as the prelude made it.
+        clean = reuse;
+        return await work((sql, format) =>
+          session.queryAsync(sql, format === undefined ? {} : { format }),
+        );
+      } finally {
+        connections.giveBack(signature, session, clean);
+      }
+    },
+    own: (sql, format) => main.queryAsync(sql, format === undefined ? {} : { format }),
+    wording: (sql) => scribe.wording(sql),
+    close: async () => {
+      scribe.close();
+      connections.close();
+      await chdb.drainPending();
+      main.close();
+      await chdb.drainPending();
+    },
+  };
+}
+
+/** Writes statements down in the engine's own words. */
+interface Scribe {
+  wording(sql: string): Promise<string>;
+  close(): void;
+}
+
+/** Has a connection of its own: a long text must not hold up what the front asks on the main one. */
+async function openScribe(directory: string): Promise<Scribe> {
+  const session = new chdb.Session(directory);
+  await session.queryAsync(`SET ROLE NONE; SET ${wordingSettings}`);
   const wordings = new Map<string, string>();
+  return {
+    wording: async (sql) => {
+      const known = wordings.get(sql);
+      if (known !== undefined) return known;
+      const asked = `SELECT formatQuerySingleLine(${sqlString(sql)})`;
+      const text = (await session.queryAsync(asked, { format: 'RawBLOB' })).text();
+      if (sql.length <= wordingCharsMax) {
+        if (wordings.size >= wordingsMax) wordings.clear();
+        wordings.set(sql, text);
+      }
+      return text;
+    },
+    close: () => session.close(),
+  };
+}
+
+/** Connections for one query at a time each, kept by what they were set up for. */
+interface Connections {
+  /** @throws 202 TOO_MANY_SIMULTANEOUS_QUERIES if too many wait to be closed. */
+  take(signature: string): Session;
+  /** A connection that is not clean is closed. */
+  giveBack(signature: string, session: Session, clean: boolean): void;
+  close(): void;
+}
+
+function openConnections(directory: string): Connections {
   const idle = new Map<string, Session[]>();
   let idleCount = 0;
   let busy = 0;
   let putOff = 0;
-
-  const take = (signature: string): Session => {
-    const known = idle.get(signature)?.pop();
-    if (known !== undefined) {
-      idleCount -= 1;
-      return known;
-    }
-    if (putOff >= putOffMax) {
-      throw clickhouseFault(
-        202,
-        'TOO_MANY_SIMULTANEOUS_QUERIES',
-        'Too many connections wait for a long query to end.',
-        { retryAfterSeconds: 5 },
-      );
-    }
-    return new chdb.Session(directory);
-  };
-
-  const giveBack = (signature: string, session: Session, clean: boolean): void => {
-    if (!clean) {
-      session.close();
-      if (busy > 0) putOff += 1;
-      return;
-    }
-    if (idleCount >= idleMax) dropOldest();
-    // Put last among the signatures, so that the first is the one that was not used for longest.
-    const same = idle.get(signature) ?? [];
-    same.push(session);
-    idle.delete(signature);
-    idle.set(signature, same);
-    idleCount += 1;
-  };
 
   const dropOldest = (): void => {
     for (const [signature, sessions] of idle) {
@@ -129,43 +161,40 @@ export async function openSessions(directory: string, configFile: string): Promi
   };
 
   return {
-    within: async (scope, reuse, work) => {
-      const signature = signatureOf(scope);
-      const session = take(signature);
-      busy += 1;
-      let clean = false;
-      try {
-        await session.queryAsync(prelude(scope));
-        // An error of `work` leaves the connection as the prelude made it.
-        clean = reuse;
-        return await work((sql, format) =>
-          session.queryAsync(sql, format === undefined ? {} : { format }),
+    take: (signature) => {
+      const known = idle.get(signature)?.pop();
+      if (known === undefined && putOff >= putOffMax) {
+        throw clickhouseFault(
+          202,
+          'TOO_MANY_SIMULTANEOUS_QUERIES',
+          'Too many connections wait for a long query to end.',
+          { retryAfterSeconds: 5 },
         );
-      } finally {
-        busy -= 1;
-        if (busy === 0) putOff = 0;
-        giveBack(signature, session, clean);
       }
+      if (known !== undefined) idleCount -= 1;
+      const session = known ?? new chdb.Session(directory);
+      busy += 1;
+      return session;
     },
-    own: (sql, format) => main.queryAsync(sql, format === undefined ? {} : { format }),
-    wording: async (sql) => {
-      const known = wordings.get(sql);
-      if (known !== undefined) return known;
-      const asked = `SELECT formatQuerySingleLine(${sqlString(sql)})`;
-      const text = (await scribe.queryAsync(asked, { format: 'RawBLOB' })).text();
-      if (sql.length <= wordingCharsMax) {
-        if (wordings.size >= wordingsMax) wordings.clear();
-        wordings.set(sql, text);
+    giveBack: (signature, session, clean) => {
+      busy -= 1;
+      if (busy === 0) putOff = 0;
+      if (!clean) {
+        session.close();
+        if (busy > 0) putOff += 1;
+        return;
       }
-      return text;
+      if (idleCount >= idleMax) dropOldest();
+      // Put last among the signatures, so that the first is the one that was not used for longest.
+      const same = idle.get(signature) ?? [];
+      same.push(session);
+      idle.delete(signature);
+      idle.set(signature, same);
+      idleCount += 1;
     },
-    close: async () => {
-      scribe.close();
+    close: () => {
       for (const session of [...idle.values()].flat()) session.close();
       idle.clear();
-      await chdb.drainPending();
-      main.close();
-      await chdb.drainPending();
     },
   };
 }
