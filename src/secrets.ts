@@ -120,10 +120,17 @@ function readStored(dataDir: string): z.output<typeof storedSchema> | undefined 
     throw unusable(dataDir, `cannot be read (${code}); run this as the user that runs Core`, cause);
   }
   try {
-    return storedSchema.parse(JSON.parse(text));
+    return storedSchema.parse(JSON.parse(withoutLastComma(text)));
   } catch (cause) {
-    throw unusable(dataDir, 'is damaged; put the file of a backup there', withoutText(cause));
+    const mend =
+      'mend it, or put the file of a backup there; without the file, the next start of core up makes new passwords';
+    throw unusable(dataDir, `is damaged; ${mend}`, withoutText(cause));
   }
+}
+
+/** An operator who takes out the last line, to have a new password, leaves the comma of the one before. */
+function withoutLastComma(text: string): string {
+  return text.replace(/,(?=\s*\}\s*$)/, '');
 }
 
 /** A copy of the directory may have made the file readable for others. */
