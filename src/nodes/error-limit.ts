@@ -1,8 +1,6 @@
 import type { Redis } from 'ioredis';
 import { CoreError } from '../errors.ts';
-import { countInWindow } from './window-count.ts';
-
-const windowSeconds = 60;
+import { countInMinute } from './minute-count.ts';
 
 /**
  * Bounds how many error reports a node may make in a minute, over all processes: each is a transaction
@@ -21,7 +19,7 @@ export function createErrorLimit(options: {
   return {
     async count(nodeId) {
       const key = `${options.prefix}:errors:${nodeId}`;
-      const { count, seconds } = await countInWindow(options.redis, key, windowSeconds);
+      const { count, seconds } = await countInMinute(options.redis, key);
       if (count <= options.reportsMax) return;
       throw new CoreError('RATE_LIMITED', 'Too many error reports of this node in a minute', {
         headers: { 'Retry-After': String(seconds) },

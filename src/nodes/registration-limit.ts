@@ -1,8 +1,7 @@
 import type { Redis } from 'ioredis';
 import { CoreError } from '../errors.ts';
-import { countInWindow } from './window-count.ts';
+import { countInMinute } from './minute-count.ts';
 
-const windowSeconds = 60;
 /** Past this many the one that has been locked out longest is looked up in Redis again. */
 const lockedOutMax = 10_000;
 
@@ -32,7 +31,7 @@ export function createRegistrationLimit(options: {
       if (untilMs !== undefined && performance.now() < untilMs) throw rateLimited(untilMs);
       lockedOut.delete(address);
       const key = `${options.prefix}:register:${address}`;
-      const { count, seconds } = await countInWindow(options.redis, key, windowSeconds);
+      const { count, seconds } = await countInMinute(options.redis, key);
       if (count <= options.failuresMax) return;
       const nextMs = performance.now() + seconds * 1_000;
       lockedOut.set(address, nextMs);

@@ -1,16 +1,16 @@
 import type { Redis } from 'ioredis';
 import { CoreError } from '../errors.ts';
 
+const windowSeconds = 60;
+
 /**
- * Counts one event under a key in Redis, over all processes. A window begins with its first event and
- * lasts for `windowSeconds`.
- * @returns the events of the window, this one included, and how many seconds it still lasts, at least 1.
+ * Counts one event under a key in Redis, over all processes. A minute begins with its first event.
+ * @returns the events of the minute, this one included, and how many seconds it still lasts, at least 1.
  * @throws CoreError STORE_UNAVAILABLE if Redis refuses to count.
  */
-export async function countInWindow(
+export async function countInMinute(
   redis: Redis,
   key: string,
-  windowSeconds: number,
 ): Promise<{ count: number; seconds: number }> {
   // Made with its expiry, and in one transaction, so that no counter stays for ever.
   const replies = await redis
@@ -24,5 +24,5 @@ export async function countInWindow(
     return { count, seconds: Math.max(1, seconds) };
   }
   const cause = replies?.find(([error]) => error !== null)?.[0];
-  throw new CoreError('STORE_UNAVAILABLE', `Redis does not count under ${key}`, { cause });
+  throw new CoreError('STORE_UNAVAILABLE', 'Redis does not count, try again', { cause });
 }
