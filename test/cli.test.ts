@@ -15,6 +15,7 @@ import { createSpool } from '../src/ingest/spool.ts';
 import { registerStreams } from '../src/ingest/streams.ts';
 import { settingNames } from '../src/render/protocol-settings.ts';
 import { projectRoot } from '../src/root.ts';
+import { makeSecrets } from '../src/secrets.ts';
 import { createPool } from '../src/stores/postgres.ts';
 import { connectRedis, createRedis } from '../src/stores/redis.ts';
 import { type CliRun, collector } from './support/cli.ts';
@@ -345,17 +346,33 @@ t.test('faults are one line on stderr', async (t) => {
 
 t.test('a store that is away is named', async (t) => {
   const [port] = await freePorts(1);
-  const away: [args: string[], environment: Record<string, string>, store: string][] = [
-    [['node', 'list'], { DATABASE_URL: `postgres://u:secret@127.0.0.1:${port}/x` }, 'Postgres'],
-    [['webhook', 'list'], { REDIS_URL: `redis://:secret@127.0.0.1:${port}` }, 'Redis'],
-    [['sql', 'SELECT 1'], { CLICKHOUSE_URL: `http://u:secret@127.0.0.1:${port}/x` }, 'ClickHouse'],
-    [['migrate'], { CLICKHOUSE_URL: `http://u:secret@127.0.0.1:${port}/x` }, 'ClickHouse'],
-  ];
-  for (const [args, environment, store] of away) {
+  const external = (setting: string, scheme: string) => ({
+    environment: { [setting]: `${scheme}://u:secret@127.0.0.1:${port}/x` },
+    question: `is it running where ${setting} says?`,
+  });
+  const dataDir = t.testdir({});
+  makeSecrets(dataDir);
+  const noUrls = { DATABASE_URL: '', REDIS_URL: '', CLICKHOUSE_URL: '' };
+  const embedded = (setting: string) => ({
+    environment: { ...noUrls, [setting]: String(port), CORE_DATA_DIR: dataDir },
+    question: `is core up running, with the same ${setting}?`,
+  });
+  const nodeList = ['node', 'list'];
+  const webhookList = ['webhook', 'list'];
+  const sql = ['sql', 'SELECT 1'];
+  for (const [args, { environment, question }, store] of [
+    [nodeList, external('DATABASE_URL', 'postgres'), 'Postgres'],
+    [webhookList, external('REDIS_URL', 'redis'), 'Redis'],
+    [sql, external('CLICKHOUSE_URL', 'http'), 'ClickHouse'],
+    [['migrate'], external('CLICKHOUSE_URL', 'http'), 'ClickHouse'],
+    [nodeList, embedded('CORE_POSTGRES_PORT'), 'Postgres'],
+    [webhookList, embedded('CORE_REDIS_PORT'), 'Redis'],
+    [sql, embedded('CORE_CLICKHOUSE_PORT'), 'ClickHouse'],
+  ] as const) {
     t.same(await core([...args], environment), {
       exitCode: 1,
       stdout: '',
-      stderr: `core: ${store} at 127.0.0.1:${port} cannot be used (connect ECONNREFUSED 127.0.0.1:${port}); is core up running?\n`,
+      stderr: `core: ${store} at 127.0.0.1:${port} cannot be used (connect ECONNREFUSED 127.0.0.1:${port}); ${question}\n`,
     });
   }
 });
@@ -483,7 +500,7 @@ t.test('link show', async (t) => {
   );
   const [vless, telegram] = links.map((link) => link.uuid);
   const hostless = await core(['link', 'show', String(vless)]);
-  t.match(hostless.stderr, 'Node 1 has no host or address yet');
+  t.match(hostless.stderr, /Node 1 has no host or address yet.*core node set 1 --host/);
   t.equal(hostless.exitCode, 1);
   const node = ['--name', 'ams-1', '--host', 'ams-1.example.net'];
   const { nodeId } = await json('node', 'create', ...node);

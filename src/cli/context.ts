@@ -192,9 +192,24 @@ async function openClickHouse(
 
 /** How each store is named in settings. */
 const storeSettings = {
-  Postgres: { url: 'postgresUrl', embedded: 'postgres', port: 'CORE_POSTGRES_PORT' },
-  Redis: { url: 'redisUrl', embedded: 'redis', port: 'CORE_REDIS_PORT' },
-  ClickHouse: { url: 'clickhouseUrl', embedded: 'clickhouse', port: 'CORE_CLICKHOUSE_PORT' },
+  Postgres: {
+    url: 'postgresUrl',
+    embedded: 'postgres',
+    urlSetting: 'DATABASE_URL',
+    portSetting: 'CORE_POSTGRES_PORT',
+  },
+  Redis: {
+    url: 'redisUrl',
+    embedded: 'redis',
+    urlSetting: 'REDIS_URL',
+    portSetting: 'CORE_REDIS_PORT',
+  },
+  ClickHouse: {
+    url: 'clickhouseUrl',
+    embedded: 'clickhouse',
+    urlSetting: 'CLICKHOUSE_URL',
+    portSetting: 'CORE_CLICKHOUSE_PORT',
+  },
 } as const;
 
 /** Names the store and where it was looked for; never the password in the URL. */
@@ -205,13 +220,17 @@ function storeAway(store: keyof typeof storeSettings, config: Config, cause: unk
   if (config.embedded[names.embedded] && isLoginRefused(cause)) {
     return new CoreError(
       'INSTANCE_MISMATCH',
-      `${store} at ${where} does not take the password of the data directory ${dataDir}, so it is that of another Core. Set CORE_DATA_DIR to the directory of the Core that runs there, or ${names.port} to the port of this one`,
+      `${store} at ${where} does not take the password of the data directory ${dataDir}, so it is that of another Core. Set CORE_DATA_DIR to the directory of the Core that runs there, or ${names.portSetting} to the port of this one`,
       { cause },
     );
   }
+  // The settings of a Core that was started in another terminal are not known in this one.
+  const question = config.embedded[names.embedded]
+    ? `is core up running, with the same ${names.portSetting}?`
+    : `is it running where ${names.urlSetting} says?`;
   return new CoreError(
     'STORE_UNAVAILABLE',
-    `${store} at ${where} cannot be used (${reasonOf(cause)}); is core up running?`,
+    `${store} at ${where} cannot be used (${reasonOf(cause)}); ${question}`,
     { cause },
   );
 }

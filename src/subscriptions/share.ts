@@ -33,7 +33,7 @@ export async function shareUri(db: Queryable, uuid: string): Promise<string> {
   if (host === '') {
     throw new CoreError(
       'INVALID_ARGUMENT',
-      `Node ${row.nodeId} has no host or address yet, and its protocol no publicHost`,
+      `Node ${row.nodeId} has no host or address yet, and its protocol no publicHost. Register the node, or give it a host: core node set ${row.nodeId} --host NAME`,
     );
   }
   const name = `${row.nodeName} ${row.protocol}`;
