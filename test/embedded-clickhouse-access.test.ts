@@ -134,6 +134,8 @@ t.test('who asks needs a name and a password', async (t) => {
     t.match(await ask(server, target), { status: 200, text: 'Ok.\n' }, `${target} tells all`);
   }
   t.equal((await ask(server, '/nowhere')).status, 401, 'nor what there is');
+  const nobody = await ask(server, '/?query=SELECT+42');
+  t.match(nobody.text, /user analyst.*core stores --reveal/, 'it says which user tools have');
   await unharmed(t, answers);
 });
 

@@ -110,7 +110,10 @@ t.test('answers as a ClickHouse server does', async (t) => {
       t.equal(response.status, 200);
       t.equal(await response.text(), 'Ok.\n');
     }
-    t.equal((await ask('/nowhere')).status, 404);
+    // As the URL of Core reads, which names the database by its path.
+    const asPath = await ask('/core');
+    t.equal(asPath.status, 404);
+    t.match(await asPath.text(), /no handle \/core\. .*\?database=NAME/);
     t.equal((await ask('/', { method: 'PUT', body: 'x' })).status, 405);
   });
 

@@ -59,7 +59,7 @@ async function answer(
     throw clickhouseFault(
       36,
       'BAD_ARGUMENTS',
-      `There is no handle ${url.pathname}. Use / or /ping.`,
+      `There is no handle ${url.pathname}. Use / or /ping; a database is /?database=NAME.`,
       { status: 404 },
     );
   }

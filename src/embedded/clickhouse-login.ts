@@ -63,7 +63,8 @@ export function logIn(
   // A name is what the client sent: it may hold anything, and be as long as it likes.
   const shown = /^[\w.-]{1,64}$/.test(given.name) ? given.name : 'this user';
   throw loginFault(
-    `${shown}: Authentication failed: password is incorrect, or there is no user with such name.`,
+    `${shown}: Authentication failed: password is incorrect, or there is no user with such name. ` +
+      'Tools have the user analyst, and core stores --reveal prints its password.',
   );
 }
 
