@@ -2,10 +2,12 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import net from 'node:net';
+import { totalmem } from 'node:os';
 import path from 'node:path';
 import { createClient } from '@clickhouse/client';
 import t, { type Test } from 'tap';
 import { startClickHouse } from '../src/embedded/clickhouse.ts';
+import { analystQueriesMax } from '../src/embedded/clickhouse-access.ts';
 import { createLogger } from '../src/log.ts';
 import { projectRoot } from '../src/root.ts';
 import { makeSecrets } from '../src/secrets.ts';
@@ -557,6 +559,53 @@ t.test('placeholders and settings of a request', async (t) => {
   await post(server, 'core', 'ALTER TABLE t DELETE WHERE a > 1 SETTINGS mutations_sync = 2');
   const bounded = await post(server, 'analyst', 'SELECT * FROM numbers(10)', 'max_result_rows=5');
   t.equal(bounded.code, '396', 'a bound that was set holds');
+  await unharmed(t, answers);
+});
+
+t.test('tools leave memory and time to Core', async (t) => {
+  const { server, client, unharmed } = await openTarget(t);
+  const setting = async (user: 'core' | 'analyst', name: string, query = '') =>
+    Number((await post(server, user, `SELECT getSetting('${name}')`, query)).text);
+  const serverBytes = Number(
+    (await post(server, 'core', "SELECT getServerSetting('max_server_memory_usage')")).text,
+  );
+  const ratio = Number(
+    (await post(server, 'core', "SELECT getServerSetting('max_server_memory_usage_to_ram_ratio')"))
+      .text,
+  );
+  const engineBytes = serverBytes > 0 ? serverBytes : totalmem() * ratio;
+  t.ok(engineBytes > 0);
+  const analystBytes = await setting('analyst', 'max_memory_usage');
+  t.ok(analystBytes * analystQueriesMax <= 0.51 * engineBytes, 'half of the engine at most', {
+    analystBytes,
+    engineBytes,
+  });
+  t.equal(await setting('analyst', 'max_query_size', 'max_query_size=1048576'), 1_048_576);
+  const long = await post(server, 'analyst', 'SELECT 1', 'max_query_size=1048577');
+  t.equal(long.code, '452', 'a statement of a tool has a mebibyte at most');
+
+  const tags = Array.from({ length: 1_500_000 }, (_, at) => `$${at}$`).join(' ');
+  const answers = await Promise.all([
+    post(server, 'analyst', `SELECT ${tags}`),
+    post(server, 'analyst', `SELECT ${'('.repeat(15_000_000)}`),
+    post(server, 'analyst', `SELECT ${'1,'.repeat(7_000_000)}1`, 'max_query_size=1048576'),
+  ]);
+  for (const answer of answers) {
+    t.match(answer, { status: 400, code: '62', text: /Max query size exceeded/ });
+  }
+  const boundary = 'b-4b1f';
+  const part = (at: number) =>
+    `--${boundary}\r\nContent-Disposition: form-data; name="param_a${at}"\r\n\r\n1\r\n`;
+  const form = await ask(server, '/?query=SELECT+1', {
+    method: 'POST',
+    headers: {
+      ...userHeaders('analyst', server.passwords.analyst),
+      'content-type': `multipart/form-data; boundary=${boundary}`,
+    },
+    body: `${Array.from({ length: 30_000 }, (_, at) => part(at)).join('')}--${boundary}--\r\n`,
+  });
+  t.equal(form.status, 413, 'nor has a form');
+  await client.insert({ table: 't', values: [], format: 'JSONEachRow' });
   await unharmed(t, answers);
 });
 

@@ -1,6 +1,11 @@
 import t from 'tap';
 import { sqlName, sqlString } from '../src/clickhouse-sql.ts';
-import { columnNames, parseStatement, unquoteName } from '../src/embedded/clickhouse-statement.ts';
+import {
+  columnNames,
+  parseStatement,
+  tokenize,
+  unquoteName,
+} from '../src/embedded/clickhouse-statement.ts';
 
 t.test('an INSERT that brings its rows', async (t) => {
   const of = (sql: string) => {
@@ -48,6 +53,20 @@ t.test('an INSERT that brings its rows', async (t) => {
   t.equal(of('INSERT INTO t (a) WITH 1 AS x SELECT x'), 'other');
   t.equal(of('INSERT INTO t'), 'other');
   t.equal(of('INSERT'), 'other');
+});
+
+t.test('heredocs', async (t) => {
+  const texts = (sql: string) => [...tokenize(sql)].map((token) => token.text);
+  t.same(texts('$$a b$$ c'), ['$$a b$$', 'c']);
+  t.same(texts('$x$ $y$ $x$ $y$'), ['$x$ $y$ $x$', '$y$']);
+  t.same(texts('$x$a$x$ $x$b$x$'), ['$x$a$x$', '$x$b$x$']);
+  t.same(texts('$x$ $X$'), ['$x$', '$X$'], 'a tag in another case closes nothing');
+  t.same(texts('$a$b$a$'), ['$a$b$a$'], 'the mark before a tag may end another one');
+  t.same(texts("$a$ '$a$'"), ["$a$ '$a$", "'"]);
+  // Looking for each of them in all that follows would take hours.
+  const tags = Array.from({ length: 400_000 }, (_, at) => `$${at}$`);
+  t.equal(texts(tags.join(' ')).length, tags.length, 'none of many is closed');
+  t.match(parseStatement(`SELECT ${tags.join(' ')}`), { kind: 'select' });
 });
 
 t.test('a SELECT and its FORMAT', async (t) => {

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { type FileHandle, open, writeFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { sqlString } from '../clickhouse-sql.ts';
-import { writeEngineConfig } from './clickhouse-access.ts';
+import { analystQueriesMax, writeEngineConfig } from './clickhouse-access.ts';
 import { toFault } from './clickhouse-fault.ts';
 import { type InsertDone, insertFile } from './clickhouse-insert.ts';
 import { judge, openGuard } from './clickhouse-judge.ts';
@@ -82,8 +82,11 @@ export async function openEngine(options: {
   await sessions.own(`CREATE DATABASE IF NOT EXISTS ${name}`);
   const inserts = createLane({ runningMax: 1, waitingMax: 256 });
   const queries = createLane({ runningMax: options.queriesMax, waitingMax: 256 });
-  // Tools take half of the places, so that Core always finds one.
-  const analysts = createLane({ runningMax: Math.ceil(options.queriesMax / 2), waitingMax: 256 });
+  // Tools take half of the places at most, so that Core always finds one.
+  const analysts = createLane({
+    runningMax: Math.min(analystQueriesMax, Math.ceil(options.queriesMax / 2)),
+    waitingMax: 256,
+  });
   const guard = await openGuard(sessions);
   const running: Running = new Map();
 

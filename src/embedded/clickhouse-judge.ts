@@ -1,4 +1,4 @@
-import { querySize } from './clickhouse-access.ts';
+import { queryBytesMax, querySizeOf } from './clickhouse-access.ts';
 import { clickhouseFault, toFault } from './clickhouse-fault.ts';
 import { createGuard, type EngineNames, type Guard } from './clickhouse-guard.ts';
 import type { Scope, Sessions } from './clickhouse-sessions.ts';
@@ -40,7 +40,7 @@ export async function judge(
   sql: string,
   scope: Scope,
 ): Promise<{ text: string; statement: Judged; scope: Scope }> {
-  const sizeMax = Number(scope.settings.get('max_query_size') ?? querySize.value);
+  const sizeMax = Number(scope.settings.get('max_query_size') ?? querySizeOf(scope.account).value);
   if (Buffer.byteLength(sql) > sizeMax) throw querySizeFault(sizeMax);
   const text = await wordingOf(sessions, sql);
   guard.checkStatement(text, scope);
@@ -54,7 +54,7 @@ export async function judge(
   // The engine's wording may be longer than the one that was sent.
   const settings = new Map(scope.settings);
   const textBytes = Buffer.byteLength(text) + slackBytes;
-  if (textBytes > querySize.max) throw querySizeFault(querySize.max);
+  if (textBytes > queryBytesMax) throw querySizeFault(queryBytesMax);
   if (textBytes > sizeMax) settings.set('max_query_size', String(textBytes));
   return { text, statement, scope: { ...scope, settings } };
 }
@@ -64,7 +64,8 @@ type Judged = Extract<Statement, { kind: 'select' | 'other' }>;
 /** For the INTO OUTFILE that is added. */
 const slackBytes = 16 * 1024;
 
-function querySizeFault(bytesMax: number): Error {
+/** The engine's own refusal of a statement that is too long. */
+export function querySizeFault(bytesMax: number): Error {
   return clickhouseFault(62, 'SYNTAX_ERROR', `Syntax error: Max query size exceeded (${bytesMax})`);
 }
 

@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
-import type { Account } from './clickhouse-access.ts';
+import { type Account, querySizeOf } from './clickhouse-access.ts';
 import { readBody, readHead } from './clickhouse-body.ts';
 import { clickhouseFault } from './clickhouse-fault.ts';
+import { querySizeFault } from './clickhouse-judge.ts';
 import type { Scope } from './clickhouse-sessions.ts';
 import { type InsertStatement, parseStatement, type Statement } from './clickhouse-statement.ts';
 
@@ -17,8 +18,6 @@ export interface QueryRequest {
     | { kind: 'sql'; sql: string; statement: Exclude<Statement, InsertStatement> };
 }
 
-/** SQL that is not followed by rows has to fit into memory. */
-const sqlBytesMax = 16 * 1024 * 1024;
 /** The engine's own `max_query_size`: within it an INSERT must have come to its rows. */
 const headBytes = 256 * 1024;
 
@@ -70,7 +69,8 @@ export async function readQueryRequest(
   let sqlInUrl = fields.get('query') ?? '';
   const type = request.headers['content-type'] ?? '';
   if (type.startsWith('multipart/form-data')) {
-    for (const [name, value] of await readForm(chunks, type)) fields.set(name, value);
+    const form = await readForm(chunks, type, querySizeOf(account).max);
+    for (const [name, value] of form) fields.set(name, value);
     sqlInUrl = fields.get('query') ?? '';
   }
   const header = (name: string): string | undefined => request.headers[name]?.toString();
@@ -93,7 +93,7 @@ export async function readQueryRequest(
     queryId: queryIdOf(url),
     defaultFormat,
     gzipReply: /^(1|true)$/.test(compression) && /\bgzip\b/.test(header('accept-encoding') ?? ''),
-    work: await readWork(sqlInUrl, chunks),
+    work: await readWork(sqlInUrl, chunks, sqlBytesMaxOf(scope)),
   };
 }
 
@@ -125,9 +125,13 @@ function readSettings(
   return { settings, params, readonly };
 }
 
-async function readForm(chunks: AsyncIterator<Buffer>, type: string): Promise<Map<string, string>> {
-  const { head } = await readHead(chunks, Buffer.alloc(0), sqlBytesMax);
-  if (head.length >= sqlBytesMax) throw sqlTooLongFault();
+async function readForm(
+  chunks: AsyncIterator<Buffer>,
+  type: string,
+  bytesMax: number,
+): Promise<Map<string, string>> {
+  const { head } = await readHead(chunks, Buffer.alloc(0), bytesMax);
+  if (head.length >= bytesMax) throw tooLongFault(bytesMax);
   const form = new Map<string, string>();
   try {
     const response = new Response(head, { headers: { 'content-type': type } });
@@ -144,9 +148,23 @@ async function readForm(chunks: AsyncIterator<Buffer>, type: string): Promise<Ma
   return form;
 }
 
+/** What a request may send of SQL that is not followed by rows. The guard judges the setting itself. */
+function sqlBytesMaxOf({ account, settings }: Scope): number {
+  const { name, value, max } = querySizeOf(account);
+  const asked = settings.get(name);
+  return asked !== undefined && /^\d{1,16}$/.test(asked) ? Math.min(Number(asked), max) : value;
+}
+
+/** Reads on to the end, so that the client is done sending when it gets its refusal. */
+async function refuseLength(chunks: AsyncIterable<Buffer>, bytesMax: number): Promise<never> {
+  for await (const _ of chunks);
+  throw querySizeFault(bytesMax);
+}
+
 async function readWork(
   sqlInUrl: string,
   chunks: AsyncGenerator<Buffer, undefined>,
+  sqlBytesMax: number,
 ): Promise<QueryRequest['work']> {
   const prefix = Buffer.from(sqlInUrl === '' ? '' : `${sqlInUrl}\n`);
   let { head, ended } = await readHead(chunks, prefix, prefix.length + headBytes);
@@ -159,14 +177,15 @@ async function readWork(
       rows: rowsFrom(head.subarray(latin.dataStart), chunks),
     };
   }
-  if (!ended) ({ head, ended } = await readHead(chunks, head, sqlBytesMax));
-  if (!ended) throw sqlTooLongFault();
+  // The length first: splitting a statement takes time that nobody else is answered in.
+  if (!ended) ({ head, ended } = await readHead(chunks, head, sqlBytesMax + 1));
+  if (head.length > sqlBytesMax) return refuseLength(chunks, sqlBytesMax);
   const sql = head.toString('utf8');
   const statement = parseStatement(sql);
   if (statement.kind === 'insert') {
     // The statement itself, before its rows, was longer than the head.
     const whole = parseStatement(head.toString('latin1'));
-    if (whole.kind !== 'insert') throw sqlTooLongFault();
+    if (whole.kind !== 'insert') throw tooLongFault(sqlBytesMax);
     return {
       kind: 'insert',
       statement: toUtf8(whole),
@@ -192,8 +211,8 @@ function toUtf8(statement: InsertStatement): InsertStatement {
   };
 }
 
-function sqlTooLongFault(): Error {
-  return clickhouseFault(307, 'TOO_MANY_BYTES', `The query is over ${sqlBytesMax} bytes.`, {
+function tooLongFault(bytesMax: number): Error {
+  return clickhouseFault(307, 'TOO_MANY_BYTES', `The query is over ${bytesMax} bytes.`, {
     status: 413,
   });
 }

@@ -40,12 +40,14 @@ export interface Token {
 const spacePattern = /(?:\s+|--[^\n]*|#[ !][^\n]*|\/\*[\s\S]*?(?:\*\/|$))+/y;
 const wordPattern = /[\w$\u0080-\uffff]+/y;
 const heredocPattern = /\$\w*\$/y;
+const heredocsPattern = /\$(?=(\w*\$))/g;
 
 /** Splits SQL into tokens, lazily: what follows an INSERT's FORMAT is not SQL. */
 export function* tokenize(sql: string): Generator<Token, undefined> {
   let depth = 0;
+  const closeOf = heredocCloser(sql);
   for (let start = matchEnd(spacePattern, sql, 0); start < sql.length; ) {
-    const { kind, end } = scanToken(sql, start);
+    const { kind, end } = scanToken(sql, start, closeOf);
     const text = sql.slice(start, end);
     if (text === ')' || text === ']' || text === '}') depth -= 1;
     yield { kind, text, keyword: kind === 'word' ? text.toUpperCase() : '', start, end, depth };
@@ -55,13 +57,40 @@ export function* tokenize(sql: string): Generator<Token, undefined> {
   return undefined;
 }
 
-function scanToken(sql: string, start: number): { kind: Token['kind']; end: number } {
+/**
+ * Where the text of a heredoc ends, for tags in the order in which they come; else -1. All tags are
+ * found in one go: looking through the rest of the text for each one that nothing closes took 228 s
+ * for 60,000 of them, in which the front answered nobody.
+ */
+function heredocCloser(sql: string): (tag: string, from: number) => number {
+  let places: Map<string, { starts: number[]; next: number }> | undefined;
+  return (tag, from) => {
+    if (places === undefined) {
+      places = new Map();
+      for (const { 1: rest = '', index } of sql.matchAll(heredocsPattern)) {
+        const known = places.get(`$${rest}`);
+        if (known === undefined) places.set(`$${rest}`, { starts: [index], next: 0 });
+        else known.starts.push(index);
+      }
+    }
+    const place = places.get(tag);
+    if (place === undefined) return -1;
+    while ((place.starts[place.next] ?? Infinity) < from) place.next += 1;
+    return place.starts[place.next] ?? -1;
+  };
+}
+
+function scanToken(
+  sql: string,
+  start: number,
+  closeOf: (tag: string, from: number) => number,
+): { kind: Token['kind']; end: number } {
   const first = sql[start];
   if (first === "'") return { kind: 'string', end: quotedEnd(sql, start, first) };
   if (first === '`' || first === '"') return { kind: 'quoted', end: quotedEnd(sql, start, first) };
   const heredoc = matchEnd(heredocPattern, sql, start);
   if (heredoc > start) {
-    const close = sql.indexOf(sql.slice(start, heredoc), heredoc);
+    const close = closeOf(sql.slice(start, heredoc), heredoc);
     if (close >= 0) return { kind: 'string', end: close + heredoc - start };
   }
   const word = matchEnd(wordPattern, sql, start);
