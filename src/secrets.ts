@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { chmodSync, readFileSync, statSync } from 'node:fs';
+import { chmodSync, lstatSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { z } from 'zod';
 import type { Config } from './config.ts';
@@ -112,9 +112,11 @@ function readStored(dataDir: string): z.output<typeof storedSchema> | undefined 
   const file = secretsFile(dataDir);
   let text: string;
   try {
+    requireOwn(dataDir);
     text = readFileSync(file, 'utf8');
     closeToOthers(file);
   } catch (cause) {
+    if (cause instanceof CoreError) throw cause;
     const { code } = cause as NodeJS.ErrnoException;
     if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
     throw unusable(dataDir, `cannot be read (${code}); run this as the user that runs Core`, cause);
@@ -131,6 +133,16 @@ function readStored(dataDir: string): z.output<typeof storedSchema> | undefined 
 /** An operator who takes out the last line, to have a new password, leaves the comma of the one before. */
 function withoutLastComma(text: string): string {
   return text.replace(/,(?=\s*\}\s*$)/, '');
+}
+
+/**
+ * Whoever put the file there knows what is in it. That may be Core's user only, or that of its folder,
+ * if this is root's command line.
+ */
+function requireOwn(dataDir: string): void {
+  const { uid } = lstatSync(secretsFile(dataDir));
+  if (uid === process.getuid?.() || uid === statSync(dataDir).uid) return;
+  throw unusable(dataDir, `belongs to another user (${uid}), who knows what is in it; remove it`);
 }
 
 /** A copy of the directory may have made the file readable for others. */

@@ -1,9 +1,19 @@
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 import t, { type Test } from 'tap';
 import { claimDataDir } from '../src/embedded/data-dir.ts';
 import { projectRoot } from '../src/root.ts';
+import { makeSecrets, readSecrets } from '../src/secrets.ts';
 
 function refused(t: Test, dataDir: string, message: RegExp): void {
   t.throws(() => claimDataDir(dataDir), { code: 'DATA_DIR_UNUSABLE', message }, String(message));
@@ -33,6 +43,44 @@ t.test('a claim leaves the lock and the folder of logs, and the lock goes with i
   claim.release();
   t.same(readdirSync(dataDir), ['logs']);
 });
+
+t.test('who else can write to the data directory is kept out', async (t) => {
+  const dataDir = path.join(t.testdir({ data: {} }), 'data');
+  for (const mode of [0o777, 0o1777, 0o770]) {
+    chmodSync(dataDir, mode);
+    claimDataDir(dataDir).release();
+    t.equal(
+      statSync(dataDir).mode & 0o7777,
+      mode & 0o7755,
+      'closed to writers, and else as it was',
+    );
+  }
+});
+
+t.test(
+  'a data directory or a file of secrets that another user made',
+  { skip: process.getuid?.() === 0 ? false : 'only root can be another' },
+  async (t) => {
+    const nobody = 65_534;
+    const folder = t.testdir({});
+    const dataDir = path.join(folder, 'data');
+    // As nobody would, before Core does, with passwords that nobody knows.
+    chmodSync(folder, 0o777);
+    const secrets = JSON.stringify(makeSecrets(folder));
+    const program = `mkdir -m 777 "$0" && printf %s "$1" > "$0/secrets.json"`;
+    const made = spawnSync('sh', ['-c', program, dataDir, secrets], { uid: nobody, gid: nobody });
+    t.equal(made.status, 0, String(made.stderr));
+    refused(t, dataDir, /cannot be used: it belongs to another user \(65534\).*CORE_DATA_DIR/);
+    t.same(readdirSync(dataDir), ['secrets.json'], 'nothing was written there');
+    chownSync(dataDir, 0, 0);
+    claimDataDir(dataDir).release();
+    const unusable = { code: 'SECRETS_UNUSABLE', message: /belongs to another user \(65534\)/ };
+    t.throws(() => makeSecrets(dataDir), unusable);
+    t.throws(() => readSecrets(dataDir), unusable, 'nor does a command take them');
+    rmSync(path.join(dataDir, 'secrets.json'));
+    t.ok(makeSecrets(dataDir).redis, 'with the file away there are new ones');
+  },
+);
 
 const mountsOwn = spawnSync('unshare', ['--mount', 'true']).status === 0;
 

@@ -1,4 +1,5 @@
 import {
+  chmodSync,
   existsSync,
   linkSync,
   mkdirSync,
@@ -27,7 +28,7 @@ const probeBytes = 65_536;
  * files. The claim is a lock file that names its process together with that process's start, so
  * that a process id which came to somebody else (after a crash or in a new container) does not count.
  * @throws CoreError DATA_DIR_IN_USE while another Core holds it, DATA_DIR_UNUSABLE if nothing can be
- * written there.
+ * written there, or somebody else can.
  */
 export function claimDataDir(dataDir: string): DataDirClaim {
   try {
@@ -66,11 +67,28 @@ function claim(dataDir: string): DataDirClaim {
  */
 function prepareDataDir(dataDir: string): void {
   makeFolder(dataDir);
+  keepOthersOut(dataDir);
   makeFolder(path.join(dataDir, 'logs'));
   for (const name of ['.', 'logs', 'redis', 'clickhouse']) {
     const folder = path.join(dataDir, name);
     if (existsSync(folder)) probe(path.join(folder, `core.probe.${process.pid}`));
   }
+}
+
+/**
+ * Who may write to the folder could put a file of passwords of their own there, or a link by the name of
+ * a file that is about to be written. Below /tmp anybody can make it before Core does.
+ */
+function keepOthersOut(dataDir: string): void {
+  const { uid, mode } = statSync(dataDir);
+  const own = process.getuid?.();
+  if (own !== undefined && uid !== own) {
+    throw new CoreError(
+      'DATA_DIR_UNUSABLE',
+      `The data directory ${dataDir} cannot be used: it belongs to another user (${uid}), who could read all secrets. Make it yours (chown), or set CORE_DATA_DIR to another folder`,
+    );
+  }
+  if ((mode & 0o022) !== 0) chmodSync(dataDir, mode & 0o7755);
 }
 
 /** With `recursive`, mkdir of Node 20 never returns where a parent cannot be made, as under /proc. */
