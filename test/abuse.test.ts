@@ -394,6 +394,7 @@ t.test('thousands of idle connections leave the api answering others', async (t)
         () => 0,
       ),
     (status) => status === 200,
+    60_000,
   );
   const idle: net.Socket[] = [];
   t.teardown(() => {
