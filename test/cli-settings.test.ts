@@ -1,4 +1,4 @@
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { commandLine } from './support/cli.ts';
 import { openStores } from './support/stores.ts';
 
@@ -146,6 +146,39 @@ t.test('names, hosts and addresses that cannot be', async (t) => {
   t.match(await json('node', 'list'), [{ name: 'n', host: '', ip: '' }], 'and nothing changed');
 });
 
+/** Folds two tags that nobody configured, and leaves the outbounds of node 1 as it found them. */
+async function checkPrune(t: Test): Promise<void> {
+  const others = '(others)';
+  await refused(t, [
+    [
+      ['outbound', 'add', '--node', '1', '--tag', others, '--protocol', 'freedom'],
+      /\(others\) is where tags are counted/,
+    ],
+    [['outbound', 'prune', '--node', '9', '--yes'], /There is no node 9/],
+  ]);
+  await pool.query(
+    `INSERT INTO node_outbounds (node_id, tag, configured, traffic_bytes_up, traffic_bytes_down)
+     VALUES (1, 'a', false, 5, 6), (1, 'b', false, 7, 8)`,
+  );
+  await refused(t, [
+    [['outbound', 'prune', '--node', '1'], /folds 2 tags .*moves 12 bytes up and 14 down/],
+  ]);
+  t.same(await json('outbound', 'prune', '--node', '1', '--yes'), {
+    nodeId: 1,
+    tags: 2,
+    trafficBytesUp: 12,
+    trafficBytesDown: 14,
+    movedTo: others,
+  });
+  t.match((await json<object[]>('outbound', 'list', '--node', '1')).at(-1), {
+    tag: others,
+    trafficBytesUp: 12,
+    trafficBytesDown: 14,
+    configured: false,
+  });
+  await pool.query('DELETE FROM node_outbounds WHERE NOT configured');
+}
+
 t.test('outbounds: set, move, remove', async (t) => {
   const tags = async () =>
     (await json<{ tag: string }[]>('outbound', 'list', '--node', '1')).map(({ tag }) => tag);
@@ -184,32 +217,7 @@ t.test('outbounds: set, move, remove', async (t) => {
     [['outbound', 'remove', ...of('nope')], /Node 1 has no outbound nope configured/],
     [['outbound', 'add', ...of('warp'), ...freedom], /has an outbound warp already/],
   ]);
-  const others = '(others)';
-  await refused(t, [
-    [['outbound', 'add', ...of(others), ...freedom], /\(others\) is where tags are counted/],
-    [['outbound', 'prune', '--node', '9', '--yes'], /There is no node 9/],
-  ]);
-  await pool.query(
-    `INSERT INTO node_outbounds (node_id, tag, configured, traffic_bytes_up, traffic_bytes_down)
-     VALUES (1, 'a', false, 5, 6), (1, 'b', false, 7, 8)`,
-  );
-  await refused(t, [
-    [['outbound', 'prune', '--node', '1'], /folds 2 tags .*moves 12 bytes up and 14 down/],
-  ]);
-  t.same(await json('outbound', 'prune', '--node', '1', '--yes'), {
-    nodeId: 1,
-    tags: 2,
-    trafficBytesUp: 12,
-    trafficBytesDown: 14,
-    movedTo: others,
-  });
-  t.match((await json<object[]>('outbound', 'list', '--node', '1')).at(-1), {
-    tag: others,
-    trafficBytesUp: 12,
-    trafficBytesDown: 14,
-    configured: false,
-  });
-  await pool.query('DELETE FROM node_outbounds WHERE NOT configured');
+  await checkPrune(t);
 
   await json('outbound', 'remove', ...of('warp'));
   t.match((await json<object[]>('outbound', 'list', '--node', '1')).at(-1), {

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { text } from 'node:stream/consumers';
 import { InvalidArgumentError } from 'commander';
 import fc from 'fast-check';
+import type { Redis } from 'ioredis';
 import t from 'tap';
 import { bytes, date, query, settings } from '../src/cli/arguments.ts';
 import { runCli } from '../src/cli/program.ts';
@@ -190,6 +191,22 @@ t.test('protocol add --help lists every setting of every protocol', async (t) =>
   }
 });
 
+/** Two entries of a session stream, each with three rows of 52 bytes. */
+async function appendSessions(redis: Redis): Promise<void> {
+  const { redisPrefix: prefix, config } = stores;
+  const spool = createSpool({ redis, prefix, ...config.spool, nowMs: Date.now });
+  const event = {
+    ...({ userId: 1, protocol: 'VLESS', eventType: 'ONLINE' } as const),
+    ...{ occurredAt: Date.now(), ipAddress: '2001:db8:0:1:0:1:0:25' },
+  };
+  const block = { rows: 3, bytes: packSessions(1, [event, event, event]) };
+  for (const key of ['a', 'b']) {
+    const names = { key: `${prefix}:{s0}:key:${key}`, fingerprint: key };
+    await spool.append('session', 1, { ...block, ...names });
+  }
+  await spool.close();
+}
+
 t.test('status', async (t) => {
   // No process of Core runs here.
   const storesOnly = 'postgres,redis,clickhouse';
@@ -206,26 +223,7 @@ t.test('status', async (t) => {
   });
   await registerStreams(pool, stores.redisPrefix, config.spool.shards);
   await connectRedis(redis);
-  const spool = createSpool({
-    redis,
-    prefix: stores.redisPrefix,
-    ...config.spool,
-    nowMs: Date.now,
-  });
-  const event = {
-    ...({ userId: 1, protocol: 'VLESS', eventType: 'ONLINE' } as const),
-    ...{ occurredAt: Date.now(), ipAddress: '2001:db8:0:1:0:1:0:25' },
-  };
-  // Three rows of 52 bytes.
-  const block = { rows: 3, bytes: packSessions(1, [event, event, event]) };
-  for (const key of ['a', 'b']) {
-    await spool.append('session', 1, {
-      ...block,
-      key: `${stores.redisPrefix}:{s0}:key:${key}`,
-      fingerprint: key,
-    });
-  }
-  await spool.close();
+  await appendSessions(redis);
   const stream = `${stores.redisPrefix}:{s0}:session`;
   const anHourAgo = `${Date.now() - 3_600_000}-0`;
   await pool.query(

@@ -1,11 +1,26 @@
 import t from 'tap';
 import { startWorker } from '../src/app.ts';
-import type { RouteRequest } from '../src/http/route.ts';
+import type { Route, RouteRequest } from '../src/http/route.ts';
 import { metricsRoute } from '../src/http/routes/metrics.ts';
 import { createClickHouse } from '../src/stores/clickhouse.ts';
 import { migrateClickHouse } from '../src/stores/migrate.ts';
 import { createReadiness } from '../src/stores/readiness.ts';
 import { post, registerTestNode, startTestApi, until, usageEntry } from './support/api.ts';
+
+/** Names and labels of all series, and their values. */
+async function seriesOf(route: Route): Promise<Map<string, number>> {
+  // It looks at nothing of the request.
+  const { body } = await route.handle({} as RouteRequest);
+  const lines = String(body)
+    .split('\n')
+    .filter((line) => line !== '' && !line.startsWith('#'));
+  return new Map(
+    lines.map((line) => {
+      const cut = line.lastIndexOf(' ');
+      return [line.slice(0, cut), Number(line.slice(cut + 1))];
+    }),
+  );
+}
 
 t.test('nothing that a node says becomes a label, or a series more', async (t) => {
   const api = await startTestApi(t, { CORE_SPOOL_SHARDS: '1', CORE_LOAD_INTERVAL_MS: '50' });
@@ -22,20 +37,7 @@ t.test('nothing that a node says becomes a label, or a series more', async (t) =
     health: config.nodes,
     readiness: createReadiness({ pool, redis, clickhouse }),
   });
-  /** Names and labels of all series, and their values. */
-  const series = async (): Promise<Map<string, number>> => {
-    // It looks at nothing of the request.
-    const { body } = await route.handle({} as RouteRequest);
-    const lines = String(body)
-      .split('\n')
-      .filter((line) => line !== '' && !line.startsWith('#'));
-    return new Map(
-      lines.map((line) => {
-        const cut = line.lastIndexOf(' ');
-        return [line.slice(0, cut), Number(line.slice(cut + 1))];
-      }),
-    );
-  };
+  const series = () => seriesOf(route);
   const node = await registerTestNode(api);
   const before = [...(await series()).keys()];
   t.ok(before.length > 10);

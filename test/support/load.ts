@@ -48,12 +48,7 @@ export async function startSpool(t: Test, settings: Record<string, string> = {})
   const userId = await createUser(pool, { name: 'u' });
 
   const append = (kind: Kind, rows: number, bytes: Buffer, shard = 0) =>
-    spool.append(kind, shard, {
-      key: randomUUID(),
-      fingerprint: '',
-      rows,
-      bytes,
-    });
+    spool.append(kind, shard, { key: randomUUID(), fingerprint: '', rows, bytes });
   const usage = (entry: Partial<UsageEntry>): UsageEntry => ({
     userId,
     nodeProtocolId: 5,
@@ -72,9 +67,7 @@ export async function startSpool(t: Test, settings: Record<string, string> = {})
     nodeId,
     userId,
     append,
-    subscribe: async () =>
-      (await createSubscription(pool, { userId, trafficLimitBytes: null, expiresAt: null }))
-        .subscriptionId,
+    subscribe: () => subscribe(pool, userId),
     appendUsage: (entries: Partial<UsageEntry>[], shard = 0) =>
       append('usage', entries.length, packUsage(nodeId, entries.map(usage)), shard),
     appendSessions: (events: SessionEvent[]) =>
@@ -86,25 +79,26 @@ export async function startSpool(t: Test, settings: Record<string, string> = {})
     /** What a run does that ends right after sealing. */
     seal: (client: pg.PoolClient, stream: string) =>
       sealNext(client, stream, (afterId, kind) => {
-        const range = {
-          stream,
-          kind,
-          start: `(${afterId}`,
-          end: '+',
-          rowsMax: deps.segmentRowsMax,
-        };
-        return readEntries(redis, range, deps.buffers);
+        const bounds = { start: `(${afterId}`, end: '+', rowsMax: deps.segmentRowsMax };
+        return readEntries(redis, { stream, kind, ...bounds }, deps.buffers);
       }),
     /** Rows of a query to ClickHouse. */
     rows: async <T>(query: string): Promise<T[]> =>
       (await clickhouse.query({ query, format: 'JSONEachRow' })).json<T>(),
     command: (query: string) => clickhouse.command({ query }),
-    counters: async (): Promise<{ id: number; up: number; down: number }[]> =>
-      (
-        await pool.query(
-          `SELECT id, traffic_bytes_up AS up, traffic_bytes_down AS down
-           FROM subscriptions ORDER BY id`,
-        )
-      ).rows,
+    counters: () => countersOf(pool),
   };
+}
+
+async function subscribe(pool: pg.Pool, userId: number): Promise<number> {
+  const unlimited = { userId, trafficLimitBytes: null, expiresAt: null };
+  return (await createSubscription(pool, unlimited)).subscriptionId;
+}
+
+async function countersOf(pool: pg.Pool): Promise<{ id: number; up: number; down: number }[]> {
+  const { rows } = await pool.query(
+    `SELECT id, traffic_bytes_up AS up, traffic_bytes_down AS down
+     FROM subscriptions ORDER BY id`,
+  );
+  return rows;
 }
