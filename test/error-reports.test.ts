@@ -130,6 +130,23 @@ t.test('a report of the largest body is kept, cut', async (t) => {
   }
 });
 
+t.test('a counter that Redis refuses to count up is a store that is away', async (t) => {
+  const api = await startTestApi(t);
+  const node = await registerTestNode(api);
+  const { redisPrefix } = api.config.stores;
+  await api.redis.lpush(`${redisPrefix}:errors:${node.nodeId}`, 'no number');
+  await api.redis.lpush(`${redisPrefix}:register:127.0.0.1`, 'no number');
+  const dto = { code: 'NO', name: 'n', host: '', ip: '', region: '' };
+  for (const reply of [
+    await post(api, '/node/error', { message: 'm' }, { node }),
+    await post(api, '/node/register', dto),
+  ]) {
+    t.equal(reply.status, 503);
+    t.equal(reply.json.error?.code, 'STORE_UNAVAILABLE');
+    t.ok(reply.headers['retry-after']);
+  }
+});
+
 t.test('a node may report so many errors a minute, over all processes', async (t) => {
   const api = await startTestApi(t, { CORE_NODE_ERRORS_MAX: '4' });
   const second = await startApi(api.config, api.log);
