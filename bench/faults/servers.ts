@@ -55,24 +55,9 @@ export async function startServers(
   const { removal, scenario, workers } = asked;
   const dataDir = mkdtempSync(path.join(os.tmpdir(), 'core-faults-'));
   mkdirSync(path.join(dataDir, 'logs'));
-  const [http, admin, postgres, redis, clickhouse, failpoint, ...proxyPorts] = await fixedPorts(10);
-  const environment: Record<string, string> = {
-    CORE_DATA_DIR: dataDir,
-    CORE_PORT: String(http),
-    CORE_ADMIN_PORT: String(admin),
-    CORE_POSTGRES_PORT: String(postgres),
-    CORE_REDIS_PORT: String(redis),
-    CORE_CLICKHOUSE_PORT: String(clickhouse),
-    CORE_LOAD_INTERVAL_MS: String(loadIntervalMs),
-    CORE_LATE_INTERVAL_MS: String(lateIntervalMs),
-    // At the first refusal, so that a round with poisoned rows takes no longer than others.
-    CORE_POISON_ATTEMPTS: '1',
-    // Without it the little load of a round would make groups of one segment only.
-    CORE_SETTLE_MS_MIN: String(settleMsMin),
-    CORE_LOG_LEVEL: 'warn',
-    CORE_FAILPOINT_URL: `http://127.0.0.1:${failpoint}`,
-    ...(removal === 'aof' ? { CORE_REDIS_REQUIRE_AOF: 'false' } : {}),
-  };
+  const ports = await fixedPorts(10);
+  const [failpoint, ...proxyPorts] = ports.slice(5);
+  const environment = settingsOf({ dataDir, ports, removal });
   const passwords = makeSecrets(dataDir);
   const config = withSecrets(readConfig(environment), passwords);
   const deaths: string[] = [];
@@ -80,17 +65,13 @@ export async function startServers(
   const log = createHarnessLog(path.join(dataDir, 'logs', 'harness.log'), { deaths, processes });
   const failpoints = await startFailpointServer(failpoint as number);
   lifecycle.use('failpoint server', () => failpoints.close());
-  const keep = async (
-    name: Victim,
-    start: (signal: AbortSignal) => Promise<Supervised>,
-    startingPid: () => number | undefined,
-  ): Promise<void> => {
+  const keep: Keep = async (name, start, startingPid) => {
     const killable = await startKillable(name, start, startingPid);
     lifecycle.use(name, () => killable.stop());
     processes.set(name, killable);
   };
   const pidFile = (name: string) => (): number | undefined => readPidFile(dataDir, name);
-  const { postgresPort, redisPort: port } = config.embedded;
+  const { postgresPort, redisPort: port, clickhousePort } = config.embedded;
   const { redis: password } = passwords;
   // Each start is waited for, also after one has failed: a store that came up once the lifecycle had
   // been closed would be registered too late, and never be stopped.
@@ -111,7 +92,7 @@ export async function startServers(
     ),
     keep(
       'clickhouse',
-      (signal) => startClickHouse({ dataDir, port: clickhouse as number }, log, signal),
+      (signal) => startClickHouse({ dataDir, port: clickhousePort }, log, signal),
       pidFile('clickhouse'),
     ),
   ]);
@@ -126,27 +107,71 @@ export async function startServers(
     lifecycle,
   );
   Object.assign(environment, proxiedUrls(config, proxies));
+  const roleOptions = { environment, removal, dataDir, log };
+  await startRoles(keep, roleOptions);
+  if (workers === 2) await startSecondWorker(lifecycle, roleOptions);
+  const url = `http://127.0.0.1:${proxies.get('api')?.port ?? config.http.port}`;
+  return { config, dataDir, url, failpoints, processes, deaths, proxies };
+}
+
+/** `ports` are those of the api, of operators, of the three stores and of the failpoint server. */
+function settingsOf(of: {
+  dataDir: string;
+  ports: readonly number[];
+  removal: Removal | undefined;
+}): Record<string, string> {
+  const [http, admin, postgres, redis, clickhouse, failpoint] = of.ports;
+  return {
+    CORE_DATA_DIR: of.dataDir,
+    CORE_PORT: String(http),
+    CORE_ADMIN_PORT: String(admin),
+    CORE_POSTGRES_PORT: String(postgres),
+    CORE_REDIS_PORT: String(redis),
+    CORE_CLICKHOUSE_PORT: String(clickhouse),
+    CORE_LOAD_INTERVAL_MS: String(loadIntervalMs),
+    CORE_LATE_INTERVAL_MS: String(lateIntervalMs),
+    // At the first refusal, so that a round with poisoned rows takes no longer than others.
+    CORE_POISON_ATTEMPTS: '1',
+    // Without it the little load of a round would make groups of one segment only.
+    CORE_SETTLE_MS_MIN: String(settleMsMin),
+    CORE_LOG_LEVEL: 'warn',
+    CORE_FAILPOINT_URL: `http://127.0.0.1:${failpoint}`,
+    ...(of.removal === 'aof' ? { CORE_REDIS_REQUIRE_AOF: 'false' } : {}),
+  };
+}
+
+/** Starts a process that the harness may kill, and stops it with the lifecycle. */
+type Keep = (
+  name: Victim,
+  start: (signal: AbortSignal) => Promise<Supervised>,
+  startingPid: () => number | undefined,
+) => Promise<void>;
+type RoleOptions = Omit<Parameters<typeof startCore>[2], 'signal'>;
+
+async function startRoles(keep: Keep, options: RoleOptions): Promise<void> {
   for (const [name, role] of [
     ['api', 'serve'],
     ['worker', 'work'],
   ] as const) {
     let startingPid: number | undefined;
     const start = (signal: AbortSignal): Promise<Supervised> =>
-      startCore(name, role, { environment, removal, dataDir, log, signal }, (pid) => {
+      startCore(name, role, { ...options, signal }, (pid) => {
         startingPid = pid;
       });
     await keep(name, start, () => startingPid);
   }
-  if (workers === 2) {
-    // Whoever asks at a worker's failpoint is thereby the first one, of which the pid is known.
-    const { CORE_FAILPOINT_URL: _, ...unasked } = environment;
-    const { signal } = new AbortController();
-    const options = { environment: unasked, removal, dataDir, log, signal };
-    const second = await startCore('worker 2', 'work', options, () => undefined);
-    lifecycle.use('worker 2', () => second.stop());
-  }
-  const url = `http://127.0.0.1:${proxies.get('api')?.port ?? http}`;
-  return { config, dataDir, url, failpoints, processes, deaths, proxies };
+}
+
+/**
+ * A second worker, at whose failpoints nobody is asked: whoever asks at a worker's is thereby the first
+ * one, of which the pid is known.
+ */
+async function startSecondWorker(lifecycle: Lifecycle, options: RoleOptions): Promise<void> {
+  const { CORE_FAILPOINT_URL: _, ...environment } = options.environment;
+  const { signal } = new AbortController();
+  const quietly = { ...options, environment, signal };
+  const second = await startCore('worker 2', 'work', quietly, () => undefined);
+  lifecycle.use('worker 2', () => second.stop());
 }
 
 /** Makes ClickHouse refuse the rows of one user, as a table would that an operator has changed. */
