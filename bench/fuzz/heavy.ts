@@ -41,11 +41,13 @@ function manyNames(
 const listed = (name: string, make: (at: number) => string): Buffer =>
   Buffer.from(`{"${name}":[${Array.from({ length: entries }, (_, at) => make(at)).join(',')}]}`);
 
+/** A date that a body may hold on whatever day this runs; one in the future would be refused at once. */
+const recently = new Date(Date.now() - 3_600_000).toISOString();
 const usageEntry = (at: number, more = ''): string =>
   `{"userId":${at + 1},"subscriptionId":7,"nodeProtocolId":3,"bytesUp":1000,"bytesDown":2000,` +
-  `"recordedAt":"2026-11-24T10:00:00Z"${more}}`;
+  `"recordedAt":"${recently}"${more}}`;
 const sessionEvent = (at: number): string =>
-  `{"userId":${at + 1},"protocol":"vless","eventType":"online","occurredAt":"2026-11-24T10:00:00Z",` +
+  `{"userId":${at + 1},"protocol":"vless","eventType":"online","occurredAt":"${recently}",` +
   `"ipAddress":"198.51.100.7"}`;
 const unknown = '{"entries":[],"more":';
 
