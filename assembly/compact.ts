@@ -21,7 +21,7 @@ import {
 
 /** Place of the next byte to write. */
 let at: usize = 0;
-/** Of the rows that were compacted last. */
+/** Time of the oldest row that was compacted last. */
 let oldest: u32 = 0;
 
 function write(value: u64): void {

@@ -62,7 +62,7 @@ export interface WorkerSeams {
   load?: (deps: LoadDeps) => LoadDeps;
 }
 
-/** Two for each stream that is loaded at once, late ones as well (load/worker.ts), and some for the upkeep. */
+/** Two for each stream that is loaded at once, a late one included (load/worker.ts), some for the upkeep. */
 const workerConnectionsMax = 22;
 const heartbeatFlushMs = 1_000;
 const upkeepEveryMs = 1_000;

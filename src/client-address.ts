@@ -4,14 +4,14 @@ import net from 'node:net';
 export interface ClientAddresses {
   /**
    * The sender's address: an IPv4 address, or the /64 of an IPv6 one, which is what one host is given
-   * and can choose freely within. `X-Forwarded-For` is asked for, as one list, only where the peer is a
-   * trusted proxy; then the right-most address that is not one itself counts, since everything to the
-   * left of it is what the sender claims. Where that is no address, the peer's counts.
+   * and can choose freely within. `X-Forwarded-For` is asked for, as one list, only if the peer is a
+   * trusted proxy. The right-most address that is not one itself then counts, since everything to the left
+   * of it is what the sender claims. If that is no address, the peer's counts.
    */
   senderOf(peer: string, forwardedFor: () => string): string;
 }
 
-/** Where a setting has an entry that is no address and no prefix, `invalid` names it. */
+/** If a setting has an entry that is no address and no prefix, `invalid` names it. */
 export type TrustedProxies =
   | { outcome: 'parsed'; isTrusted: (address: string) => boolean; count: number }
   | { outcome: 'invalid'; entry: string };
@@ -67,7 +67,7 @@ function withoutPort(hop: string): string {
   return /^\[([^\]]*)\](?::\d+)?$/.exec(hop)?.[1] ?? /^([\d.]+):\d+$/.exec(hop)?.[1] ?? hop;
 }
 
-/** IPv4 in dots, also where it was mapped into IPv6; IPv6 as eight groups; undefined for anything else. */
+/** IPv4 in dots, also if it was mapped into IPv6; IPv6 as eight groups; undefined for anything else. */
 function canonicalOf(address: string): string | undefined {
   if (net.isIPv4(address)) return address;
   if (!net.isIPv6(address)) return undefined;

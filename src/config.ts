@@ -193,7 +193,7 @@ export interface Config {
   spool: {
     shards: number;
     bytesMax: number;
-    /** Of a late stream: a share of the bound of the usual one. */
+    /** Backlog bound of a late stream: a share of the usual one's. */
     lateBytesMax: number;
     lateDays: number;
     idempotencySeconds: number;
@@ -254,7 +254,7 @@ export function readConfig(environment: NodeJS.ProcessEnv): Config {
   return toConfig(parsed.data);
 }
 
-/** Its user and password become Basic authentication, which holds neither of these. */
+/** User and password become Basic authentication: no colon in the user, and no broken escape in either. */
 function webhookUrlFault(url: string | undefined): string | undefined {
   if (url === undefined || !URL.canParse(url)) return undefined;
   const { username, password } = new URL(url);

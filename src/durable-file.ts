@@ -14,12 +14,12 @@ import path from 'node:path';
 /**
  * Replaces a file as a whole: after a crash it holds the old or the new content, never a part, and
  * once this returns it holds the new one, also after a power cut. The file is a new one, with this mode
- * whatever the old one had; where there was a link it is in the link's place.
+ * whatever the old one had. If there was a link, the file takes its place.
  * @throws the error of the file system, e.g. ENOSPC; the old content is then still there.
  */
 export function writeDurable(file: string, content: string, mode = 0o600): void {
-  // Of a name that nobody can guess, and made here or not at all: in a folder that others may write to
-  // there could else be a link by that name, and what it points to would be overwritten.
+  // Nobody can guess its name, and it is made here or not at all. Somebody else who may write to the folder
+  // could otherwise put a link there, and what it points to would be overwritten.
   const temporary = `${file}.${randomBytes(8).toString('hex')}.tmp`;
   const handle = openSync(temporary, 'wx', mode);
   try {
@@ -50,7 +50,7 @@ export function syncFolder(folder: string): void {
   }
 }
 
-/** The JSON in a file, or undefined where there is no such file. */
+/** The JSON in a file, or undefined if there is no such file. */
 export function readJson<T>(file: string): T | undefined {
   const text = readIfThere(file);
   if (text === undefined) return undefined;
@@ -61,6 +61,7 @@ export function readJson<T>(file: string): T | undefined {
   }
 }
 
+/** The text of a file, or undefined if there is no such file. */
 export function readIfThere(file: string): string | undefined {
   try {
     return readFileSync(file, 'utf8');

@@ -67,9 +67,9 @@ export function untilSignalled(): Promise<NodeJS.Signals> {
 }
 
 /**
- * nohup(1) has its program ignore SIGHUP, but Node undoes that when it starts. What is left of it: where
- * stdin was a terminal, nohup opens /dev/null in its place, for writing only. Without a terminal there
- * is none to be closed.
+ * nohup(1) has its program ignore SIGHUP, but Node undoes that when it starts. One trace of nohup is left:
+ * if stdin was a terminal, nohup opened /dev/null in its place, for writing only. Without a terminal there
+ * is none that could be closed.
  */
 function isUnderNohup(): boolean {
   if ([0, 1, 2].some((descriptor) => isatty(descriptor))) return false;

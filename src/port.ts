@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { CoreError } from './errors.ts';
 
 const retryMs = 100;
-/** By the setting of a port: the one of its address, where there is one. */
+/** The setting of the address by that of the port, if there is one. */
 const hostSettings: Readonly<Record<string, string>> = {
   CORE_PORT: 'CORE_HOST',
   CORE_ADMIN_PORT: 'CORE_ADMIN_HOST',

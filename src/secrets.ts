@@ -8,14 +8,14 @@ import { CoreError } from './errors.ts';
 
 /** What the embedded servers ask for, one password each: 32 random bytes in base64url. */
 export interface Secrets {
-  /** Of the superuser, which sets the database up and does nothing else. */
+  /** The superuser's, who sets the database up and does nothing else. */
   postgresSuperuser: string;
-  /** Of Core's own role, which owns its database. */
+  /** The one of Core's own role, which owns its database. */
   postgres: string;
   redis: string;
-  /** Of Core's own user. */
+  /** The one of Core's own user. */
   clickhouse: string;
-  /** Of the user for tools, which reads only. */
+  /** The one of the user for tools, who only reads. */
   clickhouseAnalyst: string;
 }
 

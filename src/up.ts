@@ -113,7 +113,7 @@ export async function runServe(config: Config, log: Logger): Promise<number> {
   });
 }
 
-/** @throws CoreError PORT_TAKEN where another program listens on one of the HTTP ports. */
+/** @throws CoreError PORT_TAKEN if another program listens on one of the HTTP ports. */
 async function requireFreePorts({ http, admin }: Config, patienceMs: number): Promise<void> {
   await requireFreePort(http.host, http.port, 'CORE_PORT', patienceMs);
   await requireFreePort(admin.host, admin.port, 'CORE_ADMIN_PORT', patienceMs);

@@ -61,7 +61,7 @@ export function host(given: string): string {
   throw new InvalidArgumentError(sentence(hostFault));
 }
 
-/** The same, or nothing. */
+/** A name or a host as above, or nothing. */
 export const nameOrNone = (given: string): string => (given.trim() === '' ? '' : name(given));
 export const hostOrNone = (given: string): string => (given.trim() === '' ? '' : host(given));
 

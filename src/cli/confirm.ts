@@ -16,8 +16,8 @@ export interface Question {
 }
 
 /**
- * Returns where an operator wants what cannot be undone: by `--yes`, or at a terminal by typing the
- * answer, after having read what it would do.
+ * Returns if an operator wants what cannot be undone: by `--yes`, or at a terminal by typing the answer,
+ * after having read what it would do.
  * @throws CoreError CONFIRMATION_NEEDED; nothing was changed then.
  */
 export async function confirm(context: CliContext, question: Question): Promise<void> {

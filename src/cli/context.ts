@@ -43,7 +43,7 @@ export interface CliContext {
   write(text: string): Promise<void>;
   /** Writes what Core itself has drawn, in colours. */
   draw(picture: string): Promise<void>;
-  /** Asks on stderr, and resolves with the line that is typed; undefined where there is none. */
+  /** Asks on stderr, and resolves with the line that is typed; undefined if there is none. */
   ask(question: string): Promise<string | undefined>;
   postgres(): Promise<pg.Pool>;
   redis(): Promise<Redis>;
@@ -101,7 +101,7 @@ export function createCliContext(options: {
   };
 }
 
-/** The next line; undefined where the input ends before. A terminal keeps the process no longer. */
+/** The next line; undefined if the input ends before it. The terminal then keeps the process no longer. */
 async function readLine(stdin: NodeJS.ReadableStream): Promise<string | undefined> {
   const lines = createInterface({ input: stdin, terminal: false });
   try {
@@ -130,8 +130,8 @@ async function openPostgres(config: Config, lifecycle: Lifecycle): Promise<pg.Po
 }
 
 /**
- * The ports of embedded servers are the same for every Core, unless set otherwise: a command that is run
- * in another folder than its Core must not change the one that happens to run there.
+ * The ports of embedded servers are the same for every Core unless a setting says otherwise. A command that
+ * an operator runs in another folder than its Core must not change the Core that happens to run there.
  */
 async function requireOwnInstance({ embedded, stores }: Config, pool: pg.Pool): Promise<void> {
   const own = readInstanceFile(embedded.dataDir);

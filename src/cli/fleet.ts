@@ -91,8 +91,8 @@ interface ApplyArguments {
 }
 
 /**
- * Nobody is asked while the fleet is locked: where something ends for good the first round stops at
- * its plan, and the second one carries it out if its plan is still the same.
+ * Nobody is asked while the fleet is locked. If something ends for good, the first round stops at its plan.
+ * The second one carries it out if its plan is still the same.
  */
 async function applyAsked(
   context: CliContext,

@@ -125,7 +125,7 @@ const listColumns = [
 
 const reported = ['reportedName', 'reportedHost', 'reportedRegion'] as const;
 
-/** What a node said of itself is shown where it is not what holds. */
+/** What a node said of itself is shown if it differs from what holds. */
 function reportedColumns(nodes: readonly NodeState[]): (typeof reported)[number][] {
   const differs = {
     reportedName: (node: NodeState) => node.reportedName !== node.name,

@@ -23,13 +23,13 @@ export interface RunningProcess {
 
 export interface RunningStore {
   up: boolean;
-  /** Since when a process of Core has had no answer; null where it answers, or nobody knows. */
+  /** Since when a process of Core has had no answer; null if it answers, or if nobody knows. */
   since: string | null;
-  /** What this command was told, where it is not up. */
+  /** What this command was told, if the store is not up. */
   reason: string | null;
 }
 
-/** What runs. A role is null where Postgres and Redis are both away, and so nobody knows. */
+/** What runs. A role is null if Postgres and Redis are both away, so that nobody knows. */
 export type Running = Record<ProcessRole, RunningProcess[] | null> &
   Record<StoreName, RunningStore>;
 
@@ -115,8 +115,8 @@ function stateOf({ stoppedAt, seenSecondsAgo }: ProcessRecord): RunningProcess['
 }
 
 /**
- * Those that run and those that were lost; where there is neither, the last one that was stopped. One
- * that was started again on its host is not lost.
+ * Those that run and those that were lost. If there is neither, the last one that was stopped. One that was
+ * started again on its host is not lost.
  */
 function processesOf(role: ProcessRole, records: readonly ProcessRecord[]): RunningProcess[] {
   const own = records.filter((record) => record.role === role);

@@ -9,7 +9,7 @@ import type { Run } from './run.ts';
 import { findRunning, missingParts, type Part, parts, type Running } from './running.ts';
 import { bytesText, renderFields, renderTable } from './table.ts';
 
-/** Exit code where something does not run that has to; 1 is that of a failure. */
+/** Exit code if something does not run that has to; a failure has 1. */
 const missingExitCode = 3;
 
 /** `core status` */

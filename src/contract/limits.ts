@@ -12,8 +12,8 @@ export const limits = {
   errorDetailsKeptMembersMax: 256,
   idempotencyKeyCharsMax: 200,
   /**
-   * JSON values in an ingest body of over 64 KiB for each entry that it may have, some four times what
-   * an entry needs, so that there is room for unknown fields.
+   * JSON values in an ingest body of over 64 KiB, for each entry that it may have. An entry needs a quarter
+   * of that, so there is room for unknown fields.
    */
   valuesPerEntryMax: 25,
   /** How many places a failed validation lists. */

@@ -5,7 +5,7 @@ const require = createRequire(import.meta.url);
 
 /**
  * Makes sure that there is an embedded ClickHouse for this system. It works with every Node, but not on
- * every system: npm leaves the package out where it does not.
+ * every system: npm leaves the package out if it does not.
  * @throws CoreError EMBEDDED_SERVER_FAILED naming the setting for a ClickHouse of one's own.
  */
 export function requireChdb(platform: string = process.platform, arch = process.arch): void {

@@ -20,8 +20,8 @@ import { openSpool } from './clickhouse-spool.ts';
  * With an IPC channel it sends `{ ready: true, port }` once it answers, and stops when the channel
  * closes, so that it never outlives the process that started it. `--secrets` is the folder of the
  * file `secrets.json`, which has the passwords of its two users. `--hosts` adds names, separated by
- * commas, to those that the header Host may have. More than two queries at once, `--queries-max`, want a larger
- * UV_THREADPOOL_SIZE: see `openEngine`.
+ * commas, to those that the header Host may have. More than two queries at once, `--queries-max`, want
+ * a larger UV_THREADPOOL_SIZE: see `openEngine`.
  */
 
 /** Time that queries which run when the stop comes are given before they are cancelled. */

@@ -16,8 +16,9 @@ const threads = 12;
 
 /**
  * Starts the embedded ClickHouse: a process of its own that owns the data directory and serves
- * ClickHouse's HTTP interface. Its users' passwords are those of the data directory's secrets, and
- * `hosts` are names that requests may give besides those of the loopback interface. It ends by itself when this process is gone.
+ * ClickHouse's HTTP interface. Its users' passwords are those of the data directory's secrets. `hosts`
+ * are names that requests may give besides those of the loopback interface. It ends by itself when this
+ * process is gone.
  */
 export async function startClickHouse(
   options: { dataDir: string; port: number; hosts?: readonly string[] },

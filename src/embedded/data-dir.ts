@@ -62,8 +62,8 @@ function claim(dataDir: string): DataDirClaim {
 }
 
 /**
- * Makes the folder, and looks whether the files of the servers can be made in it: a server that fails
- * of that says so less clearly, or only in its log. That of Postgres may belong to another user.
+ * Makes the folder, and looks whether the files of the servers can be made in it: a server that cannot make
+ * them says so less clearly, or only in its log. The folder of Postgres may belong to another user.
  */
 function prepareDataDir(dataDir: string): void {
   makeFolder(dataDir);
@@ -91,7 +91,7 @@ function keepOthersOut(dataDir: string): void {
   if ((mode & 0o022) !== 0) chmodSync(dataDir, mode & 0o7755);
 }
 
-/** With `recursive`, mkdir of Node 20 never returns where a parent cannot be made, as under /proc. */
+/** With `recursive`, mkdir of Node 20 never returns if a parent cannot be made, as under /proc. */
 function makeFolder(folder: string): void {
   try {
     mkdirSync(folder, { mode: 0o700 });
@@ -113,7 +113,7 @@ function probe(file: string): void {
   }
 }
 
-/** What made the file fail is the failure to tell. */
+/** The caller tells what made the file fail. A failure to remove it would hide that. */
 function removeQuietly(file: string): void {
   try {
     rmSync(file, { force: true });

@@ -35,7 +35,7 @@ const addTriesMax = 20;
 const addPauseMs = 250;
 /** Exit codes of useradd if it cannot change the list of users or groups, e.g. because it is locked. */
 const addBusyCodes: readonly unknown[] = [1, 10];
-/** Of some thousand files, on a slow disk. */
+/** Longest that some thousand files take on a slow disk. */
 const handOverMsMax = 120_000;
 
 /**

@@ -136,7 +136,7 @@ BEGIN
   END LOOP;
 END $objects$`;
 
-/** Tells whether the passwords are the same. Of 32 random bytes a hash tells nothing. */
+/** Tells whether the passwords are the same. A hash tells nothing of 32 random bytes. */
 function fingerprint(passwords: PostgresPasswords): string {
   const both = `${passwords.postgres} ${passwords.postgresSuperuser}`;
   return createHash('sha256').update(both).digest('hex');

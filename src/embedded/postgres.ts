@@ -53,7 +53,7 @@ export async function startPostgres(
   const mark = markOf(dataDir, folder);
   const prepare = async (): Promise<void> => {
     await endLeftovers(mark, log);
-    // Nothing runs on this directory any more, so this is of a server that was killed. Its
+    // Nothing runs on this directory any more, so a server that was killed has left this file. Its
     // process id may by now be somebody else's, and Postgres would refuse to start for that.
     rmSync(path.join(folder, 'postmaster.pid'), { force: true });
   };

@@ -15,7 +15,7 @@ export interface ProcessStat {
 /** PF_EXITING of the kernel's include/linux/sched.h: the process has begun to end. */
 const exitingFlag = 4;
 
-/** Undefined where there is no such process, or no /proc. */
+/** Undefined if there is no such process, or no /proc. */
 export function readProcessStat(pid: number): ProcessStat | undefined {
   const stat = readIfThere(`/proc/${pid}/stat`);
   if (stat === undefined) return undefined;

@@ -111,7 +111,7 @@ function roleInProc(mark: ServerMark, pid: number): Role {
   }
 }
 
-/** Undefined where no server was started, or the file holds something else. */
+/** Undefined if no server was started, or if the file holds something else. */
 function pidInFile(mark: ServerMark): number | undefined {
   const pid = Number(readIfThere(mark.pidFile)?.trim());
   return Number.isSafeInteger(pid) && pid > 0 && pid !== process.pid ? pid : undefined;

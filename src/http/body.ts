@@ -41,8 +41,8 @@ export const discardBytesMax = 65_536;
 
 /**
  * Collects a body. Must be created before the first await of a handler, or chunks are lost.
- * `declaredBytes` is undefined where the end shows only when it comes (chunked). The body is collected in
- * one buffer, of that size or one that grows, which `release` gives back.
+ * `declaredBytes` is undefined if the end shows only when it comes (chunked). The body is collected in
+ * one buffer, of that size or one that grows. `release` gives it back.
  *
  * The memory of a chunk is taken back when uWebSockets' callback returns, so each is copied, except
  * for one: where a body comes as a whole and somebody waits for it, he is called with that memory.

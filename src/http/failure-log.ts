@@ -2,11 +2,11 @@ import type { CoreError, ErrorCode } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { Route } from './route.ts';
 
-/** Lines of one code in a second. While a store is away each request fails for the same reason. */
+/** Lines of one code in a second. While a store is away, each request fails for the same reason. */
 const linesMax = 10;
 const windowMs = 1_000;
 
-/** Writes failed requests to the log, and not so many that whoever sends them could fill it. */
+/** Writes failed requests to the log, but not so many that whoever sends them could fill it. */
 export interface FailureLog {
   write(requestId: string, route: Route, error: CoreError): void;
 }

@@ -262,7 +262,7 @@ class Exchange implements BodyReader, RouteRequest {
   readonly requestNumber = nextRequestNumber();
   /** Set for the route. */
   body: Uint8Array = noBody;
-  /** Who calls, as client-address.ts tells senders apart; empty where a key tells it. */
+  /** Who calls, as client-address.ts tells senders apart; empty if a key tells it. */
   address = '';
   /** Undefined on routes that need no key, and until it is known. */
   node: KnownNode | undefined = undefined;

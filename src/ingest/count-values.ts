@@ -4,8 +4,8 @@ const [quote, backslash, comma, bracket, brace] = [0x22, 0x5c, 0x2c, 0x5b, 0x7b]
 
 /**
  * Refuses a body of more JSON values than any contract needs before the parser makes objects of them:
- * 4 MiB of `[[[[` or `{},{},` take it half a second and 300 MB. Counts what each value but the first
- * needs, an opening bracket or a comma, outside of strings; whether the body is JSON is not looked at.
+ * 4 MiB of `[[[[` or `{},{},` take it half a second and 300 MB. It counts what each value but the
+ * first needs: an opening bracket or a comma outside of strings. It does not look whether the body is JSON.
  * @throws CoreError VALIDATION_FAILED.
  */
 export function requireFewValues(body: Uint8Array, valuesMax: number): void {

@@ -25,9 +25,9 @@ import {
 /**
  * Where accepted blocks become durable: the Redis streams.
  *
- * A block with a row of more than so many days ago goes whole to the late stream of its kind and shard.
- * Whole, because then it is one entry and one append, and a bound that is reached refuses all of it. So
- * a node that mixes old rows into its posts delays its own rows and nobody else's.
+ * A block with a row of more than `lateDays` ago goes to the late stream of its kind and shard. It goes
+ * there whole: then it is one entry and one append, and a bound that is reached refuses all of it. So a
+ * node that mixes old rows into its posts delays its own rows and nobody else's.
  */
 export interface Spool {
   /**
@@ -48,7 +48,7 @@ export function createSpool(options: {
   /** Backlog bounds of a usual stream and of a late one. */
   bytesMax: number;
   lateBytesMax: number;
-  /** A row of more than so many days ago is late. */
+  /** A row that is older than this is late. */
   lateDays: number;
   nowMs: () => number;
   idempotencySeconds: number;
@@ -104,7 +104,7 @@ export function createSpool(options: {
   };
 }
 
-/** Of the rows of a block; those of usage are what compactUsage has just been given. */
+/** Time of the oldest row of a block. Rows of usage are those that compactUsage was given last. */
 function oldestSeconds(kind: Kind, bytes: Buffer): number {
   if (kind === 'usage') return oldestCompactedSeconds();
   return kind === 'session' ? oldestSessionSeconds(bytes) : Number.POSITIVE_INFINITY;

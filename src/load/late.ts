@@ -5,8 +5,8 @@ import type { LoadDeps } from './run-stream.ts';
  * Late streams hold posts with rows of long ago (src/ingest/spool.ts). Each month of a segment is an
  * insert, of which the embedded ClickHouse runs one at a time, and a part that has to be merged. A post
  * of a few kilobytes may have a row of each month since 2020. So that nobody else waits for these
- * inserts, a late stream is looked at rarely, and then what many posts brought is one segment; between
- * the inserts of its months it pauses.
+ * inserts, the worker looks at a late stream rarely. What many posts brought is then one segment. Between
+ * the inserts of its months the run pauses.
  */
 
 /**
@@ -15,19 +15,19 @@ import type { LoadDeps } from './run-stream.ts';
  */
 const pauseFactor = 3;
 /**
- * Where inserts take seconds a pause is shorter than they are, else many months would take many minutes.
- * Far below the silence after which Postgres ends a run's session (session.ts).
+ * If inserts take seconds, a pause is shorter than they are: many months would otherwise take many minutes.
+ * It is far below the silence after which Postgres ends a run's session (session.ts).
  */
 const pauseMsMax = 1_000;
 /**
- * Rows are unpacked anew for nearly every month, as other streams use the same memory meanwhile; that
- * holds the worker's thread up by some milliseconds for so many.
+ * Rows are unpacked anew for nearly every month, as other streams use the same memory meanwhile. For this
+ * many rows that holds the worker's thread up by some milliseconds.
  */
 const segmentRowsMax = 100_000;
-/** A run gives its place up after so many: all late streams of a worker share one. */
+/** A run gives its place up after this many segments: all late streams of a worker share one place. */
 const segmentsMax = 8;
 
-/** What differs where a late stream is run. Once `stopping` is aborted a run ends as soon as it can. */
+/** What differs for a late stream. Once `stopping` is aborted, its run ends as soon as it can. */
 export function lateLoad(
   deps: LoadDeps & { lateGroupBytesMax: number },
   stopping: AbortSignal,

@@ -192,8 +192,8 @@ function createResting(log: Logger, monotonicMs: () => number) {
 }
 
 /**
- * Keeps one job scheduler a stream and task, also for streams that an api registers later. Tells how many
- * usual streams there are.
+ * Keeps one job scheduler a stream and task, also for streams that an api registers later. `onStreams` is
+ * told how many usual streams there are.
  */
 function createDiscovery(
   options: LoadWorkerOptions,

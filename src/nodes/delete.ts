@@ -7,7 +7,8 @@ import { notifyNode, requireNode } from './require.ts';
 /**
  * Removes a node with its protocols, their links, its outbounds with their counters, its rules and
  * its history. What users moved over it stays in ClickHouse and in their counters. Its key stops
- * working at once. Returns how many protocols and links went.
+ * working at once.
+ * @returns how many protocols and links went.
  * @throws CoreError NOT_FOUND.
  */
 export async function deleteNode(

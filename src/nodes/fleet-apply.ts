@@ -20,7 +20,7 @@ export interface ApplyOptions {
   /** Stop after the plan. */
   dryRun: boolean;
   registrationSeconds: number;
-  /** Called with the plan before anything changes; nothing does where it answers `stop`. */
+  /** Called with the plan before anything changes; nothing does if it answers `stop`. */
   onPlan?: (plan: Plan) => Promise<'carry out' | 'stop'>;
 }
 
@@ -32,7 +32,7 @@ export interface Plan {
 
 export interface AppliedFleet {
   lines: PlanLine[];
-  /** False after a dry run, and where `onPlan` stopped it. */
+  /** False after a dry run, and if `onPlan` stopped it. */
   isCarriedOut: boolean;
   /** Nodes that were created, with the codes that they register with. */
   created: (IssuedNode & { name: string })[];

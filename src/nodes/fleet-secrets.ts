@@ -2,7 +2,7 @@ import type { Harmless } from './harmless.ts';
 
 /** Stands in an exported file for what was left out: apply keeps the stored value there. */
 export const keptMarker = '<kept>';
-/** Stands for it where it is printed. */
+/** Stands in printed text for the same. */
 export const maskText = '(secret)';
 
 /** A copy of settings in which the marker stands for everything that is not known to be harmless. */
@@ -91,8 +91,8 @@ function elementsKept(
 }
 
 /**
- * The stored element that a given one was made of: the one that says the same beside the markers. One
- * that was changed is that at its place, where the others are where they were.
+ * The stored element that a given one was made of: the one that says the same beside the markers. If none
+ * does, it is the one at the same place, provided that all others are at their places.
  */
 function storedElement(
   given: readonly unknown[],
@@ -108,7 +108,7 @@ function storedElement(
   return others ? stored[index] : undefined;
 }
 
-/** Whether two values are equal, where a marker is equal to anything. */
+/** Whether two values are equal. A marker is equal to anything. */
 function saysTheSame(given: unknown, stored: unknown): boolean {
   if (given === keptMarker) return stored !== undefined;
   if (typeof given !== 'object' || given === null) return given === stored;

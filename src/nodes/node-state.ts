@@ -35,11 +35,11 @@ export interface NodeState {
   nodeId: number;
   /** As the operator called it. */
   name: string;
-  /** What the operator set, else what the node reported; so is the region. */
+  /** What the operator set, else what the node reported. The same goes for the region. */
   host: string;
   ip: string;
   region: string;
-  /** What it said of itself when it registered last; null where it said nothing. */
+  /** What it said of itself when it registered last; null if it said nothing. */
   reportedName: string | null;
   reportedHost: string | null;
   reportedRegion: string | null;

@@ -11,8 +11,8 @@ export interface OutboundTraffic {
 }
 
 /**
- * Where the traffic of a node's tags counts for which there is no room. No outbound can be configured
- * by this tag; a node that reports it adds to it as well.
+ * The tag under which a node's traffic counts if there is no room for its own tag. No outbound can be
+ * configured by it. A node that reports it adds to it as well.
  */
 export const othersTag = '(others)';
 /** Tags that nobody configured, and that have a row of their own, of one node. */
@@ -88,7 +88,7 @@ export async function addOutboundTraffic(
   return result;
 }
 
-/** Of the node `asked.node_id`, counted no further than to the bound. */
+/** Rows of the node `asked.node_id` that nobody configured, counted no further than to the bound. */
 const countUnconfigured = `SELECT count(*)::integer FROM (
   SELECT FROM node_outbounds u
   WHERE u.node_id = asked.node_id AND NOT u.configured AND u.tag <> '${othersTag}'

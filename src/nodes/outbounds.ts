@@ -43,7 +43,7 @@ export interface ConfiguredOutbound {
 /**
  * Configures an outbound, after those the node has. A tag that is known from usage reports keeps
  * its counters.
- * @throws CoreError NOT_FOUND; INVALID_ARGUMENT where the tag is configured already, or is `othersTag`.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT if the tag is configured already, or is `othersTag`.
  */
 export async function addOutbound(
   pool: pg.Pool,
@@ -53,7 +53,7 @@ export async function addOutbound(
   if (tag === othersTag) {
     throw new CoreError(
       'INVALID_ARGUMENT',
-      `${othersTag} is where tags are counted that have no row`,
+      `${othersTag} is where tags are counted that have no row of their own`,
     );
   }
   await inTransaction(pool, async (client) => {

@@ -25,8 +25,8 @@ const closeMsMax = 1_000;
 
 /**
  * Says every five seconds, in Postgres and in Redis, that this process runs and which stores do not
- * answer it, for `core status`. It is in both because either may be the one that is away. Resolves once it
- * was said first. Nothing fails of it: what cannot be written is left out.
+ * answer it, for `core status`. It is in both because either may be the one that is away. Resolves once this
+ * was said for the first time. It never fails: what cannot be written is left out.
  */
 export async function startPresence(options: {
   role: ProcessRole;

@@ -41,7 +41,7 @@ export function createReadiness(stores: {
     storesAway,
     areAllThere() {
       if (last !== undefined && performance.now() < goodUntilMs) return last;
-      // While the stores are being asked, which takes two seconds where one hangs, all wait for that.
+      // While the stores are being asked, everybody waits for that. It takes two seconds if one hangs.
       goodUntilMs = Number.POSITIVE_INFINITY;
       last = storesAway().then((away) => {
         goodUntilMs = performance.now() + keptMs;

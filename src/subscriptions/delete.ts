@@ -8,8 +8,8 @@ import { bumpLinkedNodes } from './linked-nodes.ts';
 
 /**
  * Deletes a subscription with its links and its history of resets, and bumps the nodes it was
- * served on. Its rows stay in ClickHouse; those that come in later count as unknown. Returns how many links
- * went.
+ * served on. Its rows stay in ClickHouse; those that come in later count as unknown.
+ * @returns how many links went.
  * @throws CoreError NOT_FOUND.
  */
 export async function deleteSubscription(
@@ -59,7 +59,7 @@ export async function deleteUser(
   });
 }
 
-/** @throws CoreError INVALID_ARGUMENT where a user has active subscriptions. */
+/** @throws CoreError INVALID_ARGUMENT if a user has active subscriptions. */
 export function requireInactive(userId: number, activeSubscriptions: number): void {
   if (activeSubscriptions === 0) return;
   const message = `User ${userId} has active subscriptions (${activeSubscriptions}); delete them too with --force`;

@@ -3,7 +3,7 @@ import type { Queryable } from '../stores/postgres.ts';
 
 /** What hangs on subscriptions: what an operator is told before a command that cannot be undone. */
 export interface SubscriptionEffects {
-  /** Of the user who holds them. */
+  /** Name of the user who holds them. */
   userName: string;
   subscriptions: number;
   activeSubscriptions: number;

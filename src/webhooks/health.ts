@@ -6,7 +6,7 @@ import { webhookQueueName } from './queue.ts';
 export interface WebhookHealth {
   /** Attempts that ever failed. */
   failuresEver: number;
-  /** Time since the first failed attempt that no successful one followed; 0 where there is none. */
+  /** Time since the first failed attempt that no successful one followed; 0 if there is none. */
   failingSeconds: number;
   /** Events that were given up; see core webhook list. */
   deadLetters: number;
@@ -35,7 +35,7 @@ export async function noteFailure(redis: Redis, prefix: string): Promise<void> {
     .exec();
 }
 
-/** Also for a worker without a webhook: none fails that is not there. */
+/** A worker without a webhook calls it, too: a webhook that is not there does not fail. */
 export async function noteSuccess(redis: Redis, prefix: string): Promise<void> {
   await redis.del(healthKeys(prefix).failingSince);
 }

@@ -4,7 +4,7 @@ import { postSigned, refusalOf, type WebhookTarget } from './post.ts';
 export interface TestOutcome {
   /** Whether the webhook answered 2xx. */
   delivered: boolean;
-  /** Null where there was no answer. */
+  /** Null if there was no answer. */
   status: number | null;
   tookMs: number;
   /** The first bytes of the answer, as text. */

@@ -10,7 +10,7 @@ export function healthzRoute(): Route {
 
 /**
  * GET /readyz for balancers, who need no key: 200 while every store answers, else 503. It names no
- * store, and asks them once a second at most, so that a flood of it costs them nothing.
+ * store, and asks the stores once a second at most, so that a flood of requests costs them nothing.
  */
 export function readyzRoute(deps: { readiness: Readiness }): Route {
   const unready = errorReply(new CoreError('STORE_UNAVAILABLE', 'This process is not ready'));
@@ -24,7 +24,7 @@ export function readyzRoute(deps: { readiness: Readiness }): Route {
   };
 }
 
-/** GET /readyz for operators: as it is now, and a 503 names the stores that are away. */
+/** GET /readyz for operators: it asks the stores each time, and a 503 names those that are away. */
 export function readyzInFullRoute(deps: { readiness: Readiness }): Route {
   return {
     method: 'GET',

@@ -52,7 +52,7 @@ function ingestRoute(
   };
   const storeLarge = async (request: RouteRequest, body: Uint8Array): Promise<Reply> => {
     const { nodeId } = callerOf(request);
-    // Of the body only until the first await.
+    // The body is there only until the first await.
     const fingerprint = fingerprintOf(body);
     return store(request, await deps.largeBodies.pack({ kind, nodeId, body }), fingerprint);
   };
