@@ -18,7 +18,8 @@ const usage = `Usage: npm run fuzz -- [--cases 100000] [--seed 1] [--from 0] [--
 Sends damaged requests to an api process of its own, on embedded stores in a temporary folder, and
 checks that it answers each as the contract allows, never with a 500, does not end, and does not
 grow. Before that it sends the heaviest requests there are, one at a time, and none of them may hold
-the process for over 20 ms of CPU time. Exit code 1 on any violation, each with the seed and case that repeats it.
+the process for over 20 ms of CPU time. Exit code 1 on any violation, each with the seed and case that
+repeats it.
 `;
 
 /** Longest that one request may hold an api process. */

@@ -56,7 +56,7 @@ t.test('a command does not speak to the Core of another data directory', async (
     value: { running: { api: [{ state: 'running' }], worker: [{ state: 'running' }] } },
   });
 
-  // Without any password, as in a folder where no Core was ever started.
+  // Without any password, as in a folder in which no Core was ever started.
   const inEmpty = { ...settings, CORE_DATA_DIR: path.join(folder, 'empty') };
   t.match(await cli(inEmpty, 'user', 'create', '--name', 'nobody'), {
     exitCode: 1,

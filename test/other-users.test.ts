@@ -22,8 +22,8 @@ import { readSecrets, type Secrets } from '../src/secrets.ts';
 import { until } from './support/api.ts';
 import { type CoreProcess, settingsOnFreePorts, startCore } from './support/core-process.ts';
 
-// One Core for all of it, with the log at its most talkative. Run as root, the stranger is the user
-// `nobody`. Otherwise there is only this user: what is closed by ownership is then not tried.
+// One Core for all tests, with the log at its most talkative. If root runs them, the stranger is the user
+// `nobody`. Otherwise there is only this user, and what is closed by ownership is not tried.
 
 const run = promisify(execFile);
 const isRoot = process.getuid?.() === 0;
@@ -46,7 +46,7 @@ const core = startCore(t, ['up'], {
   CORE_WEBHOOK_URL: `http://127.0.0.1:${port}/none`,
   CORE_WEBHOOK_SECRET: webhookSecret,
 });
-/** Of every program that ran at any time below Core, however short. */
+/** Command lines of the programs that ran below Core while it started. */
 const commandLines = new Set<string>();
 const watching = setInterval(() => {
   for (const pid of descendants(core.pid)) commandLines.add(readProc(pid, 'cmdline'));

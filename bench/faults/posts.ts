@@ -39,7 +39,7 @@ const largeRows = 1_500;
 const largeShare = 0.04;
 /** Share of posts with rows of two months, which are two inserts. */
 const twoMonthsShare = 0.15;
-/** Share of posts with rows so old that they go through a late stream; of usage these are two inserts, too. */
+/** Share of posts with rows so old that they go through a late stream; a usage post then is two inserts. */
 const lateShare = 0.1;
 /** Share of usage posts with a poisoned row, in a round that has some. */
 const poisonShare = 0.3;

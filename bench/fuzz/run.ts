@@ -12,7 +12,7 @@ export interface FuzzOptions {
   from: number;
   cases: number;
   connections: number;
-  /** Where given, heavy requests are sent first, each alone, and may hold the api this long. */
+  /** If given, heavy requests are sent first, each alone, and may hold the api this long. */
   stallMsMax?: number;
   signal?: AbortSignal;
   onProgress?: (done: number, residentMb: number | undefined) => void;

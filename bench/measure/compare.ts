@@ -68,7 +68,8 @@ export function measuringFiles(): string[] {
 
 /**
  * Checks `base` out into a temporary folder, with the measuring code of this tree in place of its
- * own (unless `ownBench`), builds both, runs the benches in one and the other by turns, and prints medians and ratios.
+ * own (unless `ownBench`), builds both, runs the benches in one and the other by turns, and prints medians
+ * and ratios.
  * @throws Error where there is no such commit, or where it does not build with this measuring code.
  */
 export async function compareWith(options: Comparison): Promise<boolean> {

@@ -11,7 +11,7 @@ import { createBenchWorld } from './world.ts';
 /** Pauses between the posts of the honest node, and of the one that sends old rows. */
 const honestEveryMs = 100;
 const oldEveryMs = 50;
-/** Is part of what is measured. */
+/** Part of what is measured. */
 const lookEveryMs = 10;
 const settleMsMax = 180_000;
 const drainMsMax = 600_000;
@@ -139,7 +139,7 @@ async function postOld(old: Sender, signal: AbortSignal): Promise<number> {
   return posts;
 }
 
-/** @throws Error where the answer is no 200. */
+/** @throws Error if the answer is no 200. */
 async function post(
   sender: Sender,
   rows: readonly { bytesDown: number; recordedAt: string }[],

@@ -57,7 +57,7 @@ export async function startTestApi(
   return {
     ...api,
     url: `http://127.0.0.1:${api.port}`,
-    /** For `get` and its like: where metrics and health are told in full. */
+    /** For `get` and its like: the listener for operators. */
     admin: { url: `http://127.0.0.1:${api.adminPort}`, agent },
     agent,
     config,

@@ -40,7 +40,7 @@ export async function startTestServers(signal: AbortSignal): Promise<TestServers
     const secrets = makeSecrets(dataDir);
     const config = withSecrets(settings, secrets);
     const servers = await startEmbedded(config, secrets, log, signal);
-    // Where one cannot be installed, the tests that run it say so.
+    // If one cannot be installed, the tests that run it say so.
     for (const program of programs) await findOrInstall(program, log, signal);
     return {
       environment: {
@@ -61,7 +61,7 @@ export async function startTestServers(signal: AbortSignal): Promise<TestServers
   }
 }
 
-/** Of the superuser, by which each test file gets a database of its own that Core's role owns. */
+/** The superuser's URL, by which each test file gets a database of its own that Core's role owns. */
 function adminUrl(port: number | undefined, password: string): string {
   return `postgres://${superuserName}:${password}@127.0.0.1:${port}/${superuserName}`;
 }
