@@ -76,7 +76,7 @@ const commands = (): [args: string[], message: string][] => [
   ],
 ];
 
-t.test('without a terminal and --yes nothing is done, and it is said what would be', async (t) => {
+t.test('without a terminal and --yes a command only says what it would do', async (t) => {
   const before = await everything();
   for (const [args, message] of commands()) {
     if (args[0] === 'apply') fleetFile(args.includes('--prune') ? '[]' : one);
@@ -94,7 +94,7 @@ t.test('without a terminal and --yes nothing is done, and it is said what would 
   }
 });
 
-t.test('with --yes it is done, and it is said what was', async (t) => {
+t.test('with --yes a command does it, and says what it did', async (t) => {
   t.match((await json('link', 'rotate', uuid, '--yes'))['uuid'], /^(?!0000)[0-9a-f-]{36}$/);
   t.equal((await json<unknown[]>('subscription', 'rotate', '1', '--yes')).length, 2);
   t.same(await json('subscription', 'delete', '1', '--yes'), {

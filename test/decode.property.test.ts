@@ -325,7 +325,7 @@ t.test('one wrong field refuses the whole body, by its path', async (t) => {
   t.doesNotThrow(() => fc.assert(property, { numRuns: 1_000 }));
 });
 
-t.test('of many faults the first 20 are listed, as if each entry had come alone', async (t) => {
+t.test('a body of many faults lists the first 20, as if each entry had come alone', async (t) => {
   const kindsOf = fc.constantFrom('usage', 'session', 'outbound' as const);
   const property = fc.property(kindsOf, fc.array(fc.nat(), { maxLength: 50 }), (kind, picks) => {
     const faults = fields.filter((field) => field.kind === kind);

@@ -25,7 +25,7 @@ function memoryLog(level: string) {
   return { lines, log: pino({ level }, destination) };
 }
 
-t.test('of one failure ten lines a second are written, and the rest is counted', async (t) => {
+t.test('ten lines a second of one failure are written, and the rest is counted', async (t) => {
   const { lines, log } = memoryLog('info');
   let nowMs = 5_000;
   const failures = createFailureLog(log, () => nowMs);

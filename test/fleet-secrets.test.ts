@@ -170,7 +170,7 @@ t.test('a mask is no secret', async (t) => {
   }
 });
 
-t.test('lists mask what a plan masks, and show it where they are asked to', async (t) => {
+t.test('lists mask what a plan masks, and show it if they are asked to', async (t) => {
   await apply(
     fleetOf({
       protocols: [

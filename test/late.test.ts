@@ -149,7 +149,7 @@ t.test('a post that is repeated after the setting was changed is stored once', a
   }
 });
 
-t.test('of copies on their way to both streams at once one is stored', async (t) => {
+t.test('one of several copies that go to both streams at once is stored', async (t) => {
   const { spools, rows } = await startTwoSpools(t);
   const keys = Array.from({ length: 3_000 }, (_, index) => `post-${index}`);
   // One begins with the first keys and the other one with the last, in several flushes each.

@@ -47,7 +47,7 @@ interface OldPostgres {
   folder: string;
   port: number;
   pid: number;
-  /** Of the roles as they are to be. */
+  /** Passwords of the roles that the upgrade sets up. */
   secrets: Secrets;
 }
 
@@ -255,7 +255,7 @@ t.test('a run of statements is done wholly or not at all, and its failure is tol
   await checkUpgraded(t, old);
 });
 
-t.test('a changed password is told, and the next start sets it again', async (t) => {
+t.test('a changed password is one clear error, and the next start sets it again', async (t) => {
   const dataDir = freshDataDir(t);
   const [port = 0] = await freePorts(1);
   const secrets = makeSecrets(dataDir);

@@ -86,7 +86,7 @@ t.test(
   },
 );
 
-t.test('a new address is no change where the node has said its host', async (t) => {
+t.test('a new address is no change if the node has said its host', async (t) => {
   const { code } = await json<{ code: string }>('node', 'create', '--name', 'fra-1');
   const causes = async (ip: string) => {
     const log = api.log;
@@ -107,7 +107,7 @@ t.test('a new address is no change where the node has said its host', async (t) 
   t.same(await causes('192.0.2.2'), { change_causes: ['registration'], ip: '192.0.2.2' });
 });
 
-t.test('what was reported is shown where it differs', async (t) => {
+t.test('what a node reported is shown if it differs', async (t) => {
   const { code } = await json<{ code: string }>('node', 'create', '--name', 'fra-1');
   t.notMatch((await core('node', 'list')).stdout, /reported/);
   await register(code, { name: 'fra-1', region: '' });

@@ -121,7 +121,7 @@ async function startOwnRedis(t: Test): Promise<{ url: string; child: ChildProces
   return { url: `redis://127.0.0.1:${port}`, child };
 }
 
-t.test('a store that is away is told with the time since when, and the rest as well', async (t) => {
+t.test('core status says which store is away and since when, and shows the rest', async (t) => {
   const core = await start(t);
   const redis = await startOwnRedis(t);
   const settings = { REDIS_URL: redis.url };

@@ -64,7 +64,7 @@ t.test('external stores are shown as they are set; Core knows no analyst of thei
   t.match(table, 'rediss://:***@cache.example.net:6380/1');
 });
 
-t.test('before the first start there are no passwords, which is said', async (t) => {
+t.test('before the first start there are no passwords, and the error says so', async (t) => {
   const never = { CORE_DATA_DIR: t.testdir({}) };
   const { exitCode, stdout, stderr } = await stores(never, '--json', '--reveal');
   t.equal(exitCode, 1);
@@ -74,7 +74,7 @@ t.test('before the first start there are no passwords, which is said', async (t)
   });
 });
 
-t.test('a password is masked wherever in a URL it is', async (t) => {
+t.test('a password is masked at any place in a URL', async (t) => {
   for (const [url, masked] of [
     ['redis://:p@h:6379', 'redis://:***@h:6379'],
     ['redis://h:6379/0?password=p&db=1', 'redis://h:6379/0?password=***&db=1'],

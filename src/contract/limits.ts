@@ -1,6 +1,6 @@
 /** Bounds of the wire that are not settings. */
 export const limits = {
-  /** Characters in each string of a registration. */
+  /** Characters in the code, the name and the region of a registration. */
   nameCharsMax: 255,
   outboundTagCharsMax: 255,
   sessionIpCharsMax: 64,
