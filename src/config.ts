@@ -22,8 +22,8 @@ export const settingsSchema = z.object({
   CORE_ADMIN_HOST: z
     .string()
     .default('127.0.0.1')
-    .describe('Address that /metrics and the full /healthz and /readyz are served on.'),
-  CORE_ADMIN_PORT: port(8081, 'Port of /metrics and the full /healthz and /readyz.'),
+    .describe('Address that /metrics, /healthz and the full /readyz are served on.'),
+  CORE_ADMIN_PORT: port(8081, 'Port of /metrics, /healthz and the full /readyz.'),
   CORE_TRUSTED_PROXIES: z
     .string()
     .max(4_096)
