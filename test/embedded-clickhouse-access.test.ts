@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import http from 'node:http';
 import net from 'node:net';
 import { totalmem } from 'node:os';
 import path from 'node:path';
@@ -11,6 +12,7 @@ import { analystQueriesMax } from '../src/embedded/clickhouse-access.ts';
 import { createLogger } from '../src/log.ts';
 import { projectRoot } from '../src/root.ts';
 import { makeSecrets } from '../src/secrets.ts';
+import { until } from './support/api.ts';
 import {
   type Answer,
   ask,
@@ -607,6 +609,41 @@ t.test('tools leave memory and time to Core', async (t) => {
   t.equal(form.status, 413, 'nor has a form');
   await client.insert({ table: 't', values: [], format: 'JSONEachRow' });
   await unharmed(t, answers);
+});
+
+t.test('results do not fill the disk', async (t) => {
+  const dataDir = t.testdir({});
+  const bytesMax = 32 * 1024 ** 2;
+  const server = await startClickHouseServer(t, dataDir, ['--result-bytes-max', String(bytesMax)]);
+  // Of a megabyte in the engine's memory, and of a hundred gigabytes as they are written.
+  const wide = "SELECT toLowCardinality(repeat('x', 1000)) FROM numbers(100000000)";
+  const refused = await post(server, 'analyst', wide, 'output_format_parallel_formatting=0');
+  t.match(refused, { status: 400, code: '396', text: /Limit for result exceeded/ });
+  t.same(readdirSync(path.join(dataDir, 'spool')), [], 'and its file is gone');
+
+  // Results within their bound, which their clients do not read.
+  const large = `SELECT repeat('x', 1000) FROM numbers(${Math.floor(bytesMax / 1_100)})`;
+  const unread: http.IncomingMessage[] = [];
+  t.teardown(() => {
+    for (const response of unread) response.destroy();
+  });
+  const ask30 = async () => {
+    const headers = userHeaders('analyst', server.passwords.analyst);
+    const request = http.request({ port: server.port, method: 'POST', headers, agent: false });
+    request.end(large);
+    const [response] = (await once(request, 'response')) as [http.IncomingMessage];
+    unread.push(response);
+    return response.statusCode;
+  };
+  t.same([await ask30(), await ask30(), await ask30()], [200, 200, 200]);
+  t.equal(await ask30(), 503, 'too much waits to be read');
+  t.equal((await post(server, 'core', 'SELECT 1')).text, '1\n', 'Core asks all the same');
+  for (const response of unread.splice(0)) response.destroy();
+  await until(
+    () => post(server, 'analyst', 'SELECT 1'),
+    ({ status }) => status === 200,
+  );
+  t.pass('and the analyst again, once those clients are gone');
 });
 
 t.test('the analyst reads, and GET reads', async (t) => {

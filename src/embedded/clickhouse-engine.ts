@@ -7,6 +7,7 @@ import { toFault } from './clickhouse-fault.ts';
 import { type InsertDone, insertFile } from './clickhouse-insert.ts';
 import { judge, openGuard } from './clickhouse-judge.ts';
 import { createLane, goneFault, type Lane } from './clickhouse-lane.ts';
+import { createResults, type Results } from './clickhouse-results.ts';
 import { openSessions, type Scope, type Sessions } from './clickhouse-sessions.ts';
 import type { Spool, SpooledFile } from './clickhouse-spool.ts';
 import type { InsertStatement, Statement } from './clickhouse-statement.ts';
@@ -19,6 +20,8 @@ export interface SelectDone {
   format: string;
   resultRows: number;
   elapsedSeconds: number;
+  /** To be called once the result was sent, or will not be. */
+  release: () => void;
 }
 
 export interface OtherDone {
@@ -73,6 +76,8 @@ export async function openEngine(options: {
   database: string;
   spool: Spool;
   queriesMax: number;
+  /** Bound of a result, as it is written. */
+  resultBytesMax: number;
 }): Promise<Engine> {
   const sessions = await openSessions(options.directory, writeEngineConfig(options.configFolder));
   const { spool } = options;
@@ -89,10 +94,12 @@ export async function openEngine(options: {
   });
   const guard = await openGuard(sessions);
   const running: Running = new Map();
+  const results = createResults(options.resultBytesMax);
 
   const runIn = (sql: string, format: string, scope: Scope, signal: AbortSignal) =>
     enter(queries, signal, async () => {
       guard.checkSettings(scope);
+      results.requireRoom(scope.account);
       const judged = await judge(sessions, guard, sql, scope);
       // Who went away meanwhile will not be told of again.
       if (signal.aborted) throw goneFault();
@@ -102,7 +109,10 @@ export async function openEngine(options: {
       if (statement.kind === 'select') signal.addEventListener('abort', onAbort, { once: true });
       try {
         return statement.kind === 'select'
-          ? await selectToFile(sessions, spool, text, statement, format, marked)
+          ? await selectToFile(
+              { sessions, spool, results, cancel: onAbort },
+              { sql: text, statement, defaultFormat: format, scope: marked },
+            )
           : await runOther(sessions, text, statement.format ?? format, marked);
       } finally {
         signal.removeEventListener('abort', onAbort);
@@ -190,19 +200,23 @@ function cancel(sessions: Sessions, running: Running, mark: string): void {
  * own stream plans on the main thread, and a scalar subquery would stop the whole server.)
  */
 async function selectToFile(
-  sessions: Sessions,
-  spool: Spool,
-  sql: string,
-  statement: Extract<Statement, { kind: 'select' }>,
-  defaultFormat: string,
-  scope: Scope,
+  within: { sessions: Sessions; spool: Spool; results: Results; cancel: () => void },
+  asked: {
+    sql: string;
+    statement: Extract<Statement, { kind: 'select' }>;
+    defaultFormat: string;
+    scope: Scope;
+  },
 ): Promise<SelectDone> {
+  const { sessions, spool, results, cancel } = within;
+  const { sql, statement, defaultFormat, scope } = asked;
   const file = spool.path();
   const into = `INTO OUTFILE ${sqlString(file)}`;
   const head = sql.slice(0, statement.into);
   const format = statement.format ?? defaultFormat;
   const tail =
     statement.format === undefined ? `FORMAT ${format}` : sql.slice(statement.into, statement.end);
+  const watched = results.watch(file, cancel);
   try {
     const result = await sessions.within(scope, true, async (query) => {
       try {
@@ -215,6 +229,8 @@ async function selectToFile(
         return whole;
       }
     });
+    const fault = watched.stop();
+    if (fault !== undefined) throw fault;
     const handle = await open(file, 'r');
     const { size } = await handle.stat();
     return {
@@ -224,7 +240,10 @@ async function selectToFile(
       format,
       resultRows: result.rowsRead,
       elapsedSeconds: result.elapsed,
+      release: results.hold(size),
     };
+  } catch (thrown) {
+    throw watched.stop() ?? thrown;
   } finally {
     // On success the open handle keeps the bytes until they are sent.
     await spool.remove(file);

@@ -2,7 +2,7 @@ import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
 import { refuseWebPages } from './clickhouse-caller.ts';
-import type { Engine } from './clickhouse-engine.ts';
+import type { Engine, SelectDone } from './clickhouse-engine.ts';
 import { clickhouseFault, toFault } from './clickhouse-fault.ts';
 import { readonlyFault } from './clickhouse-guard.ts';
 import { type Login, logIn } from './clickhouse-login.ts';
@@ -135,11 +135,24 @@ async function answerSql(
     response.end(done.body);
     return;
   }
+  try {
+    await sendResult(response, query, done, gone);
+  } finally {
+    done.release();
+  }
+}
+
+async function sendResult(
+  response: ServerResponse,
+  query: QueryRequest,
+  done: SelectDone,
+  gone: AbortController,
+): Promise<void> {
   // The client went away while the query ended: what is left to do is to free the result.
   if (gone.signal.aborted) return done.file.close();
   const summary = { result_rows: String(done.resultRows), ...elapsed(done.elapsedSeconds) };
   response.writeHead(200, {
-    ...headersOf(query, format, summary),
+    ...headersOf(query, done.format, summary),
     ...(query.gzipReply
       ? { 'Content-Encoding': 'gzip', Vary: 'Accept-Encoding' }
       : { 'Content-Length': done.bytes }),

@@ -37,6 +37,7 @@ interface Options {
   login: Login;
   hosts: ReadonlySet<string>;
   bodyBytesMax: number;
+  resultBytesMax: number;
   queriesMax: number;
 }
 
@@ -59,15 +60,20 @@ function readOptions(argv: string[]): Options {
       hosts: { type: 'string', default: '' },
       'queries-max': { type: 'string', default: '2' },
       'body-bytes-max': { type: 'string', default: String(256 * 1024 * 1024) },
+      'result-bytes-max': { type: 'string', default: String(4 * 1024 ** 3) },
     },
   });
   const port = Number(values.port);
   const bodyBytesMax = Number(values['body-bytes-max']);
+  const resultBytesMax = Number(values['result-bytes-max']);
   const queriesMax = Number(values['queries-max']);
   if (values.data === undefined) throw new Error('--data is missing');
   if (!Number.isInteger(port) || port < 0 || port > 65_535) throw new Error('--port is not a port');
   if (!Number.isSafeInteger(bodyBytesMax) || bodyBytesMax < 1) {
     throw new Error('--body-bytes-max is not a positive integer');
+  }
+  if (!Number.isSafeInteger(resultBytesMax) || resultBytesMax < 1) {
+    throw new Error('--result-bytes-max is not a positive integer');
   }
   if (!Number.isInteger(queriesMax) || queriesMax < 1 || queriesMax > 64) {
     throw new Error('--queries-max is not an integer from 1 to 64');
@@ -77,7 +83,8 @@ function readOptions(argv: string[]): Options {
   if (/[*?{}]/.test(dataDir)) throw new Error(`--data must not contain * ? { or }: ${dataDir}`);
   const hosts = allowedHosts(values.hosts.split(',').filter((name) => name !== ''));
   const login = openLogin(values.secrets);
-  return { host: values.host, port, dataDir, login, hosts, bodyBytesMax, queriesMax };
+  const bounds = { bodyBytesMax, resultBytesMax, queriesMax };
+  return { host: values.host, port, dataDir, login, hosts, ...bounds };
 }
 
 /** The passwords come from a file: arguments and the environment can be read by others. */
@@ -101,7 +108,7 @@ function listen(server: http.Server, options: Options): Promise<number> {
 /** Serves until told to stop. Everything that fails before that is thrown. */
 async function serve(options: Options): Promise<void> {
   const database = 'core';
-  const { queriesMax } = options;
+  const { queriesMax, resultBytesMax } = options;
   const directory = path.join(options.dataDir, 'server');
   const configFolder = path.join(options.dataDir, 'config');
   for (const folder of [directory, configFolder]) {
@@ -133,7 +140,9 @@ async function serve(options: Options): Promise<void> {
   // Requests that wait for an engine which never opens end with this process.
   engine.catch(() => undefined);
   try {
-    resolve(await openEngine({ directory, configFolder, database, spool, queriesMax }));
+    resolve(
+      await openEngine({ directory, configFolder, database, spool, queriesMax, resultBytesMax }),
+    );
   } catch (thrown) {
     reject(stoppingFault());
     throw thrown;
