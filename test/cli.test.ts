@@ -311,6 +311,8 @@ t.test('faults are one line on stderr', async (t) => {
     [['node', 'lst'], /^core node has no command lst/],
     [[], /^core needs a command: up/],
     [['nope'], /^core has no command nope/],
+    [['nod', 'list'], /^core has no command nod: up/],
+    [['node', 'lst', '1'], /^core node has no command lst: create/],
     [['protocol', 'add', '--node', '1', '--protocol', 'VLES', '--port', '1'], /must be one of/],
     [
       ['protocol', 'add', '--node', '1', '--protocol', 'HYSTERIA2', '--port', '1'],

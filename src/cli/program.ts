@@ -148,6 +148,8 @@ function refuseBareGroups(group: Command): void {
   const path = group.parent === null ? group.name() : `${group.parent.name()} ${group.name()}`;
   const names = group.commands.map((command) => command.name()).join(', ');
   group.usage('[options] <command>');
+  // What follows a command that there is not is no fault of its own.
+  group.allowExcessArguments();
   group.argument('[command]').action((given: string | undefined) => {
     const fault = given === undefined ? 'needs a command' : `has no command ${given}`;
     throw new CoreError('INVALID_ARGUMENT', `${path} ${fault}: ${names} (see ${path} --help)`);
