@@ -10,11 +10,13 @@ import { account } from '../examples/agent/account.ts';
 import { createClient, type IngestPost } from '../examples/agent/client.ts';
 import { parseCounters } from '../examples/agent/counters.ts';
 import { drain } from '../examples/agent/drain.ts';
-import { claimDataDir } from '../examples/agent/identity.ts';
+import { claimDataDir, loadOrRegister } from '../examples/agent/identity.ts';
 import { type Baseline, openLedger } from '../examples/agent/ledger.ts';
+import type { Settings } from '../examples/agent/settings.ts';
 import { renderForProxy } from '../examples/agent/v2ray-config.ts';
 import type { NodeConfig, XrayInbound } from '../src/contract/node-config.ts';
 import { createLogger } from '../src/log.ts';
+import { freePorts } from './support/free-port.ts';
 import { runV2ray, scratchFolder } from './support/v2ray.ts';
 
 const uuid = '11111111-1111-4111-8111-111111111111';
@@ -297,6 +299,22 @@ t.test('drain: in order; for good refused is set aside, otherwise refused is kep
   t.same(refused, ['000000000001-0000.answer.json', '000000000001-0000.json']);
   t.match(JSON.parse(readFileSync(path.join(dir, 'refused', refused[0] ?? ''), 'utf8')), {
     code: 'VALIDATION_FAILED',
+  });
+});
+
+t.test('a registration that nobody answers says where it was sent, and what to set', async (t) => {
+  const [port] = await freePorts(1);
+  const url = `http://127.0.0.1:${port}`;
+  const where = { url, code: 'x', name: '', host: '', ip: '', region: '' };
+  const settings = { ...where, dataDir: t.testdir({}) } as Settings;
+  const options = {
+    url,
+    timeoutMs: 5_000,
+    backOffMsMax: 1_000,
+    signal: new AbortController().signal,
+  };
+  await t.rejects(loadOrRegister(settings, options), {
+    message: new RegExp(`^${url} did not answer.*ECONNREFUSED.*--url`),
   });
 });
 

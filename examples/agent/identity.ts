@@ -35,7 +35,7 @@ export async function loadOrRegister(
   if (answer.kind !== 'ok') {
     const reason = answer.kind === 'away' ? answer.reason : answer.kind;
     throw new Error(
-      `Core did not answer the registration (${reason}). Start again; where the code is then refused, get a new one with core node rekey`,
+      `${new URL(options.url).origin} did not answer the registration (${reason}). See whether Core listens there (--url) and start again; if the code is then refused, get a new one with core node rekey`,
     );
   }
   const identity = { nodeId: answer.value.nodeId, authKey: answer.value.authKey };
