@@ -56,9 +56,10 @@ const wordingSettings = `implicit_select = 0, max_query_size = ${33 * 1024 ** 2}
 
 /**
  * chdb puts off closing a connection while any other is busy, and each takes some 140 KB. This many
- * may be put off before the front refuses scopes that need a new one.
+ * may be put off before the front refuses scopes that need a new one. Tools get half of them, so that they
+ * cannot make the front refuse Core.
  */
-const putOffMax = 2_000;
+const putOffMaxOf = { analyst: 1_000, core: 2_000 } as const satisfies Record<Account, number>;
 
 /** Server settings: ClickHouse shares the machine with Postgres, Redis and Core itself. */
 const connectionArgs = [
@@ -81,7 +82,7 @@ export async function openSessions(directory: string, configFile: string): Promi
   return {
     within: async (scope, reuse, work) => {
       const signature = signatureOf(scope);
-      const session = connections.take(signature);
+      const session = connections.take(signature, putOffMaxOf[scope.account]);
       let clean = false;
       try {
         await session.queryAsync(prelude(scope));
@@ -135,8 +136,8 @@ async function openScribe(directory: string): Promise<Scribe> {
 
 /** Connections for one query at a time each, kept by what they were set up for. */
 interface Connections {
-  /** @throws 202 TOO_MANY_SIMULTANEOUS_QUERIES if too many wait to be closed. */
-  take(signature: string): Session;
+  /** @throws 202 TOO_MANY_SIMULTANEOUS_QUERIES if `putOffMax` of them wait to be closed. */
+  take(signature: string, putOffMax: number): Session;
   /** A connection that is not clean is closed. */
   giveBack(signature: string, session: Session, clean: boolean): void;
   close(): void;
@@ -161,7 +162,7 @@ function openConnections(directory: string): Connections {
   };
 
   return {
-    take: (signature) => {
+    take: (signature, putOffMax) => {
       const known = idle.get(signature)?.pop();
       if (known === undefined && putOff >= putOffMax) {
         throw clickhouseFault(
