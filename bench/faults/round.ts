@@ -11,7 +11,7 @@ import type { Post } from './posts.ts';
 import type { Scenario } from './scenarios.ts';
 import type { Hold, Kill, RoundPlan } from './schedule.ts';
 import type { Servers } from './servers.ts';
-import type { FaultWorld } from './world.ts';
+import { type FaultWorld, keepOutboundTags } from './world.ts';
 
 /** What one round did and what the oracle says of it. */
 export interface RoundResult {
@@ -54,6 +54,7 @@ export async function runRound(context: RoundContext, plan: RoundPlan): Promise<
   const startedMs = performance.now();
   const deathsBefore = servers.deaths.length;
   const unexpectedBefore = ledger.unexpected.length;
+  await keepOutboundTags(context.stores.pool, context.world);
   const faults = armFaults(servers, plan);
   const random = createRandom(nodeSeed(context.seed, plan.round));
   const scenario = context.scenario?.({ ...context, random, round: plan.round });

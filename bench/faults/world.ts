@@ -39,3 +39,14 @@ export async function createFaultWorld(pool: pg.Pool): Promise<FaultWorld> {
   }
   return { nodes, subscriptionIds };
 }
+
+/**
+ * Each outbound post has a tag of its own, by which the oracle finds it again, and a node has counters for
+ * 64 tags that nobody configured. So what earlier rounds made counts as configured.
+ */
+export async function keepOutboundTags(pool: pg.Pool, { nodes }: FaultWorld): Promise<void> {
+  await pool.query(
+    'UPDATE node_outbounds SET configured = true WHERE node_id = ANY ($1::integer[])',
+    [nodes.map(({ nodeId }) => nodeId)],
+  );
+}
