@@ -80,3 +80,11 @@ export function isStorable(value: unknown): boolean {
   if (typeof value !== 'object' || value === null) return true;
   return Object.entries(value).every(([name, inner]) => isStorable(name) && isStorable(inner));
 }
+
+/**
+ * Text as Postgres can hold it, in `text` and in `json`: U+0000 and halves of surrogate pairs become
+ * U+FFFD.
+ */
+export function storableText(text: string): string {
+  return text.replaceAll('\u0000', '\uFFFD').replaceAll(/\p{Surrogate}/gu, '\uFFFD');
+}

@@ -3,8 +3,9 @@ import fc from 'fast-check';
 import t from 'tap';
 import { startApi } from '../src/app.ts';
 import { limits } from '../src/contract/limits.ts';
-import { keptDetails, storableText } from '../src/nodes/kept-details.ts';
+import { keptDetails } from '../src/nodes/kept-details.ts';
 import { listErrors } from '../src/nodes/reports.ts';
+import { storableText } from '../src/text.ts';
 import { post, registerTestNode, startTestApi } from './support/api.ts';
 
 /** What Postgres can hold, in each text of a value. */

@@ -5,8 +5,7 @@ import pg from 'pg';
 import t, { type Test } from 'tap';
 import { readConfig } from '../src/config.ts';
 import { readSecrets, type Secrets, secretsFile, withSecrets } from '../src/secrets.ts';
-import { startCore } from './support/core-process.ts';
-import { freePorts } from './support/free-port.ts';
+import { settingsOnFreePorts, startCore } from './support/core-process.ts';
 
 // docs/security.md: stop Core, take the line of a password out, and start Core.
 
@@ -18,16 +17,8 @@ const names = [
   'clickhouseAnalyst',
 ] as const satisfies readonly (keyof Secrets)[];
 
-const [port, adminPort, postgresPort, redisPort, clickhousePort] = await freePorts(5);
 const dataDir = path.join(t.testdir({}), 'data');
-const settings = {
-  CORE_DATA_DIR: dataDir,
-  CORE_PORT: String(port),
-  CORE_ADMIN_PORT: String(adminPort),
-  CORE_POSTGRES_PORT: String(postgresPort),
-  CORE_REDIS_PORT: String(redisPort),
-  CORE_CLICKHOUSE_PORT: String(clickhousePort),
-};
+const settings = await settingsOnFreePorts(dataDir);
 
 /** The passwords that the running stores take. */
 async function taken(secrets: Secrets): Promise<string[]> {
@@ -43,7 +34,7 @@ async function taken(secrets: Secrets): Promise<string[]> {
 }
 
 async function takenByPostgres(user: string, password: string): Promise<boolean> {
-  const at = { host: '127.0.0.1', port: postgresPort as number, database: 'core' };
+  const at = { host: '127.0.0.1', port: Number(settings.CORE_POSTGRES_PORT), database: 'core' };
   const client = new pg.Client({ ...at, user, password });
   try {
     await client.connect();
@@ -71,7 +62,7 @@ async function takenByRedis(url: string): Promise<boolean> {
 }
 
 async function takenByClickHouse(user: string, password: string): Promise<boolean> {
-  const response = await fetch(`http://127.0.0.1:${clickhousePort}/`, {
+  const response = await fetch(`http://127.0.0.1:${settings.CORE_CLICKHOUSE_PORT}/`, {
     method: 'POST',
     headers: { 'x-clickhouse-user': user, 'x-clickhouse-key': password },
     body: 'SELECT 1',

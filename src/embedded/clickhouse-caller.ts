@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http';
-import { clickhouseFault } from './clickhouse-fault.ts';
+import { deniedFault } from './clickhouse-fault.ts';
 
 const loopbackNames = ['127.0.0.1', 'localhost', '[::1]'];
 
@@ -27,8 +27,4 @@ export function refuseWebPages(request: IncomingMessage, hosts: ReadonlySet<stri
   if (origin !== undefined || (site !== 'none' && site !== 'same-origin')) {
     throw deniedFault('Requests of web pages are refused.');
   }
-}
-
-function deniedFault(message: string): Error {
-  return clickhouseFault(497, 'ACCESS_DENIED', message);
 }

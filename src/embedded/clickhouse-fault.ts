@@ -42,6 +42,11 @@ export function clickhouseFault(
   return Object.assign(error, { [faultKey]: fault });
 }
 
+/** The refusal of what nobody may do, however it is asked. */
+export function deniedFault(message: string): Error {
+  return clickhouseFault(497, 'ACCESS_DENIED', message);
+}
+
 /** What the wire shows of whatever was thrown: by the front, by the engine, or by a bug. */
 export function toFault(thrown: unknown): ClickHouseFault {
   if (thrown instanceof Error) {

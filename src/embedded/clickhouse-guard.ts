@@ -1,5 +1,5 @@
 import type { Account } from './clickhouse-access.ts';
-import { clickhouseFault } from './clickhouse-fault.ts';
+import { clickhouseFault, deniedFault } from './clickhouse-fault.ts';
 import type { SettingRules } from './clickhouse-settings.ts';
 import { type Token, tokenize, unquoteName, unquoteString } from './clickhouse-statement.ts';
 
@@ -365,8 +365,4 @@ export function readonlyFault(caller: Pick<Caller, 'account'>): Error {
 
 function functionFault(name: string): Error {
   return deniedFault(`The function ${name} is refused.`);
-}
-
-function deniedFault(message: string): Error {
-  return clickhouseFault(497, 'ACCESS_DENIED', message);
 }

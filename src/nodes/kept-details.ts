@@ -1,4 +1,5 @@
 import { limits } from '../contract/limits.ts';
+import { storableText } from '../text.ts';
 
 /** What is kept of the details of an error report. */
 const kept = {
@@ -14,14 +15,6 @@ const cutMark = {
   name: '(cut)',
   value: `Core keeps ${kept.bytesMax} bytes, ${kept.levelsMax} levels, ${kept.membersMax} members each`,
 };
-
-/**
- * Text as Postgres can hold it, in `text` and in `json`: U+0000 and halves of surrogate pairs become
- * U+FFFD.
- */
-export function storableText(text: string): string {
-  return text.replaceAll('\u0000', '\uFFFD').replaceAll(/\p{Surrogate}/gu, '\uFFFD');
-}
 
 /**
  * The details of an error report as JSON text within the bounds above. A report is worth keeping however

@@ -1,7 +1,8 @@
 import type pg from 'pg';
 import type { NodeErrorDto } from '../contract/node.ts';
 import { inTransaction } from '../stores/postgres.ts';
-import { keptDetails, storableText } from './kept-details.ts';
+import { storableText } from '../text.ts';
+import { keptDetails } from './kept-details.ts';
 import { addReport } from './reports.ts';
 
 /**
