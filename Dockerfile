@@ -18,7 +18,7 @@ RUN npm prune --omit=dev \
   && find node_modules/uWebSockets.js/binaries -type f \
     ! -name "uws_linux_*_$(node --print process.versions.modules).node" -delete
 # Fails the build where a package that Core loads is not there any more.
-RUN node --input-type=module --eval "await import('/core/dist/src/up.js')"
+RUN node --input-type=module --eval "await import('/core/dist/src/app/up.js')"
 
 FROM node:20-bookworm-slim
 ENV NODE_ENV=production

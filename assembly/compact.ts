@@ -9,7 +9,7 @@ import {
 } from './row';
 
 /**
- * Usage rows as they lie in the spool: the fixed rows of src/ingest/pack.ts take 56 bytes,
+ * Usage rows as they lie in the spool: the fixed rows of src/rows/pack.ts take 56 bytes,
  * these some 17. AssemblyScript, compiled to WebAssembly by scripts/build.mjs.
  *
  * A block is the rows of one request: their count and the node as varints (LEB128), then each row as

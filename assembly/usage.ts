@@ -11,12 +11,12 @@ import {
 
 /**
  * Reads the body of POST /node/usage, JSON bytes, straight into packed RowBinary rows (the layout
- * of src/ingest/pack.ts). AssemblyScript, compiled to WebAssembly by scripts/build.mjs.
+ * of src/rows/pack.ts). AssemblyScript, compiled to WebAssembly by scripts/build.mjs.
  *
  * It takes what it is certain of and nothing else: for anything unusual (escapes, exponents,
  * unknown or repeated fields, fractions past milliseconds) it answers UNSURE, and the caller asks
  * zod, which is the contract and the only source of error messages. What it takes, zod takes too,
- * with the same rows: test/scan.test.ts holds the two against each other.
+ * with the same rows: test/accept/usage-scanner.test.ts holds the two against each other.
  *
  * Memory: the body lies at `input`, followed by 16 zero bytes: whatever is read past its end meets one
  * of them first, which is no valid character, so that what lies behind them never counts. Up to 26

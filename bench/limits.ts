@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import { createNode } from '../src/nodes/create.ts';
-import { addProtocol } from '../src/nodes/protocols.ts';
 import { revokeNode } from '../src/nodes/revoke.ts';
+import { addProtocol } from '../src/settings/protocols.ts';
 import { createSubscription } from '../src/subscriptions/create.ts';
 import { deleteUser } from '../src/subscriptions/delete.ts';
 import { createUser } from '../src/subscriptions/users.ts';

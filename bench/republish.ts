@@ -3,7 +3,7 @@ import type pg from 'pg';
 import type { Logger } from '../src/log.ts';
 import { bumpNodes } from '../src/nodes/bump.ts';
 import { createHeartbeats } from '../src/nodes/heartbeat.ts';
-import { startPublisher } from '../src/render/publisher.ts';
+import { startPublisher } from '../src/publish/publisher.ts';
 import { inTransaction } from '../src/stores/postgres.ts';
 
 export interface RepublishFigures {

@@ -4,6 +4,6 @@ import { pathToFileURL } from 'node:url';
 import { bootstrap, root } from './bootstrap.mjs';
 
 await bootstrap();
-const program = path.join(root, 'dist', 'bench', 'fleet.js');
+const program = path.join(root, 'dist', 'test', 'harness', 'fleet.js');
 process.argv[1] = program;
 await import(pathToFileURL(program).href);

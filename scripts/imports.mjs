@@ -6,8 +6,23 @@ import { fileURLToPath } from 'node:url';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 
-const domain = ['audit', 'ingest', 'nodes', 'subscriptions', 'render', 'stores', 'contract'];
-const edges = ['http', 'load', 'webhooks', ...domain];
+/** What serves nodes and operators, from the lowest layer up; a layer may import those before it. */
+const domain = [
+  'contract',
+  'stores',
+  'presence',
+  'rows',
+  'spool',
+  'accept',
+  'audit',
+  'protocols',
+  'render',
+  'nodes',
+  'settings',
+  'fleet',
+  'publish',
+  'subscriptions',
+];
 /** Single files of src that everybody may import: they import nothing of the layers above them. */
 const ground = [
   'errors',
@@ -17,7 +32,6 @@ const ground = [
   'lifecycle',
   'failpoints',
   'buffer-pool',
-  'node-flags',
   'clickhouse-sql',
   'durable-file',
   'instance-file',
@@ -31,30 +45,31 @@ const ground = [
  * import itself and the ground.
  */
 const allowed = {
-  bin: ['cli', 'up', 'app', ...edges],
-  cli: ['up', 'app', 'reachable', ...edges],
-  up: ['app', 'embedded', 'supervisor', 'port', 'reachable', 'stores'],
-  app: [...edges],
-  embedded: ['supervisor', 'port', 'log-file'],
-  supervisor: ['log-file', 'priority'],
-  reachable: ['stores'],
+  bin: ['cli', 'app'],
+  cli: ['app', 'http', 'load', 'webhooks', 'processes', ...domain],
+  app: ['http', 'load', 'webhooks', 'embedded', 'processes', ...domain],
+  embedded: ['processes'],
+  processes: ['stores'],
   http: ['webhooks', ...domain],
-  load: [...domain],
+  load: ['spool', 'rows', 'nodes', 'subscriptions', 'stores', 'contract'],
   webhooks: ['subscriptions', 'stores'],
+  accept: ['spool', 'rows', 'contract'],
+  spool: ['rows', 'stores', 'contract'],
+  rows: ['contract'],
   audit: ['stores'],
-  ingest: ['stores', 'contract'],
-  nodes: ['render', 'stores', 'contract'],
-  subscriptions: ['nodes', 'render', 'stores', 'contract'],
-  render: ['stores', 'contract'],
+  publish: ['nodes', 'render', 'stores', 'contract'],
+  fleet: ['settings', 'nodes', 'protocols', 'stores', 'contract'],
+  settings: ['nodes', 'protocols', 'stores', 'contract'],
+  subscriptions: ['rows', 'nodes', 'render', 'protocols', 'stores', 'contract'],
+  nodes: ['rows', 'render', 'stores', 'contract'],
+  render: ['protocols', 'contract'],
+  protocols: ['contract'],
+  presence: ['stores'],
   stores: ['contract'],
   contract: [],
-  port: [],
-  'log-file': [],
-  priority: [],
   errors: [],
   failpoints: [],
   'buffer-pool': [],
-  'node-flags': [],
   'clickhouse-sql': [],
   log: ['text'],
   text: [],

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { createRandom, integerIn, type Random } from '../fleet/random.ts';
+import { createRandom, integerIn, type Random } from '../../test/harness/simulator/random.ts';
 import type { BenchWorld } from './world.ts';
 
 /** One usage entry as the benches send it. All numbers have a fixed count of digits. */

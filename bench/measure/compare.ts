@@ -36,7 +36,7 @@ export interface Comparison {
  * stay out, since they reach into parts of Core that may not be there yet.
  */
 const measuring = [
-  ...['bench/bench.ts', 'bench/measure', 'bench/faults/ports.ts'],
+  ...['bench/bench.ts', 'bench/measure', 'test/harness/faults/ports.ts'],
   ...['bench/merges.ts', 'bench/pid-file.ts'],
   ...['bodies', 'client', 'each', 'ledger', 'options', 'random', 'world'].map(
     (f) => `bench/fleet/${f}.ts`,

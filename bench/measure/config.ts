@@ -1,6 +1,7 @@
 import { Lifecycle } from '../../src/lifecycle.ts';
-import { packContent, renderContent } from '../../src/render/content.ts';
-import { loadNodeRows, type NodeRows } from '../../src/render/load.ts';
+import { packContent, renderContent } from '../../src/publish/content.ts';
+import { loadNodeRows } from '../../src/publish/read-rows.ts';
+import type { NodeRows } from '../../src/render/node-rows.ts';
 import { type BenchCore, startBenchCore } from './core.ts';
 import { type BenchOptions, emptyMeasured, type Measured, type Target } from './metric.ts';
 import { median } from './statistics.ts';

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { limits } from '../../src/contract/limits.ts';
 import { Lifecycle } from '../../src/lifecycle.ts';
-import { attempt, createTarget, type Target } from '../fleet/client.ts';
+import { attempt, createTarget, type Target } from '../../test/harness/simulator/client.ts';
 import { type BenchCore, startBenchCore } from './core.ts';
 import { type BenchOptions, emptyMeasured, type Measured, type Metric } from './metric.ts';
 import { checkSettled, untilDrained } from './spool.ts';

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import net from 'node:net';
 import { createHistogram, type RecordableHistogram } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
-import { createRandom } from '../fleet/random.ts';
+import { createRandom } from '../../test/harness/simulator/random.ts';
 import { createBodies, numberBody } from './bodies.ts';
 import type { BenchWorld } from './world.ts';
 

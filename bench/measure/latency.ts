@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Lifecycle } from '../../src/lifecycle.ts';
-import { nodeFlags } from '../../src/node-flags.ts';
+import { nodeFlags } from '../../src/processes/node-flags.ts';
 import { projectRoot } from '../../src/root.ts';
 import { type BenchCore, startBenchCore } from './core.ts';
 import type { LatencyOrder, LatencyReport } from './latency-generator.ts';

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { reconcile } from '../../src/audit/reconcile.ts';
-import { streamKeys } from '../../src/ingest/streams.ts';
+import { streamKeys } from '../../src/spool/streams.ts';
 import type { BenchCore } from './core.ts';
 import type { BenchName, Check } from './metric.ts';
 

@@ -2,10 +2,10 @@ import { setTimeout } from 'node:timers/promises';
 import { Lifecycle } from '../../src/lifecycle.ts';
 import { registerNode } from '../../src/nodes/register.ts';
 import { clickhouseDatabase } from '../../src/stores/clickhouse.ts';
-import { buildUsage } from '../fleet/bodies.ts';
-import { eachBounded } from '../fleet/each.ts';
-import { createRandom, nodeSeed, type Random } from '../fleet/random.ts';
-import { createWorld, type FleetNode } from '../fleet/world.ts';
+import { buildUsage } from '../../test/harness/simulator/bodies.ts';
+import { eachBounded } from '../../test/harness/simulator/each.ts';
+import { createRandom, nodeSeed, type Random } from '../../test/harness/simulator/random.ts';
+import { createWorld, type FleetNode } from '../../test/harness/simulator/world.ts';
 import { type BenchCore, startBenchCore } from './core.ts';
 import { type BenchOptions, emptyMeasured, type Measured } from './metric.ts';
 import { checkSettled, untilDrained } from './spool.ts';
@@ -22,7 +22,7 @@ const mergesMax = 60;
 
 /**
  * Bytes on disk of a usage row after merges. The rows are those of the fleet simulator
- * (bench/fleet/bodies.ts): every minute each node reports its active users. They go through Core,
+ * (test/harness/simulator/bodies.ts): every minute each node reports its active users. They go through Core,
  * so the segment column is what the loader stamps. Months are merged each by itself, as everywhere.
  */
 export async function measureStorage(options: BenchOptions): Promise<Measured> {

@@ -2,10 +2,10 @@ import type pg from 'pg';
 import type { Config } from '../../src/config.ts';
 import { createNode } from '../../src/nodes/create.ts';
 import { registerNode } from '../../src/nodes/register.ts';
-import { validateProtocolSettings } from '../../src/render/protocol-settings.ts';
+import { validateProtocolSettings } from '../../src/protocols/settings.ts';
 import { lockLinks } from '../../src/stores/locks.ts';
 import { inTransaction } from '../../src/stores/postgres.ts';
-import { eachBounded } from '../fleet/each.ts';
+import { eachBounded } from '../../test/harness/simulator/each.ts';
 
 /** Who sends, and whom the traffic belongs to. */
 export interface BenchWorld {

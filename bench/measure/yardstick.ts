@@ -1,5 +1,5 @@
+import { decodeBody } from '../../src/accept/decode.ts';
 import { ingestSchemas } from '../../src/contract/node.ts';
-import { decodeBody } from '../../src/ingest/decode.ts';
 import type { BodySet } from './bodies.ts';
 import { timeOne, turns } from './timing.ts';
 

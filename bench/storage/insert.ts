@@ -3,8 +3,8 @@ import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { usageColumns, usageRow } from '../../src/ingest/pack.ts';
 import { projectRoot } from '../../src/root.ts';
+import { usageColumns, usageRow } from '../../src/rows/pack.ts';
 import { makeSecrets } from '../../src/secrets.ts';
 import {
   type ClickHouseClient,
@@ -41,7 +41,7 @@ export async function measureInserts(
   const folder = mkdtempSync(path.join(os.tmpdir(), 'core-storage-'));
   const { clickhouse: password } = makeSecrets(folder);
   const child = fork(
-    path.join(projectRoot, 'dist', 'src', 'embedded', 'clickhouse-server.js'),
+    path.join(projectRoot, 'dist', 'src', 'embedded', 'clickhouse', 'server.js'),
     ['--port', '0', '--data', folder, '--secrets', folder],
     { env: { ...process.env, UV_THREADPOOL_SIZE: '12' } },
   );

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import chdb, { type Session } from 'chdb';
-import { usageColumns, usageRow } from '../../src/ingest/pack.ts';
+import { usageColumns, usageRow } from '../../src/rows/pack.ts';
 import type { Shape } from './rows.ts';
 import { usageBlocks } from './rows.ts';
 import { createTable, type Variant } from './variants.ts';

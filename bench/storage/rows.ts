@@ -1,9 +1,9 @@
+import { decodeBody } from '../../src/accept/decode.ts';
 import { ingestSchemas } from '../../src/contract/node.ts';
-import { decodeBody } from '../../src/ingest/decode.ts';
-import { packUsage, usageRow } from '../../src/ingest/pack.ts';
-import { buildUsage } from '../fleet/bodies.ts';
-import { createRandom, integerIn, nodeSeed } from '../fleet/random.ts';
-import type { FleetNode } from '../fleet/world.ts';
+import { packUsage, usageRow } from '../../src/rows/pack.ts';
+import { buildUsage } from '../../test/harness/simulator/bodies.ts';
+import { createRandom, integerIn, nodeSeed } from '../../test/harness/simulator/random.ts';
+import type { FleetNode } from '../../test/harness/simulator/world.ts';
 
 /** How rows lie in time and over a fleet. */
 export interface Shape {

@@ -1,5 +1,5 @@
 #!/usr/bin/env -S node --single-threaded-gc
-// As nodeFlags in src/node-flags.ts.
+// As nodeFlags in src/processes/node-flags.ts.
 import { runCli } from '../cli/program.ts';
 import { readConfig } from '../config.ts';
 import { withStoredSecrets } from '../secrets.ts';

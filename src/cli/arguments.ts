@@ -4,8 +4,8 @@ import { z } from 'zod';
 import { hostFault, ipFault, isAddress, isHost } from '../contract/address.ts';
 import { type VpnProtocol, vpnProtocols } from '../contract/enums.ts';
 import { limits } from '../contract/limits.ts';
-import { holdsPlaceholder, keptMarker, maskText } from '../nodes/fleet-secrets.ts';
-import { type OutboundProtocol, outboundProtocols } from '../nodes/outbounds.ts';
+import { holdsPlaceholder, keptMarker, maskText } from '../fleet/secrets.ts';
+import { type OutboundProtocol, outboundProtocols } from '../settings/outbounds.ts';
 import { type ResetPeriod, resetPeriods } from '../subscriptions/period.ts';
 import { hiddenFault, isStorable } from '../text.ts';
 

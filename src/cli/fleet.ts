@@ -4,15 +4,10 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Command } from 'commander';
 import { writeDurable } from '../durable-file.ts';
 import { CoreError } from '../errors.ts';
-import {
-  type AppliedFleet,
-  type ApplyOptions,
-  applyFleet,
-  type Plan,
-} from '../nodes/fleet-apply.ts';
-import { exportFleet } from '../nodes/fleet-export.ts';
-import { type FleetFile, parseFleetFile } from '../nodes/fleet-file.ts';
-import type { PlanLine } from '../nodes/fleet-plan.ts';
+import { type AppliedFleet, type ApplyOptions, applyFleet, type Plan } from '../fleet/apply.ts';
+import { exportFleet } from '../fleet/export.ts';
+import { type FleetFile, parseFleetFile } from '../fleet/file.ts';
+import type { PlanLine } from '../fleet/plan.ts';
 import { jsonText, printable } from '../text.ts';
 import { confirm, counted, countedLinks, yesOption } from './confirm.ts';
 import type { CliContext } from './context.ts';

@@ -1,9 +1,9 @@
 import type { Command } from 'commander';
-import { listDrift, type NodeDrift } from '../nodes/drift.ts';
 import { listErrors } from '../nodes/reports.ts';
 import { requireKnownNode } from '../nodes/require.ts';
-import { listRevisions } from '../nodes/revisions.ts';
-import { rollBackNode } from '../nodes/rollback.ts';
+import { listDrift, type NodeDrift } from '../publish/drift.ts';
+import { listRevisions } from '../publish/revisions.ts';
+import { rollBackNode } from '../publish/rollback.ts';
 import { nodeId, revision } from './arguments.ts';
 import type { Run } from './run.ts';
 import { renderObjects } from './table.ts';

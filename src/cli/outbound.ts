@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
-import { outboundSettings } from '../nodes/harmless.ts';
 import { othersTag } from '../nodes/outbound-traffic.ts';
+import { findPrunable, pruneOutbounds } from '../nodes/prune-outbounds.ts';
+import { outboundSettings } from '../settings/harmless.ts';
 import {
   addOutbound,
   listOutbounds,
@@ -8,8 +9,7 @@ import {
   type OutboundProtocol,
   removeOutbound,
   setOutbound,
-} from '../nodes/outbounds.ts';
-import { findPrunable, pruneOutbounds } from '../nodes/prune-outbounds.ts';
+} from '../settings/outbounds.ts';
 import { name, nodeId, outboundProtocol, position, settings } from './arguments.ts';
 import { confirm, counted, yesOption } from './confirm.ts';
 import type { CliContext } from './context.ts';

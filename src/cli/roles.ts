@@ -15,7 +15,7 @@ export function addRoleCommands(program: Command, run: Run): void {
     .action(
       run(async (context) => {
         requireHttpBinary();
-        const { up } = await import('../up.ts');
+        const { up } = await import('../app/up.ts');
         const exitCode = await up(context.config, context.log, context.print);
         return { exitCode };
       }),
@@ -28,7 +28,7 @@ export function addRoleCommands(program: Command, run: Run): void {
     .action(
       run(async (context) => {
         requireHttpBinary();
-        const { runServe, serveProcesses } = await import('../up.ts');
+        const { runServe, serveProcesses } = await import('../app/up.ts');
         const serve = context.config.http.processes > 1 ? serveProcesses : runServe;
         return ended(context, await serve(context.config, context.log));
       }),
@@ -40,7 +40,7 @@ export function addRoleCommands(program: Command, run: Run): void {
     .addHelpText('after', '\nExample:\n  core work')
     .action(
       run(async (context) => {
-        const { runWork } = await import('../up.ts');
+        const { runWork } = await import('../app/up.ts');
         return ended(context, await runWork(context.config, context.log));
       }),
     );
@@ -51,7 +51,7 @@ export function addRoleCommands(program: Command, run: Run): void {
     .addHelpText('after', '\nExample:\n  core migrate')
     .action(
       run(async (context) => {
-        const { migrate } = await import('../app.ts');
+        const { migrate } = await import('../app/migrate.ts');
         // Opened only to name the one that is away in a clear line.
         await context.postgres();
         await context.clickhouse();

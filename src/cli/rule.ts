@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
-import { routingRule } from '../nodes/harmless.ts';
-import { addRule, listRules, moveRule, removeRule } from '../nodes/rules.ts';
+import { routingRule } from '../settings/harmless.ts';
+import { addRule, listRules, moveRule, removeRule } from '../settings/rules.ts';
 import { id, nodeId, position, settings } from './arguments.ts';
 import type { Run } from './run.ts';
 import { renderObjects, settingsToShow } from './table.ts';

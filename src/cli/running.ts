@@ -8,7 +8,7 @@ import {
   readFromRedis,
   roles,
   seenSecondsMax,
-} from '../stores/processes.ts';
+} from '../presence/processes.ts';
 import { type StoreName, storeNames } from '../stores/readiness.ts';
 import type { CliContext } from './context.ts';
 

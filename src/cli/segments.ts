@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { listRejected, listUnsettled } from '../ingest/backlog.ts';
+import { listRejected, listUnsettled } from '../spool/backlog.ts';
 import { id, rowsMax } from './arguments.ts';
 import type { Run } from './run.ts';
 import { renderObjects } from './table.ts';

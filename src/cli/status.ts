@@ -1,9 +1,9 @@
 import { type Command, InvalidArgumentError } from 'commander';
-import { countUnsettled, readBacklog, type StreamBacklog } from '../ingest/backlog.ts';
 import { countNodes } from '../nodes/count.ts';
-import { countUnpublished } from '../nodes/drift.ts';
 import { type NodeStatus, nodeStatuses } from '../nodes/node-state.ts';
-import { roles } from '../stores/processes.ts';
+import { roles } from '../presence/processes.ts';
+import { countUnpublished } from '../publish/drift.ts';
+import { countUnsettled, readBacklog, type StreamBacklog } from '../spool/backlog.ts';
 import type { CliContext } from './context.ts';
 import type { Run } from './run.ts';
 import { findRunning, missingParts, type Part, parts, type Running } from './running.ts';

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { CoreError } from '../errors.ts';
-import { maskPassword } from '../reachable.ts';
+import { maskPassword } from '../processes/reachable.ts';
 import { analystUrl, readSecrets, secretsFile } from '../secrets.ts';
 import type { CliContext } from './context.ts';
 import type { Run } from './run.ts';

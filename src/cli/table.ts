@@ -1,5 +1,5 @@
-import { maskSecrets } from '../nodes/fleet-secrets.ts';
-import type { Harmless } from '../nodes/harmless.ts';
+import { maskSecrets } from '../fleet/secrets.ts';
+import type { Harmless } from '../settings/harmless.ts';
 import { jsonText, printable } from '../text.ts';
 
 /** A value of a table cell or of `--json`, before it is made text. */

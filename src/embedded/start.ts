@@ -1,10 +1,10 @@
 import type { Config } from '../config.ts';
 import type { Logger } from '../log.ts';
+import { type Supervised, startTogether } from '../processes/supervisor.ts';
 import type { Secrets } from '../secrets.ts';
-import { type Supervised, startTogether } from '../supervisor.ts';
-import { startClickHouse } from './clickhouse.ts';
-import { startPostgres } from './postgres.ts';
-import { startRedis } from './redis.ts';
+import { startClickHouse } from './clickhouse/start.ts';
+import { startPostgres } from './postgres/start.ts';
+import { startRedis } from './redis/start.ts';
 
 /** True where at least one store has no URL, so that Core runs it itself. */
 export function needsEmbedded(config: Config): boolean {

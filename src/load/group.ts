@@ -1,4 +1,4 @@
-import type { Kind } from '../ingest/streams.ts';
+import type { Kind } from '../spool/streams.ts';
 import type { Segment } from './seal.ts';
 import { createGroupSums, type GroupSums } from './settle.ts';
 

@@ -2,19 +2,19 @@ import type pg from 'pg';
 import type { BufferPool } from '../buffer-pool.ts';
 import { CoreError } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
-import { sessionColumns, usageColumns } from '../ingest/pack.ts';
-import { type ClickHouseClient, insertRows } from '../stores/clickhouse.ts';
-import { dropTrialTable, findRefusedRows, type RefusedRow } from './bisect.ts';
-import type { SegmentMonth } from './month.ts';
-import { dataRefusal } from './refusal.ts';
-import { readRejected, rejectRows } from './reject.ts';
-import type { Segment } from './seal.ts';
+import type { SegmentMonth } from '../rows/month.ts';
+import { sessionColumns, usageColumns } from '../rows/pack.ts';
 import {
   type OutboundPayload,
   openSegment,
   type Payload,
   type SegmentRows,
-} from './segment-rows.ts';
+} from '../rows/segment-rows.ts';
+import { type ClickHouseClient, insertRows } from '../stores/clickhouse.ts';
+import { dropTrialTable, findRefusedRows, type RefusedRow } from './poison/bisect.ts';
+import { dataRefusal } from './poison/refusal.ts';
+import { readRejected, rejectRows } from './poison/reject.ts';
+import type { Segment } from './seal.ts';
 import { keepingSession } from './session.ts';
 
 interface InsertDeps {

@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { LoadDeps } from './run-stream.ts';
+import type { LoadDeps } from './load-stream.ts';
 
 /**
- * Late streams hold posts with rows of long ago (src/ingest/spool.ts). Each month of a segment is an
+ * Late streams hold posts with rows of long ago (src/spool/spool.ts). Each month of a segment is an
  * insert, of which the embedded ClickHouse runs one at a time, and a part that has to be merged. A post
  * of a few kilobytes may have a row of each month since 2020. So that nobody else waits for these
  * inserts, the worker looks at a late stream rarely. What many posts brought is then one segment. Between

@@ -1,5 +1,5 @@
 import { CoreError } from '../errors.ts';
-import { isLateStream } from '../ingest/streams.ts';
+import { isLateStream } from '../spool/streams.ts';
 import { openQueue } from '../stores/bullmq.ts';
 import type { Queryable } from '../stores/postgres.ts';
 import { type LoadJob, lateQueueName, loadQueueName } from './worker.ts';

@@ -3,9 +3,9 @@ import type pg from 'pg';
 import type { BufferPool } from '../buffer-pool.ts';
 import { CoreError } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
-import type { Kind } from '../ingest/streams.ts';
+import { type Entries, readEntries } from '../spool/entries.ts';
+import type { Kind } from '../spool/streams.ts';
 import { inClientTransaction } from '../stores/postgres.ts';
-import { type Entries, readEntries } from './entries.ts';
 
 /** A range of a stream that never changes again. */
 export interface Segment {

@@ -2,12 +2,12 @@ import assert from 'node:assert/strict';
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
-import type { Kind } from '../ingest/streams.ts';
 import { addOutboundTraffic } from '../nodes/outbound-traffic.ts';
+import type { OutboundPayload, Payload } from '../rows/segment-rows.ts';
+import { createOutboundSums, createUsageSums } from '../rows/sums.ts';
+import type { Kind } from '../spool/streams.ts';
 import { inClientTransaction } from '../stores/postgres.ts';
 import { addTraffic } from '../subscriptions/settle-counters.ts';
-import type { OutboundPayload, Payload } from './segment-rows.ts';
-import { createOutboundSums, createUsageSums } from './sums.ts';
 
 /** What a group of inserted segments of one stream adds to the counters, kept until it is settled. */
 export interface GroupSums {

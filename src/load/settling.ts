@@ -1,10 +1,10 @@
 import type pg from 'pg';
 import type { Failpoint } from '../failpoints.ts';
+import { type TrimRedis, trimSettled } from '../spool/trim.ts';
 import type { Group } from './group.ts';
 import { recordError } from './last-error.ts';
 import { boundSilence, silentMsMax } from './session.ts';
 import { settleGroup } from './settle.ts';
-import { type TrimRedis, trimSettled } from './trim.ts';
 
 interface SettleDeps {
   pool: pg.Pool;

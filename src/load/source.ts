@@ -2,8 +2,8 @@ import type { Redis } from 'ioredis';
 import type pg from 'pg';
 import type { BufferPool } from '../buffer-pool.ts';
 import type { Failpoint } from '../failpoints.ts';
-import type { Kind } from '../ingest/streams.ts';
-import { createEntryReader, type Entries, type EntryReader } from './entries.ts';
+import { createEntryReader, type Entries, type EntryReader } from '../spool/entries.ts';
+import type { Kind } from '../spool/streams.ts';
 import { oldestSealed, type Sealed, type Segment, sealNext } from './seal.ts';
 
 /**

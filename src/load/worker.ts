@@ -1,11 +1,11 @@
 import { type Job, Queue, Worker } from 'bullmq';
-import { isLateStream, kinds } from '../ingest/streams.ts';
 import type { Logger } from '../log.ts';
+import { isLateStream, kinds } from '../spool/streams.ts';
 import { bullPrefix } from '../stores/bull-prefix.ts';
 import { connectConsumer, connectProducer } from '../stores/bullmq.ts';
 import { classifyFailure } from '../stores/failures.ts';
 import { lateLoad } from './late.ts';
-import { type LoadDeps, runStream } from './run-stream.ts';
+import { type LoadDeps, runStream } from './load-stream.ts';
 
 /** Job name and what it does at each turn. */
 export interface PeriodicTask {

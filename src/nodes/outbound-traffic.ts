@@ -1,14 +1,7 @@
 import assert from 'node:assert/strict';
 import type pg from 'pg';
+import type { OutboundTraffic } from '../rows/sums.ts';
 import { lockOutboundTags } from '../stores/locks.ts';
-
-/** Traffic to add to one outbound. */
-export interface OutboundTraffic {
-  nodeId: number;
-  tag: string;
-  bytesUp: bigint;
-  bytesDown: bigint;
-}
 
 /**
  * The tag under which a node's traffic counts if there is no room for its own tag. No outbound can be

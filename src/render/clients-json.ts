@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { type Links, subscriptionIdAt, userIdAt } from './links.ts';
+import { type Links, subscriptionIdAt, userIdAt } from './link-records.ts';
 
 // What there is one of for each user is described here as elements, and written as bytes into the
 // one buffer of the configuration. All else is an object that JSON.stringify writes. The bench

@@ -1,4 +1,5 @@
 import type { MtProtoInbound } from '../contract/node-config.ts';
+import { type ProtocolSettings, parseProtocolSettings } from '../protocols/settings.ts';
 import {
   type ElementPart,
   elementsJson,
@@ -7,9 +8,8 @@ import {
   linkUuid,
   withElements,
 } from './clients-json.ts';
-import { expiryAt, type Links, uuidAt } from './links.ts';
-import type { NodeRows, ProtocolRow } from './load.ts';
-import { type ProtocolSettings, parseProtocolSettings } from './protocol-settings.ts';
+import { expiryAt, type Links, uuidAt } from './link-records.ts';
+import type { NodeRows, ProtocolRow } from './node-rows.ts';
 import { publicAddress } from './public-address.ts';
 
 /**

@@ -1,9 +1,9 @@
 import type { NodeConfig } from '../contract/node-config.ts';
 import { CoreError } from '../errors.ts';
 import { clientMapJson, type Json, joined, jsonBytes } from './clients-json.ts';
-import { linksOfProtocols } from './links.ts';
-import type { NodeRows } from './load.ts';
+import { linksOfProtocols } from './link-records.ts';
 import { renderMtProto } from './mtproto.ts';
+import type { NodeRows } from './node-rows.ts';
 import { renderXray } from './xray.ts';
 
 /**

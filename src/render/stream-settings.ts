@@ -4,7 +4,7 @@ import type {
   XrayTlsSettings,
 } from '../contract/node-config.ts';
 import { CoreError } from '../errors.ts';
-import type { ProtocolSettings } from './protocol-settings.ts';
+import type { ProtocolSettings } from '../protocols/settings.ts';
 
 /** How a connection comes in: https://xtls.github.io/en/config/transport.html */
 export function streamSettings(

@@ -1,10 +1,10 @@
 import type { XrayInbound, XrayInboundPlace } from '../contract/node-config.ts';
 import { CoreError } from '../errors.ts';
+import { parseProtocolSettings } from '../protocols/settings.ts';
+import { keyLength, shadowsocksUserKey } from '../protocols/shadowsocks-key.ts';
 import { elementsJson, type Json, linkUuid, withElements } from './clients-json.ts';
-import { type Links, uuidAt } from './links.ts';
-import type { ProtocolRow } from './load.ts';
-import { parseProtocolSettings } from './protocol-settings.ts';
-import { keyLength, shadowsocksUserKey } from './shadowsocks-key.ts';
+import { type Links, uuidAt } from './link-records.ts';
+import type { ProtocolRow } from './node-rows.ts';
 import { hysteriaStream, streamSettings } from './stream-settings.ts';
 
 /** An inbound with its array of clients empty, and the clients as JSON to go into it. */

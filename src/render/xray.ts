@@ -1,7 +1,7 @@
 import type { XrayApi, XrayOutbound, XrayPolicy } from '../contract/node-config.ts';
 import { type Json, joined } from './clients-json.ts';
-import type { Links } from './links.ts';
-import type { OutboundRow, ProtocolRow, RuleRow } from './load.ts';
+import type { Links } from './link-records.ts';
+import type { OutboundRow, ProtocolRow, RuleRow } from './node-rows.ts';
 import { byText, withSortedKeys } from './order.ts';
 import { renderXrayInbound } from './xray-inbound.ts';
 

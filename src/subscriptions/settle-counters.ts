@@ -1,17 +1,9 @@
 import assert from 'node:assert/strict';
 import type pg from 'pg';
+import type { TrafficSums } from '../rows/sums.ts';
 import { int8Array } from '../stores/int8-array.ts';
 import { lockCounters } from '../stores/locks.ts';
 import { crossedSql, deriveStatus } from './status.ts';
-
-/** What segments add to counters: four columns, one place a subscription, ids distinct. */
-export interface TrafficSums {
-  subscriptionIds: BigUint64Array;
-  bytesUp: BigUint64Array;
-  bytesDown: BigUint64Array;
-  /** Usage rows that each sum is made of. */
-  rows: BigUint64Array;
-}
 
 /** A counter stops at the largest bigint, where the plain sum would be an error. */
 const added = (column: string, sum: string): string =>

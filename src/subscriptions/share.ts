@@ -1,8 +1,8 @@
 import type { VpnProtocol } from '../contract/enums.ts';
 import { CoreError } from '../errors.ts';
 import { hostSql, publicAddress } from '../render/public-address.ts';
-import { shareLink } from '../render/share-link.ts';
 import type { Queryable } from '../stores/postgres.ts';
+import { shareLink } from './share-link.ts';
 
 interface LinkedProtocol {
   nodeId: number;

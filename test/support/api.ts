@@ -3,7 +3,7 @@ import http from 'node:http';
 import { buffer } from 'node:stream/consumers';
 import { gunzipSync } from 'node:zlib';
 import type { Test } from 'tap';
-import { startApi } from '../../src/app.ts';
+import { startApi } from '../../src/app/api.ts';
 import { type Config, readConfig } from '../../src/config.ts';
 import { createLogger } from '../../src/log.ts';
 import { createNode } from '../../src/nodes/create.ts';

@@ -7,7 +7,14 @@ import type { Test } from 'tap';
 import { projectRoot } from '../../src/root.ts';
 import { makeSecrets } from '../../src/secrets.ts';
 
-export const serverFile = path.join(projectRoot, 'dist', 'src', 'embedded', 'clickhouse-server.js');
+export const serverFile = path.join(
+  projectRoot,
+  'dist',
+  'src',
+  'embedded',
+  'clickhouse',
+  'server.js',
+);
 
 export interface ClickHouseServer {
   child: ChildProcess;

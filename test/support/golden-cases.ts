@@ -1,6 +1,6 @@
 import type { VpnProtocol } from '../../src/contract/enums.ts';
-import type { NodeRows } from '../../src/render/load.ts';
-import { validateProtocolSettings } from '../../src/render/protocol-settings.ts';
+import { validateProtocolSettings } from '../../src/protocols/settings.ts';
+import type { NodeRows } from '../../src/render/node-rows.ts';
 import { packLinks } from './pack-links.ts';
 
 /** One rendered configuration for a reviewer: `test/golden/<name>.json`. */

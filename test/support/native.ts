@@ -1,7 +1,7 @@
-import { compactRows } from '../../src/ingest/compact.ts';
-import { usageRow } from '../../src/ingest/pack.ts';
-import type { UsagePayload } from '../../src/load/segment-rows.ts';
-import { openUsage } from '../../src/load/usage-rows.ts';
+import { compactRows } from '../../src/rows/compact.ts';
+import { usageRow } from '../../src/rows/pack.ts';
+import type { UsagePayload } from '../../src/rows/segment-rows.ts';
+import { openUsage } from '../../src/rows/usage-rows.ts';
 
 /** In the order of the columns; the segment follows. */
 export const valueNames = [

@@ -1,4 +1,4 @@
-import type { PackedLinks } from '../../src/render/links.ts';
+import type { PackedLinks } from '../../src/render/link-records.ts';
 
 export interface LinkRow {
   uuid: string;

@@ -1,6 +1,6 @@
 import type { Redis } from 'ioredis';
 import type pg from 'pg';
-import { type PublishOutcome, publishDue } from '../../src/render/publish.ts';
+import { type PublishOutcome, publishDue } from '../../src/publish/publish.ts';
 
 /**
  * Publishes every marked node now, as a worker does, in place of waiting for one: also nodes whose

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import net from 'node:net';
-import { type Answer, parseAnswer } from '../../bench/fuzz/answers.ts';
+import { type Answer, parseAnswer } from '../harness/fuzz/answers.ts';
 
 /**
  * Sends bytes on a connection of its own, each part on its own, and returns every answer that came

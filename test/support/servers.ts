@@ -3,7 +3,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { readConfig } from '../../src/config.ts';
 import { claimDataDir } from '../../src/embedded/data-dir.ts';
-import { superuserName } from '../../src/embedded/postgres-setup.ts';
+import { superuserName } from '../../src/embedded/postgres/setup.ts';
 import { findOrInstall } from '../../src/embedded/program.ts';
 import { startEmbedded } from '../../src/embedded/start.ts';
 import { createLogger } from '../../src/log.ts';

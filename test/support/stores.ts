@@ -23,7 +23,7 @@ export interface FreshStores {
 
 /**
  * Tests send rows of fixed dates, and look for them in the usual streams, however long ago that is by now.
- * What is late is tested by test/late.test.ts.
+ * What is late is tested by test/load/late.test.ts.
  */
 export const noRowIsLate = { CORE_LATE_DAYS: '36500' } as const;
 

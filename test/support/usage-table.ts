@@ -1,4 +1,4 @@
-import { packUsage, usageColumns, usageRow } from '../../src/ingest/pack.ts';
+import { packUsage, usageColumns, usageRow } from '../../src/rows/pack.ts';
 import { type ClickHouseClient, insertRows } from '../../src/stores/clickhouse.ts';
 
 /** Rows as they are inserted, of every minute from `fromMs` on, 20 subscriptions in turn. */

@@ -1,10 +1,10 @@
 import { mkdirSync } from 'node:fs';
 import path from 'node:path';
-import { startClickHouse } from '../../../src/embedded/clickhouse.ts';
+import { startClickHouse } from '../../../src/embedded/clickhouse/start.ts';
 import { createLogger } from '../../../src/log.ts';
 import { makeSecrets, withPassword } from '../../../src/secrets.ts';
 import { createClickHouse } from '../../../src/stores/clickhouse.ts';
-import { fixedPorts } from '../../faults/ports.ts';
+import { fixedPorts } from '../../../test/harness/faults/ports.ts';
 import { jsonEachRowFormat } from './formats.ts';
 import type { Peer } from './peer.ts';
 import { createFolder } from './program.ts';

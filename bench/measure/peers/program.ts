@@ -4,7 +4,7 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Lifecycle } from '../../../src/lifecycle.ts';
 import { createLogger } from '../../../src/log.ts';
-import { supervise } from '../../../src/supervisor.ts';
+import { supervise } from '../../../src/processes/supervisor.ts';
 
 const readyMsMax = 60_000;
 const stopMsMax = 30_000;

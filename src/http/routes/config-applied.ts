@@ -1,6 +1,6 @@
 import type pg from 'pg';
+import { decodeBody } from '../../accept/decode.ts';
 import { nodeConfigAppliedSchema } from '../../contract/node.ts';
-import { decodeBody } from '../../ingest/decode.ts';
 import { recordApplied } from '../../nodes/applied.ts';
 import { callerOf, okReply, type Route } from '../route.ts';
 

@@ -1,5 +1,5 @@
 import { CoreError } from '../../errors.ts';
-import type { ConfigCache } from '../../render/config-cache.ts';
+import type { ConfigCache } from '../../publish/config-cache.ts';
 import { callerOf, type Reply, type Route } from '../route.ts';
 
 /** GET /node/config/latest: what the node should run, as rendered for its revision. */

@@ -1,5 +1,5 @@
+import { createDecodeMemory } from '../../accept/decode.ts';
 import { nodeHeartbeatSchema } from '../../contract/node.ts';
-import { createDecodeMemory } from '../../ingest/decode.ts';
 import type { Heartbeats } from '../../nodes/heartbeat.ts';
 import { callerOf, constantJson, type Route } from '../route.ts';
 

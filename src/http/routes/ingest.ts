@@ -1,11 +1,11 @@
+import { fingerprintOf } from '../../accept/fingerprint.ts';
+import { identify } from '../../accept/idempotency.ts';
+import { type LargeBodies, smallBodyBytesMax } from '../../accept/large-bodies.ts';
+import { packBody } from '../../accept/pack-body.ts';
+import type { Packed, Scanned, UsageScanner } from '../../accept/usage-scanner.ts';
 import type { IngestSchemas } from '../../contract/node.ts';
-import { fingerprintOf } from '../../ingest/fingerprint.ts';
-import { identify } from '../../ingest/idempotency.ts';
-import { type LargeBodies, smallBodyBytesMax } from '../../ingest/large-bodies.ts';
-import { packBody } from '../../ingest/pack-body.ts';
-import type { Spool } from '../../ingest/spool.ts';
-import type { Kind } from '../../ingest/streams.ts';
-import type { Packed, Scanned, UsageScanner } from '../../ingest/usage-scanner.ts';
+import type { Spool } from '../../spool/spool.ts';
+import type { Kind } from '../../spool/streams.ts';
 import { callerOf, okReply, type Reply, type Route, type RouteRequest } from '../route.ts';
 
 export interface IngestDeps {

@@ -2,15 +2,15 @@ import type { Redis } from 'ioredis';
 import type pg from 'pg';
 import { Gauge, Registry } from 'prom-client';
 import { lastAudit } from '../../audit/run-audit.ts';
+import { countNodes } from '../../nodes/count.ts';
+import type { HealthLimits } from '../../nodes/node-state.ts';
+import { countUnpublished } from '../../publish/drift.ts';
 import {
   countRejected,
   countUnsettled,
   readBacklog,
   type StreamBacklog,
-} from '../../ingest/backlog.ts';
-import { countNodes } from '../../nodes/count.ts';
-import { countUnpublished } from '../../nodes/drift.ts';
-import type { HealthLimits } from '../../nodes/node-state.ts';
+} from '../../spool/backlog.ts';
 import { classifyFailure } from '../../stores/failures.ts';
 import { type Readiness, type StoreName, storeNames } from '../../stores/readiness.ts';
 import { readWebhookHealth, type WebhookHealth } from '../../webhooks/health.ts';

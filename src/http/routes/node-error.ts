@@ -1,6 +1,6 @@
 import type pg from 'pg';
+import { decodeBody } from '../../accept/decode.ts';
 import { nodeErrorSchema } from '../../contract/node.ts';
-import { decodeBody } from '../../ingest/decode.ts';
 import type { ErrorLimit } from '../../nodes/error-limit.ts';
 import { reportError } from '../../nodes/report-error.ts';
 import { callerOf, okReply, type Route } from '../route.ts';

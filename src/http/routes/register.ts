@@ -1,7 +1,7 @@
 import type pg from 'pg';
+import { decodeBody } from '../../accept/decode.ts';
 import { registerNodeSchema } from '../../contract/node.ts';
 import { CoreError } from '../../errors.ts';
-import { decodeBody } from '../../ingest/decode.ts';
 import type { Logger } from '../../log.ts';
 import { registerNode } from '../../nodes/register.ts';
 import type { RegistrationLimit } from '../../nodes/registration-limit.ts';

@@ -1,0 +1,15 @@
+import type { Config } from '../config.ts';
+import type { Logger } from '../log.ts';
+import { migrateClickHouse, migratePostgres } from '../stores/migrate.ts';
+import { createPool } from '../stores/postgres.ts';
+
+/** Brings both databases to the newest version; safe to run twice at once. */
+export async function migrate(config: Config, log: Logger): Promise<void> {
+  const pool = createPool(config.stores.postgresUrl, { max: 2 });
+  try {
+    await migratePostgres(pool, log);
+    await migrateClickHouse(config.stores.clickhouseUrl, pool, log);
+  } finally {
+    await pool.end();
+  }
+}

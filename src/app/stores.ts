@@ -1,0 +1,44 @@
+import type { Config } from '../config.ts';
+import { CoreError } from '../errors.ts';
+import type { Lifecycle } from '../lifecycle.ts';
+import type { Logger } from '../log.ts';
+import { createClickHouse } from '../stores/clickhouse.ts';
+import { createPool } from '../stores/postgres.ts';
+import { connectRedis, createRedis, requireDurableRedis } from '../stores/redis.ts';
+
+/** Something that runs until it is closed. */
+export interface Running {
+  /** Finishes what is under way and gives everything back. */
+  close(): Promise<void>;
+}
+
+/** The stores of one process, given back by `lifecycle`. */
+export async function openStores(
+  config: Config,
+  log: Logger,
+  lifecycle: Lifecycle,
+  poolMax: number,
+) {
+  const { postgresUrl, redisUrl, clickhouseUrl, redisRequireAof } = config.stores;
+  const pool = createPool(postgresUrl, {
+    max: poolMax,
+    onIdleError: (err) => log.debug({ err }, 'postgres connection lost'),
+  });
+  lifecycle.use('postgres', () => pool.end());
+  const redis = createRedis(redisUrl, { onError: (err) => log.debug({ err }, 'redis') });
+  lifecycle.use('redis', () => redis.disconnect());
+  await connectRedis(redis);
+  if (redisRequireAof) await requireDurableRedis(redis);
+  else log.warn('CORE_REDIS_REQUIRE_AOF=false: a 200 may not survive a crash of Redis');
+  const clickhouse = createClickHouse(clickhouseUrl);
+  lifecycle.use('clickhouse', () => clickhouse.close());
+  return { pool, redis, clickhouse };
+}
+
+/** SQLSTATE 42P01, undefined table, is what an empty database answers, and one of an older Core. */
+export function rethrowUnmigrated(thrown: unknown): never {
+  if ((thrown as { code?: unknown }).code !== '42P01') throw thrown;
+  throw new CoreError('MIGRATION_FAILED', 'The database is empty: run `core migrate` first', {
+    cause: thrown,
+  });
+}

@@ -1,0 +1,173 @@
+import type { Redis } from 'ioredis';
+import type { Pool } from 'pg';
+import { runAuditIfDue } from '../audit/run-audit.ts';
+import { createBufferPool } from '../buffer-pool.ts';
+import type { Config } from '../config.ts';
+import { createFailpoint } from '../failpoints.ts';
+import { Lifecycle } from '../lifecycle.ts';
+import type { LoadDeps } from '../load/load-stream.ts';
+import { freeStrandedParts } from '../load/stranded-parts.ts';
+import { type PeriodicTask, startLoadWorker } from '../load/worker.ts';
+import type { Logger } from '../log.ts';
+import { startPresence } from '../presence/presence.ts';
+import { startPublisher } from '../publish/publisher.ts';
+import { pruneRevisions } from '../publish/revisions.ts';
+import { segmentMemory } from '../spool/entries.ts';
+import { registerStreams } from '../spool/streams.ts';
+import { withTrim } from '../spool/trim.ts';
+import { type ClickHouseClient, createClickHouse } from '../stores/clickhouse.ts';
+import { requireSameInstance } from '../stores/instance.ts';
+import { createPool } from '../stores/postgres.ts';
+import { createReadiness } from '../stores/readiness.ts';
+import { pruneEvents } from '../subscriptions/events.ts';
+import { expireDue } from '../subscriptions/expire.ts';
+import { resetDue } from '../subscriptions/reset.ts';
+import { webhookTimeoutMs } from '../webhooks/queue.ts';
+
+import { openStores, type Running, rethrowUnmigrated } from './stores.ts';
+
+/**
+ * What the fault suite may put around parts of Core, to take one protection away and see that its
+ * oracle notices. No setting reaches these: they are parameters, and Core itself passes none.
+ */
+export interface WorkerSeams {
+  load?: (deps: LoadDeps) => LoadDeps;
+}
+
+/** Two for each stream that is loaded at once, a late one included (load/worker.ts), some for the upkeep. */
+const workerConnectionsMax = 22;
+const upkeepEveryMs = 1_000;
+const pruneEventsEveryMs = 3_600_000;
+const pruneRevisionsEveryMs = 60_000;
+/** The audit runs daily; this is how soon one that failed is made up for. */
+const auditCheckMs = 3_600_000;
+/** How often parts that no merge reaches are looked for, and how long one has to have lain there. */
+const strandedSeconds = 600;
+/**
+ * So many make 500 parts or so in a month, half of what ClickHouse begins to slow inserts at; and the
+ * reading of a whole month that frees them stays rare.
+ */
+const strandedPartsMin = 100;
+/** An audit reads all rows, a page at a time. */
+const auditRequestMs = 600_000;
+
+/** Runs the load worker and the upkeep in this process. */
+export async function startWorker(
+  config: Config,
+  log: Logger,
+  seams: WorkerSeams = {},
+): Promise<Running> {
+  const lifecycle = new Lifecycle();
+  try {
+    const { pool, redis, clickhouse } = await openStores(
+      config,
+      log,
+      lifecycle,
+      workerConnectionsMax,
+    );
+    const { redisPrefix: prefix, postgresUrl: databaseUrl, redisUrl } = config.stores;
+    await requireSameInstance(pool, redis, prefix).catch(rethrowUnmigrated);
+    await registerStreams(pool, prefix, config.spool.shards).catch(rethrowUnmigrated);
+    const readiness = createReadiness({ pool, redis, clickhouse });
+    const presence = await startPresence({ role: 'worker', pool, redis, prefix, readiness, log });
+    lifecycle.use('presence', () => presence.close());
+    const publishPool = createPool(databaseUrl, { max: 4 });
+    lifecycle.use('publish pool', () => publishPool.end());
+    const publisher = startPublisher({ pool: publishPool, redis, prefix, databaseUrl, log });
+    lifecycle.use('publisher', () => publisher.close());
+    const load: LoadDeps = {
+      pool,
+      clickhouse,
+      redis: withTrim(redis),
+      buffers: createBufferPool(segmentMemory),
+      segmentRowsMax: config.load.segmentRowsMax,
+      groupMsMin: config.load.settleMsMin,
+      groupBytesMax: config.spool.bytesMax / 4,
+      poisonAttempts: config.load.poisonAttempts,
+      failpoint: createFailpoint(config.failpointUrl, 'worker'),
+    };
+    const auditClickhouse = createClickHouse(config.stores.clickhouseUrl, {
+      requestTimeoutMs: auditRequestMs,
+    });
+    lifecycle.use('audit clickhouse', () => auditClickhouse.close());
+    const stopAudit = new AbortController();
+    const { segmentsKeptDays } = config.load;
+    const { signal } = stopAudit;
+    const audit = { pool, clickhouse: auditClickhouse, log, signal, segmentsKeptDays };
+    const dispatchEvents = await startEvents(config, log, lifecycle, { pool, redis });
+    const worker = await startLoadWorker({
+      ...(seams.load?.(load) ?? load),
+      prefix,
+      redisUrl,
+      log,
+      intervalMs: config.load.intervalMs,
+      lateIntervalMs: config.load.lateIntervalMs,
+      lateGroupBytesMax: config.spool.lateBytesMax / 4,
+      tasks: [
+        ...periodicTasks(config, log, { pool, clickhouse }),
+        { name: 'dispatch-events', everyMs: upkeepEveryMs, run: dispatchEvents },
+        { name: 'audit', everyMs: auditCheckMs, run: () => runAuditIfDue(audit) },
+      ],
+    });
+    lifecycle.use('load worker', () => worker.close());
+    // Before the worker waits for its jobs: an audit may take minutes, and can be had again.
+    lifecycle.use('audit', () => stopAudit.abort());
+    return { close: () => lifecycle.close() };
+  } catch (thrown) {
+    await lifecycle.close().catch((err) => log.warn({ err }, 'not everything closed cleanly'));
+    throw thrown;
+  }
+}
+
+/** What the worker does now and then that nothing waits for. */
+function periodicTasks(
+  config: Config,
+  log: Logger,
+  { pool, clickhouse }: { pool: Pool; clickhouse: ClickHouseClient },
+): PeriodicTask[] {
+  return [
+    { name: 'expire-due', everyMs: upkeepEveryMs, run: () => expireDue(pool).then(noop) },
+    { name: 'reset-due', everyMs: upkeepEveryMs, run: () => resetDue(pool).then(noop) },
+    {
+      name: 'prune-events',
+      everyMs: pruneEventsEveryMs,
+      run: () => pruneEvents(pool, config.events).then(noop),
+    },
+    { name: 'prune-revisions', everyMs: pruneRevisionsEveryMs, run: () => pruneRevisions(pool) },
+    {
+      name: 'free-stranded-parts',
+      everyMs: strandedSeconds * 1_000,
+      run: async () => {
+        const months = await freeStrandedParts(clickhouse, {
+          ageSecondsMin: strandedSeconds,
+          partsMin: strandedPartsMin,
+        });
+        if (months.length === 0) return;
+        log.info({ months }, 'making rollups of parts that no merge reaches');
+      },
+    },
+  ];
+}
+
+/** Starts the webhook, where one is set; returns what to do with new events every second. */
+async function startEvents(
+  config: Config,
+  log: Logger,
+  lifecycle: Lifecycle,
+  { pool, redis }: { pool: Pool; redis: Redis },
+): Promise<() => Promise<void>> {
+  const { redisUrl, redisPrefix: prefix } = config.stores;
+  if (config.events.webhook === undefined) {
+    const { passEvents } = await import('../webhooks/dispatch.ts');
+    const { noteSuccess } = await import('../webhooks/health.ts');
+    await noteSuccess(redis, prefix);
+    return () => passEvents(pool);
+  }
+  const { startWebhook } = await import('../webhooks/worker.ts');
+  const target = { ...config.events.webhook, timeoutMs: webhookTimeoutMs };
+  const webhook = await startWebhook({ pool, redisUrl, prefix, target, log });
+  lifecycle.use('webhook', () => webhook.close());
+  return () => webhook.dispatch();
+}
+
+function noop(): void {}

@@ -1,0 +1,144 @@
+import { availableParallelism, totalmem } from 'node:os';
+import path from 'node:path';
+import { writeDurable } from '../../durable-file.ts';
+
+/**
+ * Who may ask: `core` is Core itself and may do all that Core needs, `analyst` is for tools and
+ * reads only.
+ */
+export type Account = 'core' | 'analyst';
+
+/**
+ * Roles of the engine. The engine knows one user and gives it nothing: a statement may do what the
+ * role allows that is set before it runs. `loader` is the only one that may read a file, and the
+ * front alone writes the statements that run with it.
+ */
+export type Role = 'reader' | 'owner' | 'loader';
+
+/** A setting that has a bound, with what holds if a request says nothing. */
+export interface Bound {
+  name: string;
+  value: number;
+  max: number;
+}
+
+const gib = 1024 ** 3;
+
+/**
+ * Queries of tools that run at once. Together they may use a quarter of the memory. The engine has half
+ * of it, so Core's inserts always find some.
+ */
+export const analystQueriesMax = 4;
+
+/** Bounds of each account's queries. 0 would mean `no bound` to ClickHouse, so the least is 1. */
+export function boundsOf(account: Account): readonly Bound[] {
+  const memoryBytes = totalmem();
+  const exactly = (name: string, max: number): Bound => ({ name, value: max, max });
+  if (account === 'core') {
+    return [
+      exactly('max_memory_usage', Math.floor(memoryBytes / 2)),
+      exactly('max_execution_time', 3_600),
+      exactly('max_result_rows', 1_000_000_000),
+      exactly('max_result_bytes', 8 * gib),
+      exactly('max_temporary_data_on_disk_size_for_query', 64 * gib),
+      { name: 'max_threads', value: availableParallelism(), max: 64 },
+      { name: 'max_block_size', value: blockRows, max: 16 * 1024 ** 2 },
+      querySizeOf(account),
+    ];
+  }
+  return [
+    exactly('max_memory_usage', Math.floor(memoryBytes / 4 / analystQueriesMax)),
+    exactly('max_execution_time', 600),
+    exactly('max_result_rows', 100_000_000),
+    exactly('max_result_bytes', 2 * gib),
+    exactly('max_temporary_data_on_disk_size_for_query', 8 * gib),
+    exactly('max_threads', Math.min(4, availableParallelism())),
+    { name: 'max_block_size', value: blockRows, max: 1024 ** 2 },
+    querySizeOf(account),
+  ];
+}
+
+/** As ClickHouse itself has them by default. */
+const blockRows = 65_409;
+const queryBytes = 256 * 1024;
+
+/** What the engine is given at most, in its own wording, whoever asks. */
+export const queryBytesMax = 16 * 1024 ** 2;
+
+/**
+ * Bytes of a statement. The front splits it on the thread that takes Core's inserts, some 0.15 ms a
+ * KiB, so a tool may not send as much as Core.
+ */
+export function querySizeOf(account: Account): Bound {
+  const max = account === 'core' ? queryBytesMax : 1024 ** 2;
+  return { name: 'max_query_size', value: queryBytes, max };
+}
+
+const roles: Readonly<Record<Role, readonly string[]>> = {
+  reader: ['GRANT SELECT, SHOW ON *.*'],
+  owner: [
+    `GRANT SELECT, SHOW, INSERT, ALTER, CREATE DATABASE, CREATE TABLE, CREATE VIEW, DROP, TRUNCATE,
+     OPTIMIZE, KILL QUERY, CHECK, SYSTEM MERGES ON *.*`,
+  ],
+  loader: ['GRANT SELECT, SHOW, INSERT, CREATE TEMPORARY TABLE ON *.*', 'GRANT READ ON FILE'],
+};
+
+/**
+ * Writes the engine's configuration, which holds no secret: roles, and the bounds of each account as
+ * a settings profile of its name, which the engine refuses to lift.
+ * @returns the path of the file that the engine is started with.
+ */
+export function writeEngineConfig(folder: string): string {
+  const users = path.join(folder, 'users.xml');
+  const config = path.join(folder, 'config.xml');
+  writeDurable(users, usersXml());
+  writeDurable(
+    config,
+    `<clickhouse>
+  <users_config>${escapeXml(users)}</users_config>
+</clickhouse>
+`,
+  );
+  return config;
+}
+
+function usersXml(): string {
+  const roleXml = Object.entries(roles).map(
+    ([role, grants]) =>
+      `<${role}><grants>${grants.map((grant) => `<query>${grant}</query>`).join('')}</grants></${role}>`,
+  );
+  return `<clickhouse>
+  <profiles>
+    <default></default>
+    ${(['core', 'analyst'] as const).map(profileXml).join('\n    ')}
+  </profiles>
+  <roles>
+    ${roleXml.join('\n    ')}
+  </roles>
+  <users>
+    <default>
+      <password></password>
+      <networks><ip>::/0</ip></networks>
+      <profile>default</profile>
+      <quota>default</quota>
+      <grants><query>GRANT ${Object.keys(roles).join(', ')}</query></grants>
+    </default>
+  </users>
+  <quotas><default></default></quotas>
+</clickhouse>
+`;
+}
+
+function profileXml(account: Account): string {
+  const bounds = boundsOf(account);
+  const values = bounds.map(({ name, value }) => `<${name}>${value}</${name}>`);
+  const constraints = bounds.map(
+    ({ name, max }) => `<${name}><min>1</min><max>${max}</max></${name}>`,
+  );
+  return `<${account}>${values.join('')}
+      <constraints>${constraints.join('')}</constraints></${account}>`;
+}
+
+function escapeXml(text: string): string {
+  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
+}

@@ -1,0 +1,74 @@
+import type { IncomingMessage } from 'node:http';
+import { pipeline, type Readable } from 'node:stream';
+import { createGunzip, createInflate } from 'node:zlib';
+import { clickhouseFault } from './fault.ts';
+
+/**
+ * The body in chunks, unpacked, bounded before and after unpacking. A body over the bound is read
+ * on, unused and up to twice the bound, so that the client is done sending when it gets its 413.
+ *
+ * @throws (while iterating) 413 over the bound, 501 for an unknown encoding, 400 for broken gzip,
+ * and the socket's own error where the client went away half-way.
+ */
+export async function* readBody(
+  request: IncomingMessage,
+  bytesMax: number,
+): AsyncGenerator<Buffer, undefined> {
+  const declared = Number(request.headers['content-length'] ?? 0);
+  if (declared > bytesMax) throw tooLargeFault(bytesMax);
+  const encoding = request.headers['content-encoding'] ?? 'identity';
+  let source: Readable = request;
+  if (encoding === 'gzip' || encoding === 'deflate') {
+    const unpack = encoding === 'gzip' ? createGunzip() : createInflate();
+    // The error, if any, is thrown by the iteration below; the callback only has to exist.
+    pipeline(request, unpack, () => undefined);
+    source = unpack;
+  } else if (encoding !== 'identity') {
+    throw clickhouseFault(48, 'NOT_IMPLEMENTED', `Content-Encoding ${encoding} is not supported.`);
+  }
+  let bytes = 0;
+  try {
+    // The socket has to outlive a reader that gives up: the answer still goes over it.
+    for await (const chunk of source.iterator({ destroyOnReturn: false })) {
+      bytes += chunk.length;
+      if (bytes > 2 * bytesMax) break;
+      if (bytes <= bytesMax) yield chunk;
+    }
+  } catch (thrown) {
+    throw bodyFault(thrown);
+  }
+  if (bytes > bytesMax) throw tooLargeFault(bytesMax);
+  return undefined;
+}
+
+/** Reads chunks until at least `bytesMin` are there or the body ends. */
+export async function readHead(
+  chunks: AsyncIterator<Buffer>,
+  start: Buffer,
+  bytesMin: number,
+): Promise<{ head: Buffer; ended: boolean }> {
+  const parts = [start];
+  let bytes = start.length;
+  while (bytes < bytesMin) {
+    const next = await chunks.next();
+    if (next.done) return { head: Buffer.concat(parts), ended: true };
+    parts.push(next.value);
+    bytes += next.value.length;
+  }
+  return { head: Buffer.concat(parts), ended: false };
+}
+
+function tooLargeFault(bytesMax: number): Error {
+  return clickhouseFault(307, 'TOO_MANY_BYTES', `The body is over ${bytesMax} bytes.`, {
+    status: 413,
+  });
+}
+
+function bodyFault(thrown: unknown): unknown {
+  const code = thrown instanceof Error ? (thrown as NodeJS.ErrnoException).code : undefined;
+  if (code?.startsWith('Z_') !== true) return thrown;
+  return clickhouseFault(354, 'ZLIB_INFLATE_FAILED', 'The body cannot be unpacked.', {
+    status: 400,
+    cause: thrown,
+  });
+}

@@ -1,0 +1,214 @@
+import { isMap, isNode, isPair, isSeq, LineCounter, type ParsedNode, parseDocument } from 'yaml';
+import { z } from 'zod';
+import { type VpnProtocol, vpnProtocols } from '../contract/enums.ts';
+import { hostOrNone, ipOrNone, line } from '../contract/fields.ts';
+import { limits } from '../contract/limits.ts';
+import { CoreError } from '../errors.ts';
+import { othersTag } from '../nodes/outbound-traffic.ts';
+import { type OutboundProtocol, outboundProtocols } from '../settings/outbounds.ts';
+import { transportsOf } from '../settings/port-transports.ts';
+import { ruleSchema } from '../settings/rule-schema.ts';
+import { isStorable } from '../text.ts';
+import { holdsPlaceholder, keptMarker, maskText } from './secrets.ts';
+
+/** What a fleet file declares of a node. A list that is absent is left as it is in Core. */
+export interface FleetNode {
+  name: string;
+  region?: string | undefined;
+  host?: string | undefined;
+  ip?: string | undefined;
+  protocols?: FleetProtocol[] | undefined;
+  outbounds?: FleetOutbound[] | undefined;
+  rules?: Record<string, unknown>[] | undefined;
+}
+
+export interface FleetProtocol {
+  protocol: VpnProtocol;
+  port: number;
+  settings: Record<string, unknown>;
+}
+
+export interface FleetOutbound {
+  tag: string;
+  protocol: OutboundProtocol;
+  settings: Record<string, unknown>;
+}
+
+export interface FleetFile {
+  nodes: FleetNode[];
+  /** Throws one error that names every fault with its line, unless there is none. */
+  refuse(faults: readonly Fault[]): void;
+}
+
+export interface Fault {
+  /** Place in the file, like `['nodes', 0, 'rules', 2]`. */
+  path: readonly PropertyKey[];
+  message: string;
+}
+
+const nodesMax = 20_000;
+const listMax = 1_000;
+const faultsShownMax = 20;
+
+const cannotBeStored = { message: 'Must hold neither U+0000 nor half a surrogate pair' };
+
+const settings = z
+  .record(z.string(), z.json())
+  .refine(isStorable, cannotBeStored)
+  .refine((given) => !holdsPlaceholder(given, [maskText]), {
+    message: `Holds ${maskText}, which a plan prints in the place of a secret`,
+  })
+  .default({});
+/** A rule in which an export without secrets may have left something out. */
+const rule = z.record(z.string(), z.unknown()).check(({ value, issues }) => {
+  const parsed = ruleSchema.safeParse(ruleWithout(value));
+  for (const issue of parsed.error?.issues ?? []) issues.push(issue as z.core.$ZodRawIssue);
+});
+
+/** Something that the schema takes in the place of each marker; what is kept was checked before. */
+function ruleWithout(rule: Record<string, unknown>): Record<string, unknown> {
+  const taken: Record<string, unknown> = { user: ['kept'], attrs: {} };
+  const fields = Object.entries(rule).map(([name, value]) => [
+    name,
+    value === keptMarker && name in taken ? taken[name] : value,
+  ]);
+  return Object.fromEntries(fields);
+}
+
+const protocol = z.strictObject({
+  protocol: z.enum(vpnProtocols),
+  port: z.int().min(1).max(65_535),
+  settings,
+});
+const outbound = z.strictObject({
+  tag: line
+    .max(limits.outboundTagCharsMax)
+    .min(1)
+    .refine((given) => given !== othersTag, {
+      message: `${othersTag} is where Core counts the rest`,
+    }),
+  protocol: z.enum(outboundProtocols),
+  settings,
+});
+const node = z.strictObject({
+  name: line.max(limits.nameCharsMax).min(1),
+  region: line.max(limits.nameCharsMax).optional(),
+  host: hostOrNone.optional(),
+  ip: ipOrNone.optional(),
+  protocols: z.array(protocol).max(listMax).optional(),
+  outbounds: z.array(outbound).max(listMax).optional(),
+  rules: z.array(rule).max(listMax).optional(),
+});
+const fleet = z.strictObject({ version: z.literal(1), nodes: z.array(node).max(nodesMax) });
+
+/**
+ * Reads a fleet file.
+ * @param fileName What errors call it.
+ * @throws CoreError INVALID_ARGUMENT naming the line of each fault: broken YAML, unknown fields,
+ * values of the wrong shape, and names, ports or tags that come twice.
+ */
+export function parseFleetFile(fileName: string, source: string): FleetFile {
+  const lines = new LineCounter();
+  const document = parseDocument(source, { lineCounter: lines, prettyErrors: false });
+  const broken = document.errors.map(
+    (error) => `line ${lines.linePos(error.pos[0]).line}: ${firstLine(error.message)}`,
+  );
+  if (broken.length > 0) throw refusal(fileName, broken);
+  const lineOf = (path: readonly PropertyKey[]): number =>
+    lines.linePos(offsetOf(document.contents, path)).line;
+  const refuse = (faults: readonly Fault[]): void => {
+    if (faults.length === 0) return;
+    throw refusal(
+      fileName,
+      faults.map(({ path, message }) => `line ${lineOf(path)}: ${placeOf(path)}${message}`),
+    );
+  };
+  let value: unknown;
+  try {
+    value = document.toJS();
+  } catch (cause) {
+    // An alias that names nothing, or aliases that would unfold to more than anybody wrote.
+    throw refusal(fileName, [firstLine((cause as Error).message)]);
+  }
+  const parsed = fleet.safeParse(value);
+  if (!parsed.success) refuse(parsed.error.issues.flatMap(faultsOf));
+  // Through JSON, as it comes back from the database: -0 is 0 there.
+  const nodes: FleetNode[] = JSON.parse(JSON.stringify(parsed.data?.nodes ?? []));
+  refuse(duplicates(nodes));
+  return { nodes, refuse };
+}
+
+/** An unknown field's fault is at the field, not at the object that it is in. */
+function faultsOf(issue: z.core.$ZodIssue): Fault[] {
+  if (issue.code !== 'unrecognized_keys') return [{ path: issue.path, message: issue.message }];
+  return issue.keys.map((key) => ({ path: [...issue.path, key], message: 'Unknown field' }));
+}
+
+function duplicates(nodes: readonly FleetNode[]): Fault[] {
+  const faults: Fault[] = [];
+  const once = (seen: Set<unknown>, value: unknown, path: PropertyKey[], what: string): void => {
+    if (seen.has(value)) faults.push({ path, message: `${what} ${String(value)} comes twice` });
+    seen.add(value);
+  };
+  const names = new Set<unknown>();
+  for (const [index, one] of nodes.entries()) {
+    once(names, one.name, ['nodes', index, 'name'], 'The node');
+    const [ports, tags] = [new Set<unknown>(), new Set<unknown>()];
+    for (const [at, { protocol, port, settings }] of (one.protocols ?? []).entries()) {
+      const taken = transportsOf(protocol, settings).map((transport) => `${port}/${transport}`);
+      const path = ['nodes', index, 'protocols', at, 'port'];
+      const twice = taken.find((transportPort) => ports.has(transportPort)) ?? taken[0];
+      once(ports, twice, path, 'The port');
+      for (const transportPort of taken) ports.add(transportPort);
+    }
+    for (const [at, { tag }] of (one.outbounds ?? []).entries()) {
+      once(tags, tag, ['nodes', index, 'outbounds', at, 'tag'], 'The outbound');
+    }
+  }
+  return faults;
+}
+
+/** Where the deepest part of the path that exists starts: a missing field's is its object's. */
+function offsetOf(contents: ParsedNode | null, path: readonly PropertyKey[]): number {
+  let found: unknown = contents;
+  let offset = contents?.range[0] ?? 0;
+  for (const step of path) {
+    let next: unknown;
+    if (isMap(found)) {
+      const pair = found.items.find(
+        (item) => isPair(item) && String(isNode(item.key) ? item.key.toJSON() : item.key) === step,
+      );
+      if (isNode(pair?.key) && pair.key.range) offset = pair.key.range[0];
+      next = pair?.value;
+    } else if (isSeq(found) && typeof step === 'number') {
+      next = found.items[step];
+      if (isNode(next) && next.range) offset = next.range[0];
+    }
+    if (next === undefined) break;
+    found = next;
+  }
+  return offset;
+}
+
+function placeOf(path: readonly PropertyKey[]): string {
+  let place = '';
+  for (const part of path) {
+    if (typeof part === 'number') place += `[${part}]`;
+    else place += place === '' ? String(part) : `.${String(part)}`;
+  }
+  return place === '' ? '' : `${place}: `;
+}
+
+function firstLine(message: string): string {
+  return message.split('\n')[0] ?? message;
+}
+
+function refusal(fileName: string, faults: readonly string[]): CoreError {
+  const shown = faults.slice(0, faultsShownMax);
+  const more = faults.length - shown.length;
+  return new CoreError(
+    'INVALID_ARGUMENT',
+    `${fileName}: ${shown.join('; ')}${more > 0 ? `; and ${more} more` : ''}`,
+    { issues: shown.map((message) => ({ path: fileName, message })) },
+  );
+}

@@ -1,0 +1,65 @@
+import type { VpnProtocol } from '../contract/enums.ts';
+import { CoreError } from '../errors.ts';
+import type { Queryable } from '../stores/postgres.ts';
+import type { FleetOutbound } from './file.ts';
+
+/** A node as operators set it, with what a fleet file can declare of it. */
+export interface StoredNode {
+  nodeId: number;
+  name: string;
+  region: string;
+  host: string;
+  ip: string;
+  protocols: {
+    nodeProtocolId: number;
+    protocol: VpnProtocol;
+    port: number;
+    settings: Record<string, unknown>;
+  }[];
+  outbounds: FleetOutbound[];
+  rules: Record<string, unknown>[];
+}
+
+/** Every node that is not revoked, by id. Call it in a transaction for one moment's state. */
+export async function readFleet(db: Queryable): Promise<StoredNode[]> {
+  const nodes = await db.query<Omit<StoredNode, 'protocols' | 'outbounds' | 'rules'>>(
+    `SELECT id AS "nodeId", name, region, host, ip FROM nodes WHERE revoked_at IS NULL ORDER BY id`,
+  );
+  const fleet = new Map<number, StoredNode>(
+    nodes.rows.map((row) => [row.nodeId, { ...row, protocols: [], outbounds: [], rules: [] }]),
+  );
+  const protocols = await db.query<StoredNode['protocols'][number] & { nodeId: number }>(
+    `SELECT node_id AS "nodeId", id AS "nodeProtocolId", protocol, port, settings
+     FROM node_protocols ORDER BY port, id`,
+  );
+  for (const { nodeId, ...row } of protocols.rows) fleet.get(nodeId)?.protocols.push(row);
+  const outbounds = await db.query<FleetOutbound & { nodeId: number }>(
+    `SELECT node_id AS "nodeId", tag, protocol, settings FROM node_outbounds
+     WHERE configured ORDER BY position, tag COLLATE "C"`,
+  );
+  for (const { nodeId, ...row } of outbounds.rows) fleet.get(nodeId)?.outbounds.push(row);
+  const rules = await db.query<{ nodeId: number; rule: Record<string, unknown> }>(
+    'SELECT node_id AS "nodeId", rule FROM routing_rules ORDER BY position',
+  );
+  for (const { nodeId, rule } of rules.rows) fleet.get(nodeId)?.rules.push(rule);
+  return [...fleet.values()];
+}
+
+/**
+ * The nodes by their names, which is how a fleet file knows them.
+ * @throws CoreError INVALID_ARGUMENT where two have one name.
+ */
+export function byName(fleet: readonly StoredNode[]): Map<string, StoredNode> {
+  const named = new Map<string, StoredNode>();
+  for (const node of fleet) {
+    const other = named.get(node.name);
+    if (other !== undefined) {
+      throw new CoreError(
+        'INVALID_ARGUMENT',
+        `Nodes ${other.nodeId} and ${node.nodeId} are both called ${node.name}; rename one with core node set`,
+      );
+    }
+    named.set(node.name, node);
+  }
+  return named;
+}

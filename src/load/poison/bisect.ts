@@ -1,0 +1,103 @@
+import { CoreError } from '../../errors.ts';
+import type { PlacedRow } from '../../rows/single-rows.ts';
+import { type ClickHouseClient, insertRows } from '../../stores/clickhouse.ts';
+import { dataRefusal } from './refusal.ts';
+
+/** A row that ClickHouse refuses on its own, and what it says against it. */
+export interface RefusedRow extends PlacedRow {
+  reason: string;
+}
+
+/**
+ * Rows that one segment may lose to rejected_rows. A table that refuses more than these is rather
+ * wrong itself, and that is an operator's to mend: the rows wait, none is set aside.
+ */
+export const refusedRowsMax = 1_000;
+
+export interface TrialTarget {
+  table: string;
+  columns: readonly string[];
+  segmentId: number;
+  /** Lower in tests: each row found takes two trial inserts. */
+  refusedRowsMax?: number | undefined;
+}
+
+/** The trial table of a segment. One that a crash left behind is dropped by the next attempt. */
+export function trialTable(target: Pick<TrialTarget, 'table' | 'segmentId'>): string {
+  return `${target.table}_trial_${target.segmentId}`;
+}
+
+/**
+ * Finds the rows that ClickHouse refuses on their own, by halves. Nothing is stored: the rows go
+ * into a copy of the table that has its columns and constraints and keeps nothing (engine Null), so
+ * this may be repeated, also while an insert into the real table still runs somewhere.
+ *
+ * Each row found was refused alone, for its data. A failure of any other kind ends the search.
+ * @throws CoreError SEGMENT_REFUSED past `refusedRowsMax` rows; whatever else ClickHouse answers.
+ */
+export async function findRefusedRows(
+  clickhouse: ClickHouseClient,
+  target: TrialTarget,
+  rows: readonly PlacedRow[],
+): Promise<RefusedRow[]> {
+  const trial = trialTable(target);
+  await dropTrialTable(clickhouse, target);
+  await clickhouse.command({ query: `CREATE TABLE ${trial} AS ${target.table} ENGINE = Null` });
+  const { refusedRowsMax: rowsMax = refusedRowsMax } = target;
+  const refused: RefusedRow[] = [];
+  // At most 20 deep: a segment has under 2^20 rows.
+  const search = async (part: readonly PlacedRow[]): Promise<void> => {
+    const reason = await tryRows(clickhouse, { ...target, table: trial }, part);
+    if (reason === undefined) return;
+    const [first] = part;
+    if (part.length > 1 || first === undefined) {
+      const middle = part.length >> 1;
+      await search(part.slice(0, middle));
+      await search(part.slice(middle));
+      return;
+    }
+    refused.push({ ...first, reason });
+    if (refused.length > rowsMax) {
+      throw new CoreError(
+        'SEGMENT_REFUSED',
+        `ClickHouse refuses over ${rowsMax} rows of segment ${target.segmentId}: ${reason}`,
+      );
+    }
+  };
+  try {
+    await search(rows);
+  } finally {
+    // What is left behind does no harm, and the failure that ended the search matters more.
+    await dropTrialTable(clickhouse, target).catch(() => undefined);
+  }
+  return refused;
+}
+
+export async function dropTrialTable(
+  clickhouse: ClickHouseClient,
+  target: Pick<TrialTarget, 'table' | 'segmentId'>,
+): Promise<void> {
+  await clickhouse.command({ query: `DROP TABLE IF EXISTS ${trialTable(target)}` });
+}
+
+/** What ClickHouse says against these rows; undefined where it takes them. */
+async function tryRows(
+  clickhouse: ClickHouseClient,
+  target: TrialTarget,
+  rows: readonly PlacedRow[],
+): Promise<string | undefined> {
+  try {
+    await insertRows(clickhouse, {
+      table: target.table,
+      columns: target.columns,
+      token: `trial-${target.segmentId}`,
+      format: 'RowBinary',
+      bytes: Buffer.concat(rows.map((row) => row.bytes)),
+    });
+    return undefined;
+  } catch (thrown) {
+    const reason = dataRefusal(thrown);
+    if (reason === undefined) throw thrown;
+    return reason;
+  }
+}

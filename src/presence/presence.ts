@@ -1,0 +1,82 @@
+import { randomUUID } from 'node:crypto';
+import os from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Redis } from 'ioredis';
+import type pg from 'pg';
+import type { Logger } from '../log.ts';
+import type { Readiness } from '../stores/readiness.ts';
+import {
+  type OwnRecord,
+  type ProcessRole,
+  sweepPostgres,
+  sweepRedis,
+  writeToPostgres,
+  writeToRedis,
+} from './processes.ts';
+
+export interface Presence {
+  /** Says that this process has ended as it should. */
+  close(): Promise<void>;
+}
+
+const everyMs = 5_000;
+/** A store that is away must not hold up a stop. */
+const closeMsMax = 1_000;
+
+/**
+ * Says every five seconds, in Postgres and in Redis, that this process runs and which stores do not
+ * answer it, for `core status`. It is in both because either may be the one that is away. Resolves once this
+ * was said for the first time. It never fails: what cannot be written is left out.
+ */
+export async function startPresence(options: {
+  role: ProcessRole;
+  pool: pg.Pool;
+  redis: Redis;
+  prefix: string;
+  readiness: Readiness;
+  log: Logger;
+}): Promise<Presence> {
+  const { role, pool, redis, prefix, readiness, log } = options;
+  const host = os.hostname();
+  const own: OwnRecord = {
+    ...{ id: randomUUID(), role, host, pid: process.pid },
+    ...{ storesAway: {}, isStopped: false },
+  };
+  const writes = [
+    oneAtATime(() => writeToPostgres(pool, own), log),
+    oneAtATime(() => writeToRedis(redis, prefix, own), log),
+  ];
+  const say = () => Promise.all(writes.map((write) => write()));
+  const look = async (): Promise<void> => {
+    const now = new Date().toISOString();
+    const away = await readiness.storesAway();
+    own.storesAway = Object.fromEntries(away.map((store) => [store, own.storesAway[store] ?? now]));
+    void say();
+  };
+  await oneAtATime(() => sweepPostgres(pool, own), log)();
+  await oneAtATime(() => sweepRedis(redis, prefix, own), log)();
+  await say();
+  const timer = setInterval(() => void look(), everyMs);
+  return {
+    async close() {
+      clearInterval(timer);
+      own.isStopped = true;
+      // The first may only wait for a write that began before.
+      const said = say().then(say);
+      await Promise.race([said, delay(closeMsMax, undefined, { ref: false })]);
+    },
+  };
+}
+
+/** While a write hangs, another one of its kind is not begun. What fails is left out. */
+function oneAtATime(write: () => Promise<void>, log: Logger): () => Promise<void> {
+  let running: Promise<void> | undefined;
+  return () => {
+    running ??= write()
+      .catch((err: unknown) => log.debug({ err }, 'could not say that this process runs'))
+      .finally(() => {
+        running = undefined;
+      });
+    return running;
+  };
+}

@@ -1,0 +1,145 @@
+import type pg from 'pg';
+import { nodesChannel } from '../stores/listen.ts';
+import type { LoadedNode, PublishState } from './read-rows.ts';
+
+/** A revision that is to be committed. */
+export interface Published {
+  nodeId: number;
+  revision: number;
+  hash: string;
+  bytes: number;
+  settings: { json: string; hash: string };
+  /** As it was read with the rows. */
+  state: PublishState;
+  previousRevision: number;
+}
+
+/** What is left of a node's causes once those that a render saw are taken away. */
+const causesLeftSql = `CASE WHEN n.change_seq = g.seq THEN '{}'
+  WHEN cardinality(n.change_causes) > g.seen THEN n.change_causes[g.seen + 1:]
+  ELSE n.change_causes END`;
+
+/**
+ * Commits new revisions with their history, and tells every process. A node that is gone, or that
+ * was published otherwise since it was read, is left out.
+ * @returns the ids of the nodes that have their new revision.
+ */
+export async function commitPublished(
+  client: pg.PoolClient,
+  published: readonly Published[],
+): Promise<number[]> {
+  const sorted = [...published].sort((left, right) => left.nodeId - right.nodeId);
+  const { rows } = await client.query<{ id: number }>(commitSql, [
+    JSON.stringify(
+      sorted.map((one) => ({
+        id: one.nodeId,
+        revision: one.revision,
+        previous: one.previousRevision,
+        previous_hash: one.state.contentHash,
+        hash: one.hash,
+        bytes: one.bytes,
+        settings_hash: one.settings.hash,
+        seq: one.state.changeSeq,
+        seen: one.state.causes.length,
+        causes: one.state.causes.length === 0 ? [unmarkedCause(one)] : one.state.causes,
+      })),
+    ),
+    sorted.map((one) => one.settings.json),
+  ]);
+  return rows.map((row) => row.id);
+}
+
+/** A node that nobody marked: it asks for the first time, or its rows are rendered otherwise now. */
+function unmarkedCause(one: Published): string {
+  return one.state.contentHash === null
+    ? 'first use'
+    : 'rendered otherwise by this version of Core';
+}
+
+const commitSql = `
+WITH given AS MATERIALIZED (
+  SELECT g.*, s.settings
+  FROM jsonb_array_elements($1::jsonb) WITH ORDINALITY AS e (value, at)
+  CROSS JOIN LATERAL jsonb_to_record(e.value) AS g (id integer, revision integer,
+    previous integer, previous_hash text, hash text, bytes integer, settings_hash text,
+    seq bigint, seen integer, causes text[])
+  JOIN unnest($2::text[]) WITH ORDINALITY AS s (settings, at) ON s.at = e.at
+), locked AS MATERIALIZED (
+  SELECT n.id FROM nodes n JOIN given g ON g.id = n.id
+  WHERE n.revision = g.previous
+    AND n.content_hash IS NOT DISTINCT FROM decode(g.previous_hash, 'hex')
+  ORDER BY n.id FOR NO KEY UPDATE OF n
+), updated AS (
+  UPDATE nodes n SET revision = g.revision, content_hash = decode(g.hash, 'hex'),
+    content_bytes = g.bytes, published_seq = g.seq, published_at = clock_timestamp(),
+    changed_at = CASE WHEN n.change_seq = g.seq THEN NULL ELSE clock_timestamp() END,
+    change_causes = ${causesLeftSql},
+    publish_error = NULL, publish_failed_seq = NULL, publish_failed_at = NULL
+  FROM given g JOIN locked USING (id) WHERE n.id = g.id
+  RETURNING n.id
+), kept AS (
+  INSERT INTO node_settings (node_id, settings_hash, settings)
+  SELECT g.id, decode(g.settings_hash, 'hex'), g.settings::jsonb
+  FROM given g JOIN updated USING (id)
+  ON CONFLICT DO NOTHING
+), recorded AS (
+  INSERT INTO node_revisions
+    (node_id, revision, content_hash, content_bytes, settings_hash, causes, created_at)
+  SELECT g.id, g.revision, decode(g.hash, 'hex'), g.bytes, decode(g.settings_hash, 'hex'),
+    g.causes, clock_timestamp()
+  FROM given g JOIN updated USING (id)
+)
+SELECT id, pg_notify('${nodesChannel}', id::text) FROM updated`;
+
+/** Takes the marks off nodes whose render came out as before. Returns their ids. */
+export async function recordUnchanged(
+  client: pg.PoolClient,
+  nodes: readonly LoadedNode[],
+): Promise<number[]> {
+  const { rows } = await client.query<{ id: number }>(
+    `WITH given AS MATERIALIZED (
+       SELECT * FROM unnest($1::integer[], $2::bigint[], $3::integer[]) AS g (id, seq, seen)
+     ), locked AS MATERIALIZED (
+       SELECT n.id FROM nodes n JOIN given g ON g.id = n.id ORDER BY n.id FOR NO KEY UPDATE OF n
+     )
+     UPDATE nodes n SET published_seq = greatest(n.published_seq, g.seq),
+       changed_at = CASE WHEN n.change_seq = g.seq THEN NULL ELSE clock_timestamp() END,
+       change_causes = ${causesLeftSql},
+       publish_error = NULL, publish_failed_seq = NULL, publish_failed_at = NULL
+     FROM given g JOIN locked USING (id) WHERE n.id = g.id RETURNING n.id`,
+    [
+      nodes.map(({ rows: { node } }) => node.id),
+      nodes.map(({ state }) => state.changeSeq),
+      nodes.map(({ state }) => state.causes.length),
+    ],
+  );
+  return rows.map((row) => row.id);
+}
+
+/** Notes why marked nodes could not be rendered, for operators, and when, for the next try. */
+export async function recordFailures(
+  client: pg.PoolClient,
+  failures: readonly { nodeId: number; changeSeq: number; error: unknown }[],
+): Promise<void> {
+  await client.query(
+    `WITH given AS MATERIALIZED (
+       SELECT * FROM unnest($1::integer[], $2::bigint[], $3::text[]) AS g (id, seq, reason)
+     ), locked AS MATERIALIZED (
+       SELECT n.id FROM nodes n JOIN given g ON g.id = n.id ORDER BY n.id FOR NO KEY UPDATE OF n
+     )
+     UPDATE nodes n SET publish_error = g.reason, publish_failed_seq = g.seq,
+       publish_failed_at = clock_timestamp()
+     FROM given g JOIN locked USING (id) WHERE n.id = g.id`,
+    [
+      failures.map((one) => one.nodeId),
+      failures.map((one) => one.changeSeq),
+      failures.map((one) => reasonOf(one.error)),
+    ],
+  );
+}
+
+/** The innermost message: the outer one only says that the node cannot be rendered. */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error.cause instanceof Error ? `${error.message}: ${error.cause.message}` : error.message;
+}

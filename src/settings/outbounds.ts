@@ -1,0 +1,219 @@
+import type pg from 'pg';
+import { CoreError } from '../errors.ts';
+import { bumpSettings } from '../nodes/bump.ts';
+import { othersTag } from '../nodes/outbound-traffic.ts';
+import { requireKnownNode, requireLiveNode } from '../nodes/require.ts';
+import { inTransaction, type Queryable } from '../stores/postgres.ts';
+import { requireRuleTargets } from './rules.ts';
+
+/** The outbound protocols that Xray knows; another name would make a node refuse its config. */
+export const outboundProtocols = [
+  'blackhole',
+  'dns',
+  'freedom',
+  'http',
+  'hysteria',
+  'loopback',
+  'shadowsocks',
+  'socks',
+  'trojan',
+  'vless',
+  'vmess',
+  'wireguard',
+] as const;
+export type OutboundProtocol = (typeof outboundProtocols)[number];
+
+export interface NodeOutbound {
+  tag: string;
+  trafficBytesUp: number;
+  trafficBytesDown: number;
+  /** False where the tag is known from usage reports only. */
+  configured: boolean;
+  /** Null where it is not configured. */
+  protocol: OutboundProtocol | null;
+  settings: Record<string, unknown>;
+}
+
+export interface ConfiguredOutbound {
+  tag: string;
+  protocol: OutboundProtocol;
+  settings: Record<string, unknown>;
+}
+
+/**
+ * Configures an outbound, after those the node has. A tag that is known from usage reports keeps
+ * its counters.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT if the tag is configured already, or is `othersTag`.
+ */
+export async function addOutbound(
+  pool: pg.Pool,
+  added: ConfiguredOutbound & { nodeId: number },
+): Promise<void> {
+  const { nodeId, tag } = added;
+  if (tag === othersTag) {
+    throw new CoreError(
+      'INVALID_ARGUMENT',
+      `${othersTag} is where tags are counted that have no row of their own`,
+    );
+  }
+  await inTransaction(pool, async (client) => {
+    await requireLiveNode(client, nodeId);
+    const configured = await configuredTags(client, nodeId);
+    if (configured.includes(tag)) {
+      throw new CoreError('INVALID_ARGUMENT', `Node ${nodeId} has an outbound ${tag} already`);
+    }
+    await putOutbound(client, nodeId, added, configured.length + 1);
+    await placeOutbounds(client, nodeId, [...configured, tag]);
+    await requireRuleTargets(client, nodeId);
+    await bumpSettings(client, nodeId, `outbound ${tag} added`);
+  });
+}
+
+/**
+ * Changes the protocol and the settings of a configured outbound.
+ * @throws CoreError NOT_FOUND where it is not configured.
+ */
+export async function setOutbound(
+  pool: pg.Pool,
+  changed: ConfiguredOutbound & { nodeId: number },
+): Promise<void> {
+  const { nodeId, tag } = changed;
+  await inTransaction(pool, async (client) => {
+    const tags = await requireOutbound(client, nodeId, tag);
+    await putOutbound(client, nodeId, changed, tags.indexOf(tag) + 1);
+    await bumpSettings(client, nodeId, `outbound ${tag} changed`);
+  });
+}
+
+/**
+ * Moves an outbound to a position from 1 among the configured ones. The first one is where traffic
+ * goes that no rule claims.
+ * @throws CoreError NOT_FOUND where it is not configured.
+ */
+export async function moveOutbound(
+  pool: pg.Pool,
+  moved: { nodeId: number; tag: string; position: number },
+): Promise<void> {
+  const { nodeId, tag, position } = moved;
+  await inTransaction(pool, async (client) => {
+    const tags = await requireOutbound(client, nodeId, tag);
+    const others = tags.filter((other) => other !== tag);
+    others.splice(position - 1, 0, tag);
+    await placeOutbounds(client, nodeId, others);
+    await bumpSettings(client, nodeId, `outbound ${tag} moved`);
+  });
+}
+
+/**
+ * Takes an outbound out of the configuration. Its counters stay.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT where a rule goes to it.
+ */
+export async function removeOutbound(
+  pool: pg.Pool,
+  removed: { nodeId: number; tag: string },
+): Promise<void> {
+  const { nodeId, tag } = removed;
+  await inTransaction(pool, async (client) => {
+    await requireOutbound(client, nodeId, tag);
+    await dropOutbounds(client, nodeId, [tag]);
+    await requireRuleTargets(client, nodeId);
+    await bumpSettings(client, nodeId, `outbound ${tag} removed`);
+  });
+}
+
+/**
+ * Puts these outbounds, in this order, in the place of all that a node has configured. In a
+ * transaction that holds the node.
+ */
+export async function replaceOutbounds(
+  client: pg.PoolClient,
+  nodeId: number,
+  outbounds: readonly ConfiguredOutbound[],
+): Promise<void> {
+  const wanted = new Set(outbounds.map((outbound) => outbound.tag));
+  const configured = await configuredTags(client, nodeId);
+  await dropOutbounds(
+    client,
+    nodeId,
+    configured.filter((tag) => !wanted.has(tag)),
+  );
+  for (const [index, outbound] of outbounds.entries()) {
+    await putOutbound(client, nodeId, outbound, index + 1);
+  }
+}
+
+async function requireOutbound(
+  client: pg.PoolClient,
+  nodeId: number,
+  tag: string,
+): Promise<string[]> {
+  await requireLiveNode(client, nodeId);
+  const tags = await configuredTags(client, nodeId);
+  if (tags.includes(tag)) return tags;
+  throw new CoreError('NOT_FOUND', `Node ${nodeId} has no outbound ${tag} configured`);
+}
+
+async function configuredTags(client: pg.PoolClient, nodeId: number): Promise<string[]> {
+  const { rows } = await client.query<{ tag: string }>(
+    `SELECT tag FROM node_outbounds WHERE node_id = $1 AND configured
+     ORDER BY position, tag COLLATE "C"`,
+    [nodeId],
+  );
+  return rows.map((row) => row.tag);
+}
+
+async function putOutbound(
+  client: pg.PoolClient,
+  nodeId: number,
+  { tag, protocol, settings }: ConfiguredOutbound,
+  position: number,
+): Promise<void> {
+  await client.query(
+    `INSERT INTO node_outbounds (node_id, tag, protocol, settings, configured, position)
+     VALUES ($1, $2, $3, $4, true, $5)
+     ON CONFLICT (node_id, tag) DO UPDATE SET protocol = excluded.protocol,
+       settings = excluded.settings, configured = true, position = excluded.position`,
+    [nodeId, tag, protocol, JSON.stringify(settings), position],
+  );
+}
+
+async function placeOutbounds(
+  client: pg.PoolClient,
+  nodeId: number,
+  tags: readonly string[],
+): Promise<void> {
+  await client.query(
+    `UPDATE node_outbounds o SET position = given.at
+     FROM unnest($2::text[]) WITH ORDINALITY AS given (tag, at)
+     WHERE o.node_id = $1 AND o.tag = given.tag`,
+    [nodeId, tags],
+  );
+}
+
+/** The row stays, as that of a tag that is only reported: its counters are the operator's. */
+async function dropOutbounds(
+  client: pg.PoolClient,
+  nodeId: number,
+  tags: readonly string[],
+): Promise<void> {
+  await client.query(
+    `UPDATE node_outbounds SET configured = false, protocol = NULL, settings = '{}', position = 0
+     WHERE node_id = $1 AND tag = ANY ($2::text[])`,
+    [nodeId, tags],
+  );
+}
+
+/**
+ * The outbounds of a node, configured ones first in their order.
+ * @throws CoreError NOT_FOUND.
+ */
+export async function listOutbounds(db: Queryable, nodeId: number): Promise<NodeOutbound[]> {
+  await requireKnownNode(db, nodeId);
+  const { rows } = await db.query<NodeOutbound>(
+    `SELECT tag, traffic_bytes_up AS "trafficBytesUp", traffic_bytes_down AS "trafficBytesDown",
+       configured, protocol, settings
+     FROM node_outbounds WHERE node_id = $1 ORDER BY configured DESC, position, tag`,
+    [nodeId],
+  );
+  return rows;
+}

@@ -1,0 +1,100 @@
+import t from 'tap';
+import { commandLine } from '../support/cli.ts';
+import { freshStores } from '../support/stores.ts';
+
+const stores = await freshStores(t);
+
+const { core, json } = commandLine(stores.environment);
+
+t.before(async () => {
+  await json('migrate');
+  await json('node', 'create', '--name', 'n');
+  await json('protocol', 'add', '--node', '1', '--protocol', 'VLESS', '--port', '443');
+  await json('user', 'create', '--name', 'alice');
+});
+
+t.test('create, set, disable, enable, reset, history', async (t) => {
+  const period = ['--reset', 'month', '--anchor', '2024-01-31T06:00:00Z'];
+  await json('subscription', 'create', '--user', '1', '--limit', '1GB', ...period);
+  t.match(await json('subscription', 'show', '1'), {
+    resetPeriod: 'month',
+    anchorAt: '2024-01-31T06:00:00.000Z',
+    nextResetAt: /T06:00:00\.000Z$/,
+  });
+  const set = ['subscription', 'set', '1'];
+  t.match(await json(...set, '--limit', '2GB', '--expires', '2040-01-01T00:00:00Z'), {
+    trafficLimitBytes: 2_000_000_000,
+    expiresAt: '2040-01-01T00:00:00.000Z',
+    resetPeriod: 'month',
+  });
+  t.match(await json(...set, '--limit', 'none', '--expires', 'never', '--reset-period', 'none'), {
+    trafficLimitBytes: null,
+    expiresAt: null,
+    resetPeriod: 'none',
+    nextResetAt: null,
+  });
+  t.match(await json('subscription', 'disable', '1'), { status: 'disabled' });
+  t.match(await json('subscription', 'enable', '1'), { status: 'active' });
+  t.match(await json('subscription', 'reset', '1'), { usedBytes: 0 });
+  t.match(await json('subscription', 'history', '1'), [{ cause: 'operator', dueAt: null }]);
+  t.match((await core('subscription', 'history', '1')).stdout, /^resetAt +cause +dueAt/);
+  const kinds = (await json<{ kind: string }[]>('event', 'list', '--subscription', '1')).map(
+    (event) => event.kind,
+  );
+  t.same(kinds, [
+    'created',
+    'limit_changed',
+    'expiry_changed',
+    'limit_changed',
+    'expiry_changed',
+    'period_changed',
+    'disabled',
+    'enabled',
+    'reset',
+  ]);
+  t.match(await json('event', 'list', '--after', '8'), [{ eventId: 9, kind: 'reset' }]);
+  t.match((await core('event', 'list', '--subscription', '9')).stdout, 'There are no events.');
+});
+
+t.test('links, delete, users', async (t) => {
+  const [link] = await json<{ uuid: string }[]>('link', 'list', '--subscription', '1');
+  const rotated = await json('link', 'rotate', link?.uuid.toUpperCase() ?? '', '--yes');
+  t.not(rotated['uuid'], link?.uuid);
+  t.match(await json('link', 'list', '--subscription', '1'), [{ uuid: rotated['uuid'] }]);
+  t.not(
+    (await json<{ uuid: string }[]>('subscription', 'rotate', '1', '--yes'))[0]?.uuid,
+    rotated['uuid'],
+  );
+  t.match(await json('user', 'rename', '1', '--name', 'bob'), { userId: 1, name: 'bob' });
+  t.match(await json('user', 'show', '1'), { name: 'bob', subscriptions: 1 });
+  const refused = await core('user', 'delete', '1');
+  t.equal(refused.exitCode, 1);
+  t.match(refused.stderr, /^core: User 1 has active subscriptions \(1\)/);
+  t.match(await json('subscription', 'delete', '1', '--yes'), { subscriptionId: 1, deleted: true });
+  t.match(await json('user', 'delete', '1', '--yes'), {
+    userId: 1,
+    subscriptions: 0,
+    deleted: true,
+  });
+});
+
+t.test('what cannot be meant is refused', async (t) => {
+  const faults: [args: string[], message: RegExp][] = [
+    [['subscription', 'set', '1'], /Nothing to set/],
+    [['subscription', 'set', '1', '--limit', '0'], /--limit/],
+    [['subscription', 'set', '1', '--expires', 'soon'], /--expires/],
+    [['subscription', 'set', '1', '--reset-period', 'year'], /one of none, day, week, month/],
+    [['subscription', 'set', '1', '--limit', 'none'], /There is no subscription 1/],
+    [['subscription', 'history', '1'], /There is no subscription 1/],
+    [['subscription', 'delete', '1'], /There is no subscription 1/],
+    [['link', 'list', '--subscription', '1'], /There is no subscription 1/],
+    [['link', 'rotate', 'x'], /must be a UUID/],
+    [['link', 'rotate', '00000000-0000-4000-8000-000000000000'], /There is no link/],
+    [['user', 'show', '1'], /There is no user 1/],
+  ];
+  for (const [args, message] of faults) {
+    const run = await core(...args);
+    t.equal(run.exitCode, 1, args.join(' '));
+    t.match(run.stderr, message);
+  }
+});

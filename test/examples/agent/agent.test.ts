@@ -1,0 +1,372 @@
+import { once } from 'node:events';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import http from 'node:http';
+import type net from 'node:net';
+import path from 'node:path';
+import { buffer } from 'node:stream/consumers';
+import { gunzipSync } from 'node:zlib';
+import t, { type Test } from 'tap';
+import { account } from '../../../examples/agent/account.ts';
+import { createClient, type IngestPost } from '../../../examples/agent/client.ts';
+import { parseCounters } from '../../../examples/agent/counters.ts';
+import { drain } from '../../../examples/agent/drain.ts';
+import { claimDataDir, loadOrRegister } from '../../../examples/agent/identity.ts';
+import { type Baseline, openLedger } from '../../../examples/agent/ledger.ts';
+import type { Settings } from '../../../examples/agent/settings.ts';
+import { renderForProxy } from '../../../examples/agent/v2ray-config.ts';
+import type { NodeConfig, XrayInbound } from '../../../src/contract/node-config.ts';
+import { createLogger } from '../../../src/log.ts';
+import { freePorts } from '../../support/free-port.ts';
+import { runV2ray, scratchFolder } from '../../support/v2ray.ts';
+
+const uuid = '11111111-1111-4111-8111-111111111111';
+
+function configOf(inbound: Partial<XrayInbound> = {}): NodeConfig {
+  return {
+    revision: 3,
+    clientMap: { [uuid]: { userId: 1, subscriptionId: 7 } },
+    services: {
+      xray: {
+        inbounds: [
+          {
+            tag: 'in-5',
+            listen: '0.0.0.0',
+            port: 4_430,
+            protocol: 'vless',
+            settings: { clients: [{ id: uuid, email: uuid }], decryption: 'none' },
+            streamSettings: { network: 'raw', security: 'none' },
+            sniffing: { enabled: true, destOverride: ['http', 'tls', 'quic'], routeOnly: true },
+            ...inbound,
+          } as XrayInbound,
+        ],
+        outbounds: [{ tag: 'direct', protocol: 'freedom', settings: {} }],
+        routing: { domainStrategy: 'AsIs', rules: [] },
+        policy: { levels: {}, system: {} },
+        stats: {},
+        api: { tag: 'api', listen: '127.0.0.1:10085', services: ['StatsService'] },
+      },
+    },
+  } as NodeConfig;
+}
+
+const nothing: Baseline = { proxyId: '', counters: {}, online: {} };
+const atMs = Date.parse('2026-11-24T10:00:00Z');
+const count = (up: number, down: number) => ({
+  [`user>>>${uuid}>>>traffic>>>uplink`]: up,
+  [`user>>>${uuid}>>>traffic>>>downlink`]: down,
+});
+
+t.test('accounting: what has moved since the baseline', async (t) => {
+  const take = (
+    before: Baseline,
+    proxyId: string,
+    counters: Record<string, number>,
+    nowMs = atMs,
+  ) => account(before, { proxyId, counters, config: configOf() }, { nowMs, restMs: 10_000 });
+  const bytes = (posts: ReturnType<typeof take>['posts']) =>
+    posts.flatMap((post) =>
+      post.path === '/node/usage' ? post.body.entries.map((e) => [e.bytesUp, e.bytesDown]) : [],
+    );
+  const first = take(nothing, 'a', { ...count(10, 20), 'outbound>>>direct>>>traffic>>>uplink': 9 });
+  t.same(first.posts, [
+    {
+      path: '/node/usage',
+      body: {
+        entries: [
+          {
+            userId: 1,
+            subscriptionId: 7,
+            nodeProtocolId: 5,
+            bytesUp: 10,
+            bytesDown: 20,
+            recordedAt: '2026-11-24T10:00:00.000Z',
+          },
+        ],
+      },
+    },
+    {
+      path: '/node/outbound-usage',
+      body: { items: [{ tag: 'direct', bytesUp: 9, bytesDown: 0 }] },
+    },
+    {
+      path: '/node/session-events',
+      body: {
+        events: [
+          {
+            userId: 1,
+            protocol: 'VLESS',
+            eventType: 'ONLINE',
+            occurredAt: '2026-11-24T10:00:00.000Z',
+          },
+        ],
+      },
+    },
+  ]);
+  const second = take(first.baseline, 'a', count(15, 20), atMs + 1_000);
+  t.same(bytes(second.posts), [[5, 0]], 'the difference');
+  t.same(take(second.baseline, 'a', count(15, 20), atMs + 2_000).posts, [], 'nothing has moved');
+  t.same(
+    bytes(take(second.baseline, 'b', count(3, 0)).posts),
+    [[3, 0]],
+    'a new process counts anew',
+  );
+  t.same(bytes(take(second.baseline, 'a', count(2, 20)).posts), [[2, 0]], 'somebody has reset it');
+  const rest = take(second.baseline, 'a', count(15, 20), atMs + 11_000);
+  t.match(rest.posts, [
+    { body: { events: [{ eventType: 'OFFLINE', occurredAt: '2026-11-24T10:00:01.000Z' }] } },
+  ]);
+  t.same(rest.baseline.online, {});
+  const stopped = account(second.baseline, undefined, { nowMs: atMs + 11_000, restMs: 10_000 });
+  t.same(stopped.baseline.counters, second.baseline.counters, 'no proxy: only who has rested goes');
+  t.equal(stopped.posts.length, 1);
+});
+
+t.test('many users go in several bodies', async (t) => {
+  const config = configOf();
+  const counters: Record<string, number> = {};
+  const clients = Array.from({ length: 12_000 }, (_, index) => `user-${index}`);
+  for (const email of clients) {
+    config.clientMap[email] = { userId: 1, subscriptionId: null };
+    counters[`user>>>${email}>>>traffic>>>uplink`] = 1;
+  }
+  const inbound = config.services.xray?.inbounds[0];
+  if (inbound !== undefined) {
+    inbound.settings = {
+      clients: clients.map((email) => ({ id: email, email })),
+      decryption: 'none',
+    };
+  }
+  const { posts } = account(
+    nothing,
+    { proxyId: 'a', counters, config },
+    { nowMs: atMs, restMs: 1 },
+  );
+  const sizes = posts.flatMap((post) =>
+    post.path === '/node/usage' ? [post.body.entries.length] : [],
+  );
+  t.same(sizes, [5_000, 5_000, 2_000]);
+});
+
+t.test("v2ctl's text", async (t) => {
+  const text = `stat: <\n  name: "user>>>a>>>traffic>>>uplink"\n  value: 12\n>\nstat: <\n  name: "user>>>a>>>traffic>>>downlink"\n>\n`;
+  t.same(parseCounters(text), { 'user>>>a>>>traffic>>>uplink': 12 });
+});
+
+const usagePost: IngestPost = { path: '/node/usage', body: { entries: [] } };
+
+t.test('ledger: posts and baseline are one commit', async (t) => {
+  const dir = scratchFolder(t);
+  const open = () => openLedger(dir, { bytesMax: 400 });
+  const ledger = open();
+  const { signal } = new AbortController();
+  ledger.commit([usagePost, usagePost], { ...nothing, proxyId: 'p1' });
+  const post = await ledger.next(signal);
+  t.equal(post?.body, '{"entries":[]}');
+  const spool = path.join(dir, 'spool');
+  const names = readdirSync(spool).sort();
+  t.equal(names.length, 2);
+
+  // The state of a crash after the commit and before the second file.
+  const posts = names.map((name) => JSON.parse(readFileSync(path.join(spool, name), 'utf8')));
+  const baseline = { ...nothing, proxyId: 'p1' };
+  writeFileSync(path.join(dir, 'journal.json'), JSON.stringify({ sequence: 1, baseline, posts }));
+  rmSync(path.join(spool, names[1] ?? ''));
+  writeFileSync(path.join(spool, `${names[1]}.tmp`), 'half a fi');
+  const again = open();
+  t.equal(again.baseline().proxyId, 'p1');
+  t.equal(again.size().posts, 2);
+  t.same(await again.next(signal), post, 'the same bytes under the same key, oldest first');
+
+  again.commit([usagePost], { ...nothing, proxyId: 'p2' });
+  t.ok(again.isFull());
+  if (post !== undefined) again.drop(post);
+  const second = await again.next(signal);
+  t.throws(() => post && again.drop(post), 'only the oldest leaves');
+  if (second !== undefined) again.setAside(second, { status: 400 });
+  t.equal(readdirSync(path.join(dir, 'refused')).length, 2, 'the post and the answer');
+  const last = open();
+  t.equal(last.size().posts, 1);
+  t.equal(last.baseline().proxyId, 'p2');
+});
+
+interface Call {
+  path: string;
+  headers: http.IncomingHttpHeaders;
+  body: Buffer;
+}
+
+/** A server that gives each request the next of these answers. */
+async function serve(
+  t: Test,
+  answers: { status: number; headers?: Record<string, string>; body?: string }[],
+): Promise<{ url: string; calls: Call[] }> {
+  const calls: Call[] = [];
+  const server = http.createServer(async (request, response) => {
+    calls.push({
+      path: request.url ?? '',
+      headers: request.headers,
+      body: await buffer(request),
+    });
+    const answer = answers[calls.length - 1] ?? { status: 200, body: '{"ok":true}' };
+    if (answer.status === 0) {
+      request.destroy();
+      return;
+    }
+    response.writeHead(answer.status, answer.headers);
+    response.end(answer.body);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.teardown(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return { url: `http://127.0.0.1:${(server.address() as net.AddressInfo).port}`, calls };
+}
+
+const clientOf = (url: string, signal = new AbortController().signal) =>
+  createClient({ url, timeoutMs: 10_000, backOffMsMax: 20, signal }, 'key');
+
+t.test('client: the same bytes under the same key until Core has taken them', async (t) => {
+  const { url, calls } = await serve(t, [
+    { status: 503, headers: { 'retry-after': '1' }, body: '{"error":{"code":"BACKLOG_FULL"}}' },
+    { status: 0 },
+    { status: 502, body: '<html>bad gateway</html>' },
+  ]);
+  const body = JSON.stringify({ entries: 'x'.repeat(10_000) });
+  t.same(await clientOf(url).deliver('/node/usage', body, 'k1'), {
+    kind: 'ok',
+    value: { ok: true },
+  });
+  t.equal(calls.length, 4);
+  for (const call of calls) {
+    t.equal(call.headers['idempotency-key'], 'k1');
+    t.equal(call.headers['x-node-auth-key'], 'key');
+    t.equal(call.headers['content-encoding'], 'gzip');
+    t.equal(gunzipSync(call.body).toString(), body);
+  }
+});
+
+t.test('client: refusals, an unchanged configuration, nobody there', async (t) => {
+  const { url, calls } = await serve(t, [
+    { status: 401, body: '{"error":{"code":"UNAUTHORIZED","message":"no"}}' },
+    { status: 304 },
+    { status: 200, body: '{"revision":4}' },
+    { status: 429, headers: { 'retry-after': '7' } },
+  ]);
+  const client = clientOf(url);
+  t.same(await client.deliver('/node/usage', '{}', 'k'), {
+    kind: 'refused',
+    status: 401,
+    code: 'UNAUTHORIZED',
+    message: 'no',
+  });
+  t.same(await client.config(4), { kind: 'notModified' });
+  t.match(await client.config(undefined), { kind: 'ok', value: { revision: 4 } });
+  t.match(await client.heartbeat({ revision: 1 }), { kind: 'away', retryAfterMs: 7_000 });
+  t.same(
+    calls.map((call) => [call.path, call.headers['if-none-match']]),
+    [
+      ['/node/usage', undefined],
+      ['/node/config/latest', '"4"'],
+      ['/node/config/latest', undefined],
+      ['/node/heartbeat', undefined],
+    ],
+  );
+  t.match(await clientOf('http://127.0.0.1:1').heartbeat({}), { kind: 'away' });
+});
+
+t.test('drain: in order; for good refused is set aside, otherwise refused is kept', async (t) => {
+  const dir = scratchFolder(t);
+  const ledger = openLedger(dir, { bytesMax: 1e6 });
+  ledger.commit([usagePost, usagePost, usagePost], nothing);
+  const { url, calls } = await serve(t, [
+    { status: 400, body: '{"error":{"code":"VALIDATION_FAILED","message":"m"}}' },
+    { status: 401, body: '{"error":{"code":"UNAUTHORIZED","message":"m"}}' },
+  ]);
+  const stop = new AbortController();
+  const client = clientOf(url, stop.signal);
+  const log = createLogger('silent');
+  const draining = drain({ client, ledger, log, retryMs: 1, signal: stop.signal });
+  while (ledger.size().posts > 0) await new Promise((resume) => setImmediate(resume));
+  stop.abort();
+  await draining;
+  const keys = calls.map((call) => call.headers['idempotency-key']);
+  t.equal(keys.length, 4);
+  t.equal(keys[1], keys[2], 'a revoked key: the post is tried again');
+  t.equal(new Set(keys).size, 3);
+  const refused = readdirSync(path.join(dir, 'refused')).sort();
+  t.same(refused, ['000000000001-0000.answer.json', '000000000001-0000.json']);
+  t.match(JSON.parse(readFileSync(path.join(dir, 'refused', refused[0] ?? ''), 'utf8')), {
+    code: 'VALIDATION_FAILED',
+  });
+});
+
+t.test('a registration that nobody answers says where it was sent, and what to set', async (t) => {
+  const [port] = await freePorts(1);
+  const url = `http://127.0.0.1:${port}`;
+  const where = { url, code: 'x', name: '', host: '', ip: '', region: '' };
+  const settings = { ...where, dataDir: t.testdir({}) } as Settings;
+  const options = {
+    url,
+    timeoutMs: 5_000,
+    backOffMsMax: 1_000,
+    signal: new AbortController().signal,
+  };
+  await t.rejects(loadOrRegister(settings, options), {
+    message: new RegExp(`^${url} did not answer.*ECONNREFUSED.*--url`),
+  });
+});
+
+t.test('one agent a data directory', async (t) => {
+  const dir = mkdtempSync(path.join(scratchFolder(t), 'd'));
+  const claim = claimDataDir(dir);
+  t.throws(() => claimDataDir(dir), { message: /Another agent/ });
+  claim.release();
+  claimDataDir(dir).release();
+  writeFileSync(path.join(dir, 'agent.lock'), '1-2-of another boot');
+  claimDataDir(dir).release();
+});
+
+t.test('v2ray takes what is made for it', async (t) => {
+  const made = renderForProxy(configOf());
+  t.equal(made.kind, 'config');
+  if (made.kind !== 'config') return;
+  const file = path.join(scratchFolder(t), 'config.json');
+  writeFileSync(file, made.json);
+  t.match(await runV2ray('v2ray', ['-test', '-config', file]), /OK/);
+  const config = JSON.parse(made.json);
+  t.same(config.inbounds[1], {
+    tag: 'in-5',
+    listen: '0.0.0.0',
+    port: 4_430,
+    protocol: 'vless',
+    settings: { clients: [{ id: uuid, email: uuid }], decryption: 'none' },
+    streamSettings: { network: 'tcp', security: 'none' },
+    sniffing: { enabled: true, destOverride: ['http', 'tls'] },
+  });
+  t.equal(config.outbounds[0].tag, 'direct', 'the default outbound stays the first');
+  t.equal(config.routing.rules[1].port, '10085', 'no user reaches the API');
+  const again = renderForProxy({ ...configOf(), revision: 9 });
+  t.same(again, made, 'another revision of the same: no restart');
+  const empty = { ...configOf(), services: {} };
+  t.same(renderForProxy(empty), { kind: 'nothing' });
+});
+
+t.test('what v2ray 4.34 does not know is refused, by name', async (t) => {
+  const cases: [Record<string, unknown>, RegExp][] = [
+    [{ streamSettings: { network: 'raw', security: 'reality' } }, /in-5: .* security reality/],
+    [{ streamSettings: { network: 'xhttp', security: 'none' } }, /network xhttp/],
+    [{ streamSettings: { network: 'grpc', security: 'none' } }, /network grpc/],
+    [{ protocol: 'hysteria' }, /protocol hysteria/],
+    [{ protocol: 'shadowsocks' }, /Shadowsocks 2022/],
+    [{ settings: { clients: [{ id: uuid, email: uuid, flow: 'xtls-rprx-vision' }] } }, /flow/],
+  ];
+  for (const [inbound, reason] of cases) {
+    const made = renderForProxy(configOf(inbound as Partial<XrayInbound>));
+    t.match(made, { kind: 'refused', message: reason });
+  }
+  const both = configOf();
+  both.services.mtproto = { inbounds: [] };
+  t.match(renderForProxy(both), { kind: 'refused', message: /telemt/ });
+});

@@ -1,0 +1,335 @@
+import fc from 'fast-check';
+import t from 'tap';
+import { applyFleet } from '../../src/fleet/apply.ts';
+import { exportFleet } from '../../src/fleet/export.ts';
+import { parseFleetFile } from '../../src/fleet/file.ts';
+import type { PlanLine } from '../../src/fleet/plan.ts';
+import { createLogger } from '../../src/log.ts';
+import { createNode } from '../../src/nodes/create.ts';
+import { listNodes } from '../../src/nodes/list.ts';
+import { listOutbounds } from '../../src/settings/outbounds.ts';
+import { transportsOf } from '../../src/settings/port-transports.ts';
+import { listProtocols } from '../../src/settings/protocols.ts';
+import { listRules } from '../../src/settings/rules.ts';
+import { migratePostgres } from '../../src/stores/migrate.ts';
+import { createPool } from '../../src/stores/postgres.ts';
+import { createSubscription } from '../../src/subscriptions/create.ts';
+import { createUser } from '../../src/subscriptions/users.ts';
+import { printableLines } from '../../src/text.ts';
+import { hiddenCharacters } from '../support/hidden-characters.ts';
+import { freshStores } from '../support/stores.ts';
+
+const options = { registrationSeconds: 60, staleSeconds: 30, offlineSeconds: 90 };
+const { databaseUrl } = await freshStores(t);
+const pool = createPool(databaseUrl, { max: 4 });
+t.teardown(() => pool.end());
+await migratePostgres(pool, createLogger('silent'));
+
+const empty = () => pool.query('TRUNCATE nodes, users RESTART IDENTITY CASCADE');
+t.beforeEach(async () => {
+  await empty();
+});
+
+const apply = (text: string, given: { prune?: boolean; dryRun?: boolean } = {}) =>
+  applyFleet(pool, parseFleetFile('fleet.yaml', text), {
+    prune: false,
+    dryRun: false,
+    ...given,
+    registrationSeconds: 60,
+  });
+const shorts = (lines: readonly PlanLine[]) => lines.map((line) => `${line.action} ${line.object}`);
+
+const fra = `version: 1
+nodes:
+  - name: fra-1
+    region: eu
+    protocols:
+      - protocol: VLESS
+        port: 443
+        settings: { security: reality, reality: { target: "www.example.com:443" } }
+      - { protocol: TROJAN, port: 8443 }
+    outbounds:
+      - { tag: direct, protocol: freedom }
+      - { tag: block, protocol: blackhole }
+    rules:
+      - { ip: ["geoip:private"], outboundTag: block }
+`;
+
+t.test('creates what the file declares, and then has nothing to do', async (t) => {
+  const plan = await apply(fra, { dryRun: true });
+  t.same(shorts(plan.lines), [
+    'create node fra-1',
+    'create protocol VLESS on port 443 of node fra-1',
+    'create protocol TROJAN on port 8443 of node fra-1',
+    'create outbound direct of node fra-1',
+    'create outbound block of node fra-1',
+    'create rule 1 of node fra-1',
+  ]);
+  t.same(await listNodes(pool, options), [], 'a dry run changes nothing');
+  const applied = await apply(fra);
+  t.match(applied.created, [{ nodeId: 1, name: 'fra-1', code: /^[0-9A-Z-]{23}$/ }]);
+  t.notMatch(JSON.stringify(applied.lines), /privateKey","to":"[^(]/, 'keys are masked');
+  const protocols = await listProtocols(pool, {});
+  t.match(protocols, [
+    { port: 443, settings: { reality: { privateKey: String } } },
+    { port: 8443 },
+  ]);
+  t.match(await listOutbounds(pool, 1), [{ tag: 'direct' }, { tag: 'block' }]);
+  t.match(await listRules(pool, 1), [{ position: 1, rule: { outboundTag: 'block' } }]);
+  t.same((await apply(fra)).lines, [], 'the key that was made is kept');
+  t.same(await listProtocols(pool, {}), protocols);
+});
+
+t.test('changes, replaces and removes, and leaves what is not declared', async (t) => {
+  await apply(fra);
+  const userId = await createUser(pool, { name: 'u' });
+  const { links } = await createSubscription(pool, {
+    userId,
+    trafficLimitBytes: null,
+    expiresAt: null,
+  });
+  const key = async () => JSON.stringify((await listProtocols(pool, {}))[0]?.settings['reality']);
+  const before = await key();
+  const changed = fra
+    .replace('region: eu', 'region: us')
+    .replace('{ target: "www.example.com:443" }', '{ target: "www.example.org:443" }')
+    .replace('TROJAN, port: 8443', 'MTPROTO, port: 8443')
+    .replace('{ tag: direct, protocol: freedom }', '{ tag: warp, protocol: freedom }');
+  const { lines } = await apply(changed);
+  t.same(shorts(lines), [
+    'change node fra-1',
+    'change protocol VLESS on port 443 of node fra-1',
+    'remove protocol TROJAN on port 8443 of node fra-1',
+    'create protocol MTPROTO on port 8443 of node fra-1',
+    'create outbound warp of node fra-1',
+    'remove outbound direct of node fra-1',
+    'change order of the outbounds of node fra-1',
+  ]);
+  t.same(lines[0]?.changes, [{ field: 'region', from: 'eu', to: 'us' }]);
+  t.match(lines[1]?.changes, [
+    {
+      field: 'settings.reality.target'.slice('settings.'.length),
+      from: 'www.example.com:443',
+      to: 'www.example.org:443',
+    },
+    { field: 'reality.serverNames', from: ['www.example.com'], to: ['www.example.org'] },
+  ]);
+  const keyOf = (text: string) => (JSON.parse(text) as { privateKey: string }).privateKey;
+  t.equal(keyOf(await key()), keyOf(before), 'the key stays through a change of other settings');
+  const { rows } = await pool.query('SELECT uuid FROM subscription_links');
+  const uuids = rows.map((row) => row.uuid);
+  t.ok(uuids.includes(links[0]?.uuid), 'so does the link');
+  t.notOk(uuids.includes(links[1]?.uuid), 'a protocol that is replaced has new ones');
+
+  const bare = 'version: 1\nnodes: [{ name: fra-1 }, { name: ams-1 }]\n';
+  t.same(shorts((await apply(bare)).lines), ['create node ams-1']);
+  const none = 'version: 1\nnodes: [{ name: fra-1, outbounds: [], rules: [] }]\n';
+  t.same(shorts((await apply(none)).lines), [
+    'remove outbound warp of node fra-1',
+    'remove outbound block of node fra-1',
+    'remove rule 1 of node fra-1',
+  ]);
+  t.same(shorts((await apply(none, { prune: true })).lines), ['remove node ams-1']);
+  t.match(await listNodes(pool, options), [{ name: 'fra-1' }]);
+});
+
+t.test('what is wrong is refused with its lines, before anything changes', async (t) => {
+  const refused = async (text: string, ...lines: (string | RegExp)[]) => {
+    await t.rejects(async () => apply(text), { code: 'INVALID_ARGUMENT' });
+    const message = await Promise.resolve()
+      .then(() => apply(text))
+      .then(
+        () => '',
+        (error: Error) => error.message,
+      );
+    for (const line of lines) t.match(message, line);
+  };
+  await refused('version: 1\nnodes: [\n', /^fleet\.yaml: line \d+: /);
+  await refused('version: 1\nnodes: []\nversion: 1\n', /line 3: Map keys must be unique/);
+  await refused('version: 1\nnodes: *gone\n', /fleet\.yaml: .*gone/);
+  await refused('', 'fleet.yaml: line 1: ');
+  await refused('version: 2\nnodes: []\n', 'line 1: version: ');
+  await refused(fra.replace('region: eu', 'regoin: eu'), 'line 4: nodes[0].regoin: Unknown field');
+  await refused(fra.replace('port: 443', 'port: 70000'), 'line 7: nodes[0].protocols[0].port: ');
+  await refused(fra.replace('8443', '443'), 'line 9: nodes[0].protocols[1].port: The port 443/tcp');
+  await refused(fra.replace('tag: block', 'tag: direct'), 'line 12: ', 'direct comes twice');
+  await refused(fra.replace('tag: block', 'tag: (others)'), 'line 12: ', '(others) is where');
+  await refused(
+    `${fra}  - { name: fra-1 }\n`,
+    'line 15: nodes[1].name: The node fra-1 comes twice',
+  );
+  await refused(fra.replace('security: reality', 'security: odd'), /line 8: .*security/);
+  await refused(fra.replace('outboundTag: block', 'outboundTag: nowhere'), /line 14: .*nowhere/);
+  await refused(fra.replace('ip: ["geo', 'ipp: ["geo'), 'line 14: nodes[0].rules[0].ipp: Unknown');
+  await refused(fra.replace('eu', '"\\0"'), /line 4: .*U\+0000/);
+  await refused(
+    fra.replace('region: eu', 'region: "a\\u202eb"').replace('tag: direct', 'tag: "\\x9b"'),
+    'line 4: nodes[0].region: Must not hold the character U+202E (it is at place 2)',
+    'line 11: nodes[0].outbounds[0].tag: Must not hold the character U+009B (it is at place 1)',
+  );
+  await refused(fra.replace('fra-1', '"a\\u200b"'), 'line 3: nodes[0].name: ', 'U+200B');
+  await refused(
+    fra.replace('region: eu', 'host: https://fra-1.example.net/'),
+    'line 4: nodes[0].host: Must be a host name',
+  );
+  await refused(fra.replace('region: eu', 'ip: fe80::1%eth0'), 'line 4: nodes[0].ip: Must be an');
+  await refused(fra.replace('"geoip:private"', '"a\\eb"'), /line 14: .*rules\[0\].*U\+001B/);
+  await refused(
+    fra.replace('{ target', '{ privateKey: <kept>, target'),
+    /line 8: .*privateKey: Is a secret that the file leaves out/,
+  );
+  t.same(await listNodes(pool, options), []);
+  for (const region of ['a', 'b']) {
+    await createNode(pool, { name: 'twin', region, host: '', ip: '' }, options);
+  }
+  await refused(fra, /Nodes 1 and 2 are both called twin/);
+});
+
+const word = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 12 });
+const hidden = Object.values(hiddenCharacters).filter((one) => !/[\0\p{Cs}]/u.test(one));
+const unit = fc.oneof(
+  fc.string({ unit: 'grapheme', minLength: 1, maxLength: 1 }),
+  fc.constantFrom(...hidden),
+);
+const storableText = fc
+  .string({ unit, minLength: 1, maxLength: 12 })
+  .filter((text) => !text.includes('\u0000'));
+const name = word.filter((text) => !/[\p{C}\p{Zl}\p{Zp}]/u.test(text));
+const json = fc.jsonValue({ depthSize: 'small', stringUnit: unit }).filter((value) => {
+  const text = JSON.stringify(value);
+  return !text.includes('\\u0000') && !/\\ud[89a-f]/i.test(text) && !text.includes('__proto__');
+});
+const object = fc.dictionary(
+  storableText.filter((name) => name !== '__proto__'),
+  json,
+  { maxKeys: 3 },
+);
+const secrets = fc.record({ password: storableText, users: fc.array(fc.record({ id: word })) });
+const fleetNode = fc
+  .record({
+    region: fc.option(name, { nil: '' }),
+    host: fc.constantFrom('', 'h.example'),
+    protocols: fc.uniqueArray(
+      fc.record({
+        port: fc.constantFrom(1, 443, 65_535),
+        kind: fc.constantFrom(
+          { protocol: 'VLESS', settings: {} },
+          {
+            protocol: 'VLESS',
+            settings: { security: 'reality', reality: { target: 'www.example.com:443' } },
+          },
+          { protocol: 'TROJAN', settings: { network: 'ws', ws: { path: '/a' } } },
+          { protocol: 'MTPROTO', settings: {} },
+          { protocol: 'SHADOWSOCKS', settings: { network: 'tcp' } },
+          { protocol: 'SHADOWSOCKS', settings: { network: 'udp' } },
+          { protocol: 'HYSTERIA2', settings: { tls: { certificateFile: '/c', keyFile: '/k' } } },
+        ),
+      }),
+      {
+        maxLength: 4,
+        selector: ({ port, kind }) => `${port}/${transportsOf(kind.protocol, kind.settings)}`,
+      },
+    ),
+    outbounds: fc.uniqueArray(fc.record({ tag: name, settings: fc.oneof(object, secrets) }), {
+      maxLength: 3,
+      selector: (one) => one.tag,
+    }),
+    ports: fc.array(fc.integer({ min: 1, max: 65_535 }), { maxLength: 3 }),
+  })
+  .map(({ region, host, protocols, outbounds, ports }) => ({
+    region,
+    host,
+    protocols: protocols.map(({ port, kind }) => ({ port, ...kind })),
+    outbounds: outbounds.map((one) => ({ ...one, protocol: 'freedom' })),
+    rules: ports.map((port) => ({ port, outboundTag: outbounds.at(-1)?.tag ?? 'direct' })),
+  }));
+
+const tls = '{ tls: { certificateFile: /c, keyFile: /k } }';
+const shared = `version: 1
+nodes:
+  - name: fra-1
+    protocols:
+      - { protocol: VLESS, port: 443 }
+      - { protocol: HYSTERIA2, port: 443, settings: ${tls} }
+      - { protocol: SHADOWSOCKS, port: 8443, settings: { network: tcp } }
+      - { protocol: SHADOWSOCKS, port: 8443, settings: { network: udp } }
+`;
+
+t.test('TCP and UDP share a port, and ports are swapped', async (t) => {
+  await apply(shared);
+  const list = async () =>
+    (await listProtocols(pool, {})).map(({ nodeProtocolId, protocol, port, settings }) => ({
+      nodeProtocolId,
+      at: `${protocol} ${port}/${transportsOf(protocol, settings)}`,
+    }));
+  const before = await list();
+  t.same(
+    before.map(({ at }) => at),
+    ['VLESS 443/tcp', 'HYSTERIA2 443/udp', 'SHADOWSOCKS 8443/tcp', 'SHADOWSOCKS 8443/udp'],
+  );
+  t.same((await apply(shared)).lines, [], 'and each is found again');
+  const sniffing = shared
+    .replace('network: udp', 'network: udp, sniffing: false')
+    .replace('VLESS, port: 443', 'VLESS, port: 443, settings: { sniffing: false }');
+  t.same(shorts((await apply(sniffing)).lines), [
+    'change protocol VLESS on port 443 of node fra-1',
+    'change protocol SHADOWSOCKS on port 8443 of node fra-1',
+  ]);
+  t.same(await list(), before, 'the same protocols, with their links');
+  t.match((await listProtocols(pool, {}))[3], { settings: { network: 'udp', sniffing: false } });
+
+  const swapped = shared
+    .replaceAll('8443', '1')
+    .replaceAll('443', '8443')
+    .replaceAll(' 1,', ' 443,');
+  t.equal((await apply(swapped)).lines.length, 8, 'four go and four come');
+  t.same(
+    (await list()).map(({ at }) => at),
+    ['VLESS 8443/tcp', 'HYSTERIA2 8443/udp', 'SHADOWSOCKS 443/tcp', 'SHADOWSOCKS 443/udp'],
+  );
+  const ids = await list();
+  // One Shadowsocks for both, in the place of two.
+  const one = swapped
+    .replace('network: tcp', 'network: "tcp,udp"')
+    .replace(/.*network: udp.*\n/, '');
+  await apply(one);
+  t.same((await list())[2], { ...ids[2], at: 'SHADOWSOCKS 443/tcp,udp' });
+  // It leaves UDP to another one.
+  await apply(
+    `${one.replace('"tcp,udp"', 'tcp')}      - { protocol: HYSTERIA2, port: 443, settings: ${tls} }\n`,
+  );
+  t.same((await list())[2], ids[2]);
+  t.match((await list())[3], { at: 'HYSTERIA2 443/udp' });
+
+  await t.rejects(async () => apply(shared.replace('network: tcp', '')), {
+    message: 'fleet.yaml: line 8: nodes[0].protocols[3].port: The port 8443/udp comes twice',
+  });
+  await t.rejects(async () => apply(shared.replace('VLESS', 'SHADOWSOCKS')), {
+    message: 'fleet.yaml: line 6: nodes[0].protocols[1].port: The port 443/udp comes twice',
+  });
+});
+
+t.test('apply of an export changes nothing', async (t) => {
+  const fleets = fc.array(fc.tuple(name, fleetNode), { maxLength: 3 });
+  await fc.assert(
+    fc.asyncProperty(fleets, async (pairs) => {
+      await empty();
+      const nodes = [...new Map(pairs)].map(([name, node]) => ({ name, ...node }));
+      await apply(JSON.stringify({ version: 1, nodes }));
+      const masked = (await exportFleet(pool, { secrets: false })).text;
+      const whole = (await exportFleet(pool, { secrets: true })).text;
+      if (/privateKey: (?!<kept>)/.test(masked)) throw new Error('a key was exported');
+      for (const text of [masked, whole]) {
+        if (printableLines(text) !== text) throw new Error('a terminal would not show it as it is');
+        const { lines } = await apply(text, { prune: true });
+        if (lines.length > 0) throw new Error(JSON.stringify(lines));
+      }
+      await empty();
+      await apply(whole);
+      const again = (await exportFleet(pool, { secrets: true })).text;
+      if (again !== whole) throw new Error(`${whole}\n---\n${again}`);
+    }),
+    { numRuns: 25 },
+  );
+  t.pass('25 fleets');
+});

@@ -1,0 +1,196 @@
+import { readFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { FailpointName } from '../../../src/failpoints.ts';
+import { createRandom, nodeSeed } from '../simulator/random.ts';
+import { untilDrained } from './drain.ts';
+import type { PassHandler } from './failpoint-server.ts';
+import type { Victim } from './killable.ts';
+import { type FaultLedger, runLoad } from './load.ts';
+import { type FaultStores, findViolations, type Violation } from './oracle.ts';
+import type { Post } from './posts.ts';
+import type { Scenario } from './scenarios.ts';
+import type { Hold, Kill, RoundPlan } from './schedule.ts';
+import type { Servers } from './servers.ts';
+import { type FaultWorld, keepOutboundTags } from './world.ts';
+
+/** What one round did and what the oracle says of it. */
+export interface RoundResult {
+  round: number;
+  kills: { victim: Victim; at: string }[];
+  holds: number;
+  /** What the scenario did. */
+  note: string | undefined;
+  /** Faults whose moment never came, because the round was over first. */
+  missed: number;
+  posts: readonly Post[];
+  /** Rows that the stores hold of this round's posts. */
+  rows: number;
+  tookMs: number;
+  violations: Violation[];
+}
+
+export interface RoundContext {
+  servers: Servers;
+  stores: FaultStores;
+  world: FaultWorld;
+  ledger: FaultLedger;
+  seed: number;
+  /** How long the posts may take to be answered, and the backlog to drain. */
+  loadMsMax: number;
+  drainMsMax: number;
+  /** Played besides the plan's faults. */
+  scenario: Scenario | undefined;
+  /** Posts go on for as long as the scenario does. */
+  lasting: boolean;
+  awaySeconds: number;
+}
+
+/** How often a difference is looked at again: what is only late is no violation. */
+const looksMax = 3;
+
+/** Plays one plan against the running servers under load, waits for the dust to settle, checks. */
+export async function runRound(context: RoundContext, plan: RoundPlan): Promise<RoundResult> {
+  const { servers, ledger } = context;
+  const startedMs = performance.now();
+  const deathsBefore = servers.deaths.length;
+  const unexpectedBefore = ledger.unexpected.length;
+  await keepOutboundTags(context.stores.pool, context.world);
+  const faults = armFaults(servers, plan);
+  const random = createRandom(nodeSeed(context.seed, plan.round));
+  const scenario = context.scenario?.({ ...context, random, round: plan.round });
+  const played = new AbortController();
+  // Awaited below; should it fail before that, nobody is listening yet.
+  scenario?.catch(() => undefined).finally(() => played.abort());
+  const posts = await runLoad({
+    ...context,
+    ...plan,
+    url: servers.url,
+    deadlineMs: context.loadMsMax,
+    until: context.lasting ? played.signal : undefined,
+  });
+  await faults.finish();
+  const note = await scenario;
+  const { violations, rows } = await settleAndCheck(context, posts);
+  for (const text of ledger.unexpected.slice(unexpectedBefore)) {
+    violations.push({ kind: 'other', text });
+  }
+  for (const text of servers.deaths.slice(deathsBefore)) {
+    violations.push({ kind: 'other', text: `other: ${text}` });
+  }
+  return {
+    round: plan.round,
+    kills: faults.kills,
+    note,
+    holds: faults.holds(),
+    missed: faults.missed(),
+    posts,
+    rows,
+    tookMs: performance.now() - startedMs,
+    violations,
+  };
+}
+
+async function settleAndCheck(
+  context: RoundContext,
+  posts: readonly Post[],
+): Promise<{ violations: Violation[]; rows: number }> {
+  const { stores, world, ledger, servers } = context;
+  const { redisPrefix: prefix } = servers.config.stores;
+  for (let look = 1; ; look += 1) {
+    const drained = await untilDrained(stores, context.drainMsMax);
+    const given = { posts, allPosts: ledger.posts, world, prefix };
+    const checked = await retried(() => findViolations(stores, given));
+    if (!drained)
+      checked.violations.push({ kind: 'other', text: 'other: the backlog did not drain' });
+    if (!drained || checked.violations.length === 0 || look === looksMax) return checked;
+  }
+}
+
+/** The harness' own connections may have died with a store. */
+async function retried<T>(work: () => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await work();
+    } catch (thrown) {
+      if (tries === 20) throw thrown;
+      await delay(250);
+    }
+  }
+}
+
+/** Lets the plan's faults happen from now on, until `finish`. */
+function armFaults(servers: Servers, plan: RoundPlan) {
+  const kills: { victim: Victim; at: string }[] = [];
+  const timers = new Set<NodeJS.Timeout>();
+  const pending = new Set<Kill | Hold>([...plan.kills, ...plan.holds]);
+  const passes = new Map<FailpointName, number>();
+  let holds = 0;
+
+  const kill = (victim: Victim, at: string, downMs: number): void => {
+    if (servers.processes.get(victim)?.kill(downMs) === true) kills.push({ victim, at });
+  };
+  const after = (ms: number, work: () => void): void => {
+    const timer = setTimeout(() => {
+      timers.delete(timer);
+      work();
+    }, ms);
+    timers.add(timer);
+  };
+  const strike = (fault: Kill, at: string): void => {
+    pending.delete(fault);
+    kill(fault.victim, at, fault.downMs);
+    const { again } = fault;
+    if (again !== undefined) {
+      after(again.afterMs, () => kill(again.victim, 'recovery', again.downMs));
+    }
+  };
+  const onPass: PassHandler = async (_role, name) => {
+    const pass = (passes.get(name) ?? 0) + 1;
+    passes.set(name, pass);
+    const isNow = ({ when }: Kill | Hold): boolean =>
+      'failpoint' in when && when.failpoint === name && when.pass === pass;
+    for (const hold of plan.holds.filter(isNow)) {
+      pending.delete(hold);
+      holds += 1;
+      await delay(hold.ms);
+    }
+    for (const fault of plan.kills.filter(isNow)) strike(fault, name);
+  };
+  servers.failpoints.onPass(onPass);
+  for (const fault of plan.kills) {
+    if ('afterMs' in fault.when) after(fault.when.afterMs, () => strike(fault, 'random'));
+  }
+  return {
+    kills,
+    holds: () => holds,
+    missed: () => pending.size,
+    /** Waits for the kills that are timed, lets no more happen, and waits until all is up. */
+    async finish(): Promise<void> {
+      await graceForFailpoints(pending, plan.poison ? bisectMsMax : loadedMsMax);
+      while (timers.size > 0) await delay(20);
+      servers.failpoints.onPass(async () => undefined);
+      while (timers.size > 0) await delay(20);
+      for (const process of servers.processes.values()) await process.up();
+    },
+  };
+}
+
+/** How long after the last answer a failpoint may still be passed: by a load, and by a bisect. */
+const loadedMsMax = 500;
+const bisectMsMax = 15_000;
+
+async function graceForFailpoints(pending: ReadonlySet<unknown>, msMax: number): Promise<void> {
+  const giveUpAtMs = performance.now() + msMax;
+  while (pending.size > 0 && performance.now() < giveUpAtMs) await delay(20);
+}
+
+/** Resident memory of a process in bytes; undefined where it has ended or there is no /proc. */
+export function residentBytes(pid: number | undefined): number | undefined {
+  try {
+    const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+    const kibibytes = /^VmRSS:\s+(\d+) kB/m.exec(status)?.[1];
+    return kibibytes === undefined ? undefined : Number(kibibytes) * 1_024;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,52 @@
+import type pg from 'pg';
+import { createNode } from '../../../src/nodes/create.ts';
+import { registerNode } from '../../../src/nodes/register.ts';
+import { createSubscription } from '../../../src/subscriptions/create.ts';
+import { createUser } from '../../../src/subscriptions/users.ts';
+
+export interface FaultNode {
+  nodeId: number;
+  authKey: string;
+}
+
+/** Who posts, and whose counters it lands on. */
+export interface FaultWorld {
+  nodes: FaultNode[];
+  subscriptionIds: number[];
+}
+
+const nodeCount = 6;
+const subscriptionCount = 8;
+
+/** Several nodes on each shard, and subscriptions that all of them report on. */
+export async function createFaultWorld(pool: pg.Pool): Promise<FaultWorld> {
+  const nodes: FaultNode[] = [];
+  for (let index = 1; index <= nodeCount; index += 1) {
+    const name = `fault-${index}`;
+    const about = { name, region: 'eu', host: `${name}.example.net`, ip: '198.51.100.7' };
+    const { code } = await createNode(pool, about, { registrationSeconds: 3_600 });
+    nodes.push(await registerNode(pool, { code, ...about }));
+  }
+  const subscriptionIds: number[] = [];
+  for (let index = 1; index <= subscriptionCount; index += 1) {
+    const userId = await createUser(pool, { name: `fault-${index}` });
+    const made = await createSubscription(pool, {
+      userId,
+      trafficLimitBytes: null,
+      expiresAt: null,
+    });
+    subscriptionIds.push(made.subscriptionId);
+  }
+  return { nodes, subscriptionIds };
+}
+
+/**
+ * Each outbound post has a tag of its own, by which the oracle finds it again, and a node has counters for
+ * 64 tags that nobody configured. So what earlier rounds made counts as configured.
+ */
+export async function keepOutboundTags(pool: pg.Pool, { nodes }: FaultWorld): Promise<void> {
+  await pool.query(
+    'UPDATE node_outbounds SET configured = true WHERE node_id = ANY ($1::integer[])',
+    [nodes.map(({ nodeId }) => nodeId)],
+  );
+}

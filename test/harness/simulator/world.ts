@@ -1,0 +1,191 @@
+import type pg from 'pg';
+import type { Config } from '../../../src/config.ts';
+import { bumpNodes } from '../../../src/nodes/bump.ts';
+import { createNode } from '../../../src/nodes/create.ts';
+import { validateProtocolSettings } from '../../../src/protocols/settings.ts';
+import { lockLinks } from '../../../src/stores/locks.ts';
+import { inTransaction } from '../../../src/stores/postgres.ts';
+import { eachBounded } from './each.ts';
+import type { FleetOptions } from './options.ts';
+
+/** A user's subscription as a node knows it: whose traffic it is, and by which links it comes. */
+export interface Member {
+  userId: number;
+  subscriptionId: number;
+  uuids: string[];
+}
+
+export interface FleetNode {
+  /** From 0; the seed of the node's traffic hangs on it, ids do not repeat between runs. */
+  index: number;
+  nodeId: number;
+  name: string;
+  host: string;
+  ip: string;
+  region: string;
+  /** The single-use registration code. */
+  code: string;
+  protocols: { id: number; protocol: 'VLESS' | 'MTPROTO' }[];
+  outboundTags: string[];
+  members: Member[];
+}
+
+export interface World {
+  nodes: FleetNode[];
+  subscriptionIds: number[];
+}
+
+/** A subscription that nobody has: its usage is stored and counts towards no counter. */
+export const ghostSubscriptionId = 4_000_000_000_000;
+
+const regions = ['eu-central', 'eu-north', 'us-east', 'ap-south'];
+/** `relay` is configured nowhere: Core learns of it from the usage that is reported. */
+const outboundTags = ['direct', 'relay'];
+/** Every third node serves MTProto too. */
+const mtprotoEvery = 3;
+const creatingMax = 8;
+const rowsAtOnceMax = 10_000;
+
+/**
+ * Creates nodes with their codes, protocols and outbounds, users with a subscription each, and
+ * links from every subscription to a few nodes. Nodes are made one by one as the CLI does; the rest
+ * goes in by the thousand, and links only a node's own members: the CLI's way links everybody to
+ * everything, which is nodes times subscriptions.
+ */
+export async function createWorld(
+  pool: pg.Pool,
+  config: Config,
+  options: Pick<FleetOptions, 'nodes' | 'users' | 'nodesPerUser'>,
+): Promise<World> {
+  const nodes = await createNodes(pool, config, options.nodes);
+  await createProtocols(pool, nodes);
+  await createOutbounds(pool, nodes);
+  const members: Member[] = [];
+  for (let first = 0; first < options.users; first += rowsAtOnceMax) {
+    const count = Math.min(rowsAtOnceMax, options.users - first);
+    members.push(...(await createMembers(pool, first, count)));
+  }
+  assignMembers(nodes, members, options.nodesPerUser);
+  await createLinks(pool, nodes);
+  await inTransaction(pool, (client) =>
+    bumpNodes(
+      client,
+      nodes.map((node) => node.nodeId),
+      'fleet created',
+    ),
+  );
+  return { nodes, subscriptionIds: members.map((member) => member.subscriptionId) };
+}
+
+async function createNodes(pool: pg.Pool, config: Config, count: number): Promise<FleetNode[]> {
+  const { registrationSeconds } = config.nodes;
+  const nodes: FleetNode[] = Array.from({ length: count }, (_, index) => ({
+    index,
+    nodeId: 0,
+    name: `fleet-${index + 1}`,
+    host: `fleet-${index + 1}.example.net`,
+    ip: `10.${(index >> 16) & 255}.${(index >> 8) & 255}.${index & 255}`,
+    region: regions[index % regions.length] as string,
+    code: '',
+    protocols: [],
+    outboundTags,
+    members: [],
+  }));
+  await eachBounded(nodes, creatingMax, async (node) => {
+    const { name, region, host, ip } = node;
+    const issued = await createNode(pool, { name, region, host, ip }, { registrationSeconds });
+    node.nodeId = issued.nodeId;
+    node.code = issued.code;
+  });
+  return nodes;
+}
+
+async function createProtocols(pool: pg.Pool, nodes: readonly FleetNode[]): Promise<void> {
+  const byId = new Map(nodes.map((node) => [node.nodeId, node]));
+  const add = async (
+    protocol: 'VLESS' | 'MTPROTO',
+    port: number,
+    on: readonly FleetNode[],
+  ): Promise<void> => {
+    const settings = validateProtocolSettings(protocol, {});
+    const { rows } = await inTransaction(pool, async (client) => {
+      await lockLinks(client, 'protocols');
+      return client.query<{ id: number; node_id: number }>(
+        `INSERT INTO node_protocols (node_id, protocol, port, settings)
+         SELECT node_id, $2, $3, $4 FROM unnest($1::integer[]) AS node_id RETURNING id, node_id`,
+        [on.map((node) => node.nodeId), protocol, port, JSON.stringify(settings)],
+      );
+    });
+    for (const row of rows) byId.get(row.node_id)?.protocols.push({ id: row.id, protocol });
+  };
+  await add('VLESS', 443, nodes);
+  await add(
+    'MTPROTO',
+    8_443,
+    nodes.filter((node) => node.index % mtprotoEvery === 0),
+  );
+}
+
+async function createOutbounds(pool: pg.Pool, nodes: readonly FleetNode[]): Promise<void> {
+  await pool.query(
+    `INSERT INTO node_outbounds (node_id, tag, protocol, configured, position)
+     SELECT node_id, 'direct', 'freedom', true, 1 FROM unnest($1::integer[]) AS node_id`,
+    [nodes.map((node) => node.nodeId)],
+  );
+}
+
+/** One INSERT of users and one of their subscriptions, whatever the count. */
+async function createMembers(pool: pg.Pool, first: number, count: number): Promise<Member[]> {
+  return inTransaction(pool, async (client) => {
+    const users = await client.query<{ id: number }>(
+      `INSERT INTO users (name)
+       SELECT 'fleet-' || n FROM generate_series($1::integer, $2::integer) AS n RETURNING id`,
+      [first + 1, first + count],
+    );
+    const { rows } = await client.query<{ id: number; user_id: number }>(
+      `INSERT INTO subscriptions (user_id)
+       SELECT user_id FROM unnest($1::bigint[]) AS user_id RETURNING id, user_id`,
+      [users.rows.map((row) => row.id)],
+    );
+    return rows.map((row) => ({ subscriptionId: row.id, userId: row.user_id, uuids: [] }));
+  });
+}
+
+/**
+ * Spreads subscriptions over nodes, each on `nodesPerUser` of them, so that several nodes (and so
+ * several streams) add to one counter. A node has its own copy of a member, with its own links.
+ */
+function assignMembers(nodes: FleetNode[], members: readonly Member[], nodesPerUser: number): void {
+  const perUser = Math.min(nodesPerUser, nodes.length);
+  // All steps stay under the node count, so the nodes of one subscription differ.
+  const stride = Math.max(1, Math.floor(nodes.length / perUser));
+  members.forEach(({ userId, subscriptionId }, index) => {
+    for (let copy = 0; copy < perUser; copy += 1) {
+      const node = nodes[(index + copy * stride) % nodes.length] as FleetNode;
+      node.members.push({ userId, subscriptionId, uuids: [] });
+    }
+  });
+}
+
+/** A link for each member and protocol of a node, with UUIDs that Postgres makes. */
+async function createLinks(pool: pg.Pool, nodes: readonly FleetNode[]): Promise<void> {
+  const wanted = nodes.flatMap((node) =>
+    node.members.flatMap((member) => node.protocols.map(({ id }) => ({ member, id }))),
+  );
+  for (let first = 0; first < wanted.length; first += rowsAtOnceMax) {
+    const part = wanted.slice(first, first + rowsAtOnceMax);
+    const { rows } = await pool.query<{ uuid: string; subscription_id: number; protocol: number }>(
+      `INSERT INTO subscription_links (uuid, subscription_id, node_protocol_id)
+       SELECT gen_random_uuid(), subscription_id, node_protocol_id
+       FROM unnest($1::bigint[], $2::bigint[]) AS given (subscription_id, node_protocol_id)
+       RETURNING uuid, subscription_id, node_protocol_id AS protocol`,
+      [part.map(({ member }) => member.subscriptionId), part.map(({ id }) => id)],
+    );
+    const uuids = new Map(rows.map((row) => [`${row.subscription_id}/${row.protocol}`, row.uuid]));
+    for (const { member, id } of part) {
+      const uuid = uuids.get(`${member.subscriptionId}/${id}`);
+      if (uuid === undefined) throw new Error('an INSERT returned fewer rows than it was given');
+      member.uuids.push(uuid);
+    }
+  }
+}

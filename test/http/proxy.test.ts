@@ -1,0 +1,156 @@
+import { gunzipSync, gzipSync } from 'node:zlib';
+import t, { type Test } from 'tap';
+import { startTestApi, type TestApi, until, usageEntry } from '../support/api.ts';
+import {
+  connectionsTo,
+  type ProxyReply,
+  type RunningProxy,
+  sendThrough,
+  startCaddy,
+  startNginx,
+} from '../support/proxies.ts';
+
+const settings = { CORE_TRUSTED_PROXIES: '127.0.0.1', CORE_REGISTRATION_FAILURES_MAX: '3' };
+const node = { name: 'n', host: 'h', ip: '1.2.3.4', region: 'eu' };
+const codeOf = ({ body }: ProxyReply): unknown => JSON.parse(body.toString()).error?.code;
+
+const programs: [string, (t: Test, corePort: number) => Promise<RunningProxy>][] = [
+  ['nginx', startNginx],
+  ['Caddy', startCaddy],
+];
+
+type Through = (
+  method: string,
+  path: string,
+  options?: Parameters<typeof sendThrough>[4],
+) => Promise<ProxyReply>;
+type Key = Record<string, string>;
+
+async function checkUsage(t: Test, through: Through, key: Key): Promise<void> {
+  const usage = (userId: number) => JSON.stringify({ entries: [usageEntry({ userId })] });
+  const text = usage(2);
+  for (const options of [
+    { headers: key, body: usage(1) },
+    { headers: key, body: [text.slice(0, 9), text.slice(9)] },
+    { headers: { ...key, 'content-encoding': 'gzip' }, body: gzipSync(usage(3)) },
+  ]) {
+    const reply = await through('POST', '/node/usage', options);
+    t.equal(reply.status, 200);
+    t.same(JSON.parse(reply.body.toString()), { ok: true });
+  }
+  const entries = Array.from({ length: 9_000 }, () => usageEntry({ userId: 4 }));
+  const large = JSON.stringify({ entries });
+  t.ok(large.length > 1_000_000);
+  t.equal((await through('POST', '/node/usage', { headers: key, body: large })).status, 200);
+}
+
+async function checkConfiguration(t: Test, through: Through, key: Key): Promise<void> {
+  const path = '/node/config/latest';
+  const plain = await through('GET', path, { headers: key });
+  t.equal(plain.status, 200);
+  const packed = await through('GET', path, { headers: { ...key, 'accept-encoding': 'gzip' } });
+  t.equal(packed.headers['content-encoding'], 'gzip');
+  t.same(gunzipSync(packed.body), plain.body);
+  const etag = String(plain.headers['etag']);
+  t.match(etag, /^"\d+"$/);
+  // The first answer was rendered for it; the process hears of that revision a little later.
+  const known = await until(
+    () => through('GET', path, { headers: { ...key, 'if-none-match': etag } }),
+    ({ status }) => status === 304,
+  );
+  t.equal(known.headers['etag'], etag);
+  t.equal(known.body.length, 0);
+  const head = await through('HEAD', path, { headers: key });
+  t.equal(head.status, 200);
+  t.equal(head.headers['etag'], etag);
+  t.equal(head.body.length, 0);
+}
+
+async function checkRefusals(t: Test, through: Through, key: Key): Promise<void> {
+  const tooLarge = { headers: key, body: Buffer.alloc(4_194_305, ' ') };
+  const chunked = { headers: key, body: Array(5).fill(' '.repeat(1_048_576)) as string[] };
+  const bomb = gzipSync(tooLarge.body);
+  for (const [expected, code, reply] of [
+    [401, 'UNAUTHORIZED', await through('POST', '/node/heartbeat', { body: '{}' })],
+    [405, 'METHOD_NOT_ALLOWED', await through('GET', '/node/usage', { headers: key })],
+    [413, 'BODY_TOO_LARGE', await through('POST', '/node/usage', tooLarge)],
+    [413, 'BODY_TOO_LARGE', await through('POST', '/node/usage', chunked)],
+    [
+      413,
+      'BODY_TOO_LARGE',
+      await through('POST', '/node/usage', {
+        headers: { ...key, 'content-encoding': 'gzip' },
+        body: bomb,
+      }),
+    ],
+    [404, 'NOT_FOUND', await through('GET', '/node/nothing')],
+    [404, 'NOT_FOUND', await through('GET', '/metrics')],
+    [404, 'NOT_FOUND', await through('GET', '/readyz')],
+    [404, 'NOT_FOUND', await through('GET', '/')],
+  ] as const) {
+    t.equal(reply.status, expected);
+    t.equal(codeOf(reply), code);
+    t.match(reply.headers['content-type'], /^application\/json/);
+  }
+}
+
+async function checkMany(t: Test, through: Through, key: Key): Promise<void> {
+  for (let round = 0; round < 50; round += 1) {
+    const replies = await Promise.all(
+      Array.from({ length: 8 }, () =>
+        through('POST', '/node/heartbeat', { headers: key, body: '{}' }),
+      ),
+    );
+    t.ok(replies.every(({ status }) => status === 200));
+  }
+}
+
+async function checkLockOut(t: Test, proxy: RunningProxy, api: TestApi): Promise<void> {
+  const register = async (localAddress: string, code: string, claimed?: string) => {
+    const own = connectionsTo(proxy, localAddress);
+    const headers: Record<string, string> =
+      claimed === undefined ? {} : { 'x-forwarded-for': claimed };
+    const body = JSON.stringify({ ...node, code });
+    const reply = await sendThrough(proxy, own, 'POST', '/node/register', { headers, body });
+    own.destroy();
+    return reply.status;
+  };
+  for (let count = 0; count < 3; count += 1) t.equal(await register('127.0.0.66', 'NO'), 403);
+  t.equal(await register('127.0.0.66', 'NO'), 429);
+  t.equal(await register('127.0.0.66', 'NO', '198.51.100.7'), 429, 'whatever it claims to be');
+  for (let host = 2; host < 22; host += 1) {
+    t.equal(await register(`127.0.0.${host}`, 'NO'), 403, 'nobody else is locked out');
+  }
+  t.equal(await register('127.0.0.7', (await api.issueCode()).code), 200);
+  t.equal(await register('127.0.0.66', (await api.issueCode()).code), 200);
+}
+
+for (const [name, startProxy] of programs) {
+  t.test(`${name} with the file of deploy/proxy/ passes on what nodes send`, async (t) => {
+    const api = await startTestApi(t, settings);
+    const proxy = await startProxy(t, api.port);
+    const agent = connectionsTo(proxy);
+    t.teardown(() => agent.destroy());
+    const through: Through = (method, path, options) =>
+      sendThrough(proxy, agent, method, path, options);
+
+    const { code } = await api.issueCode();
+    const body = JSON.stringify({ ...node, code });
+    const registered = await through('POST', '/node/register', { body });
+    t.equal(registered.status, 200);
+    const { authKey } = JSON.parse(registered.body.toString());
+    const key = { 'x-node-auth-key': authKey };
+
+    await t.test('usage, packed, chunked and without either', (t) => checkUsage(t, through, key));
+    await t.test('a configuration, packed and known already', (t) =>
+      checkConfiguration(t, through, key),
+    );
+    await t.test('what Core refuses, and what never comes to it', (t) =>
+      checkRefusals(t, through, key),
+    );
+    await t.test('many requests on few connections', (t) => checkMany(t, through, key));
+    await t.test('the lock-out of wrong codes goes by the address of the client', (t) =>
+      checkLockOut(t, proxy, api),
+    );
+  });
+}

@@ -1,0 +1,112 @@
+import fc from 'fast-check';
+import t from 'tap';
+import { compactRows, compactUsage } from '../../src/rows/compact.ts';
+import { packUsage, usageRow } from '../../src/rows/pack.ts';
+import { unpackUsage } from '../../src/rows/usage-rows.ts';
+import { packValues } from '../support/native.ts';
+
+/** Any values that the columns hold, not only those of the contract. */
+const row = fc.record({
+  nodeProtocolId: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
+  userId: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
+  subscriptionId: fc.oneof(fc.constant(0n), fc.bigInt({ min: 0n, max: 2n ** 64n - 1n })),
+  bytesUp: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
+  bytesDown: fc.oneof(fc.constant(0n), fc.bigInt({ min: 0n, max: 2n ** 64n - 1n })),
+  recordedAt: fc.nat({ max: 4_294_967_295 }),
+});
+const nodeRows = fc.record({
+  nodeId: fc.nat({ max: 4_294_967_295 }),
+  rows: fc.array(row, { minLength: 1, maxLength: 40 }),
+});
+
+type NodeRows = typeof nodeRows extends fc.Arbitrary<infer T> ? T : never;
+
+function pack({ nodeId, rows }: NodeRows): Buffer {
+  return packValues(
+    rows.map((one) => ({ ...one, nodeId: BigInt(nodeId), recordedAt: BigInt(one.recordedAt) })),
+  );
+}
+
+function compact(bytes: Buffer): Buffer {
+  // Of memory that the next call uses again.
+  return Buffer.from(compactUsage(bytes));
+}
+
+t.test('blocks of any rows, joined, come back to the byte', async (t) => {
+  fc.assert(
+    fc.property(fc.array(nodeRows, { maxLength: 6 }), (requests) => {
+      const packed = requests.map(pack);
+      const all = Buffer.concat(packed);
+      const back = unpackUsage(Buffer.concat(packed.map(compact)), all.length / usageRow.length);
+      return back?.equals(all) === true;
+    }),
+    { numRuns: 2_000 },
+  );
+  t.pass();
+});
+
+t.test('a post of a node takes a third of its packed rows, whatever its length', async (t) => {
+  for (const count of [1, 10_000, 100]) {
+    const rows = packUsage(
+      7,
+      Array.from({ length: count }, (_, index) => ({
+        userId: 100_000 + index * 17,
+        ...(index % 3 === 0 ? {} : { subscriptionId: 150_000 + index * 17 }),
+        nodeProtocolId: 9,
+        bytesUp: index * 1_000,
+        bytesDown: index * 1_000_000,
+        recordedAt: 1_795_600_000_000,
+      })),
+    );
+    const block = compact(rows);
+    t.ok(unpackUsage(block, count)?.equals(rows));
+    t.ok(block.length < count * 18 + 20, `${block.length} bytes for ${count} rows`);
+  }
+});
+
+t.test('what is no block, or holds other rows, is refused', async (t) => {
+  const entry = { userId: 5, nodeProtocolId: 6, bytesUp: 7, bytesDown: 8, recordedAt: 9_000 };
+  const block = compact(packUsage(3, [entry, entry, entry]));
+  t.ok(unpackUsage(block, 3));
+  t.notOk(unpackUsage(block, 2), 'more rows than there should be');
+  t.notOk(unpackUsage(block, 4), 'fewer rows than there should be');
+  t.notOk(unpackUsage(Buffer.concat([block, Buffer.of(0x80)]), 3), 'an end that is torn');
+  for (let cut = 1; cut < block.length; cut += 1) {
+    t.notOk(unpackUsage(block.subarray(0, cut), 3), `cut at ${cut}`);
+  }
+  t.notOk(unpackUsage(Buffer.alloc(12, 0xff), 1), 'a number that does not end');
+  const early = Buffer.from(block);
+  early[early.length - 1] = 0x01;
+  t.ok(unpackUsage(early, 3), 'a time a second earlier');
+  const negative = compact(packUsage(3, [{ ...entry, recordedAt: 0 }]));
+  negative[negative.length - 1] = 0x01;
+  t.notOk(unpackUsage(negative, 1), 'a time before 1970');
+});
+
+t.test('a damaged block is refused, or read as rows that make a block again', async (t) => {
+  const good = packUsage(
+    3,
+    Array.from({ length: 20 }, (_, index) => ({
+      userId: 1_000 + index * 7,
+      nodeProtocolId: 9,
+      bytesUp: index ** 5,
+      bytesDown: index ** 9,
+      recordedAt: 1_795_600_000_000 + index * 1_000,
+    })),
+  );
+  const block = compact(good);
+  let refused = 0;
+  fc.assert(
+    fc.property(fc.nat(block.length - 1), fc.integer({ min: 1, max: 255 }), (at, flipped) => {
+      const damaged = Buffer.from(block);
+      damaged[at] = (damaged[at] ?? 0) ^ flipped;
+      const read = unpackUsage(damaged, 20);
+      if (read === undefined) refused += 1;
+      else if (unpackUsage(compactRows(read), 20)?.equals(read) !== true) return false;
+      // Nor is anything else of the module's memory harmed.
+      return unpackUsage(block, 20)?.equals(good) === true;
+    }),
+    { numRuns: 5_000 },
+  );
+  t.ok(refused > 0, `${refused} were refused`);
+});

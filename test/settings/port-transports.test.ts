@@ -1,0 +1,106 @@
+import t from 'tap';
+import { createNode } from '../../src/nodes/create.ts';
+import { transportsOf } from '../../src/settings/port-transports.ts';
+import { setProtocol } from '../../src/settings/protocol-changes.ts';
+import { addProtocol, listProtocols } from '../../src/settings/protocols.ts';
+import { openStores } from '../support/stores.ts';
+
+const options = { registrationSeconds: 60 };
+const { pool } = await openStores(t, { max: 4 });
+const tls = { certificateFile: '/c', keyFile: '/k' };
+
+let nodeId = 0;
+t.beforeEach(async () => {
+  await pool.query('TRUNCATE nodes RESTART IDENTITY CASCADE');
+  nodeId = (await createNode(pool, { name: 'n', region: '', host: 'h', ip: '' }, options)).nodeId;
+});
+
+type Added = Parameters<typeof addProtocol>[1];
+const add = (protocol: Added['protocol'], port: number, settings: Added['settings'] = {}) =>
+  addProtocol(pool, { nodeId, protocol, port, settings });
+
+t.test('the columns say what the code says', async (t) => {
+  const kinds: [protocol: Added['protocol'], settings: Added['settings']][] = [
+    ['VLESS', {}],
+    ['VMESS', { network: 'ws' }],
+    ['TROJAN', { network: 'grpc' }],
+    ['MTPROTO', {}],
+    ['HYSTERIA2', { tls }],
+    ['SHADOWSOCKS', {}],
+    ['SHADOWSOCKS', { network: 'tcp,udp' }],
+    ['SHADOWSOCKS', { network: 'tcp' }],
+    ['SHADOWSOCKS', { network: 'udp' }],
+  ];
+  for (const [index, [protocol, settings]] of kinds.entries()) {
+    const { nodeProtocolId } = await add(protocol, 1_000 + index, settings);
+    const bare = await pool.query<{ id: number }>(
+      `INSERT INTO node_protocols (node_id, protocol, port, settings) VALUES ($1, $2, $3, $4)
+       RETURNING id`,
+      [nodeId, protocol, 2_000 + index, JSON.stringify(settings)],
+    );
+    for (const id of [nodeProtocolId, bare.rows[0]?.id]) {
+      const { rows } = await pool.query<{ transports: string[]; settings: object }>(
+        `SELECT array_remove(ARRAY[CASE WHEN listens_tcp THEN 'tcp' END,
+           CASE WHEN listens_udp THEN 'udp' END], NULL) AS transports, settings
+         FROM node_protocols WHERE id = $1`,
+        [id],
+      );
+      t.same(rows[0]?.transports, transportsOf(protocol, { ...rows[0]?.settings }), protocol);
+    }
+  }
+});
+
+t.test('one on TCP and one on UDP share a port', async (t) => {
+  const vless = await add('VLESS', 443);
+  const hysteria = await add('HYSTERIA2', 443, { tls });
+  const refusals: [work: () => Promise<unknown>, message: string][] = [
+    [() => add('TROJAN', 443), 'TCP port 443 of node 1 is taken by protocol 1 (VLESS)'],
+    [
+      () => add('HYSTERIA2', 443, { tls }),
+      'UDP port 443 of node 1 is taken by protocol 2 (HYSTERIA2)',
+    ],
+    [() => add('SHADOWSOCKS', 443), 'TCP port 443 of node 1 is taken by protocol 1 (VLESS)'],
+    [
+      () => add('SHADOWSOCKS', 443, { network: 'udp' }),
+      'UDP port 443 of node 1 is taken by protocol 2 (HYSTERIA2)',
+    ],
+  ];
+  for (const [work, message] of refusals) {
+    await t.rejects(work(), { code: 'INVALID_ARGUMENT', message });
+  }
+  t.match(await listProtocols(pool, { nodeId }), [vless, hysteria]);
+});
+
+t.test('a change of port or of network is held to the same', async (t) => {
+  await add('VLESS', 443);
+  const { nodeProtocolId } = await add('SHADOWSOCKS', 8443, { network: 'udp' });
+  await add('HYSTERIA2', 8444, { tls });
+  const set = (change: Parameters<typeof setProtocol>[2]) =>
+    setProtocol(pool, nodeProtocolId, change);
+  await t.rejects(set({ port: 8444 }), {
+    code: 'INVALID_ARGUMENT',
+    message: 'UDP port 8444 of node 1 is taken by protocol 3 (HYSTERIA2)',
+  });
+  await set({ port: 443 });
+  await t.rejects(set({ settings: { network: 'tcp,udp' } }), {
+    code: 'INVALID_ARGUMENT',
+    message: 'TCP port 443 of node 1 is taken by protocol 1 (VLESS)',
+  });
+  await set({ port: 8445, settings: { network: 'tcp,udp' } });
+  await set({ settings: { network: 'tcp,udp', sniffing: false } });
+  t.match((await listProtocols(pool, { nodeId }))[1], {
+    port: 8445,
+    settings: { network: 'tcp,udp', sniffing: false },
+  });
+});
+
+t.test('the database refuses what the check did not see', async (t) => {
+  const insert = (protocol: string) =>
+    pool.query(
+      "INSERT INTO node_protocols (node_id, protocol, port, settings) VALUES ($1, $2, 443, '{}')",
+      [nodeId, protocol],
+    );
+  await insert('SHADOWSOCKS');
+  await t.rejects(insert('VLESS'), { code: '23505', constraint: 'node_protocols_tcp' });
+  await t.rejects(insert('HYSTERIA2'), { code: '23505', constraint: 'node_protocols_udp' });
+});

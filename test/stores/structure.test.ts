@@ -1,0 +1,68 @@
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import t from 'tap';
+import { createLogger } from '../../src/log.ts';
+import { projectRoot } from '../../src/root.ts';
+import { clickhouseDatabase } from '../../src/stores/clickhouse.ts';
+import { migratePostgres, readMigrations } from '../../src/stores/migrate.ts';
+import { createPool } from '../../src/stores/postgres.ts';
+import { freshStores, openDatabases } from '../support/stores.ts';
+import { clickhouseStructure, postgresStructure } from '../support/structure.ts';
+
+/**
+ * Holds the committed structure.sql to what the migrations make. After a new migration write both
+ * files anew with `CORE_WRITE_STRUCTURE=1 npm test -- test/stores/structure.test.ts`.
+ */
+function committed(folder: string, actual: string): string {
+  const file = path.join(projectRoot, folder, 'structure.sql');
+  if (process.env['CORE_WRITE_STRUCTURE'] === '1') writeFileSync(file, actual);
+  return existsSync(file) ? readFileSync(file, 'utf8') : '';
+}
+
+t.test('migrations make the committed structure, once, and refuse to be changed', async (t) => {
+  const stores = await openDatabases(t);
+  const { log, pool, clickhouse, migrate } = stores;
+  await Promise.all([migrate(), migrate()]);
+  await migrate();
+
+  const postgres = await postgresStructure(pool);
+  t.equal(postgres, committed('postgres', postgres));
+  const tables = await clickhouseStructure(clickhouse, clickhouseDatabase(stores.clickhouseUrl));
+  t.equal(tables, committed('clickhouse', tables));
+
+  const { rows } = await pool.query<{ version: number; hash: string }>(
+    'SELECT version, hash FROM migrations ORDER BY version',
+  );
+  const files = await readMigrations('postgres');
+  t.same(
+    rows,
+    files.map(({ version, hash }) => ({ version, hash })),
+  );
+
+  await pool.query("UPDATE migrations SET hash = 'x' WHERE version = 1");
+  await t.rejects(migratePostgres(pool, log), {
+    code: 'MIGRATION_FAILED',
+    message: /was changed after it was applied/,
+  });
+  await pool.query("INSERT INTO migrations (version, name, hash) VALUES (999999, 'future', 'x')");
+  await pool.query('UPDATE migrations SET hash = $1 WHERE version = 1', [files[0]?.hash]);
+  await t.rejects(migratePostgres(pool, log), {
+    code: 'MIGRATION_FAILED',
+    message: /which this version of Core lacks/,
+  });
+});
+
+t.test('ids of segments start at the clock and never go back', async (t) => {
+  const stores = await freshStores(t);
+  const pool = createPool(stores.databaseUrl);
+  t.teardown(() => pool.end());
+  const log = createLogger('silent');
+  await migratePostgres(pool, log);
+  const next = async (): Promise<number> =>
+    (await pool.query("SELECT nextval('segments_id_seq') AS id")).rows[0].id;
+  const first = await next();
+  t.ok(first > Date.parse('2026-01-01'), 'so that a Postgres made anew gives no id again');
+  await pool.query("SELECT setval('segments_id_seq', $1)", [first + 1_000_000_000]);
+  await migratePostgres(pool, log);
+  t.equal(await next(), first + 1_000_000_001);
+});

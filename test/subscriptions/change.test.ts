@@ -1,0 +1,341 @@
+import t from 'tap';
+import { createNode } from '../../src/nodes/create.ts';
+import { showNode } from '../../src/nodes/show.ts';
+import { addProtocol } from '../../src/settings/protocols.ts';
+import { inTransaction } from '../../src/stores/postgres.ts';
+import { changeSubscription } from '../../src/subscriptions/change.ts';
+import { createSubscription } from '../../src/subscriptions/create.ts';
+import { deleteSubscription, deleteUser } from '../../src/subscriptions/delete.ts';
+import { listEvents, pruneEvents } from '../../src/subscriptions/events.ts';
+import { expireDue } from '../../src/subscriptions/expire.ts';
+import { listLinks, rotateLink, rotateLinks } from '../../src/subscriptions/links.ts';
+import { listResets, resetDue, resetSubscription } from '../../src/subscriptions/reset.ts';
+import { addTraffic } from '../../src/subscriptions/settle-counters.ts';
+import { showSubscription } from '../../src/subscriptions/show.ts';
+import { createUser, listUsers, renameUser, showUser } from '../../src/subscriptions/users.ts';
+import { publishNow } from '../support/publish.ts';
+import { openStores } from '../support/stores.ts';
+
+const options = { registrationSeconds: 60, staleSeconds: 30, offlineSeconds: 90 };
+const dayMs = 86_400_000;
+
+// Many wait for a connection at once below, on a machine that may be busy.
+const { pool, redis, prefix } = await openStores(t, { max: 8, connectTimeoutMs: 60_000 });
+
+let userId = 0;
+let nodeId = 0;
+t.beforeEach(async () => {
+  await pool.query('TRUNCATE nodes, users, subscription_events RESTART IDENTITY CASCADE');
+  userId = await createUser(pool, { name: 'alice' });
+  const node = { name: 'n', region: 'eu', host: '', ip: '' };
+  nodeId = (await createNode(pool, node, options)).nodeId;
+  await addProtocol(pool, { nodeId, protocol: 'VLESS', port: 443, settings: {} });
+  await addProtocol(pool, { nodeId, protocol: 'TROJAN', port: 444, settings: {} });
+});
+
+async function create(given: Partial<Parameters<typeof createSubscription>[1]> = {}) {
+  const subscription = { userId, trafficLimitBytes: null, expiresAt: null, ...given };
+  return (await createSubscription(pool, subscription)).subscriptionId;
+}
+
+function traffic(subscriptionId: number, bytesUp: number, bytesDown = 0) {
+  return inTransaction(pool, (client) =>
+    addTraffic(client, {
+      subscriptionIds: BigUint64Array.of(BigInt(subscriptionId)),
+      bytesUp: BigUint64Array.of(BigInt(bytesUp)),
+      bytesDown: BigUint64Array.of(BigInt(bytesDown)),
+      rows: BigUint64Array.of(1n),
+    }),
+  );
+}
+
+async function kinds(subscriptionId: number): Promise<string[]> {
+  const events = await listEvents(pool, { subscriptionId, afterId: 0, rowsMax: 100 });
+  return events.map((event) => event.kind);
+}
+
+/** Whether the work gives the node a new revision. */
+async function bumps(work: () => Promise<unknown>): Promise<boolean> {
+  await publishNow({ pool, redis, prefix });
+  const before = (await showNode(pool, nodeId, options)).revision;
+  await work();
+  await publishNow({ pool, redis, prefix });
+  return (await showNode(pool, nodeId, options)).revision > before;
+}
+
+/** Lets the subscription's period have begun this long ago, and its resets be due since. */
+async function backdate(subscriptionId: number, period: string, ms: number): Promise<Date> {
+  const { rows } = await pool.query<{ anchor_at: Date }>(
+    `UPDATE subscriptions SET reset_period = $2, anchor_at = now() - make_interval(secs => $3),
+       next_reset_at = now() - make_interval(secs => $3) + CASE $2 WHEN 'day'
+         THEN interval '1 day' WHEN 'week' THEN interval '7 days' ELSE interval '1 month' END
+     WHERE id = $1 RETURNING anchor_at`,
+    [subscriptionId, period, ms / 1_000],
+  );
+  return rows[0]?.anchor_at ?? new Date(0);
+}
+
+t.test('warnings, once a threshold and period, and the limit', async (t) => {
+  const id = await create({ trafficLimitBytes: 1_000 });
+  t.notOk(await bumps(() => traffic(id, 799)));
+  t.same(await kinds(id), ['created']);
+  t.notOk(await bumps(() => traffic(id, 0, 1)), 'a warning changes no config');
+  t.same(await kinds(id), ['created', 'warning_80']);
+  await traffic(id, 100);
+  t.same(await kinds(id), ['created', 'warning_80'], 'once');
+  await traffic(id, 50);
+  t.ok(await bumps(() => traffic(id, 50)));
+  t.same(await kinds(id), ['created', 'warning_80', 'warning_95', 'limited']);
+  t.match(await listEvents(pool, { subscriptionId: id, afterId: 0, rowsMax: 9 }), [
+    { data: { userId, status: 'active' } },
+    { data: { usedBytes: 800, limitBytes: 1_000 } },
+    { data: { usedBytes: 950, limitBytes: 1_000 } },
+    { data: { from: 'active', to: 'limited' } },
+  ]);
+  await traffic(id, 5_000);
+  t.equal((await kinds(id)).length, 4);
+
+  await resetSubscription(pool, id);
+  await traffic(id, 2_000);
+  t.same((await kinds(id)).slice(4), ['reset', 'activated', 'warning_80', 'warning_95', 'limited']);
+  const free = await create();
+  await traffic(free, 1_000_000);
+  t.same(await kinds(free), ['created'], 'no limit, no warning');
+});
+
+t.test('a raised limit gives access back, a lowered one takes it', async (t) => {
+  const id = await create({ trafficLimitBytes: 1_000 });
+  await traffic(id, 1_500);
+  t.ok(await bumps(() => changeSubscription(pool, id, { trafficLimitBytes: 1_600 })));
+  t.match(await showSubscription(pool, id), { status: 'active', usedBytes: 1_500 });
+  t.notOk(await bumps(() => changeSubscription(pool, id, { trafficLimitBytes: null })));
+  t.ok(await bumps(() => changeSubscription(pool, id, { trafficLimitBytes: 1_500 })));
+  t.equal((await showSubscription(pool, id)).status, 'limited');
+  t.same((await kinds(id)).slice(4), [
+    'limit_changed',
+    'activated',
+    'limit_changed',
+    'limit_changed',
+    'warning_80',
+    'warning_95',
+    'limited',
+  ]);
+  const before = (await kinds(id)).length;
+  await changeSubscription(pool, id, { trafficLimitBytes: 1_500 });
+  t.equal((await kinds(id)).length, before, 'the same again is no event');
+  await t.rejects(changeSubscription(pool, 99, {}), { code: 'NOT_FOUND' });
+});
+
+t.test('expiry moves, and disabled is above all else', async (t) => {
+  const past = new Date(Date.now() - 1_000);
+  const later = new Date(Date.now() + 600_000);
+  const id = await create({ trafficLimitBytes: 100 });
+  t.ok(await bumps(() => changeSubscription(pool, id, { expiresAt: past })));
+  t.equal((await showSubscription(pool, id)).status, 'expired');
+  t.same(await expireDue(pool), [], 'it is already');
+  t.ok(await bumps(() => changeSubscription(pool, id, { expiresAt: later })));
+  t.equal((await showSubscription(pool, id)).status, 'active');
+  t.ok(await bumps(() => changeSubscription(pool, id, { disabled: true })));
+  t.notOk(await bumps(() => resetSubscription(pool, id)));
+  t.equal((await showSubscription(pool, id)).status, 'disabled', 'over a reset');
+  await changeSubscription(pool, id, { expiresAt: past });
+  t.equal((await showSubscription(pool, id)).status, 'disabled', 'over an expiry');
+  t.same(await expireDue(pool), []);
+  await changeSubscription(pool, id, { expiresAt: null });
+  await traffic(id, 200);
+  t.equal((await showSubscription(pool, id)).status, 'disabled', 'over its limit');
+  await changeSubscription(pool, id, { disabled: false });
+  t.equal((await showSubscription(pool, id)).status, 'limited', 'enabled is not unlimited');
+  await resetSubscription(pool, id);
+  t.equal((await showSubscription(pool, id)).status, 'active');
+  t.same(await kinds(id), [
+    'created',
+    'expiry_changed',
+    'expired',
+    'expiry_changed',
+    'activated',
+    'disabled',
+    'reset',
+    'expiry_changed',
+    'expiry_changed',
+    'warning_80',
+    'warning_95',
+    'enabled',
+    'reset',
+    'activated',
+  ]);
+  const born = await create({ expiresAt: past });
+  t.equal((await showSubscription(pool, born)).status, 'expired');
+  t.notOk(await bumps(() => create({ disabled: true })), 'nobody is served by it');
+});
+
+t.test('a reset at its time gives access back', async (t) => {
+  const id = await create({ trafficLimitBytes: 100, resetPeriod: 'day' });
+  await traffic(id, 70, 40);
+  t.same(await resetDue(pool), [], 'not yet');
+  const anchor = await backdate(id, 'day', dayMs + 60_000);
+  t.ok(await bumps(() => resetDue(pool)));
+  t.match(await showSubscription(pool, id), {
+    status: 'active',
+    usedBytes: 0,
+    trafficBytesUp: 70,
+    trafficBytesDown: 40,
+    nextResetAt: new Date(anchor.getTime() + 2 * dayMs),
+  });
+  t.match(await listResets(pool, { subscriptionId: id, rowsMax: 10 }), [
+    {
+      cause: 'schedule',
+      dueAt: new Date(anchor.getTime() + dayMs),
+      usedBytesUp: 70,
+      usedBytesDown: 40,
+    },
+  ]);
+  t.same(await resetDue(pool), [], 'once');
+  t.same((await kinds(id)).slice(-2), ['reset', 'activated']);
+  await traffic(id, 99);
+  t.match(await showSubscription(pool, id), { status: 'active', usedBytes: 99 });
+});
+
+t.test('down over three periods: one reset, which ends the last one', async (t) => {
+  const id = await create({ resetPeriod: 'week' });
+  await traffic(id, 10);
+  const anchor = await backdate(id, 'week', 24 * dayMs);
+  t.same(await resetDue(pool), [id]);
+  t.same(await resetDue(pool), []);
+  const resets = await listResets(pool, { subscriptionId: id, rowsMax: 10 });
+  t.equal(resets.length, 1);
+  t.same(resets[0]?.dueAt, new Date(anchor.getTime() + 21 * dayMs));
+  t.same((await showSubscription(pool, id)).nextResetAt, new Date(anchor.getTime() + 28 * dayMs));
+});
+
+t.test('an operator resets beside the calendar, and changes the period', async (t) => {
+  const id = await create({ resetPeriod: 'month', anchorAt: new Date('2024-01-31T12:00:00Z') });
+  const { nextResetAt } = await showSubscription(pool, id);
+  t.equal(nextResetAt?.getUTCHours(), 12);
+  await traffic(id, 5);
+  await resetSubscription(pool, id);
+  t.same((await showSubscription(pool, id)).nextResetAt, nextResetAt);
+  t.match(await listResets(pool, { subscriptionId: id, rowsMax: 1 }), [
+    { cause: 'operator', dueAt: null, usedBytesUp: 5 },
+  ]);
+  await changeSubscription(pool, id, { resetPeriod: 'none' });
+  t.equal((await showSubscription(pool, id)).nextResetAt, null);
+  const anchorAt = new Date(Date.now() + 3 * dayMs);
+  await changeSubscription(pool, id, { resetPeriod: 'day', anchorAt });
+  t.same((await showSubscription(pool, id)).nextResetAt, anchorAt, 'not before the anchor');
+  await t.rejects(resetSubscription(pool, 99), { code: 'NOT_FOUND' });
+});
+
+t.test('settles and resets side by side lose no byte and reset no period twice', async (t) => {
+  const ids: number[] = [];
+  for (let n = 0; n < 10; n += 1) {
+    const id = await create({ trafficLimitBytes: 25, resetPeriod: 'day' });
+    await backdate(id, 'day', dayMs + 60_000);
+    ids.push(id);
+  }
+  const settle = () =>
+    inTransaction(pool, (client) =>
+      addTraffic(client, {
+        subscriptionIds: BigUint64Array.from(ids, BigInt),
+        bytesUp: BigUint64Array.from(ids, () => 1n),
+        bytesDown: BigUint64Array.from(ids, () => 2n),
+        rows: BigUint64Array.from(ids, () => 1n),
+      }),
+    );
+  const works: (() => Promise<unknown>)[] = [];
+  for (let n = 0; n < 20; n += 1) works.push(settle, () => resetDue(pool));
+  for (const id of ids) works.push(() => resetSubscription(pool, id));
+  await Promise.all(works.map((work) => work()));
+  await resetDue(pool);
+  for (const id of ids) {
+    const shown = await showSubscription(pool, id);
+    const resets = await listResets(pool, { subscriptionId: id, rowsMax: 100 });
+    t.match(shown, { trafficBytesUp: 20, trafficBytesDown: 40 });
+    t.equal(resets.filter((reset) => reset.cause === 'schedule').length, 1);
+    const ended = resets.reduce((sum, r) => sum + r.usedBytesUp + r.usedBytesDown, 0);
+    t.equal(ended + shown.usedBytes, 60, 'every byte is in one period');
+    t.equal(shown.status, shown.usedBytes >= 25 ? 'limited' : 'active');
+  }
+});
+
+t.test('a moved expiry reaches the nodes that are told of it, and no others', async (t) => {
+  const id = await create({ expiresAt: new Date('2040-01-01T00:00:00Z') });
+  const move = (year: number) => () =>
+    changeSubscription(pool, id, { expiresAt: new Date(`${year}-01-01T00:00:00Z`) });
+  t.notOk(await bumps(move(2041)), 'VLESS and Trojan do not hold it');
+  const settings = { tlsDomain: 'www.example.com' };
+  await addProtocol(pool, { nodeId, protocol: 'MTPROTO', port: 445, settings });
+  t.ok(await bumps(move(2042)), 'MTProto does');
+});
+
+t.test('links: list, rotate one, rotate all', async (t) => {
+  const id = await create();
+  const before = await listLinks(pool, id);
+  t.match(before, [{ protocol: 'VLESS', nodeId }, { protocol: 'TROJAN' }]);
+  const first = before[0]?.uuid ?? '';
+  let rotated = '';
+  const rotateFirst = async () => {
+    rotated = (await rotateLink(pool, first)).uuid;
+  };
+  t.ok(await bumps(rotateFirst));
+  t.same(
+    (await listLinks(pool, id)).map((link) => link.uuid),
+    [rotated, before[1]?.uuid],
+  );
+  await t.rejects(rotateLink(pool, first), { code: 'NOT_FOUND' }, 'the old one is gone');
+  const all = await rotateLinks(pool, id);
+  t.equal(new Set([...all, ...before].map((link) => link.uuid)).size, 4);
+  t.same(all, await listLinks(pool, id));
+  await changeSubscription(pool, id, { disabled: true });
+  t.notOk(await bumps(() => rotateLinks(pool, id)), 'nobody is served by it');
+  const events = await listEvents(pool, { subscriptionId: id, afterId: 0, rowsMax: 100 });
+  t.notOk(JSON.stringify(events).includes(rotated), 'events hold no credential');
+  await t.rejects(rotateLinks(pool, 99), { code: 'NOT_FOUND' });
+  await t.rejects(listLinks(pool, 99), { code: 'NOT_FOUND' });
+});
+
+t.test('a protocol that is added while a subscription is limited serves it later', async (t) => {
+  const id = await create({ trafficLimitBytes: 10 });
+  await traffic(id, 10);
+  await addProtocol(pool, { nodeId, protocol: 'VLESS', port: 445, settings: {} });
+  t.equal((await listLinks(pool, id)).length, 3);
+});
+
+t.test('delete', async (t) => {
+  const id = await create({ resetPeriod: 'day' });
+  await resetSubscription(pool, id);
+  t.ok(await bumps(() => deleteSubscription(pool, id)));
+  await t.rejects(showSubscription(pool, id), { code: 'NOT_FOUND' });
+  await t.rejects(deleteSubscription(pool, id), { code: 'NOT_FOUND' });
+  t.equal((await pool.query('SELECT FROM subscription_links')).rowCount, 0);
+  t.same(await kinds(id), ['created', 'reset', 'deleted'], 'events stay');
+  t.equal((await traffic(id, 1)).knownRows, 0, 'later rows are unknown');
+
+  const active = await create();
+  await create({ disabled: true });
+  await t.rejects(deleteUser(pool, userId, { force: false }), { code: 'INVALID_ARGUMENT' });
+  t.equal((await showUser(pool, userId)).subscriptions, 2, 'nothing is deleted then');
+  await renameUser(pool, { userId, name: 'bob' });
+  t.match(await showUser(pool, userId), { name: 'bob' });
+  const deleteAll = async () => {
+    t.same(await deleteUser(pool, userId, { force: true }), { userId, subscriptions: 2 });
+  };
+  t.ok(await bumps(deleteAll));
+  t.same(await listUsers(pool, { afterId: 0, rowsMax: 9 }), []);
+  t.same(await kinds(active), ['created', 'deleted']);
+  await t.rejects(deleteUser(pool, userId, { force: true }), { code: 'NOT_FOUND' });
+  await t.rejects(renameUser(pool, { userId, name: 'x' }), { code: 'NOT_FOUND' });
+  await t.rejects(showUser(pool, userId), { code: 'NOT_FOUND' });
+});
+
+t.test('events are pruned once they are old and handed over', async (t) => {
+  await create();
+  await create();
+  await pool.query("UPDATE subscription_events SET at = now() - interval '3 days'");
+  t.equal(await pruneEvents(pool, { days: 2 }), 0, 'not yet handed over');
+  await pool.query('UPDATE subscription_events SET pending = false');
+  await create();
+  t.equal(await pruneEvents(pool, { days: 4 }), 0);
+  t.equal(await pruneEvents(pool, { days: 2 }), 2);
+  t.match(await listEvents(pool, { afterId: 0, rowsMax: 9 }), [{ subscriptionId: 3 }]);
+});

@@ -1,0 +1,177 @@
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { PassThrough } from 'node:stream';
+import { text } from 'node:stream/consumers';
+import t, { type Test } from 'tap';
+import { runCli } from '../../src/cli/program.ts';
+import { readConfig } from '../../src/config.ts';
+import { createNode } from '../../src/nodes/create.ts';
+import { revokeNode } from '../../src/nodes/revoke.ts';
+import { addProtocol } from '../../src/settings/protocols.ts';
+import type { ImportReport } from '../../src/subscriptions/import.ts';
+import { listLinks } from '../../src/subscriptions/links.ts';
+import { listSubscriptions } from '../../src/subscriptions/show.ts';
+import { until } from '../support/api.ts';
+import { openStores } from '../support/stores.ts';
+
+const stores = await openStores(t, { max: 4 });
+const { pool } = stores;
+const [one, two, three] = [
+  '0b8f5f26-3c1d-4e2a-9a47-6f1f0c5d7e11',
+  '9c2e4d88-71aa-4f0b-8d53-2b6a9e7f4c22',
+  '5d1c9a04-8f5e-4d0b-a2c7-e4b3f6a90d18',
+] as const;
+
+t.beforeEach(async () => {
+  await pool.query('TRUNCATE nodes, users, subscription_events RESTART IDENTITY CASCADE');
+  const options = { registrationSeconds: 60 };
+  const node = { region: '', host: 'h', ip: '' };
+  const { nodeId } = await createNode(pool, { ...node, name: 'n' }, options);
+  await addProtocol(pool, { nodeId, protocol: 'VLESS', port: 443, settings: {} });
+  await addProtocol(pool, { nodeId, protocol: 'MTPROTO', port: 8443, settings: {} });
+  const gone = (await createNode(pool, { ...node, name: 'gone' }, options)).nodeId;
+  await addProtocol(pool, { nodeId: gone, protocol: 'VLESS', port: 443, settings: {} });
+  await revokeNode(pool, gone);
+});
+
+async function core(...args: string[]) {
+  const stdout = new PassThrough();
+  const stderr = new PassThrough();
+  const { exitCode } = await runCli(args, {
+    readConfig: () => readConfig(stores.environment),
+    stdout,
+    stderr,
+  });
+  stdout.end();
+  stderr.end();
+  return { exitCode, stdout: await text(stdout), stderr: await text(stderr) };
+}
+
+function write(t: Test, name: string, lines: readonly string[]): string {
+  const file = path.join(t.testdir({}), name);
+  writeFileSync(file, lines.join('\n'));
+  return file;
+}
+
+async function importFile(file: string, ...args: string[]): Promise<ImportReport> {
+  const run = await core('subscription', 'import', file, '--json', ...args);
+  return JSON.parse(run.stdout) as ImportReport;
+}
+
+/** The UUIDs of every subscription's links by protocol, in the order of the file. */
+async function uuids(): Promise<string[][]> {
+  const found = await listSubscriptions(pool, { afterId: 0, rowsMax: 10_000 });
+  return Promise.all(
+    found.map(async ({ subscriptionId }) =>
+      (await listLinks(pool, subscriptionId)).map((link) => link.uuid),
+    ),
+  );
+}
+
+const other = /^[0-9a-f]{8}-[0-9a-f]{4}-4/;
+
+t.test('links keep the UUIDs of the file, the others are new', async (t) => {
+  const file = write(t, 'a.csv', [
+    'link_2,user,LINK_1',
+    `,a,${one.toUpperCase()}`,
+    `${three.replaceAll('-', '')},b,${two}`,
+    ',c,',
+  ]);
+  t.match(await importFile(file), { imported: true, subscriptions: 3, links: 6 });
+  t.match(await uuids(), [
+    [one, other],
+    [two, three],
+    [other, other],
+  ]);
+  const again = await importFile(file, '--keep-going');
+  t.match(again, { imported: true, subscriptions: 1, badLines: 2 });
+  t.same(again.bad, [
+    { line: 2, fault: 'link_1: the UUID is in use already' },
+    { line: 3, fault: 'link_2: the UUID is in use already' },
+  ]);
+});
+
+t.test('NDJSON', async (t) => {
+  const lines = [`{"user":"a","link_1":"${one}","link_2":null}`, `{"user":"b","link_2":"${two}"}`];
+  t.match(await importFile(write(t, 'a.ndjson', lines)), { imported: true });
+  t.match(await uuids(), [
+    [one, other],
+    [other, two],
+  ]);
+});
+
+t.test('UUIDs that cannot be are bad lines', async (t) => {
+  const bad = write(t, 'bad.csv', [
+    'user,user_id,link_1,link_2,link_3,link_9',
+    `a,,${one},,,`,
+    'b,,nope,,,',
+    `c,,${one}0,,,`,
+    `d,,${two},${two},,`,
+    `e,,,${one},,`,
+    `f,,,,${two},`,
+    `g,,,,,${three}`,
+    `,77,${three},,,`,
+    `h,,${three},,,`,
+    'i,,,,,',
+  ]);
+  const faults = [
+    { line: 3, fault: 'link_1: It must be a UUID, 36 characters with dashes.' },
+    { line: 4, fault: 'link_1: It must be a UUID, 36 characters with dashes.' },
+    { line: 5, fault: 'link_2: the UUID is that of link_1, too' },
+    { line: 6, fault: 'link_2: the UUID is that of a link on line 2' },
+    { line: 7, fault: 'link_3: there is no protocol 3' },
+    { line: 8, fault: 'link_9: there is no protocol 9' },
+    { line: 9, fault: 'user_id: there is no user 77' },
+    { line: 10, fault: 'link_1: the UUID is that of a link on line 8' },
+  ];
+  const report = await importFile(bad);
+  t.match(report, { imported: false, badLines: faults.length });
+  t.same(report.bad, faults);
+  t.same(await uuids(), []);
+  t.match(await importFile(bad, '--keep-going'), { imported: true, subscriptions: 2 });
+  t.match(await uuids(), [
+    [one, other],
+    [other, other],
+  ]);
+  const header = await core('subscription', 'import', write(t, 'h.csv', ['user,link_0', 'a,']));
+  t.match(header.stderr, /unknown columns: link_0; known are .*, link_ID$/m);
+});
+
+t.test('a UUID that comes twice is found over batches', async (t) => {
+  const nth = (n: number) => `00000000-0000-4000-8000-${String(n).padStart(12, '0')}`;
+  const rows = Array.from({ length: 5_200 }, (_, n) => `u,${nth(n)}`);
+  const file = write(t, 'a.csv', ['user,link_1', ...rows, `u,${nth(7)}`]);
+  const report = await importFile(file);
+  t.same(report.bad, [{ line: 5_202, fault: 'link_1: the UUID is that of a link on line 9' }]);
+  t.match(await importFile(file, '--keep-going'), { subscriptions: 5_200 });
+  t.same(
+    (await uuids()).map(([uuid]) => uuid),
+    rows.map((_, n) => nth(n)),
+  );
+});
+
+t.test('a UUID that somebody takes meanwhile keeps all out', async (t) => {
+  await importFile(write(t, 'first.csv', ['user', 'x']));
+  const file = write(t, 'a.csv', ['user,link_1', `a,${two}`, `b,${one}`]);
+  const client = await pool.connect();
+  try {
+    await client.query('BEGIN');
+    await client.query('UPDATE subscription_links SET uuid = $1 WHERE node_protocol_id = 1', [one]);
+    const importing = core('subscription', 'import', file, '--json');
+    const waiting = () =>
+      pool.query(
+        `SELECT FROM pg_stat_activity WHERE datname = current_database()
+           AND wait_event_type = 'Lock' AND query LIKE '%INTO subscription_links%'`,
+      );
+    await until(waiting, ({ rows }) => rows.length > 0);
+    await client.query('COMMIT');
+    const { exitCode, stdout, stderr } = await importing;
+    t.same([exitCode, stdout], [1, '']);
+    t.match(JSON.parse(stderr), {
+      error: { code: 'INVALID_ARGUMENT', message: /UUID of the file came into use during/ },
+    });
+  } finally {
+    client.release(true);
+  }
+  t.equal((await uuids()).length, 1, 'nothing was imported');
+});

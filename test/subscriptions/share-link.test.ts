@@ -1,0 +1,168 @@
+import t from 'tap';
+import type { VpnProtocol } from '../../src/contract/enums.ts';
+import { validateProtocolSettings } from '../../src/protocols/settings.ts';
+import { shadowsocksUserKey } from '../../src/protocols/shadowsocks-key.ts';
+import { shareLink } from '../../src/subscriptions/share-link.ts';
+import { goldenCases } from '../support/golden-cases.ts';
+
+const uuid = '0b8f5f26-3c1d-4e2a-9a47-6f1f0c5d7e11';
+const place = { uuid, host: 'node.example.com', port: 8443, name: 'Frankfurt 1 & Ω#' };
+const fragment = 'Frankfurt%201%20%26%20%CE%A9%23';
+
+function linkOf(name: string, overrides: Partial<typeof place> = {}): string {
+  const given = goldenCases.find((one) => one.name === name);
+  if (given === undefined) throw new Error(`There is no golden case ${name}`);
+  const settings = validateProtocolSettings(given.protocol, given.settings);
+  return shareLink(given.protocol, settings, { ...place, ...overrides });
+}
+
+function queryOf(uri: string): Record<string, string> {
+  return Object.fromEntries(new URL(uri).searchParams);
+}
+
+// https://github.com/XTLS/Xray-core/discussions/716: every value percent-encoded, each field once.
+t.test('vless', async (t) => {
+  t.equal(
+    linkOf('vless-raw-none'),
+    `vless://${uuid}@node.example.com:8443?encryption=none&type=tcp&security=none#${fragment}`,
+  );
+  t.equal(
+    linkOf('vless-ws-tls'),
+    `vless://${uuid}@node.example.com:8443?encryption=none&type=ws&security=tls&path=%2Fchat` +
+      `&host=cdn.example.com&sni=vpn.example.com&fp=chrome#${fragment}`,
+  );
+  t.same(queryOf(linkOf('vless-raw-reality')), {
+    encryption: 'none',
+    type: 'tcp',
+    security: 'reality',
+    flow: 'xtls-rprx-vision',
+    sni: 'www.example.com',
+    fp: 'chrome',
+    pbk: '7xhH4b_VkliBxGulljcyPOH-bYUA2dl-XAdZAsfhk04',
+    sid: '0123456789abcdef',
+  });
+  t.same(queryOf(linkOf('vless-grpc-tls')), {
+    encryption: 'none',
+    type: 'grpc',
+    security: 'tls',
+    mode: 'gun',
+    serviceName: 'chat',
+    sni: 'vpn.example.com',
+    fp: 'chrome',
+  });
+  t.same(queryOf(linkOf('vless-xhttp-tls')), {
+    encryption: 'none',
+    type: 'xhttp',
+    security: 'tls',
+    path: '/chat',
+    host: 'cdn.example.com',
+    mode: 'auto',
+    sni: 'vpn.example.com',
+    fp: 'chrome',
+  });
+  t.notMatch(linkOf('vless-raw-reality'), 'yBaw532IIUNuQWDTncozoBaLJmcd1JZzvsHUgVPxMk8');
+});
+
+t.test('trojan', async (t) => {
+  t.equal(
+    linkOf('trojan-raw-tls'),
+    `trojan://${uuid}@node.example.com:8443?type=tcp&security=tls&sni=vpn.example.com&fp=chrome` +
+      `#${fragment}`,
+  );
+});
+
+// https://github.com/2dust/v2rayN/wiki/Description-of-VMess-share-link: Base64 of JSON of strings.
+t.test('vmess', async (t) => {
+  const fieldsOf = (uri: string): unknown => {
+    t.match(uri, /^vmess:\/\/[A-Za-z0-9+/]+=*$/);
+    return JSON.parse(Buffer.from(uri.slice('vmess://'.length), 'base64').toString());
+  };
+  const common = {
+    v: '2',
+    ps: place.name,
+    add: 'node.example.com',
+    port: '8443',
+    id: uuid,
+    aid: '0',
+    scy: 'auto',
+    tls: 'tls',
+    sni: 'vpn.example.com',
+    alpn: '',
+    fp: 'chrome',
+  };
+  t.same(fieldsOf(linkOf('vmess-ws-tls')), {
+    ...common,
+    net: 'ws',
+    type: 'none',
+    host: 'cdn.example.com',
+    path: '/chat',
+  });
+  t.same(fieldsOf(linkOf('vmess-grpc-tls')), {
+    ...common,
+    net: 'grpc',
+    type: 'gun',
+    host: '',
+    path: 'chat',
+  });
+  t.match(fieldsOf(linkOf('vmess-raw-tls')), { net: 'tcp', type: 'none', host: '', path: '' });
+});
+
+// https://shadowsocks.org/doc/sip002.html: plain and percent-encoded with a 2022 method.
+t.test('shadowsocks', async (t) => {
+  const serverKey = 'AAECAwQFBgcICQoLDA0ODw==';
+  const key = shadowsocksUserKey('2022-blake3-aes-128-gcm', serverKey, uuid);
+  const uri = linkOf('shadowsocks-raw-aes128gcm');
+  const user = uri.slice('ss://'.length, uri.indexOf('@'));
+  t.match(user, /^2022-blake3-aes-128-gcm:[A-Za-z0-9%]+$/);
+  t.equal(decodeURIComponent(user), `2022-blake3-aes-128-gcm:${serverKey}:${key}`);
+  t.equal(uri.slice(uri.indexOf('@')), `@node.example.com:8443#${fragment}`);
+});
+
+// https://v2.hysteria.network/docs/developers/URI-Scheme
+t.test('hysteria2', async (t) => {
+  t.equal(
+    linkOf('hysteria2-hysteria-tls'),
+    `hysteria2://${uuid}@node.example.com:8443/?sni=vpn.example.com#${fragment}`,
+  );
+});
+
+// https://core.telegram.org/api/links#mtproxy-links, and telemt's README for the prefixes.
+t.test('mtproto', async (t) => {
+  const secret = '0b8f5f263c1d4e2a9a476f1f0c5d7e11';
+  const domain = '7777772e6578616d706c652e636f6d';
+  t.equal(
+    linkOf('mtproto-telemt-tls'),
+    `tg://proxy?server=node.example.com&port=8443&secret=ee${secret}${domain}`,
+  );
+  const withModes = (modes: object): string => {
+    return shareLink('MTPROTO', validateProtocolSettings('MTPROTO', { modes }), place);
+  };
+  t.match(withModes({ tls: false, secure: true }), new RegExp(`secret=dd${secret}$`));
+  t.match(withModes({ tls: false, classic: true }), new RegExp(`secret=${secret}$`));
+  t.match(withModes({ tls: true, secure: true }), /secret=ee/);
+});
+
+t.test('an IPv6 address is in brackets where there is an authority', async (t) => {
+  const host = '2001:db8::1';
+  for (const name of ['vless-raw-none', 'trojan-raw-tls', 'hysteria2-hysteria-tls']) {
+    const url = new URL(linkOf(name, { host }));
+    t.match(url.href, '@[2001:db8::1]:8443', name);
+    t.equal(url.port, '8443');
+  }
+  t.match(linkOf('mtproto-telemt-tls', { host }), 'server=2001%3Adb8%3A%3A1&');
+});
+
+t.test('the name to ask a certificate for is never an address', async (t) => {
+  const tls = { certificateFile: '/c.pem', keyFile: '/k.pem' };
+  const given: [VpnProtocol, object][] = [
+    ['TROJAN', { security: 'tls', tls }],
+    ['HYSTERIA2', { tls }],
+  ];
+  for (const [protocol, settings] of given) {
+    const stored = validateProtocolSettings(protocol, settings);
+    const sniAt = (host: string) => queryOf(shareLink(protocol, stored, { ...place, host }))['sni'];
+    t.equal(sniAt('node.example.com'), 'node.example.com');
+    t.equal(sniAt('192.0.2.1'), undefined);
+    t.equal(sniAt('2001:db8::1'), undefined);
+  }
+});
