@@ -34,9 +34,7 @@ export const settingsSchema = z.object({
       issues.addIssue({ code: 'custom', message });
     })
     .default('')
-    .describe(
-      'Addresses and prefixes of proxies whose X-Forwarded-For counts, with commas between.',
-    ),
+    .describe('Proxies whose X-Forwarded-For counts: addresses and prefixes, separated by commas.'),
   CORE_API_PROCESSES: count(1, 1, 64, 'HTTP processes that share the ports.'),
   CORE_DATA_DIR: z
     .string()
@@ -47,7 +45,7 @@ export const settingsSchema = z.object({
     .string()
     .regex(/^[a-z0-9.-]{1,253}(,[a-z0-9.-]{1,253}){0,15}$/i, 'host names, separated by commas')
     .optional()
-    .describe('Names besides localhost by which the embedded ClickHouse may be asked for.'),
+    .describe('Names under which the embedded ClickHouse answers, in addition to localhost.'),
   CORE_POSTGRES_PORT: port(15_432, 'Port of the embedded Postgres.'),
   CORE_REDIS_PORT: port(16_379, 'Port of the embedded Redis.'),
   DATABASE_URL: url(/^postgres(ql)?$/, 'A real Postgres to use in place of the embedded one.'),
@@ -69,65 +67,85 @@ export const settingsSchema = z.object({
     .enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
     .default('info')
     .describe('Least severe level that is logged.'),
-  CORE_BODY_BYTES_MAX: count(4_194_304, 1_024, 67_108_864, 'Largest body, packed or unpacked.'),
+  CORE_BODY_BYTES_MAX: count(4_194_304, 1_024, 67_108_864, 'Largest body, compressed or not.'),
   CORE_BODY_ENTRIES_MAX: count(10_000, 1, 100_000, 'Most entries, items or events in a body.'),
-  CORE_BODY_SECONDS_MAX: count(30, 1, 600, 'Longest time in which a body may arrive.'),
-  CORE_SPOOL_SHARDS: count(1, 1, 64, 'Redis streams a kind of row is spread over, by node.'),
+  CORE_BODY_SECONDS_MAX: count(30, 1, 600, 'Longest time that a body may take to arrive.'),
+  CORE_SPOOL_SHARDS: count(
+    1,
+    1,
+    64,
+    'Shards: how many Redis streams each kind of row is spread over, by node.',
+  ),
   CORE_SPOOL_BYTES_MAX: count(
     1_073_741_824,
     1_048_576,
     1_099_511_627_776,
-    'Backlog bound a stream: past it accept answers 503.',
+    'Bytes of backlog that a stream may hold; past it nodes get a 503.',
   ),
   CORE_LATE_DAYS: count(
     60,
     1,
     36_500,
-    'Age of a row in days past which its post goes through a stream of its own.',
+    'Age in days past which a row is late: its post goes through a stream of its own.',
   ),
   CORE_LATE_INTERVAL_MS: count(
     30_000,
     50,
     600_000,
-    'How often the streams of such posts are looked at for new rows.',
+    'How often a worker looks at late streams for new rows.',
   ),
   CORE_IDEMPOTENCY_SECONDS: count(
     3_600,
     1,
     604_800,
-    'How long an idempotency key is kept at least; half as long again at most.',
+    'Least time that Core keeps an idempotency key; 1.5 times that at most.',
   ),
-  CORE_LOAD_INTERVAL_MS: count(500, 50, 60_000, 'How often each stream is looked at for new rows.'),
-  CORE_SEGMENT_ROWS_MAX: count(500_000, 1_000, 1_000_000, 'Rows a sealed segment may hold.'),
+  CORE_LOAD_INTERVAL_MS: count(
+    500,
+    50,
+    60_000,
+    'How often a worker looks at each stream for new rows.',
+  ),
+  CORE_SEGMENT_ROWS_MAX: count(500_000, 1_000, 1_000_000, 'Most rows in a segment.'),
   CORE_SETTLE_MS_MIN: count(
     0,
     0,
     60_000,
-    'Least time that loaded segments are gathered before their counters are settled.',
+    'Least time that a group gathers segments before it is settled.',
   ),
   CORE_POISON_ATTEMPTS: count(
     5,
     1,
     1_000,
-    'Attempts from which on a segment that ClickHouse refuses for its data is bisected.',
+    'From this attempt on, Core looks for the rows that ClickHouse refuses in a segment.',
   ),
   CORE_SEGMENTS_KEPT_DAYS: count(
     90,
     0,
     36_500,
-    'Days that settled segments are kept, once an audit found no difference; 0: for ever.',
+    'Days after which a clean audit deletes settled segments; 0 keeps them for ever.',
   ),
   CORE_REGISTRATION_SECONDS: count(86_400, 60, 2_592_000, 'How long a registration code is valid.'),
   CORE_REGISTRATION_FAILURES_MAX: count(
     20,
     1,
     10_000,
-    'Failed registrations an address may make in a minute.',
+    'Wrong registration codes that an address may send in a minute.',
   ),
-  CORE_NODE_ERRORS_MAX: count(60, 1, 10_000, 'Error reports a node may make in a minute.'),
-  CORE_NODE_STALE_SECONDS: count(30, 1, 86_400, 'Heartbeat age past which a node is stale.'),
-  CORE_NODE_OFFLINE_SECONDS: count(90, 1, 86_400, 'Heartbeat age past which a node is offline.'),
-  CORE_EVENT_DAYS: count(90, 1, 3_650, 'How long events of subscriptions are kept.'),
+  CORE_NODE_ERRORS_MAX: count(60, 1, 10_000, 'Error reports that a node may send in a minute.'),
+  CORE_NODE_STALE_SECONDS: count(
+    30,
+    1,
+    86_400,
+    'Age of the newest heartbeat past which a node is stale.',
+  ),
+  CORE_NODE_OFFLINE_SECONDS: count(
+    90,
+    1,
+    86_400,
+    'Age of the newest heartbeat past which a node is offline.',
+  ),
+  CORE_EVENT_DAYS: count(90, 1, 3_650, 'Days that events of subscriptions are kept.'),
   CORE_WEBHOOK_URL: url(
     /^https?$/,
     'Where events of subscriptions are sent; see docs/webhooks.md.',
@@ -142,7 +160,7 @@ export const settingsSchema = z.object({
   CORE_FAILPOINT_URL: z
     .url({ protocol: /^http$/, hostname: /^(127\.0\.0\.1|localhost|\[::1\])$/ })
     .optional()
-    .describe('For the fault suite only: asked on loopback at every step, never set it otherwise.'),
+    .describe('For the fault suite only, never set it otherwise: Core asks it at every step.'),
 });
 
 /** Settings that are or may hold a secret: a URL may have a password in it. */

@@ -13,18 +13,18 @@ export const errorTable = {
   VALIDATION_FAILED: {
     status: 400,
     retryable: false,
-    means: 'The body is JSON but not of the shape of this route. `issues` names up to 20 places.',
+    means: 'The body is not what this route takes. `issues` names up to 20 places.',
   },
   INVALID_HEADER: { status: 400, retryable: false, means: 'A header has a value out of bounds.' },
   UNAUTHORIZED: {
     status: 401,
     retryable: false,
-    means: 'The x-node-auth-key header is missing, unknown, revoked or replaced by a newer key.',
+    means: 'The key in x-node-auth-key is missing, unknown, revoked or replaced.',
   },
   REGISTRATION_REFUSED: {
     status: 403,
     retryable: false,
-    means: 'The registration code is unknown, used or expired. All three look the same on purpose.',
+    means: 'The registration code is unknown, used or expired, which look the same.',
   },
   NOT_FOUND: { status: 404, retryable: false, means: 'There is no such route or object.' },
   METHOD_NOT_ALLOWED: {
@@ -40,7 +40,7 @@ export const errorTable = {
   BODY_TOO_LARGE: {
     status: 413,
     retryable: false,
-    means: 'The body is over the limit, packed or unpacked.',
+    means: 'The body is over the limit, compressed or not.',
   },
   UNSUPPORTED_MEDIA_TYPE: {
     status: 415,
@@ -55,7 +55,7 @@ export const errorTable = {
   RATE_LIMITED: {
     status: 429,
     retryable: true,
-    means: 'Too many requests of a kind from this node or address. Wait for `Retry-After` seconds.',
+    means: 'This node or address sends too many requests. Wait for `Retry-After` seconds.',
   },
   INTERNAL: {
     status: 500,
@@ -65,22 +65,22 @@ export const errorTable = {
   STORE_UNAVAILABLE: {
     status: 503,
     retryable: true,
-    means: 'A store is away or refuses. Nothing was acknowledged; repeat the same request.',
+    means: 'A store is away or refuses. Nothing was acknowledged; repeat the request.',
   },
   BACKLOG_FULL: {
     status: 503,
     retryable: true,
-    means: 'The spool or its queue is at its bound. Nothing was stored; repeat the same request.',
+    means: 'The spool or a queue before it is full. Nothing was stored; repeat the request.',
   },
   LATE_BACKLOG_FULL: {
     status: 503,
     retryable: true,
-    means: 'The spool of posts with old dates has reached its bound. Nothing was stored; repeat.',
+    means: 'The spool for old dates is full. Nothing was stored; repeat the request.',
   },
   SHUTTING_DOWN: {
     status: 503,
     retryable: true,
-    means: 'This process is stopping. Nothing was stored; repeat the same request.',
+    means: 'This process is stopping. Nothing was stored; repeat the request.',
   },
   INVALID_SETTINGS: {
     status: 500,
@@ -95,7 +95,7 @@ export const errorTable = {
   CONFIRMATION_NEEDED: {
     status: 409,
     retryable: false,
-    means: 'It cannot be undone, so nothing was done: give `--yes`, or answer at a terminal.',
+    means: 'This cannot be undone. Nothing was done: give `--yes`, or use a terminal.',
   },
   PORT_TAKEN: { status: 500, retryable: false, means: 'Another program listens on the port.' },
   EMBEDDED_SERVER_FAILED: {
@@ -116,7 +116,7 @@ export const errorTable = {
   SECRETS_UNUSABLE: {
     status: 500,
     retryable: false,
-    means: 'The file with the passwords of the embedded servers cannot be read or written.',
+    means: 'The file with the passwords of the embedded servers cannot be used.',
   },
   INSTANCE_MISMATCH: {
     status: 500,
@@ -136,7 +136,7 @@ export const errorTable = {
   REDIS_NOT_DURABLE: {
     status: 500,
     retryable: false,
-    means: 'Redis does not fsync its append-only file before it answers, or may evict keys.',
+    means: 'Redis does not fsync before it answers, or may evict keys.',
   },
   MIGRATION_FAILED: {
     status: 500,
