@@ -1,5 +1,5 @@
-# Core on real stores: `serve`, `work`, `migrate` and the operator's commands. The embedded servers
-# that `core up` starts are left out.
+# Core on real stores: `serve`, `work`, `migrate` and the operator's commands. The image leaves out the
+# embedded servers that `core up` starts.
 
 FROM node:20-bookworm-slim AS build
 WORKDIR /core
@@ -17,7 +17,7 @@ RUN npm prune --omit=dev \
     node_modules/typescript node_modules/.bin/tsc node_modules/.bin/tsserver \
   && find node_modules/uWebSockets.js/binaries -type f \
     ! -name "uws_linux_*_$(node --print process.versions.modules).node" -delete
-# Fails the build where a package that Core loads is not there any more.
+# Fails the build if a package that Core loads is not there any more.
 RUN node --input-type=module --eval "await import('/core/dist/src/app/up.js')"
 
 FROM node:20-bookworm-slim
