@@ -1,6 +1,5 @@
 import type pg from 'pg';
-import { createNode } from '../src/nodes/create.ts';
-import { revokeNode } from '../src/nodes/revoke.ts';
+import { createNode, revokeNode } from '../src/nodes/change.ts';
 import { addProtocol } from '../src/settings/protocols.ts';
 import { createSubscription } from '../src/subscriptions/create.ts';
 import { deleteUser } from '../src/subscriptions/delete.ts';

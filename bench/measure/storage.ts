@@ -1,6 +1,6 @@
 import { setTimeout } from 'node:timers/promises';
 import { Lifecycle } from '../../src/lifecycle.ts';
-import { registerNode } from '../../src/nodes/register.ts';
+import { registerNode } from '../../src/nodes/registration.ts';
 import { clickhouseDatabase } from '../../src/stores/clickhouse.ts';
 import { buildUsage } from '../../test/harness/simulator/bodies.ts';
 import { eachBounded } from '../../test/harness/simulator/each.ts';

@@ -1,9 +1,7 @@
 import type { Command } from 'commander';
-import type { IssuedNode } from '../nodes/create.ts';
-import { deleteNode } from '../nodes/delete.ts';
+import type { IssuedNode } from '../nodes/change.ts';
+import { deleteNode, rekeyNode, revokeNode } from '../nodes/change.ts';
 import { type NodeEffects, nodeEffects } from '../nodes/effects.ts';
-import { rekeyNode } from '../nodes/rekey.ts';
-import { revokeNode } from '../nodes/revoke.ts';
 import { nodeId } from './arguments.ts';
 import { confirm, counted, countedLinks, yesOption } from './confirm.ts';
 import type { CliContext } from './context.ts';

@@ -1,11 +1,8 @@
 import type { Command } from 'commander';
 import { CoreError } from '../errors.ts';
-import { createNode } from '../nodes/create.ts';
-import { listNodes } from '../nodes/list.ts';
-import { setMaintenance } from '../nodes/maintenance.ts';
+import { createNode, type NodeChange, setMaintenance, updateNode } from '../nodes/change.ts';
 import type { NodeState } from '../nodes/node-state.ts';
-import { showNode } from '../nodes/show.ts';
-import { type NodeChange, updateNode } from '../nodes/update.ts';
+import { listNodes, showNode } from '../nodes/node-state.ts';
 import { host, hostOrNone, ip, name, nameOrNone, nodeId, onOrOff } from './arguments.ts';
 import { addNodeEnds, printIssued } from './node-end.ts';
 import { addNodeHistoryCommands } from './node-history.ts';

@@ -1,6 +1,5 @@
 import { type Command, InvalidArgumentError } from 'commander';
-import { countNodes } from '../nodes/count.ts';
-import { type NodeStatus, nodeStatuses } from '../nodes/node-state.ts';
+import { countNodes, type NodeStatus, nodeStatuses } from '../nodes/node-state.ts';
 import { roles } from '../presence/processes.ts';
 import { countUnpublished } from '../publish/drift.ts';
 import { countUnsettled, readBacklog, type StreamBacklog } from '../spool/backlog.ts';

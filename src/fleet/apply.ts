@@ -1,9 +1,12 @@
 import type pg from 'pg';
 import { bumpSettings } from '../nodes/bump.ts';
-import { type IssuedNode, insertNode } from '../nodes/create.ts';
-import { removeNode } from '../nodes/delete.ts';
+import {
+  createNodeInTransaction,
+  deleteNodeInTransaction,
+  type IssuedNode,
+  updateNodeInTransaction,
+} from '../nodes/change.ts';
 import { countLinks, type LinkCounts } from '../nodes/effects.ts';
-import { changeNode } from '../nodes/update.ts';
 import { replaceOutbounds } from '../settings/outbounds.ts';
 import { dropProtocol, writeProtocol } from '../settings/protocol-changes.ts';
 import { insertProtocol } from '../settings/protocols.ts';
@@ -70,7 +73,7 @@ async function applyLocked(
   if (options.dryRun || answer === 'stop') {
     return { lines: plan.lines, isCarriedOut: false, created };
   }
-  for (const node of plan.removed) await removeNode(client, node.nodeId);
+  for (const node of plan.removed) await deleteNodeInTransaction(client, node.nodeId);
   for (const node of plan.nodes) {
     const issued = await applyNode(client, node, options);
     if (issued !== undefined) created.push({ ...issued, name: node.name });
@@ -97,8 +100,8 @@ async function applyNode(
   let issued: IssuedNode | undefined;
   if (stored === undefined) {
     const node = { name, region: '', host: '', ip: '', ...fields };
-    issued = await insertNode(client, node, options);
-  } else if (fields !== undefined) await changeNode(client, stored.nodeId, fields);
+    issued = await createNodeInTransaction(client, node, options);
+  } else if (fields !== undefined) await updateNodeInTransaction(client, stored.nodeId, fields);
   const nodeId = stored?.nodeId ?? issued?.nodeId;
   if (nodeId === undefined) throw new Error('a node is stored or was just created');
   const { protocols, outbounds, rules } = plan;

@@ -1,16 +1,18 @@
 import type pg from 'pg';
 import { changesChannel } from '../stores/listen.ts';
 
-/** Distinct causes that are kept between two revisions of a node; further ones are `and more`. */
+/** Causes that Core keeps between two revisions of a node. All further ones become `and more`. */
 const causesMax = 10;
 
 /**
- * Says that what these nodes should run may have changed, and why: `cause` is for people who read a
- * node's history of revisions, like `protocol 7 added`. Call it in the transaction of the change. It only marks: a worker renders the node, and only where its bytes differ it gets a
- * new revision, at most one a second (render/publish.ts).
+ * Marks nodes whose configuration may have changed. Call it in the transaction of the change.
  *
- * The rows are locked in the order of their ids, so that no two callers wait for each other, and
- * stay locked until the transaction ends: a render that sees the mark sees the change, too.
+ * The mark is all that happens here. A worker renders each marked node and publishes a new revision
+ * if the bytes differ, at most once a second for each node (publish/publish.ts).
+ *
+ * The rows are locked in the order of their ids, so that no two callers wait for each other. They
+ * stay locked until the transaction ends, so a render that sees the mark sees the change, too.
+ * @param cause For people who read a node's history of revisions, like `protocol 7 added`.
  */
 export async function bumpNodes(
   client: pg.PoolClient,
@@ -21,8 +23,8 @@ export async function bumpNodes(
 }
 
 /**
- * The same for a change of a node's own settings (a protocol, an outbound, a rule), which also ends
- * a rollback: the next revision is rendered from the settings that are stored now.
+ * Marks a node whose own settings changed (a protocol, an outbound, a rule). This also ends a
+ * rollback: the next revision is rendered from the settings that are stored now.
  */
 export async function bumpSettings(
   client: pg.PoolClient,
@@ -36,7 +38,7 @@ async function markChanged(
   client: pg.PoolClient,
   nodeIds: readonly number[],
   cause: string,
-  unpin: boolean,
+  endsRollback: boolean,
 ): Promise<void> {
   if (nodeIds.length === 0) return;
   await client.query(
@@ -57,6 +59,6 @@ async function markChanged(
        RETURNING nodes.id
      )
      SELECT pg_notify($5, '') FROM marked LIMIT 1`,
-    [nodeIds, cause, causesMax, unpin, changesChannel],
+    [nodeIds, cause, causesMax, endsRollback, changesChannel],
   );
 }

@@ -3,56 +3,57 @@ import type pg from 'pg';
 import type { Logger } from '../log.ts';
 import { listenForNodes } from '../stores/listen.ts';
 
-/** What the routes need to know of the node that calls. */
+/** What a route needs to know about the calling node. */
 export interface KnownNode {
   nodeId: number;
   /** The revision that the node should run. */
   revision: number;
-  /** SHA-256 in hex of that revision's content; null where it was never rendered. */
+  /** SHA-256 in hex of that revision's content; null if it was never rendered. */
   contentHash: string | null;
 }
 
 /**
- * Who holds which key, asked on every request, so answered from memory.
+ * Finds the node that holds a key. Every request asks, so the answer comes from memory: a look-up in
+ * Postgres would cost more than the rest of a heartbeat.
  *
- * Every change to a node (key, revocation, revision) is notified on the Postgres channel
- * `core_nodes` when it commits, and drops the node from this cache. While the listening connection
- * is proven alive (it is asked twice a second) a node is known for an hour, since a look-up costs more
- * than all else of a heartbeat; a key that nobody holds for a minute; and everything for half a second
- * while the connection is not proven. Either way a revoked key dies, and a new revision shows, within
- * a second.
+ * Postgres notifies every change of a node (key, revocation, revision) on the channel `core_nodes` when
+ * it commits, and the node then leaves this cache. The listening connection is tested twice a second.
+ * While it is proven alive, a node stays for an hour, and a key that nobody holds for a minute. While it
+ * is not, everything stays for half a second. In both cases a revoked key stops working, and a new
+ * revision shows, within a second.
  */
 export interface NodeDirectory {
-  /** The node of this key where that is in memory, as it nearly always is. */
+  /** The node of this key if it is in memory, as it nearly always is. */
   known(authKey: string): KnownNode | undefined;
   /**
-   * The node of this key, or undefined where no node holds it: from memory, else from Postgres;
-   * rejects while that is away.
+   * The node of this key, from memory or else from Postgres. Undefined if no node holds the key.
+   * Rejects while Postgres is away.
    */
   authenticate(authKey: string): Promise<KnownNode | undefined>;
   close(): Promise<void>;
 }
 
-/** SHA-256 of an auth key, as stored in `nodes.auth_key_hash`. */
+/** SHA-256 of an auth key, for `nodes.auth_key_hash`. */
 export function hashAuthKey(authKey: string): Buffer {
   return createHash('sha256').update(authKey).digest();
 }
 
 /** 32 random bytes in base64url. */
 const authKeyShape = /^[A-Za-z0-9_-]{43}$/;
-/** Past this many entries the cache starts anew; ten times the largest fleet of DESIGN.md. */
-const entriesMax = 100_000;
-/** Ages are counted in ticks, since it would cost a request more to read the clock. */
+/** A full cache starts anew. Ten times the largest fleet that Core is made for. */
+const answersMax = 100_000;
+/** The unit of ages, because a request has no time to read the clock. */
 const tickMs = 10_000;
 const nodeLifeTicks = 360;
-/** The key of a node that is restored with it (`core fleet apply`) is one of these before. */
+/** Short, because a restored backup brings back the node of such a key without a notification. */
 const nobodyLifeTicks = 6;
-const deafLifeMs = 500;
+/** How long an answer stays while the listening connection is not proven alive. */
+const unprovenLifeMs = 500;
 const lookupKeysMax = 1_000;
 
-interface Entry {
+interface Answer {
   node: KnownNode | undefined;
-  /** Loaded at, in ticks, and on the monotonic clock. */
+  /** When Postgres gave it: in ticks, and on the monotonic clock. */
   atTicks: number;
   atMs: number;
 }
@@ -62,12 +63,11 @@ export function createNodeDirectory(options: {
   databaseUrl: string;
   log: Logger;
 }): NodeDirectory {
-  // By the key itself, which comes with every request anyway: its SHA-256 would be a tenth of the
-  // work of one. A Map compares a key only with one of the same seeded hash, so how long that takes
-  // tells nothing about the keys in it.
-  const entries = new Map<string, Entry>();
+  // By the key itself, because its SHA-256 would be a tenth of a request's work. A Map compares two
+  // keys only if their seeded hashes are equal, so the time it takes tells nothing about its keys.
+  const answers = new Map<string, Answer>();
   const keyByNode = new Map<number, string>();
-  let dropped = 0;
+  let drops = 0;
   let ticks = 0;
   const timer = setInterval(() => {
     ticks += 1;
@@ -75,47 +75,47 @@ export function createNodeDirectory(options: {
   timer.unref();
 
   const forget = (nodeId: number | undefined): void => {
-    dropped += 1;
+    drops += 1;
     if (nodeId === undefined) {
-      entries.clear();
+      answers.clear();
       keyByNode.clear();
       return;
     }
     const authKey = keyByNode.get(nodeId);
-    if (authKey !== undefined) entries.delete(authKey);
+    if (authKey !== undefined) answers.delete(authKey);
     keyByNode.delete(nodeId);
   };
   const listener = listenForNodes(options.databaseUrl, options.log, forget);
 
-  const fresh = (authKey: string): Entry | undefined => {
-    const entry = entries.get(authKey);
-    return entry !== undefined && isFresh(entry) ? entry : undefined;
+  const freshAnswer = (authKey: string): Answer | undefined => {
+    const answer = answers.get(authKey);
+    return answer !== undefined && isFresh(answer) ? answer : undefined;
   };
-  const isFresh = (entry: Entry): boolean => {
-    if (!listener.isProven()) return performance.now() - entry.atMs < deafLifeMs;
-    const lifeTicks = entry.node === undefined ? nobodyLifeTicks : nodeLifeTicks;
-    return ticks - entry.atTicks < lifeTicks;
+  const isFresh = (answer: Answer): boolean => {
+    if (!listener.isProven()) return performance.now() - answer.atMs < unprovenLifeMs;
+    const lifeTicks = answer.node === undefined ? nobodyLifeTicks : nodeLifeTicks;
+    return ticks - answer.atTicks < lifeTicks;
   };
 
   const lookUp = createBatchedLookup(async (authKeys: readonly string[]) => {
-    const droppedBefore = dropped;
+    const dropsBefore = drops;
     const found = await selectNodes(options.pool, authKeys);
-    // A notification during the query may concern a row as it was read: do not keep any of them.
-    const keep = dropped === droppedBefore;
-    if (keep && entries.size + authKeys.length > entriesMax) forget(undefined);
+    // A notification during the query may mean that a row it read is out of date: keep none of them.
+    const keep = drops === dropsBefore;
+    if (keep && answers.size + authKeys.length > answersMax) forget(undefined);
     for (const authKey of keep ? authKeys : []) {
       const node = found.get(authKey);
-      entries.set(authKey, { node, atTicks: ticks, atMs: performance.now() });
+      answers.set(authKey, { node, atTicks: ticks, atMs: performance.now() });
       if (node !== undefined) keyByNode.set(node.nodeId, authKey);
     }
     return found;
   });
 
   return {
-    known: (authKey) => fresh(authKey)?.node,
+    known: (authKey) => freshAnswer(authKey)?.node,
     async authenticate(authKey) {
-      const entry = fresh(authKey);
-      if (entry !== undefined) return entry.node;
+      const answer = freshAnswer(authKey);
+      if (answer !== undefined) return answer.node;
       if (!authKeyShape.test(authKey)) return undefined;
       return (await lookUp(authKey)).get(authKey);
     },
@@ -126,7 +126,7 @@ export function createNodeDirectory(options: {
   };
 }
 
-/** Of these keys those that a node holds. */
+/** The nodes that hold these keys; a key that nobody holds is absent. */
 async function selectNodes(
   pool: pg.Pool,
   authKeys: readonly string[],
@@ -142,9 +142,9 @@ async function selectNodes(
   return new Map(rows.map(({ index, ...node }) => [authKeys[index] ?? '', node]));
 }
 
-/** One query in flight; keys asked for meanwhile share the next one. */
+/** Runs one query at a time. All keys that callers ask for meanwhile share the next one. */
 function createBatchedLookup<T>(
-  load: (keys: readonly string[]) => Promise<T>,
+  select: (keys: readonly string[]) => Promise<T>,
 ): (key: string) => Promise<T> {
   let waiting: { keys: Set<string>; result: Promise<T> } | undefined;
   let running: Promise<unknown> = Promise.resolve();
@@ -158,7 +158,7 @@ function createBatchedLookup<T>(
       keys,
       result: running.then(() => {
         if (waiting === batch) waiting = undefined;
-        return load([...keys]);
+        return select([...keys]);
       }),
     };
     waiting = batch;

@@ -1,14 +1,16 @@
 import { CoreError } from '../errors.ts';
 import type { Queryable } from '../stores/postgres.ts';
+import { noSuchNode } from './require.ts';
 
-/** What ends with protocols: the links to them, and those of these that a client is let in with. */
+// What a command that nobody can undo would end. The operator reads it and then confirms.
+
+/** The links that end with their protocols. */
 export interface LinkCounts {
   links: number;
-  /** Links of active subscriptions. */
+  /** Links of active subscriptions: a client can connect with them now. */
   linksInUse: number;
 }
 
-/** What an operator is told before a command that cannot be undone. */
 export interface NodeEffects extends LinkCounts {
   name: string;
   /** Whether it has a key that works. */
@@ -17,7 +19,7 @@ export interface NodeEffects extends LinkCounts {
 }
 
 /**
- * What hangs on a node.
+ * What ends with a node.
  * @throws CoreError NOT_FOUND.
  */
 export async function nodeEffects(db: Queryable, nodeId: number): Promise<NodeEffects> {
@@ -26,7 +28,7 @@ export async function nodeEffects(db: Queryable, nodeId: number): Promise<NodeEf
     [nodeId],
   );
   const row = rows[0];
-  if (row === undefined) throw new CoreError('NOT_FOUND', `There is no node ${nodeId}`);
+  if (row === undefined) throw noSuchNode(nodeId);
   const protocols = await db.query<{ id: number }>(
     'SELECT id FROM node_protocols WHERE node_id = $1',
     [nodeId],
@@ -37,7 +39,7 @@ export async function nodeEffects(db: Queryable, nodeId: number): Promise<NodeEf
 }
 
 /**
- * What hangs on a protocol.
+ * What ends with a protocol.
  * @throws CoreError NOT_FOUND.
  */
 export async function protocolEffects(
@@ -56,7 +58,7 @@ export async function protocolEffects(
   return { name: row.name, ...(await countLinks(db, [nodeProtocolId])) };
 }
 
-/** The links to these protocols. */
+/** Counts the links to these protocols. */
 export async function countLinks(
   db: Queryable,
   nodeProtocolIds: readonly number[],

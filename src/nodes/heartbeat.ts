@@ -3,11 +3,11 @@ import type { Logger } from '../log.ts';
 import { hostSql } from '../render/public-address.ts';
 import { changesChannel } from '../stores/listen.ts';
 
-/** Keeps the table `heartbeats`, and `nodes.ip`, within about a second of what nodes said. */
+/** Writes heartbeats to the table `heartbeats`, and new addresses to `nodes.ip`, within a second. */
 export interface Heartbeats {
-  /** `revision` is what the node says that it runs; undefined where it runs nothing yet. */
+  /** @param revision The one that the node runs; undefined if it runs none yet. */
   seen(nodeId: number, ip: string | undefined, revision: number | undefined): void;
-  /** Writes what is left. */
+  /** Writes the rest. */
   close(): Promise<void>;
 }
 
@@ -18,17 +18,17 @@ interface Seen {
   revision: number | undefined;
 }
 
-/** So many heartbeats wait at the least until those that a newer one has replaced are dropped. */
-const keptMin = 20_000;
+/** The list of waiting heartbeats grows to this at least, before all but the newest of each node go. */
+const waitingMin = 20_000;
 
 /**
- * Heartbeats of all nodes are one UPDATE each interval, so that ten thousand nodes cost one
- * statement a second. A crash forgets at most one interval of `last_seen_at`, which the next
- * heartbeat restores; nothing that is billed passes here.
+ * Writes the heartbeats of all nodes with one UPDATE an interval, so that ten thousand nodes cost one
+ * statement a second. A crash loses one interval of `last_seen_at` at most, and the next heartbeat
+ * restores it. Nothing that is billed passes here.
  *
- * They wait in a list: to look for the one before of the same node, at each, would be two look-ups in
- * memory that no cache has. While Postgres is away the list is cut down to the newest of each node
- * whenever it has doubled.
+ * Heartbeats wait in a list, because a search for the node's earlier one would cost each heartbeat two
+ * cache misses. While Postgres is away, only the newest heartbeat of each node stays whenever the list
+ * has doubled.
  */
 export function createHeartbeats(options: {
   pool: pg.Pool;
@@ -36,47 +36,47 @@ export function createHeartbeats(options: {
   intervalMs: number;
   nowMs: () => number;
 }): Heartbeats {
-  let pending: Seen[] = [];
-  let keptMax = keptMin;
-  let flushing: Promise<void> = Promise.resolve();
+  let waiting: Seen[] = [];
+  let waitingMax = waitingMin;
+  let writing: Promise<void> = Promise.resolve();
   let closed = false;
 
-  const flush = async (): Promise<void> => {
-    if (pending.length === 0) return;
-    const batch = newestOfEach(pending);
-    pending = [];
+  const writeWaiting = async (): Promise<void> => {
+    if (waiting.length === 0) return;
+    const batch = newestOfEach(waiting);
+    waiting = [];
     try {
       await writeHeartbeats(options.pool, batch);
     } catch (error) {
       options.log.warn({ err: error, nodes: batch.length }, 'heartbeats not written, will retry');
-      // What came in meanwhile is newer than the batch that failed.
-      compact([...batch, ...pending]);
+      // What has come meanwhile is newer than the batch that failed, so it goes last.
+      keepNewest([...batch, ...waiting]);
     }
   };
-  const compact = (all: readonly Seen[]): void => {
-    pending = newestOfEach(all);
-    keptMax = Math.max(keptMin, 2 * pending.length);
+  const keepNewest = (all: readonly Seen[]): void => {
+    waiting = newestOfEach(all);
+    waitingMax = Math.max(waitingMin, 2 * waiting.length);
   };
   const timer = setInterval(() => {
-    flushing = flushing.then(flush);
+    writing = writing.then(writeWaiting);
   }, options.intervalMs);
 
   return {
     seen(nodeId, ip, revision) {
       if (closed) return;
-      pending.push({ nodeId, atMs: options.nowMs(), ip, revision });
-      if (pending.length >= keptMax) compact(pending);
+      waiting.push({ nodeId, atMs: options.nowMs(), ip, revision });
+      if (waiting.length >= waitingMax) keepNewest(waiting);
     },
     async close() {
       closed = true;
       clearInterval(timer);
-      await flushing;
-      await flush();
+      await writing;
+      await writeWaiting();
     },
   };
 }
 
-/** One of each node, the latest in the list; the address may be from an earlier one. */
+/** The last heartbeat of each node in the list, with the last address that any of them had. */
 function newestOfEach(all: readonly Seen[]): Seen[] {
   const newest = new Map<number, Seen>();
   for (const seen of all) {
@@ -86,19 +86,19 @@ function newestOfEach(all: readonly Seen[]): Seen[] {
   return [...newest.values()];
 }
 
-/** What is repeated after a failure changes nothing that was written before it. */
+/** May be repeated after a failure: what it has written already does not change. */
 async function writeHeartbeats(pool: pg.Pool, batch: readonly Seen[]): Promise<void> {
   const sorted = batch.toSorted((a, b) => a.nodeId - b.nodeId);
   const addressed = sorted.filter(({ ip }) => ip !== undefined);
-  if (addressed.length > 0) await moveNodes(pool, addressed);
-  // Postgres' text of arrays: `pg` makes the same of JavaScript's, for ten times as much.
+  if (addressed.length > 0) await writeAddresses(pool, addressed);
+  // Arrays in Postgres' own text. `pg` would make the same text and take ten times as long.
   const values = [
     `{${sorted.map(({ nodeId }) => nodeId).join()}}`,
     `{${sorted.map(({ atMs }) => atMs).join()}}`,
     `{${sorted.map(({ revision }) => revision ?? 'NULL').join()}}`,
   ];
-  // In the order of ids, since the plan goes through them one by one: two processes do not wait for
-  // each other. The sub-selects keep from the planner how many ids there are: for a few hundred it
+  // The plan goes through the ids one by one, in their order, so two processes never wait for each
+  // other. The sub-selects hide the number of ids from the planner, because for a few hundred it
   // would read the whole table.
   const { rowCount } = await pool.query(
     `UPDATE heartbeats SET
@@ -112,7 +112,7 @@ async function writeHeartbeats(pool: pg.Pool, batch: readonly Seen[]): Promise<v
   if (rowCount !== batch.length) await addFirstHeartbeats(pool, values);
 }
 
-/** Of nodes that have none yet; a node that is gone by now gets none. */
+/** Adds the rows of nodes that have none yet. A node that was deleted meanwhile gets none. */
 async function addFirstHeartbeats(pool: pg.Pool, values: string[]): Promise<void> {
   await pool.query(
     `INSERT INTO heartbeats (node_id, last_seen_at, reported_revision)
@@ -127,12 +127,13 @@ async function addFirstHeartbeats(pool: pg.Pool, values: string[]): Promise<void
 }
 
 /**
- * Writes the addresses that changed. Rows are locked in the order of ids first, as bumpNodes does: an
- * UPDATE alone takes its locks in whatever order its plan has, and the two could wait for each other.
- * A new address marks the node, as bumpNodes would: it may stand in the configuration, where the node
- * has no host name.
+ * Writes the addresses that changed. If the node has no host name, its address may be part of its
+ * configuration, so a new one marks the node as `bumpNodes` does.
+ *
+ * It locks the rows in the order of their ids first, as `bumpNodes` does. An UPDATE alone would lock
+ * them in the order of its plan, and the two could wait for each other.
  */
-async function moveNodes(pool: pg.Pool, addressed: readonly Seen[]): Promise<void> {
+async function writeAddresses(pool: pg.Pool, addressed: readonly Seen[]): Promise<void> {
   await pool.query(
     `WITH locked AS MATERIALIZED (
        SELECT n.id, ${hostSql} = '' AS moved, seen.ip

@@ -1,30 +1,30 @@
 import { limits } from '../contract/limits.ts';
 import { storableText } from '../text.ts';
 
-/** What is kept of the details of an error report. */
+/** What Core keeps of the details of an error report. */
 const kept = {
   bytesMax: limits.errorDetailsKeptBytesMax,
   levelsMax: limits.errorDetailsKeptLevelsMax,
   membersMax: limits.errorDetailsKeptMembersMax,
 };
-/** For the mark, and for what the last members take past their count. */
+/** Room for the mark, and for the bytes by which the last members exceed the budget. */
 const reservedBytes = 512;
 const ellipsis = '…';
-/** Added to details that are not kept as a whole. */
+/** Added to details of which something was left out. */
 const cutMark = {
   name: '(cut)',
   value: `Core keeps ${kept.bytesMax} bytes, ${kept.levelsMax} levels, ${kept.membersMax} members each`,
 };
 
 /**
- * The details of an error report as JSON text within the bounds above. A report is worth keeping however
- * odd it is, so nothing is refused: what is over a bound is left out, and the member `(cut)` says so.
+ * The details of an error report as JSON text within the limits above. Even an odd report is worth
+ * keeping, so nothing is refused: what exceeds a limit is left out, and the member `(cut)` says so.
  */
 export function keptDetails(details: Readonly<Record<string, unknown>>): string {
   const budget = { leftBytes: kept.bytesMax - reservedBytes, isCut: false };
   const members = keptMembers(budget, details, 1);
   if (budget.isCut) members.push([cutMark.name, cutMark.value]);
-  // Not by assignment, to which `__proto__` is no name like others.
+  // An assignment would treat the name `__proto__` differently.
   return JSON.stringify(Object.fromEntries(members));
 }
 
@@ -60,7 +60,7 @@ function isFull(budget: Budget, members: readonly unknown[]): boolean {
   return isOver;
 }
 
-/** A call a level, of which there are few. */
+/** Recurses once a level, and `levelsMax` bounds the levels. */
 function keptValue(budget: Budget, value: unknown, level: number): unknown {
   if (typeof value === 'string') return keptText(budget, value);
   if (typeof value !== 'object' || value === null) {
@@ -75,7 +75,7 @@ function keptValue(budget: Budget, value: unknown, level: number): unknown {
   return Object.fromEntries(keptMembers(budget, value, level + 1));
 }
 
-/** As much from the start of a text as fits, and then an ellipsis. */
+/** The text, or as much from its start as fits with an ellipsis behind. */
 function keptText(budget: Budget, given: string): string {
   let text = storableText(given.slice(0, kept.bytesMax));
   let isWhole = text.length === given.length;
@@ -96,7 +96,7 @@ function keptText(budget: Budget, given: string): string {
   return text;
 }
 
-/** With what stands between it and the next one. */
+/** Bytes of a text in JSON, with the comma or colon after it. */
 function jsonBytes(text: string): number {
   return Buffer.byteLength(JSON.stringify(text)) + 1;
 }

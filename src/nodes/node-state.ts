@@ -1,6 +1,8 @@
 import { hostSql } from '../render/public-address.ts';
+import type { Queryable } from '../stores/postgres.ts';
+import { noSuchNode } from './require.ts';
 
-/** Where a node is in its life, as an operator sees it. */
+/** The state of a node as an operator sees it. */
 export type NodeStatus =
   | 'revoked'
   | 'pending'
@@ -10,7 +12,7 @@ export type NodeStatus =
   | 'stale'
   | 'outdated'
   | 'online';
-/** How what a node runs stands to what it should run. */
+/** Whether a node runs what it should run. */
 export type SyncStatus = 'pending' | 'failed' | 'outdated' | 'synced';
 
 export const nodeStatuses = [
@@ -24,22 +26,23 @@ export const nodeStatuses = [
   'revoked',
 ] as const satisfies readonly NodeStatus[];
 
-/** Heartbeat ages past which a node is stale, and past which it is offline. */
 export interface HealthLimits {
+  /** A node whose newest heartbeat is older than this is stale. */
   staleSeconds: number;
+  /** A node whose newest heartbeat is older than this is offline. */
   offlineSeconds: number;
 }
 
 /** A node as every command shows it. */
 export interface NodeState {
   nodeId: number;
-  /** As the operator called it. */
+  /** The operator's name for it. */
   name: string;
-  /** What the operator set, else what the node reported. The same goes for the region. */
+  /** The operator's host, else the reported one. The same goes for the region. */
   host: string;
   ip: string;
   region: string;
-  /** What it said of itself when it registered last; null if it said nothing. */
+  /** What the node reported at its last registration; null if it reported nothing. */
   reportedName: string | null;
   reportedHost: string | null;
   reportedRegion: string | null;
@@ -47,13 +50,13 @@ export interface NodeState {
   syncStatus: SyncStatus;
   revision: number;
   appliedRevision: number | null;
-  /** What its newest heartbeat said that it runs. */
+  /** The revision that it runs, by its newest heartbeat. */
   reportedRevision: number | null;
-  /** The revision whose settings it is rolled back to. */
+  /** The revision to whose settings an operator rolled it back. */
   rolledBackTo: number | null;
-  /** Since when a change waits for a worker to publish it. */
+  /** When the oldest change came that no worker has published yet. */
   unpublishedSince: Date | null;
-  /** Why that change cannot be rendered. */
+  /** Why the worker cannot render that change. */
   publishError: string | null;
   maintenance: { since: Date; reason: string | null } | null;
   lastSeenAt: Date | null;
@@ -65,7 +68,7 @@ export interface NodeState {
   } | null;
 }
 
-/** The row of `nodeStateQuery`. */
+/** A row of `nodeStateQuery`. */
 export interface NodeStateRow {
   id: number;
   name: string;
@@ -78,7 +81,7 @@ export interface NodeStateRow {
   has_key: boolean;
   revoked: boolean;
   last_seen_at: Date | null;
-  /** By the clock of Postgres. */
+  /** By Postgres' clock. */
   seconds_since_seen: number | null;
   revision: number;
   applied_revision: number | null;
@@ -96,7 +99,7 @@ export interface NodeStateRow {
   error_at: Date | null;
 }
 
-/** Selects NodeStateRow; the caller adds its WHERE. */
+/** Selects NodeStateRow; the caller adds a WHERE or an ORDER BY. */
 export const nodeStateQuery = `SELECT id, name, ${hostSql} AS host, ip,
   coalesce(nullif(region, ''), reported_region) AS region,
   nullif(reported_name, '') AS reported_name, nullif(reported_host, '') AS reported_host,
@@ -109,7 +112,41 @@ export const nodeStateQuery = `SELECT id, name, ${hostSql} AS host, ip,
   FROM nodes n LEFT JOIN heartbeats ON heartbeats.node_id = n.id,
     LATERAL (SELECT greatest(n.last_seen_at, heartbeats.last_seen_at) AS last_seen_at) AS seen`;
 
-/** What to show of a node. Pure. */
+/** The state of every node, by id. A fleet has ten thousand nodes at most, so nothing pages. */
+export async function listNodes(db: Queryable, limits: HealthLimits): Promise<NodeState[]> {
+  const { rows } = await db.query<NodeStateRow>(`${nodeStateQuery} ORDER BY id`);
+  return rows.map((row) => nodeState(row, limits));
+}
+
+/**
+ * The state of one node.
+ * @throws CoreError NOT_FOUND.
+ */
+export async function showNode(
+  db: Queryable,
+  nodeId: number,
+  limits: HealthLimits,
+): Promise<NodeState> {
+  const { rows } = await db.query<NodeStateRow>(`${nodeStateQuery} WHERE id = $1`, [nodeId]);
+  const row = rows[0];
+  if (row === undefined) throw noSuchNode(nodeId);
+  return nodeState(row, limits);
+}
+
+/** How many nodes have each status. A status that no node has counts 0. */
+export async function countNodes(
+  db: Queryable,
+  limits: HealthLimits,
+): Promise<Record<NodeStatus, number>> {
+  const counts = Object.fromEntries(nodeStatuses.map((status) => [status, 0])) as Record<
+    NodeStatus,
+    number
+  >;
+  for (const node of await listNodes(db, limits)) counts[node.status] += 1;
+  return counts;
+}
+
+/** The state that a row amounts to. Pure. */
 export function nodeState(row: NodeStateRow, limits: HealthLimits): NodeState {
   return {
     nodeId: row.id,
@@ -146,8 +183,8 @@ export function nodeState(row: NodeStateRow, limits: HealthLimits): NodeState {
 }
 
 /**
- * The first that holds: what an operator set, then what an operator must act on, then what time may
- * heal.
+ * The first status that applies. What an operator decided comes first, then what an operator must act
+ * on, then what may pass by itself.
  */
 function statusOf(row: NodeStateRow, limits: HealthLimits): NodeStatus {
   if (row.revoked) return 'revoked';

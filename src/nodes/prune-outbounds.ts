@@ -2,9 +2,9 @@ import type pg from 'pg';
 import { lockOutboundTags } from '../stores/locks.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { othersTag } from './outbound-traffic.ts';
-import { requireKnownNode, requireNode } from './require.ts';
+import { lockNode, requireKnownNode } from './require.ts';
 
-/** Tags that nobody configured, and what was counted under them. */
+/** Tags that nobody configured, and their counters. */
 export interface Prunable {
   tags: number;
   trafficBytesUp: number;
@@ -17,7 +17,7 @@ const prunable = `SELECT count(*)::integer AS tags,
 const isPrunable = 'node_id = $1 AND NOT configured AND tag <> $2';
 
 /**
- * What `pruneOutbounds` would take away by now.
+ * What `pruneOutbounds` would delete now.
  * @throws CoreError NOT_FOUND.
  */
 export async function findPrunable(db: Queryable, nodeId: number): Promise<Prunable> {
@@ -30,18 +30,18 @@ export async function findPrunable(db: Queryable, nodeId: number): Promise<Pruna
 }
 
 /**
- * Deletes the rows of a node's tags that nobody configured. Their counters move to `othersTag`, so that
- * the sum of the node's counters stays. A tag that is reported again gets a row again.
- * @returns what was taken away.
+ * Deletes the rows of a node's tags that nobody configured, and adds their counters to `othersTag`, so
+ * that the sum of the node's counters stays. A tag that the node reports again gets a row again.
+ * @returns what it deleted.
  * @throws CoreError NOT_FOUND.
  */
 export async function pruneOutbounds(pool: pg.Pool, nodeId: number): Promise<Prunable> {
   return inTransaction(pool, async (client) => {
-    await requireNode(client, nodeId);
+    await lockNode(client, nodeId);
     await lockOutboundTags(client);
     const found = await findPrunable(client, nodeId);
     if (found.tags === 0) return found;
-    // Rows are locked in the order in which they are settled (outbound-traffic.ts).
+    // Locks the rows in the same order as addOutboundTraffic, so that neither waits for the other.
     await client.query(
       `INSERT INTO node_outbounds AS o (node_id, tag, configured) VALUES ($1, $2, false)
        ON CONFLICT (node_id, tag) DO UPDATE SET traffic_bytes_up = o.traffic_bytes_up`,

@@ -4,10 +4,10 @@ import { nodesChannel } from '../stores/listen.ts';
 import type { Queryable } from '../stores/postgres.ts';
 
 /**
- * Locks a node's row until the transaction ends, so that whoever changes the node takes turns.
+ * Locks a node's row until the transaction ends, so that two changes of one node never overlap.
  * @throws CoreError NOT_FOUND.
  */
-export async function requireNode(
+export async function lockNode(
   client: pg.PoolClient,
   nodeId: number,
 ): Promise<{ revoked: boolean }> {
@@ -16,29 +16,33 @@ export async function requireNode(
     [nodeId],
   );
   const row = rows[0];
-  if (row === undefined) throw new CoreError('NOT_FOUND', `There is no node ${nodeId}`);
+  if (row === undefined) throw noSuchNode(nodeId);
   return row;
 }
 
 /**
- * The same for a change of what the node runs, which a revoked node never gets.
- * @throws CoreError NOT_FOUND; INVALID_ARGUMENT where the node is revoked.
+ * Locks a node for a change of what it runs. A revoked node never gets a new revision.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT if the node is revoked.
  */
-export async function requireLiveNode(client: pg.PoolClient, nodeId: number): Promise<void> {
-  const { revoked } = await requireNode(client, nodeId);
+export async function lockLiveNode(client: pg.PoolClient, nodeId: number): Promise<void> {
+  const { revoked } = await lockNode(client, nodeId);
   if (revoked) throw new CoreError('INVALID_ARGUMENT', `Node ${nodeId} is revoked`);
 }
 
 /**
- * That there is such a node, without locking it.
+ * Checks that a node exists, without a lock.
  * @throws CoreError NOT_FOUND.
  */
 export async function requireKnownNode(db: Queryable, nodeId: number): Promise<void> {
   const { rowCount } = await db.query('SELECT 1 FROM nodes WHERE id = $1', [nodeId]);
-  if (rowCount !== 1) throw new CoreError('NOT_FOUND', `There is no node ${nodeId}`);
+  if (rowCount !== 1) throw noSuchNode(nodeId);
 }
 
-/** Makes every process drop the node from its cache, when and only when the transaction commits. */
+export function noSuchNode(nodeId: number): CoreError {
+  return new CoreError('NOT_FOUND', `There is no node ${nodeId}`);
+}
+
+/** Tells every process to drop the node from its cache, once the transaction commits. */
 export async function notifyNode(client: pg.PoolClient, nodeId: number): Promise<void> {
   await client.query('SELECT pg_notify($1, $2::text)', [nodesChannel, nodeId]);
 }

@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { bumpNodes } from '../nodes/bump.ts';
-import { requireLiveNode } from '../nodes/require.ts';
+import { lockLiveNode } from '../nodes/require.ts';
 import { inTransaction } from '../stores/postgres.ts';
 
 /**
@@ -18,7 +18,7 @@ export async function rollBackNode(
   wantedRevision?: number,
 ): Promise<{ nodeId: number; rolledBackTo: number }> {
   return inTransaction(pool, async (client) => {
-    await requireLiveNode(client, nodeId);
+    await lockLiveNode(client, nodeId);
     const target = await findTarget(client, nodeId, wantedRevision);
     await client.query(
       'UPDATE nodes SET pinned_revision = $2, pinned_settings_hash = $3 WHERE id = $1',

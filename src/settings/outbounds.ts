@@ -2,7 +2,7 @@ import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { bumpSettings } from '../nodes/bump.ts';
 import { othersTag } from '../nodes/outbound-traffic.ts';
-import { requireKnownNode, requireLiveNode } from '../nodes/require.ts';
+import { lockLiveNode, requireKnownNode } from '../nodes/require.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { requireRuleTargets } from './rules.ts';
 
@@ -57,7 +57,7 @@ export async function addOutbound(
     );
   }
   await inTransaction(pool, async (client) => {
-    await requireLiveNode(client, nodeId);
+    await lockLiveNode(client, nodeId);
     const configured = await configuredTags(client, nodeId);
     if (configured.includes(tag)) {
       throw new CoreError('INVALID_ARGUMENT', `Node ${nodeId} has an outbound ${tag} already`);
@@ -147,7 +147,7 @@ async function requireOutbound(
   nodeId: number,
   tag: string,
 ): Promise<string[]> {
-  await requireLiveNode(client, nodeId);
+  await lockLiveNode(client, nodeId);
   const tags = await configuredTags(client, nodeId);
   if (tags.includes(tag)) return tags;
   throw new CoreError('NOT_FOUND', `Node ${nodeId} has no outbound ${tag} configured`);

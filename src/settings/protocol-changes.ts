@@ -2,7 +2,7 @@ import type pg from 'pg';
 import type { VpnProtocol } from '../contract/enums.ts';
 import { CoreError } from '../errors.ts';
 import { bumpSettings } from '../nodes/bump.ts';
-import { requireLiveNode } from '../nodes/require.ts';
+import { lockLiveNode } from '../nodes/require.ts';
 import { lockLinks } from '../stores/locks.ts';
 import { inTransaction } from '../stores/postgres.ts';
 import { settingsWithSecretsKept } from './keep-secrets.ts';
@@ -88,7 +88,7 @@ async function lockProtocol(
   nodeProtocolId: number,
 ): Promise<StoredProtocol> {
   const { nodeId } = await readProtocol(client, nodeProtocolId, '');
-  await requireLiveNode(client, nodeId);
+  await lockLiveNode(client, nodeId);
   return readProtocol(client, nodeProtocolId, 'FOR UPDATE');
 }
 

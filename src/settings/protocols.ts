@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import type pg from 'pg';
 import type { VpnProtocol } from '../contract/enums.ts';
 import { bumpSettings } from '../nodes/bump.ts';
-import { requireLiveNode } from '../nodes/require.ts';
+import { lockLiveNode } from '../nodes/require.ts';
 import { validateProtocolSettings } from '../protocols/settings.ts';
 import { lockLinks } from '../stores/locks.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
@@ -35,7 +35,7 @@ export async function addProtocol(
   const settings = validateProtocolSettings(added.protocol, added.settings);
   return inTransaction(pool, async (client) => {
     await lockLinks(client, 'protocols');
-    await requireLiveNode(client, added.nodeId);
+    await lockLiveNode(client, added.nodeId);
     const nodeProtocolId = await insertProtocol(client, { ...added, settings });
     await bumpSettings(client, added.nodeId, `protocol ${nodeProtocolId} added`);
     return { nodeProtocolId };

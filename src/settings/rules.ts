@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { bumpSettings } from '../nodes/bump.ts';
-import { requireKnownNode, requireLiveNode } from '../nodes/require.ts';
+import { lockLiveNode, requireKnownNode } from '../nodes/require.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { validateRule } from './rule-schema.ts';
 
@@ -28,7 +28,7 @@ export async function addRule(
   const { nodeId, position: wanted } = added;
   const rule = validateRule(added.rule);
   return inTransaction(pool, async (client) => {
-    await requireLiveNode(client, nodeId);
+    await lockLiveNode(client, nodeId);
     const { rows } = await client.query<{ id: number; position: number }>(
       `INSERT INTO routing_rules (node_id, position, rule)
        SELECT $1, coalesce(max(position), 0) + 1, $2 FROM routing_rules WHERE node_id = $1
@@ -128,7 +128,7 @@ async function nodeOfRule(client: pg.PoolClient, ruleId: number): Promise<number
   );
   const row = rows[0];
   if (row === undefined) throw new CoreError('NOT_FOUND', `There is no rule ${ruleId}`);
-  await requireLiveNode(client, row.nodeId);
+  await lockLiveNode(client, row.nodeId);
   return row.nodeId;
 }
 

@@ -5,7 +5,7 @@ import type pg from 'pg';
 import { type Config, readConfig } from '../../src/config.ts';
 import { toCoreError } from '../../src/errors.ts';
 import { Lifecycle, untilSignalled } from '../../src/lifecycle.ts';
-import { rekeyNode } from '../../src/nodes/rekey.ts';
+import { rekeyNode } from '../../src/nodes/change.ts';
 import { withStoredSecrets } from '../../src/secrets.ts';
 import { type ClickHouseClient, createClickHouse } from '../../src/stores/clickhouse.ts';
 import { createPool } from '../../src/stores/postgres.ts';

@@ -4,7 +4,7 @@ import net from 'node:net';
 import { gzipSync } from 'node:zlib';
 import t, { type Test } from 'tap';
 import { startApi } from '../../src/app/api.ts';
-import { revokeNode } from '../../src/nodes/revoke.ts';
+import { revokeNode } from '../../src/nodes/change.ts';
 import {
   get,
   post,

@@ -2,8 +2,7 @@ import net from 'node:net';
 import { gzipSync } from 'node:zlib';
 import { pino } from 'pino';
 import t from 'tap';
-import { rekeyNode } from '../../src/nodes/rekey.ts';
-import { revokeNode } from '../../src/nodes/revoke.ts';
+import { rekeyNode, revokeNode } from '../../src/nodes/change.ts';
 import {
   get,
   post,

@@ -3,7 +3,7 @@ import { Writable } from 'node:stream';
 import { pino } from 'pino';
 import t from 'tap';
 import { createLogger } from '../../src/log.ts';
-import { createNode } from '../../src/nodes/create.ts';
+import { createNode } from '../../src/nodes/change.ts';
 import { createHeartbeats } from '../../src/nodes/heartbeat.ts';
 import { createPool, inTransaction } from '../../src/stores/postgres.ts';
 import { until } from '../support/api.ts';

@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap';
 import { startWorker } from '../../src/app/worker.ts';
-import { createNode } from '../../src/nodes/create.ts';
+import { createNode } from '../../src/nodes/change.ts';
 import {
   addOutboundTraffic,
   othersTag,

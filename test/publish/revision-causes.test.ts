@@ -1,5 +1,5 @@
 import t from 'tap';
-import { createNode } from '../../src/nodes/create.ts';
+import { createNode } from '../../src/nodes/change.ts';
 import { publishForReader } from '../../src/publish/publish.ts';
 import { listRevisions } from '../../src/publish/revisions.ts';
 import { addProtocol } from '../../src/settings/protocols.ts';

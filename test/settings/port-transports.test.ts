@@ -1,5 +1,5 @@
 import t from 'tap';
-import { createNode } from '../../src/nodes/create.ts';
+import { createNode } from '../../src/nodes/change.ts';
 import { transportsOf } from '../../src/settings/port-transports.ts';
 import { setProtocol } from '../../src/settings/protocol-changes.ts';
 import { addProtocol, listProtocols } from '../../src/settings/protocols.ts';

@@ -1,6 +1,6 @@
 import t from 'tap';
-import { createNode } from '../../src/nodes/create.ts';
-import { showNode } from '../../src/nodes/show.ts';
+import { createNode } from '../../src/nodes/change.ts';
+import { showNode } from '../../src/nodes/node-state.ts';
 import { addProtocol } from '../../src/settings/protocols.ts';
 import { inTransaction } from '../../src/stores/postgres.ts';
 import { changeSubscription } from '../../src/subscriptions/change.ts';

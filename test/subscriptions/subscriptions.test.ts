@@ -1,8 +1,7 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { createNode } from '../../src/nodes/create.ts';
-import { revokeNode } from '../../src/nodes/revoke.ts';
-import { showNode } from '../../src/nodes/show.ts';
+import { createNode, revokeNode } from '../../src/nodes/change.ts';
+import { showNode } from '../../src/nodes/node-state.ts';
 import { addProtocol } from '../../src/settings/protocols.ts';
 import { inTransaction } from '../../src/stores/postgres.ts';
 import { createSubscription } from '../../src/subscriptions/create.ts';

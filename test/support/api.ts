@@ -6,7 +6,7 @@ import type { Test } from 'tap';
 import { startApi } from '../../src/app/api.ts';
 import { type Config, readConfig } from '../../src/config.ts';
 import { createLogger } from '../../src/log.ts';
-import { createNode } from '../../src/nodes/create.ts';
+import { createNode } from '../../src/nodes/change.ts';
 import { migratePostgres } from '../../src/stores/migrate.ts';
 import { createPool } from '../../src/stores/postgres.ts';
 import { connectRedis, createRedis } from '../../src/stores/redis.ts';

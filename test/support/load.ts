@@ -5,7 +5,7 @@ import { createBufferPool } from '../../src/buffer-pool.ts';
 import type { SessionEvent, UsageEntry } from '../../src/contract/node.ts';
 import { type LoadDeps, runStream } from '../../src/load/load-stream.ts';
 import { sealNext } from '../../src/load/seal.ts';
-import { createNode } from '../../src/nodes/create.ts';
+import { createNode } from '../../src/nodes/change.ts';
 import { packSessions, packUsage } from '../../src/rows/pack.ts';
 import { readEntries, segmentMemory } from '../../src/spool/entries.ts';
 import { createSpool } from '../../src/spool/spool.ts';

@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import { decodeBody } from '../../accept/decode.ts';
 import { nodeConfigAppliedSchema } from '../../contract/node.ts';
-import { recordApplied } from '../../nodes/applied.ts';
+import { recordApplied } from '../../nodes/reports.ts';
 import { callerOf, okReply, type Route } from '../route.ts';
 
 /** POST /node/config/applied: the node runs this revision now. */

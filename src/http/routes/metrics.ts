@@ -2,8 +2,8 @@ import type { Redis } from 'ioredis';
 import type pg from 'pg';
 import { Gauge, Registry } from 'prom-client';
 import { lastAudit } from '../../audit/run-audit.ts';
-import { countNodes } from '../../nodes/count.ts';
 import type { HealthLimits } from '../../nodes/node-state.ts';
+import { countNodes } from '../../nodes/node-state.ts';
 import { countUnpublished } from '../../publish/drift.ts';
 import {
   countRejected,

@@ -1,8 +1,8 @@
 import type pg from 'pg';
 import { decodeBody } from '../../accept/decode.ts';
 import { nodeErrorSchema } from '../../contract/node.ts';
-import type { ErrorLimit } from '../../nodes/error-limit.ts';
-import { reportError } from '../../nodes/report-error.ts';
+import type { ErrorLimit } from '../../nodes/minute-limits.ts';
+import { reportError } from '../../nodes/reports.ts';
 import { callerOf, okReply, type Route } from '../route.ts';
 
 /** POST /node/error: something failed on the node. */

@@ -3,8 +3,8 @@ import { decodeBody } from '../../accept/decode.ts';
 import { registerNodeSchema } from '../../contract/node.ts';
 import { CoreError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
-import { registerNode } from '../../nodes/register.ts';
-import type { RegistrationLimit } from '../../nodes/registration-limit.ts';
+import type { RegistrationLimit } from '../../nodes/minute-limits.ts';
+import { registerNode } from '../../nodes/registration.ts';
 import { json, type Route } from '../route.ts';
 
 /** POST /node/register: trades a registration code for an auth key. */

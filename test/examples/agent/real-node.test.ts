@@ -3,7 +3,7 @@ import path from 'node:path';
 import t, { type Test } from 'tap';
 import type { Counters } from '../../../examples/agent/counters.ts';
 import { startWorker } from '../../../src/app/worker.ts';
-import { createNode } from '../../../src/nodes/create.ts';
+import { createNode } from '../../../src/nodes/change.ts';
 import { addProtocol } from '../../../src/settings/protocols.ts';
 import { createSubscription } from '../../../src/subscriptions/create.ts';
 import { createUser } from '../../../src/subscriptions/users.ts';

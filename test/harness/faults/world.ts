@@ -1,6 +1,6 @@
 import type pg from 'pg';
-import { createNode } from '../../../src/nodes/create.ts';
-import { registerNode } from '../../../src/nodes/register.ts';
+import { createNode } from '../../../src/nodes/change.ts';
+import { registerNode } from '../../../src/nodes/registration.ts';
 import { createSubscription } from '../../../src/subscriptions/create.ts';
 import { createUser } from '../../../src/subscriptions/users.ts';
 

@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import type { Config } from '../../../src/config.ts';
 import { bumpNodes } from '../../../src/nodes/bump.ts';
-import { createNode } from '../../../src/nodes/create.ts';
+import { createNode } from '../../../src/nodes/change.ts';
 import { validateProtocolSettings } from '../../../src/protocols/settings.ts';
 import { lockLinks } from '../../../src/stores/locks.ts';
 import { inTransaction } from '../../../src/stores/postgres.ts';
