@@ -164,6 +164,19 @@ export interface Issue {
 }
 
 /**
+ * A path as an issue names it: `['entries', 3, 'bytesUp']` is `entries[3].bytesUp`.
+ * @param whole What the empty path is called, which is the value as a whole.
+ */
+export function issuePath(path: readonly PropertyKey[], whole = ''): string {
+  let text = '';
+  for (const part of path) {
+    if (typeof part === 'number') text += `[${part}]`;
+    else text += text === '' ? String(part) : `.${String(part)}`;
+  }
+  return text === '' ? whole : text;
+}
+
+/**
  * A failure with a code from the registry. The message is for the client or operator and holds no
  * secret, no SQL and no stack; the cause is for the log.
  */

@@ -1,6 +1,6 @@
 import type { z } from 'zod';
 import { limits } from '../contract/limits.ts';
-import { CoreError, type Issue } from '../errors.ts';
+import { CoreError, type Issue, issuePath } from '../errors.ts';
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: false });
 
@@ -72,14 +72,4 @@ function parseJson(body: Uint8Array): unknown {
 
 function toIssue(issue: z.core.$ZodIssue): Issue {
   return { path: issuePath(issue.path), message: issue.message };
-}
-
-/** `['entries', 3, 'bytesUp']` to `entries[3].bytesUp`. */
-function issuePath(path: readonly PropertyKey[]): string {
-  let text = '';
-  for (const part of path) {
-    if (typeof part === 'number') text += `[${part}]`;
-    else text += text === '' ? String(part) : `.${String(part)}`;
-  }
-  return text;
 }

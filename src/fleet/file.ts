@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { type VpnProtocol, vpnProtocols } from '../contract/enums.ts';
 import { hostOrNone, ipOrNone, line } from '../contract/fields.ts';
 import { limits } from '../contract/limits.ts';
-import { CoreError } from '../errors.ts';
+import { CoreError, issuePath } from '../errors.ts';
 import { othersTag } from '../nodes/outbound-traffic.ts';
 import { type OutboundProtocol, outboundProtocols } from '../settings/outbounds.ts';
 import { transportsOf } from '../settings/port-transports.ts';
@@ -120,7 +120,10 @@ export function parseFleetFile(fileName: string, source: string): FleetFile {
     if (faults.length === 0) return;
     throw refusal(
       fileName,
-      faults.map(({ path, message }) => `line ${lineOf(path)}: ${placeOf(path)}${message}`),
+      faults.map(({ path, message }) => {
+        const place = path.length === 0 ? '' : `${issuePath(path)}: `;
+        return `line ${lineOf(path)}: ${place}${message}`;
+      }),
     );
   };
   let value: unknown;
@@ -188,15 +191,6 @@ function offsetOf(contents: ParsedNode | null, path: readonly PropertyKey[]): nu
     found = next;
   }
   return offset;
-}
-
-function placeOf(path: readonly PropertyKey[]): string {
-  let place = '';
-  for (const part of path) {
-    if (typeof part === 'number') place += `[${part}]`;
-    else place += place === '' ? String(part) : `.${String(part)}`;
-  }
-  return place === '' ? '' : `${place}: `;
 }
 
 function firstLine(message: string): string {

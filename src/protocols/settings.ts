@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { VpnProtocol } from '../contract/enums.ts';
-import { CoreError, type Issue } from '../errors.ts';
+import { CoreError, type Issue, issuePath } from '../errors.ts';
 import {
   addresses,
   certificateOnly,
@@ -136,19 +136,9 @@ export function validateProtocolSettings(
 
 function refuse(protocol: VpnProtocol, faults: readonly SettingsFault[]): never {
   const issues: Issue[] = faults.map((fault) => ({
-    path: placeOf(fault.path),
+    path: issuePath(fault.path, 'settings'),
     message: fault.message,
   }));
   const text = issues.map((issue) => `${issue.path}: ${issue.message}`).join('; ');
   throw new CoreError('INVALID_ARGUMENT', `Invalid ${protocol} settings: ${text}`, { issues });
-}
-
-/** `['reality', 'shortIds', 2]` to `reality.shortIds[2]`. */
-function placeOf(path: readonly PropertyKey[]): string {
-  let place = '';
-  for (const part of path) {
-    if (typeof part === 'number') place += `[${part}]`;
-    else place += place === '' ? String(part) : `.${String(part)}`;
-  }
-  return place === '' ? 'settings' : place;
 }

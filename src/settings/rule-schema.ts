@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { line } from '../contract/fields.ts';
-import { CoreError, type Issue } from '../errors.ts';
+import { CoreError, type Issue, issuePath } from '../errors.ts';
 
 const text = line.min(1).max(1_024);
 const texts = z.array(text).min(1).max(10_000);
@@ -58,7 +58,7 @@ export function validateRule(given: unknown): RoutingRule {
   const parsed = ruleSchema.safeParse(given);
   if (parsed.success) return given as RoutingRule;
   const issues: Issue[] = parsed.error.issues.map((issue) => ({
-    path: issue.path.length === 0 ? 'rule' : issue.path.map(String).join('.'),
+    path: issuePath(issue.path, 'rule'),
     message: issue.message,
   }));
   const faults = issues.map((issue) => `${issue.path}: ${issue.message}`).join('; ');
