@@ -77,6 +77,11 @@ export const errorTable = {
     retryable: true,
     means: 'The spool for old dates is full. Nothing was stored; repeat the request.',
   },
+  CONFIG_QUEUE_FULL: {
+    status: 503,
+    retryable: true,
+    means: 'Too many configurations are being prepared at once. Wait for `Retry-After` seconds.',
+  },
   SHUTTING_DOWN: {
     status: 503,
     retryable: true,

@@ -20,7 +20,8 @@ export interface ConfigCache {
    * The configuration of a node, as a rule at the revision asked for. Where nobody keeps that one
    * it is rendered, and the answer is then the current revision, perhaps a new one, and says so.
    * Undefined where there is no such node.
-   * @throws CoreError STORE_UNAVAILABLE where neither Redis nor Postgres can give it.
+   * @throws CoreError STORE_UNAVAILABLE if neither Redis nor Postgres can give it; CONFIG_QUEUE_FULL
+   * if this process prepares `pendingMax` others already.
    */
   get(wanted: WantedConfig): Promise<KeptConfig | undefined>;
   /** Its JSON, for a client that takes no gzip. */
@@ -77,9 +78,13 @@ export function createConfigCache(options: {
     if (underWay !== undefined) return underWay;
     if (pending.size >= pendingMax) {
       return Promise.reject(
-        new CoreError('STORE_UNAVAILABLE', 'Too many configurations are being made, try again', {
-          headers: { 'Retry-After': '2' },
-        }),
+        new CoreError(
+          'CONFIG_QUEUE_FULL',
+          'Too many configurations are being prepared; try again',
+          {
+            headers: { 'Retry-After': '2' },
+          },
+        ),
       );
     }
     const answer = fetchOrRender(wanted).finally(() => pending.delete(pendingKey));

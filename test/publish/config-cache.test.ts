@@ -324,6 +324,27 @@ t.test('a connection that dies during a render is a 503, and the next try works'
   t.equal((await cache.get(unrendered))?.revision, 1);
 });
 
+t.test('past 1,000 configurations under way a process refuses more, and recovers', async (t) => {
+  const busy = createPool(stores.databaseUrl, { max: 1 });
+  t.teardown(() => busy.end());
+  const cache = newCache({ pool: busy });
+  const ask = (nodeId: number) => cache.get({ nodeId, revision: 1, contentHash: null });
+  const held = await busy.connect();
+  const first = 3_000_000;
+  const underWay = Array.from({ length: 1_000 }, (_, index) => ask(first + index));
+  const joined = ask(first);
+  await t.rejects(ask(first + 1_000), {
+    code: 'CONFIG_QUEUE_FULL',
+    status: 503,
+    retryable: true,
+    headers: { 'Retry-After': '2' },
+  });
+  held.release();
+  t.equal(await joined, undefined, 'one that is under way already takes more callers');
+  t.same(new Set(await Promise.all(underWay)), new Set([undefined]));
+  t.equal(await ask(first + 1_000), undefined, 'once there is room, it is answered');
+});
+
 t.test('the memory is bounded in bytes and drops what was not used', async (t) => {
   const memory = createConfigMemory(100);
   const config = (nodeId: number, revision: number, bytes: number): KeptConfig => ({
