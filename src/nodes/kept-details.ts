@@ -80,9 +80,9 @@ function keptText(budget: Budget, given: string): string {
   let text = storableText(given.slice(0, kept.bytesMax));
   let isWhole = text.length === given.length;
   for (
-    let bytes = jsonBytes(text);
+    let bytes = bytesInJson(text);
     bytes > budget.leftBytes && text !== '';
-    bytes = jsonBytes(text)
+    bytes = bytesInJson(text)
   ) {
     isWhole = false;
     const share = Math.max(0, budget.leftBytes) / bytes;
@@ -92,11 +92,11 @@ function keptText(budget: Budget, given: string): string {
     budget.isCut = true;
     text += ellipsis;
   }
-  budget.leftBytes -= jsonBytes(text);
+  budget.leftBytes -= bytesInJson(text);
   return text;
 }
 
 /** Bytes of a text in JSON, with the comma or colon after it. */
-function jsonBytes(text: string): number {
+function bytesInJson(text: string): number {
   return Buffer.byteLength(JSON.stringify(text)) + 1;
 }

@@ -1,5 +1,5 @@
 import type pg from 'pg';
-import { type PackedLinks, packedLinkSql } from '../render/link-records.ts';
+import { type LinkRecords, linkRecordSql } from '../render/link-records.ts';
 import type {
   NodeRows,
   NodeSettings,
@@ -81,7 +81,7 @@ interface NodeRow {
 
 interface LinksRow {
   nodeId: number;
-  packed: PackedLinks;
+  packed: LinkRecords;
 }
 
 function loadedNode(row: NodeRow): LoadedNode {
@@ -129,7 +129,7 @@ WHERE node_id = ANY ($1::integer[]) ORDER BY position`;
  * up to 256 rows a node, by the first byte of the UUID, since the driver copies a large row often.
  */
 const linksSql = `
-SELECT p.node_id AS "nodeId", string_agg(${packedLinkSql}, ''::bytea) AS packed
+SELECT p.node_id AS "nodeId", string_agg(${linkRecordSql}, ''::bytea) AS packed
 FROM node_protocols p
 JOIN subscription_links l ON l.node_protocol_id = p.id
 JOIN subscriptions s ON s.id = l.subscription_id

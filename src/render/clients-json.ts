@@ -1,42 +1,42 @@
 import assert from 'node:assert/strict';
-import { type Links, subscriptionIdAt, userIdAt } from './link-records.ts';
+import { type SortedLinks, subscriptionIdAt, userIdAt } from './link-records.ts';
 
-// What there is one of for each user is described here as elements, and written as bytes into the
-// one buffer of the configuration. All else is an object that JSON.stringify writes. The bench
-// `config` measures it.
+// A configuration has a few parts for every user. They are described here as elements and written as
+// bytes into the configuration's one buffer. JSON.stringify writes the rest. The bench `config`
+// measures this.
 
-/** A piece of JSON: texts and elements that follow each other. They are put together at the end. */
+/** A piece of JSON: texts and elements in their order. `writeJson` joins them. */
 export type Json = (string | Elements)[];
 
-/**
- * A part of an element: ASCII text that is the same in each; the UUID of the link; an id of its row;
- * or text of its own, in ASCII and at most so long.
- */
+/** A part of an element. All of it is ASCII, so a character is a byte. */
 export type ElementPart =
+  /** Text that is the same in every element. */
   | string
+  /** The UUID of the link. */
   | typeof linkUuid
-  | { id: (links: Links, offset: number) => number }
-  | { text: (links: Links, offset: number) => string; bytesMax: number };
+  /** An id from the link's record. */
+  | { id: (links: SortedLinks, offset: number) => number }
+  /** Text that needs no escaping, `bytesMax` long at most. */
+  | { text: (links: SortedLinks, offset: number) => string; bytesMax: number };
 
-/** Stands for the UUID, which comes from 16 bytes and so needs no escaping. */
 export const linkUuid = Symbol('UUID of the link');
 
-/** The elements of an array or the members of an object, one a link, without the brackets. */
+/** The elements of an array or the members of an object, one for each link, without the brackets. */
 interface Elements {
-  links: Links;
+  links: SortedLinks;
   parts: readonly ElementPart[];
 }
 
 const uuidLength = 36;
-/** Of a number below 2^53. */
+/** Digits of a number below 2^53. */
 const idLengthMax = 16;
 
-export function elementsJson(links: Links, parts: readonly ElementPart[]): Json {
+export function elementsJson(links: SortedLinks, parts: readonly ElementPart[]): Json {
   return [{ links, parts }];
 }
 
 /** The members of `clientMap`, in the order of the links. */
-export function clientMapJson(links: Links): Json {
+export function clientMapJson(links: SortedLinks): Json {
   return elementsJson(links, [
     '"',
     linkUuid,
@@ -49,8 +49,8 @@ export function clientMapJson(links: Links): Json {
 }
 
 /**
- * The JSON of an object whose array `key` is empty, with these elements in it. In JSON a quote
- * within a string is escaped, so the mark that is looked for is never part of somebody's text.
+ * The JSON of an object with these elements in its array `key`, which must be empty. JSON escapes a
+ * quote within a string, so nobody's text can contain the mark that this searches.
  */
 export function withElements(object: object, key: string, elements: Json): Json {
   const json = JSON.stringify(object);
@@ -61,13 +61,13 @@ export function withElements(object: object, key: string, elements: Json): Json 
   return [json.slice(0, start), ...elements, json.slice(start)];
 }
 
-/** The parts with a comma between each two. */
+/** Joins the parts by commas. */
 export function joined(parts: readonly Json[]): Json {
   return parts.flatMap((part, index) => (index === 0 ? part : [',', ...part]));
 }
 
-/** Writes it all in UTF-8, behind `roomBytes` bytes that the caller writes itself. */
-export function jsonBytes(json: Json, roomBytes: number): Buffer {
+/** Writes JSON in UTF-8, behind `roomBytes` bytes that the caller writes itself. */
+export function writeJson(json: Json, roomBytes: number): Buffer {
   let bytesMax = roomBytes;
   for (const piece of json) {
     bytesMax += typeof piece === 'string' ? Buffer.byteLength(piece) : elementsBytesMax(piece);
@@ -91,7 +91,7 @@ function elementsBytesMax({ links, parts }: Elements): number {
   return lengths.reduce((sum, length) => sum + length, commaLength) * links.offsets.length;
 }
 
-/** Byte by byte: for pieces this short, calls into Buffer's own code take several times as long. */
+/** Writes byte by byte: for pieces this short, Buffer's own methods take several times as long. */
 function writeElements(bytes: Buffer, start: number, { links, parts }: Elements): number {
   const { records, offsets } = links;
   const written = parts.map((part) => (typeof part === 'string' ? Buffer.from(part) : part));
@@ -114,7 +114,7 @@ function writeElements(bytes: Buffer, start: number, { links, parts }: Elements)
 const comma = 0x2c;
 const dash = 0x2d;
 const hexDigits = Buffer.from('0123456789abcdef');
-/** Both digits of each byte, the first in the lower half, so that a byte is looked up once. */
+/** The two hexadecimal digits of each byte, the first one in the lower half. */
 const hexPairs = Uint16Array.from({ length: 256 }, (_, byte) => {
   return (hexDigits[byte >> 4] as number) | ((hexDigits[byte & 15] as number) << 8);
 });
@@ -141,14 +141,14 @@ function writeConstant(bytes: Buffer, start: number, constant: Uint8Array): numb
   return start + constant.length;
 }
 
-/** Room is counted before anything is written, so a text past its bound would fall on others. */
+/** The buffer has room for `bytesMax` only, so a longer text would overwrite its neighbours. */
 function writeText(bytes: Buffer, start: number, text: string, bytesMax: number): number {
-  assert(text.length <= bytesMax, 'a text of an element keeps to its bound');
+  assert(text.length <= bytesMax, 'a text of an element is within its bytesMax');
   return start + bytes.write(text, start, 'latin1');
 }
 
 function writeId(bytes: Buffer, start: number, id: number): number {
-  // Beyond this `|` no longer holds; hardly anybody's ids are.
+  // The digits below need `| 0`, which is exact to 31 bits. Hardly any id is larger.
   if (id >= 1_000_000_000) return start + bytes.write(String(id), start, 'latin1');
   let length = 1;
   for (let rest = id; rest >= 10; rest = (rest / 10) | 0) length += 1;

@@ -8,18 +8,18 @@ import {
   linkUuid,
   withElements,
 } from './clients-json.ts';
-import { expiryAt, type Links, uuidAt } from './link-records.ts';
+import { expiryAt, type SortedLinks, uuidAt } from './link-records.ts';
 import type { NodeRows, ProtocolRow } from './node-rows.ts';
 import { publicAddress } from './public-address.ts';
 
 /**
- * The MTProto service of a node as JSON. telemt does not start without a user, so an inbound without
- * one is left out, and with the last inbound the whole service: then the answer is undefined.
- * @param linksOf a protocol's links, sorted.
+ * The MTProto service of a node as JSON; undefined if it has no inbound. telemt does not start without
+ * a user, so an inbound without one is left out.
+ * @param linksOf Gives the sorted links of a protocol.
  */
 export function renderMtProto(
   rows: { node: NodeRows['node']; protocols: readonly ProtocolRow[] },
-  linksOf: (nodeProtocolId: number) => Links,
+  linksOf: (nodeProtocolId: number) => SortedLinks,
 ): Json | undefined {
   const inbounds: Json[] = [];
   for (const row of rows.protocols) {
@@ -53,7 +53,7 @@ function mtProtoInbound(
   };
 }
 
-/** An MtProtoUser. */
+/** The parts of an MtProtoUser. */
 function userParts(settings: ProtocolSettings['MTPROTO']): ElementPart[] {
   let limits = '';
   if (settings.maxTcpConns !== undefined) limits += `,"maxTcpConns":${settings.maxTcpConns}`;
@@ -69,17 +69,17 @@ function userParts(settings: ProtocolSettings['MTPROTO']): ElementPart[] {
   ];
 }
 
-function expiryMember(links: Links, offset: number): string {
+function expiryMember(links: SortedLinks, offset: number): string {
   const expiresAt = expiryAt(links, offset);
   return expiresAt === null ? '' : `,"expiresAt":"${expiresAt}"`;
 }
 
-/** With a year of six digits and its sign, as far as a Date goes. */
+/** The latest Date has a year of six digits and a sign. */
 const expiryMemberBytesMax = ',"expiresAt":"+275760-09-13T00:00:00.000Z"'.length;
 
 /**
- * A user's MTProto secret: the 32 hex digits of the link's UUID. The UUID is random and is the
- * credential of the other protocols too, so there is one secret a link to keep and to revoke.
+ * A user's MTProto secret: the 32 hexadecimal digits of the link's UUID. The UUID is random, and it is
+ * the credential of the other protocols, too, so each link has one secret to keep and to revoke.
  */
 export function mtProtoSecret(uuid: string): string {
   return uuid.replaceAll('-', '');

@@ -1,17 +1,17 @@
 import type { VpnProtocol } from '../contract/enums.ts';
-import type { PackedLinks } from './link-records.ts';
+import type { LinkRecords } from './link-records.ts';
 
-/** Everything that a node's configuration is made of, as of one moment. */
+/** Everything that a node's configuration is rendered from, read at one moment. */
 export interface NodeRows extends NodeSettings {
   node: { id: number; host: string; ip: string; revision: number };
-  /** Only those of active subscriptions that have not run out. */
-  links: PackedLinks[];
+  /** Only the links of active subscriptions that have not expired. */
+  links: LinkRecords[];
 }
 
-/** What operators set: the part of the rows that a rollback takes from an earlier revision. */
+/** A node's settings: the rows that a rollback takes from an earlier revision. */
 export interface NodeSettings {
   protocols: ProtocolRow[];
-  /** Only those that an operator configured. */
+  /** Only the outbounds that an operator configured. */
   outbounds: OutboundRow[];
   rules: RuleRow[];
 }

@@ -1,15 +1,12 @@
-/**
- * Compares by UTF-16 code unit: unlike localeCompare, the same on every machine.
- */
+/** Compares UTF-16 code units, because localeCompare differs between machines. */
 export function byText(left: string, right: string): number {
   if (left === right) return 0;
   return left < right ? -1 : 1;
 }
 
 /**
- * A copy of a JSON value with the keys of every object in sorted order, so that two objects that
- * say the same also read the same. Values from a jsonb column are at most as deep as Postgres'
- * parser allows.
+ * A copy of a JSON value with the keys of every object sorted, so that equal values give equal text.
+ * The recursion is bounded: values come from jsonb columns, and Postgres' parser limits their depth.
  */
 export function withSortedKeys<T>(value: T): T {
   if (Array.isArray(value)) return value.map(withSortedKeys) as T;
@@ -17,6 +14,6 @@ export function withSortedKeys<T>(value: T): T {
   const entries = Object.entries(value)
     .sort(([left], [right]) => byText(left, right))
     .map(([key, inner]) => [key, withSortedKeys(inner)]);
-  // fromEntries also keeps a key named __proto__ a plain key.
+  // An assignment would treat the key `__proto__` differently.
   return Object.fromEntries(entries) as T;
 }

@@ -1,37 +1,37 @@
 import type { NodeConfig } from '../contract/node-config.ts';
 import { CoreError } from '../errors.ts';
-import { clientMapJson, type Json, joined, jsonBytes } from './clients-json.ts';
+import { clientMapJson, type Json, joined, writeJson } from './clients-json.ts';
 import { linksOfProtocols } from './link-records.ts';
 import { renderMtProto } from './mtproto.ts';
 import type { NodeRows } from './node-rows.ts';
 import { renderXray } from './xray.ts';
 
 /**
- * The JSON of a NodeConfig in UTF-8, all but its revision: `"clientMap":…,"services":…}` behind room
- * for it. So the number can be written in later without copying what is behind.
+ * The JSON of a NodeConfig in UTF-8 without its revision: `"clientMap":…,"services":…}`. In front of it
+ * is room for the revision, so that `withRevision` need not copy the content.
  */
 export interface ContentJson {
   bytes: Buffer;
-  /** Where the content begins. What is before it is not yet anything. */
+  /** Where the content begins. The bytes before it are not initialised. */
   start: number;
 }
 
-/** Of the longest beginning, since a revision is an integer of Postgres. */
+/** Room for the largest revision, which is an integer of Postgres. */
 const revisionBytesMax = revisionText(2_147_483_647).length;
 
-/** A node's configuration as an object: what `renderNodeConfigJson` says, read back. */
+/** A node's configuration as an object, parsed from what `renderNodeConfigJson` writes. */
 export function renderNodeConfig(rows: NodeRows): NodeConfig {
   return JSON.parse(renderNodeConfigJson(rows).toString()) as NodeConfig;
 }
 
-/** The JSON of a NodeConfig, in UTF-8, at the revision that the rows say. */
+/** The JSON of a NodeConfig in UTF-8, at the revision of the rows. */
 export function renderNodeConfigJson(rows: NodeRows): Buffer {
   return withRevision(rows.node.revision, renderContentJson(rows));
 }
 
 /**
- * Writes the number of a revision before what `renderContentJson` gave. The answer shares its bytes:
- * the same content can have one revision at a time.
+ * Writes a revision in front of a content. The answer shares the content's bytes, so a content can have
+ * one revision at a time.
  */
 export function withRevision(revision: number, { bytes, start }: ContentJson): Buffer {
   const text = revisionText(revision);
@@ -44,10 +44,9 @@ function revisionText(revision: number): string {
 }
 
 /**
- * A node's configuration from its rows. Pure, and stable to the byte: the same rows in any order
- * (links have theirs) give the same JSON.
- * @throws CoreError INTERNAL where stored settings cannot be rendered. The node keeps what it runs,
- * which is better than losing an inbound that its users are on.
+ * Renders a node's rows to its configuration. Pure, and the same rows in any order give the same bytes.
+ * @throws CoreError INTERNAL if stored settings cannot be rendered. The node then keeps what it runs,
+ * which is better than to lose an inbound that people use.
  */
 export function renderContentJson(rows: NodeRows): ContentJson {
   const protocols = [...rows.protocols].sort((left, right) => left.id - right.id);
@@ -68,7 +67,7 @@ export function renderContentJson(rows: NodeRows): ContentJson {
       ...joined(services),
       '}}',
     ];
-    return { bytes: jsonBytes(json, revisionBytesMax), start: revisionBytesMax };
+    return { bytes: writeJson(json, revisionBytesMax), start: revisionBytesMax };
   } catch (cause) {
     const message = `The configuration of node ${rows.node.id} cannot be rendered`;
     throw new CoreError('INTERNAL', message, { cause });

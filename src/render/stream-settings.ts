@@ -6,7 +6,7 @@ import type {
 import { CoreError } from '../errors.ts';
 import type { ProtocolSettings } from '../protocols/settings.ts';
 
-/** How a connection comes in: https://xtls.github.io/en/config/transport.html */
+/** The transport of an inbound: https://xtls.github.io/en/config/transport.html */
 export function streamSettings(
   settings: ProtocolSettings['VLESS'] | ProtocolSettings['TROJAN'],
 ): XrayStreamSettings {
@@ -25,8 +25,8 @@ export function streamSettings(
 }
 
 /**
- * https://xtls.github.io/en/config/transports/hysteria.html. Over QUIC the ALPN of a client is `h3`,
- * and Xray offers `h2` and `http/1.1` unless told.
+ * https://xtls.github.io/en/config/transports/hysteria.html. A client sends the ALPN `h3` over QUIC,
+ * but Xray offers only `h2` and `http/1.1` by default.
  */
 export function hysteriaStream(settings: ProtocolSettings['HYSTERIA2']): HysteriaStream {
   const { udpIdleTimeout, masquerade, tls } = settings;
@@ -56,7 +56,7 @@ function tlsSettings(tls: {
   };
 }
 
-/** https://xtls.github.io/en/config/transports/reality.html. The public key stays with Core. */
+/** https://xtls.github.io/en/config/transports/reality.html. Nodes get no public key. */
 function realitySettings(
   reality: NonNullable<ProtocolSettings['VLESS']['reality']>,
 ): NonNullable<XrayStreamSettings['realitySettings']> {

@@ -3,23 +3,23 @@ import { CoreError } from '../errors.ts';
 import { parseProtocolSettings } from '../protocols/settings.ts';
 import { keyLength, shadowsocksUserKey } from '../protocols/shadowsocks-key.ts';
 import { elementsJson, type Json, linkUuid, withElements } from './clients-json.ts';
-import { type Links, uuidAt } from './link-records.ts';
+import { type SortedLinks, uuidAt } from './link-records.ts';
 import type { ProtocolRow } from './node-rows.ts';
 import { hysteriaStream, streamSettings } from './stream-settings.ts';
 
-/** An inbound with its array of clients empty, and the clients as JSON to go into it. */
+/** An inbound with an empty array of clients, and the clients that go into it as JSON. */
 interface Inbound {
   inbound: XrayInbound;
   clients: Json;
 }
 
-/** One inbound as JSON; undefined where the protocol is not Xray's, or must not run without users. */
-export function renderXrayInbound(row: ProtocolRow, links: Links): Json | undefined {
+/** One inbound as JSON. Undefined if Xray does not serve the protocol, or must not without users. */
+export function renderXrayInbound(row: ProtocolRow, links: SortedLinks): Json | undefined {
   const rendered = inboundOf(row, links);
   return rendered && withElements(rendered.inbound, 'clients', rendered.clients);
 }
 
-function inboundOf(row: ProtocolRow, links: Links): Inbound | undefined {
+function inboundOf(row: ProtocolRow, links: SortedLinks): Inbound | undefined {
   switch (row.protocol) {
     case 'VLESS':
       return vlessInbound(row, links);
@@ -37,7 +37,7 @@ function inboundOf(row: ProtocolRow, links: Links): Inbound | undefined {
 }
 
 /** https://xtls.github.io/en/config/inbounds/vless.html */
-function vlessInbound(row: ProtocolRow, links: Links): Inbound {
+function vlessInbound(row: ProtocolRow, links: SortedLinks): Inbound {
   const settings = parseProtocolSettings('VLESS', row.settings);
   const flow = settings.flow === undefined ? '' : `,"flow":"${settings.flow}"`;
   return {
@@ -52,7 +52,7 @@ function vlessInbound(row: ProtocolRow, links: Links): Inbound {
 }
 
 /** https://xtls.github.io/en/config/inbounds/vmess.html */
-function vmessInbound(row: ProtocolRow, links: Links): Inbound {
+function vmessInbound(row: ProtocolRow, links: SortedLinks): Inbound {
   const settings = parseProtocolSettings('VMESS', row.settings);
   return {
     inbound: {
@@ -66,7 +66,7 @@ function vmessInbound(row: ProtocolRow, links: Links): Inbound {
 }
 
 /** https://xtls.github.io/en/config/inbounds/trojan.html */
-function trojanInbound(row: ProtocolRow, links: Links): Inbound {
+function trojanInbound(row: ProtocolRow, links: SortedLinks): Inbound {
   const settings = parseProtocolSettings('TROJAN', row.settings);
   return {
     inbound: {
@@ -80,11 +80,11 @@ function trojanInbound(row: ProtocolRow, links: Links): Inbound {
 }
 
 /**
- * https://xtls.github.io/en/config/inbounds/shadowsocks.html. Without a client Xray runs a server of
- * one user whose key is the server's, which is in every share link ever given out: such an inbound
- * is left out.
+ * https://xtls.github.io/en/config/inbounds/shadowsocks.html. Without a client, Xray admits whoever has
+ * the server's key, and every share link ever handed out contains that key. So an inbound without
+ * clients is left out.
  */
-function shadowsocksInbound(row: ProtocolRow, links: Links): Inbound | undefined {
+function shadowsocksInbound(row: ProtocolRow, links: SortedLinks): Inbound | undefined {
   const settings = parseProtocolSettings('SHADOWSOCKS', row.settings);
   const { method, serverKey } = settings;
   if (serverKey === undefined) {
@@ -111,10 +111,10 @@ function shadowsocksInbound(row: ProtocolRow, links: Links): Inbound | undefined
 }
 
 /**
- * https://xtls.github.io/en/config/inbounds/hysteria.html. Without a client it is one shared
- * password that admits, and there is none: such an inbound is left out too.
+ * https://xtls.github.io/en/config/inbounds/hysteria.html. Without a client, Xray checks one shared
+ * password, and Core sets none. So an inbound without clients is left out here, too.
  */
-function hysteriaInbound(row: ProtocolRow, links: Links): Inbound | undefined {
+function hysteriaInbound(row: ProtocolRow, links: SortedLinks): Inbound | undefined {
   const settings = parseProtocolSettings('HYSTERIA2', row.settings);
   if (links.offsets.length === 0) return undefined;
   return {

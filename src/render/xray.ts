@@ -1,13 +1,13 @@
 import type { XrayApi, XrayOutbound, XrayPolicy } from '../contract/node-config.ts';
 import { type Json, joined } from './clients-json.ts';
-import type { Links } from './link-records.ts';
+import type { SortedLinks } from './link-records.ts';
 import type { OutboundRow, ProtocolRow, RuleRow } from './node-rows.ts';
 import { byText, withSortedKeys } from './order.ts';
 import { renderXrayInbound } from './xray-inbound.ts';
 
 /**
- * What traffic accounting needs: a counter for every user (each `email` is a link's UUID), inbound
- * and outbound, and who is online, at level 0, which is everybody's.
+ * What the accounting of traffic needs: a counter for every user (each `email` is a link's UUID), every
+ * inbound and every outbound, and who is online. All users have level 0.
  * https://xtls.github.io/en/config/policy.html
  */
 const policy: XrayPolicy = {
@@ -20,12 +20,12 @@ const policy: XrayPolicy = {
   },
 };
 
-/** The port that Xray's documentation uses for its api. */
+/** The api's port in Xray's documentation. */
 const apiPortMin = 10_085;
 
 /**
- * The Xray service of a node as JSON, or undefined where it has no inbound of Xray's to run.
- * @param linksOf a protocol's links, sorted.
+ * The Xray service of a node as JSON; undefined if Xray has no inbound to run.
+ * @param linksOf Gives the sorted links of a protocol.
  */
 export function renderXray(
   rows: {
@@ -33,7 +33,7 @@ export function renderXray(
     outbounds: readonly OutboundRow[];
     rules: readonly RuleRow[];
   },
-  linksOf: (nodeProtocolId: number) => Links,
+  linksOf: (nodeProtocolId: number) => SortedLinks,
 ): Json | undefined {
   const inbounds = rows.protocols
     .map((row) => renderXrayInbound(row, linksOf(row.id)))
@@ -54,10 +54,10 @@ export function renderXray(
 }
 
 /**
- * Statistics for the counters, the handlers for adding and removing a user without a restart, and
- * routing for changing rules without one. With `listen` Xray needs no inbound and no rule for it:
- * https://xtls.github.io/en/config/api.html. The port is the first from 10085 that no protocol of
- * the node has.
+ * The api gives the node's agent the counters (StatsService), and lets it change users (HandlerService)
+ * and rules (RoutingService) without a restart. With `listen`, Xray needs no inbound and no rule for
+ * it: https://xtls.github.io/en/config/api.html. It gets the first port from 10085 on that no protocol
+ * of the node has.
  */
 function renderApi(protocols: readonly ProtocolRow[]): XrayApi {
   const taken = new Set(protocols.map((row) => row.port));
@@ -70,7 +70,7 @@ function renderApi(protocols: readonly ProtocolRow[]): XrayApi {
   };
 }
 
-/** Xray sends what no rule claims to the first outbound, so there is always one. */
+/** Xray sends traffic that matches no rule to the first outbound, so there is always one. */
 function renderOutbounds(rows: readonly OutboundRow[]): XrayOutbound[] {
   if (rows.length === 0) return [{ tag: 'direct', protocol: 'freedom', settings: {} }];
   return [...rows]

@@ -12,11 +12,11 @@ import {
   shadowsocksUserKey,
 } from '../../src/protocols/shadowsocks-key.ts';
 import { generateX25519, x25519PublicKey } from '../../src/protocols/x25519.ts';
-import { linkBytes } from '../../src/render/link-records.ts';
+import { linkRecordBytes } from '../../src/render/link-records.ts';
 import { mtProtoSecret } from '../../src/render/mtproto.ts';
 import type { NodeRows } from '../../src/render/node-rows.ts';
 import { renderNodeConfig } from '../../src/render/render.ts';
-import { type LinkRow, packLinks } from '../support/pack-links.ts';
+import { encodeLinkRecords, type LinkRow } from '../support/link-records.ts';
 
 const uuid1 = '11111111-1111-4111-8111-111111111111';
 const uuid2 = '22222222-2222-4222-8222-222222222222';
@@ -30,7 +30,7 @@ function rows({ links = [], ...given }: Partial<GivenRows> = {}): NodeRows {
     protocols: [],
     outbounds: [],
     rules: [],
-    links: packLinks(links),
+    links: encodeLinkRecords(links),
     ...given,
   };
 }
@@ -279,7 +279,7 @@ t.test('the api gets a port that no protocol has', async (t) => {
 
 t.test('links that are not whole are never written', async (t) => {
   const protocols: NodeRows['protocols'] = [{ id: 1, protocol: 'VLESS', port: 443, settings: {} }];
-  const links = [...packLinks([link(uuid1, 1, 1)]), Buffer.alloc(linkBytes - 1)];
+  const links = [...encodeLinkRecords([link(uuid1, 1, 1)]), Buffer.alloc(linkRecordBytes - 1)];
   t.throws(() => renderNodeConfig({ ...rows({ protocols }), links }), { code: 'INTERNAL' });
 });
 

@@ -1,7 +1,7 @@
 import type { VpnProtocol } from '../../src/contract/enums.ts';
 import { validateProtocolSettings } from '../../src/protocols/settings.ts';
 import type { NodeRows } from '../../src/render/node-rows.ts';
-import { packLinks } from './pack-links.ts';
+import { encodeLinkRecords } from './link-records.ts';
 
 /** One rendered configuration for a reviewer: `test/golden/<name>.json`. */
 export interface GoldenCase {
@@ -117,7 +117,7 @@ export function goldenRows(given: GoldenCase): NodeRows {
       { tag: 'blocked', protocol: 'blackhole', settings: {}, position: 2 },
     ],
     rules: [{ position: 1, rule: { protocol: ['bittorrent'], outboundTag: 'blocked' } }],
-    links: packLinks(
+    links: encodeLinkRecords(
       goldenUuids.map((uuid, index) => ({
         uuid,
         nodeProtocolId: 12,

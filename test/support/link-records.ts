@@ -1,4 +1,4 @@
-import type { PackedLinks } from '../../src/render/link-records.ts';
+import type { LinkRecords } from '../../src/render/link-records.ts';
 
 export interface LinkRow {
   uuid: string;
@@ -9,8 +9,8 @@ export interface LinkRow {
   expiresAt?: string | null;
 }
 
-/** Packs links in the way that `packedLinkSql` does. */
-export function packLinks(rows: readonly LinkRow[]): PackedLinks[] {
+/** Encodes links as `linkRecordSql` does in Postgres. */
+export function encodeLinkRecords(rows: readonly LinkRow[]): LinkRecords[] {
   return rows.map((row) => {
     const ids = Buffer.alloc(32);
     ids.writeBigInt64BE(BigInt(row.nodeProtocolId), 0);
