@@ -1,6 +1,6 @@
 import { Lifecycle } from '../../src/lifecycle.ts';
-import { packContent, renderContent } from '../../src/publish/content.ts';
-import { loadNodeRows } from '../../src/publish/read-rows.ts';
+import { compressContent, renderContent } from '../../src/publish/content.ts';
+import { readNodeRows } from '../../src/publish/read-rows.ts';
 import type { NodeRows } from '../../src/render/node-rows.ts';
 import { type BenchCore, startBenchCore } from './core.ts';
 import { type BenchOptions, emptyMeasured, type Measured, type Target } from './metric.ts';
@@ -74,10 +74,10 @@ async function timeRenders(core: BenchCore, world: BenchWorld, turns: number) {
   try {
     for (let turn = 0; turn < turns; turn += 1) {
       const rows = (await timed(found.readMs, () =>
-        loadNodeRows(client, world.nodeIds[0] as number),
+        readNodeRows(client, world.nodeIds[0] as number),
       )) as NodeRows;
       const content = await timed(found.renderMs, () => renderContent(rows));
-      await timed(found.compressMs, () => packContent(content, rows.node.revision));
+      await timed(found.compressMs, () => compressContent(content, rows.node.revision));
     }
   } finally {
     client.release();

@@ -4,38 +4,37 @@ import { CoreError } from '../errors.ts';
 import { classifyFailure } from '../stores/failures.ts';
 import { createConfigMemory } from './config-memory.ts';
 import { fetchConfig, type KeptConfig } from './config-store.ts';
-import { unpackContent } from './content.ts';
+import { decompressContent } from './content.ts';
 import { publishForReader } from './publish.ts';
 
-/** Which configuration is asked for: the node's current one, as its process knows it. */
+/** The configuration that a caller wants: the node's current one, as far as this process knows. */
 export interface WantedConfig {
   nodeId: number;
   revision: number;
-  /** SHA-256 in hex of its content; null where the node was never rendered. */
+  /** SHA-256 in hex of its content; null if the node was never rendered. */
   contentHash: string | null;
 }
 
 export interface ConfigCache {
   /**
-   * The configuration of a node, as a rule at the revision asked for. Where nobody keeps that one
-   * it is rendered, and the answer is then the current revision, perhaps a new one, and says so.
-   * Undefined where there is no such node.
+   * The configuration of a node, usually at the wanted revision. If nobody keeps that one, Core renders
+   * the node, and the answer is the current revision, perhaps a new one. Undefined if there is no such
+   * node.
    * @throws CoreError STORE_UNAVAILABLE if neither Redis nor Postgres can give it; CONFIG_QUEUE_FULL
    * if this process prepares `pendingMax` others already.
    */
   get(wanted: WantedConfig): Promise<KeptConfig | undefined>;
-  /** Its JSON, for a client that takes no gzip. */
+  /** The configuration as JSON, for a client that does not accept gzip. */
   plain(config: KeptConfig): Promise<Buffer>;
 }
 
-/** Answers under way in this process; past it a node is told to come again. */
+/** Configurations that one process prepares at a time. It refuses further ones. */
 const pendingMax = 1_000;
 
 /**
- * Serves rendered configurations: the hot ones from this process, the others from Redis, where the
- * worker puts each revision before it commits it. However many ask this process for one at once, it
- * is fetched or rendered once. Without Redis each process renders for itself; without Postgres what
- * is kept is served.
+ * Serves rendered configurations: hot ones from memory, the others from Redis, where the worker puts
+ * each revision before it commits it. Requests for the same configuration share one answer. Without
+ * Redis each process renders for itself. Without Postgres the process serves what memory and Redis have.
  */
 export function createConfigCache(options: {
   pool: pg.Pool;
@@ -47,24 +46,24 @@ export function createConfigCache(options: {
   const pending = new Map<string, Promise<KeptConfig | undefined>>();
 
   async function fetchOrRender(wanted: WantedConfig): Promise<KeptConfig | undefined> {
-    const config = (await fetchKnown(wanted)) ?? (await renderUnlessKept(wanted));
+    const config = (await fetchWanted(wanted)) ?? (await fetchNewerOrRender(wanted));
     if (config !== undefined) memory.put(config);
     return config;
   }
 
-  async function fetchKnown(wanted: WantedConfig): Promise<KeptConfig | undefined> {
+  async function fetchWanted(wanted: WantedConfig): Promise<KeptConfig | undefined> {
     if (wanted.contentHash === null) return undefined;
     return fetchConfig(options, { ...wanted, hash: wanted.contentHash });
   }
 
-  /** Another process may have published meanwhile: then that revision is the answer. */
-  async function renderUnlessKept(wanted: WantedConfig): Promise<KeptConfig | undefined> {
+  /** Another process may have published a newer revision meanwhile. Then that one is the answer. */
+  async function fetchNewerOrRender(wanted: WantedConfig): Promise<KeptConfig | undefined> {
     try {
       const current = await readCurrent(options.pool, wanted.nodeId);
       if (current === undefined) return undefined;
-      const isNews = current.contentHash !== wanted.contentHash;
-      const kept = isNews ? await fetchKnown(current) : undefined;
-      return kept ?? (await publishForReader(options, wanted.nodeId));
+      const isNewer = current.contentHash !== wanted.contentHash;
+      const newer = isNewer ? await fetchWanted(current) : undefined;
+      return newer ?? (await publishForReader(options, wanted.nodeId));
     } catch (thrown) {
       throw classifyFailure(thrown);
     }
@@ -95,9 +94,9 @@ export function createConfigCache(options: {
   async function plain(config: KeptConfig): Promise<Buffer> {
     const hot = memory.getPlain(config);
     if (hot !== undefined) return hot;
-    const unpacked = await unpackContent(config.gzip);
-    memory.putPlain(config, unpacked);
-    return unpacked;
+    const json = await decompressContent(config.gzip);
+    memory.putPlain(config, json);
+    return json;
   }
 
   return { get, plain };

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { KeptConfig } from './config-store.ts';
 
-/** The hot configurations of one process: the newest seen of each node, bounded in bytes. */
+/** The hot configurations of one process: the newest one of each node, bounded in bytes. */
 export interface ConfigMemory {
   get(wanted: {
     nodeId: number;
@@ -9,9 +9,9 @@ export interface ConfigMemory {
     contentHash: string | null;
   }): KeptConfig | undefined;
   put(config: KeptConfig): void;
-  /** The configuration unpacked, where `putPlain` has left it. */
+  /** The configuration as JSON, if `putPlain` has added it. */
   getPlain(config: KeptConfig): Buffer | undefined;
-  /** Keeps it beside the packed one, where that is held and both fit. */
+  /** Keeps the JSON next to the gzip, if the gzip is held and both fit. */
   putPlain(config: KeptConfig, plain: Buffer): void;
   /** Bytes held now. */
   bytes(): number;
@@ -22,18 +22,18 @@ interface Held {
   plain: Buffer | undefined;
 }
 
-/** Past the bound the least recently used go first. One that is over the bound is not held. */
+/** Drops the least recently used ones beyond `bytesMax`. Never holds one that is larger than that. */
 export function createConfigMemory(bytesMax: number): ConfigMemory {
   assert(bytesMax >= 0);
-  // A Map keeps the order of insertion; a use moves its entry to the end.
+  // A Map keeps the order of insertion, and each use moves a configuration to the end.
   const held = new Map<number, Held>();
   let bytesHeld = 0;
 
   function drop(nodeId: number): void {
-    const entry = held.get(nodeId);
-    if (entry === undefined) return;
+    const kept = held.get(nodeId);
+    if (kept === undefined) return;
     held.delete(nodeId);
-    bytesHeld -= entry.config.gzip.length + (entry.plain?.length ?? 0);
+    bytesHeld -= kept.config.gzip.length + (kept.plain?.length ?? 0);
     assert(bytesHeld >= 0);
   }
 
@@ -46,13 +46,13 @@ export function createConfigMemory(bytesMax: number): ConfigMemory {
 
   return {
     get({ nodeId, revision, contentHash }) {
-      const entry = held.get(nodeId);
-      if (entry?.config.revision !== revision || entry.config.hash !== contentHash) {
+      const kept = held.get(nodeId);
+      if (kept?.config.revision !== revision || kept.config.hash !== contentHash) {
         return undefined;
       }
       held.delete(nodeId);
-      held.set(nodeId, entry);
-      return entry.config;
+      held.set(nodeId, kept);
+      return kept.config;
     },
     put(config) {
       const older = held.get(config.nodeId);
@@ -64,14 +64,14 @@ export function createConfigMemory(bytesMax: number): ConfigMemory {
       dropOldest();
     },
     getPlain(config) {
-      const entry = held.get(config.nodeId);
-      return entry?.config === config ? entry.plain : undefined;
+      const kept = held.get(config.nodeId);
+      return kept?.config === config ? kept.plain : undefined;
     },
     putPlain(config, plain) {
-      const entry = held.get(config.nodeId);
-      if (entry?.config !== config || entry.plain !== undefined) return;
+      const kept = held.get(config.nodeId);
+      if (kept?.config !== config || kept.plain !== undefined) return;
       if (config.gzip.length + plain.length > bytesMax) return;
-      entry.plain = plain;
+      kept.plain = plain;
       bytesHeld += plain.length;
       dropOldest();
     },

@@ -1,30 +1,31 @@
 import type { Redis } from 'ioredis';
 
-/** A rendered configuration as it is kept and goes out. Callers must not write to the buffer. */
+/** A rendered configuration as Core keeps and sends it. Callers must not write to the buffer. */
 export interface KeptConfig {
   nodeId: number;
   revision: number;
-  /** SHA-256 in hex of the content without the revision's number. */
+  /** SHA-256 in hex of the content, which does not contain the revision. */
   hash: string;
   gzip: Buffer;
 }
 
-/** A configuration that nobody asked for in a day is rendered anew. */
+/** A day after its publication a configuration leaves Redis, and the next request renders it anew. */
 const keptSeconds = 86_400;
+/** A process may ask for a replaced revision until it hears of the new one. */
 const replacedSeconds = 60;
 
 /**
- * Key of a node's configuration. The content's hash is part of it, so that whatever is found there
- * is right, whoever wrote it and however late. The braces are a hash tag: all of a node's keys are
- * in one slot of a Redis Cluster.
+ * The Redis key of a node's configuration. It contains the content's hash, so its value is right no
+ * matter who wrote it and when. The braces are a hash tag, so that a Redis Cluster keeps all keys of a
+ * node in one slot.
  */
 export function configKey(prefix: string, nodeId: number, revision: number, hash: string): string {
   return `${prefix}:config:{${nodeId}}:${revision}:${hash.slice(0, 32)}`;
 }
 
 /**
- * Keeps configurations, and lets replaced ones go. Where Redis is away or full nothing is kept, and
- * who needs one renders it from Postgres.
+ * Keeps configurations, and lets replaced ones expire. If Redis is away or full, it keeps nothing, and
+ * whoever needs a configuration renders it from Postgres.
  */
 export async function keepConfigs(
   deps: { redis: Redis; prefix: string },
@@ -40,7 +41,7 @@ export async function keepConfigs(
   await pipeline.exec().catch(() => undefined);
 }
 
-/** What is kept under the key; undefined also where Redis is away, since Postgres knows too. */
+/** The configuration that Redis has. Undefined also if Redis is away: Postgres can replace it. */
 export async function fetchConfig(
   deps: { redis: Redis; prefix: string },
   wanted: { nodeId: number; revision: number; hash: string },
@@ -49,7 +50,7 @@ export async function fetchConfig(
   const found = await deps.redis.getBuffer(key).catch(() => null);
   if (found === null) return undefined;
   const { nodeId, revision, hash } = wanted;
-  // Copied: a short reply is a slice of the whole chunk that came from the socket, and would hold
-  // on to all of it for as long as it is in memory.
+  // Copied, because a short reply is a slice of the socket's whole chunk, and would keep all of the
+  // chunk in memory.
   return { nodeId, revision, hash, gzip: Buffer.from(found) };
 }

@@ -5,27 +5,25 @@ import type { NodeRows, NodeSettings } from '../render/node-rows.ts';
 import { withSortedKeys } from '../render/order.ts';
 import { type ContentJson, renderContentJson, withRevision } from '../render/render.ts';
 
-/** What a node should run, without the number of its revision. */
+/** What a node should run, without its revision. */
 export interface RenderedContent {
-  /** JSON of the configuration, all but its revision. */
+  /** JSON of the configuration without its revision. */
   json: ContentJson;
-  /** SHA-256 of it in hex: two renders with one hash are one revision. */
+  /** SHA-256 of the JSON in hex. Two renderings with the same hash are the same revision. */
   hash: string;
-  /** Bytes of the whole configuration, near enough to bound a batch by. */
+  /** The size of the configuration, exact enough to limit a batch. */
   bytes: number;
 }
 
+// Both work in zlib's own threads.
 const compress = promisify(gzip);
-const unpack = promisify(gunzip);
-/**
- * In zlib's own threads. A configuration is mostly random UUIDs, which the default level packs little
- * better and takes three times as long for.
- */
+const decompress = promisify(gunzip);
+/** A configuration is mostly random UUIDs: the default level saves little and takes three times as long. */
 const gzipLevel = 1;
 
 /**
- * Renders rows, whatever revision they are going to have.
- * @throws CoreError INTERNAL where stored settings cannot be rendered.
+ * Renders rows, without the revision that they are going to have.
+ * @throws CoreError INTERNAL if stored settings cannot be rendered.
  */
 export function renderContent(rows: NodeRows): RenderedContent {
   const json = renderContentJson(rows);
@@ -35,20 +33,20 @@ export function renderContent(rows: NodeRows): RenderedContent {
 }
 
 /**
- * The bytes that go out for a revision: gzip of `{"revision":…,"clientMap":…,"services":…}`. A
- * content is packed for one revision at a time.
+ * The bytes that Core sends for a revision: gzip of `{"revision":…,"clientMap":…,"services":…}`. Wait
+ * for the answer before you compress the same content for another revision, since it holds one at a time.
  */
-export function packContent(content: RenderedContent, revision: number): Promise<Buffer> {
+export function compressContent(content: RenderedContent, revision: number): Promise<Buffer> {
   return compress(withRevision(revision, content.json), { level: gzipLevel });
 }
 
-/** The JSON of what `packContent` made. */
-export function unpackContent(packed: Buffer): Promise<Buffer> {
-  return unpack(packed);
+/** The JSON that `compressContent` compressed. */
+export function decompressContent(compressed: Buffer): Promise<Buffer> {
+  return decompress(compressed);
 }
 
-/** What operators set of a node, as it is kept for a rollback, with its SHA-256 in hex. */
-export function packSettings(rows: NodeSettings): { json: string; hash: string } {
+/** The settings of a node as JSON, to be kept for a rollback, and their SHA-256 in hex. */
+export function encodeSettings(rows: NodeSettings): { json: string; hash: string } {
   const { protocols, outbounds, rules } = rows;
   const json = JSON.stringify(withSortedKeys({ protocols, outbounds, rules }));
   return { json, hash: createHash('sha256').update(json).digest('hex') };

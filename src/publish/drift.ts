@@ -8,7 +8,7 @@ import {
 } from '../nodes/node-state.ts';
 import type { Queryable } from '../stores/postgres.ts';
 
-/** How what a node runs stands to what it should run. */
+/** The difference between what a node runs and what it should run. */
 export interface NodeDrift {
   nodeId: number;
   name: string;
@@ -16,25 +16,26 @@ export interface NodeDrift {
   syncStatus: SyncStatus;
   /** The revision that Core serves. */
   revision: number;
-  /** The last one that the node reported as applied. */
+  /** The newest one that the node reported as applied. */
   appliedRevision: number | null;
-  /** What its newest heartbeat said that it runs. */
+  /** The revision that it runs, by its newest heartbeat. */
   reportedRevision: number | null;
-  /** How many revisions the node is behind; null where it is not known to run any. */
+  /** How many revisions the node is behind; null if Core knows of none that it runs. */
   behindBy: number | null;
-  /** When the first revision came that the node does not run. */
+  /** When Core published the first revision that the node does not run. */
   behindSince: Date | null;
-  /** Set where the node's settings are those of an earlier revision. */
+  /** The revision to whose settings an operator rolled the node back. */
   rolledBackTo: number | null;
-  /** When the first change came that no worker has published yet, what it was, and why not. */
+  /** When the oldest change came that no worker has published yet. */
   unpublishedSince: Date | null;
   unpublishedCauses: string[];
+  /** Why the worker cannot render it. */
   publishError: string | null;
 }
 
 type Row = NodeStateRow & { behind_since: Date | null };
 
-/** Every node that is not revoked, by id; a fleet is at most some ten thousand rows. */
+/** Every node that is not revoked, by id. A fleet has ten thousand nodes at most, so nothing pages. */
 export async function listDrift(db: Queryable, limits: HealthLimits): Promise<NodeDrift[]> {
   const { rows } = await db.query<Row>(
     `SELECT state.*, (SELECT min(r.created_at) FROM node_revisions r WHERE r.node_id = state.id
@@ -65,7 +66,7 @@ function driftOf(row: Row, limits: HealthLimits): NodeDrift {
   };
 }
 
-/** How many nodes wait for a worker to publish a change, and since when the first of them does. */
+/** How many nodes wait for a worker to publish a change, and how long the first one has waited. */
 export async function countUnpublished(
   db: Queryable,
 ): Promise<{ nodes: number; since: Date | null }> {

@@ -1,10 +1,9 @@
-import assert from 'node:assert/strict';
 import type { Redis } from 'ioredis';
 import type pg from 'pg';
 import { nodeLockClass } from '../stores/locks.ts';
 import { configKey, type KeptConfig, keepConfigs } from './config-store.ts';
-import { packContent, packSettings, type RenderedContent, renderContent } from './content.ts';
-import { type LoadedNode, loadNodes } from './read-rows.ts';
+import { compressContent, encodeSettings, type RenderedContent, renderContent } from './content.ts';
+import { type ReadNode, readNodes } from './read-rows.ts';
 import { commitPublished, type Published, recordFailures, recordUnchanged } from './record.ts';
 
 export interface PublishDeps {
@@ -17,21 +16,23 @@ export interface PublishDeps {
 export interface PublishOutcome {
   /** Nodes with a new revision. */
   published: number[];
-  /** Nodes whose render came out the same: only their mark went. */
+  /** Nodes whose bytes have not changed; they only lost their mark. */
   unchanged: number[];
-  /** Nodes that could not be rendered; they keep what they run, and are tried again later. */
+  /** Nodes that could not be rendered. They keep what they run, and a later sweep tries again. */
   failed: { nodeId: number; error: unknown }[];
 }
 
 /**
- * Gives nodes that are marked as changed their new revision, where their bytes differ.
+ * Renders nodes that are marked as changed, and publishes those whose bytes differ.
  *
- * Each node is under its advisory lock from the read to the commit, so that it is rendered in one
- * place at a time. Not under its row's lock: a heartbeat with a new address updates it. A node that another
- * process renders just now, or that is not due (unchanged, revoked, published less than a second
- * ago), is left out. All the work is done on one connection: where it dies, the locks are free and
- * nothing of this can be committed any more. What was put into Redis by then has the content's hash
- * in its key, so it can never be taken for other bytes.
+ * An advisory lock covers each node from the read to the commit, so that two processes never render it
+ * at once. A lock on its row would make heartbeats with a new address wait. Nodes that another process
+ * renders are left out, and so are nodes that are not due (unchanged, revoked, or published less than a
+ * second ago).
+ *
+ * Locks and commits are on one connection. If it dies, Postgres frees the locks, and nothing of this can
+ * be committed any more. What is in Redis by then has the content's hash in its key, so nobody can take
+ * it for other bytes.
  */
 export async function publishDue(
   deps: PublishDeps,
@@ -39,30 +40,11 @@ export async function publishDue(
 ): Promise<PublishOutcome> {
   const outcome: PublishOutcome = { published: [], unchanged: [], failed: [] };
   await withNodeLocks(deps.pool, nodeIds, 'skip', async (client, lockedIds) => {
-    const loaded = await loadNodes(client, lockedIds);
-    const changed: Rendered[] = [];
-    const unchanged: LoadedNode[] = [];
-    for (const node of loaded.values()) {
-      if (!node.state.due) continue;
-      try {
-        const content = renderContent(node.rows);
-        if (content.hash === node.state.contentHash) unchanged.push(node);
-        else changed.push({ node, content });
-      } catch (error) {
-        outcome.failed.push({ nodeId: node.rows.node.id, error });
-      }
-      // A large batch must not keep the process from its other work.
-      await new Promise((resume) => setImmediate(resume));
-    }
-    const failed = outcome.failed.map(({ nodeId, error }) => {
-      const node = loaded.get(nodeId);
-      assert(node !== undefined);
-      return { nodeId, changeSeq: node.state.changeSeq, error };
-    });
+    const nodes = await readNodes(client, lockedIds);
+    const { changed, unchanged, failed } = await renderDue([...nodes.values()]);
     if (failed.length > 0) await recordFailures(client, failed);
-    if (unchanged.length > 0) {
-      outcome.unchanged = await recordUnchanged(client, unchanged);
-    }
+    outcome.failed = failed.map(({ nodeId, error }) => ({ nodeId, error }));
+    if (unchanged.length > 0) outcome.unchanged = await recordUnchanged(client, unchanged);
     if (changed.length > 0) {
       outcome.published = (await publishRendered(deps, client, changed)).map((one) => one.nodeId);
     }
@@ -70,11 +52,35 @@ export async function publishDue(
   return outcome;
 }
 
+interface Renderings {
+  changed: Rendered[];
+  unchanged: ReadNode[];
+  failed: { nodeId: number; changeSeq: number; error: unknown }[];
+}
+
+async function renderDue(nodes: readonly ReadNode[]): Promise<Renderings> {
+  const renderings: Renderings = { changed: [], unchanged: [], failed: [] };
+  for (const node of nodes) {
+    const { due, contentHash, changeSeq } = node.state;
+    if (!due) continue;
+    try {
+      const content = renderContent(node.rows);
+      if (content.hash === contentHash) renderings.unchanged.push(node);
+      else renderings.changed.push({ node, content });
+    } catch (error) {
+      renderings.failed.push({ nodeId: node.rows.node.id, changeSeq, error });
+    }
+    // Between two nodes of a large batch the process does its other work.
+    await new Promise((resume) => setImmediate(resume));
+  }
+  return renderings;
+}
+
 /**
- * The current bytes of one node where nobody keeps them: rendered anew, as the revision it has where
- * they come out the same, else published as a new one. Waits for whoever renders the node now.
- * Undefined where there is no such node.
- * @throws CoreError INTERNAL where its settings cannot be rendered.
+ * Renders one node whose bytes nobody keeps. If they are those of its current revision, that is the
+ * answer; else it publishes a new revision. If another process renders the node, it waits for that one.
+ * Undefined if there is no such node.
+ * @throws CoreError INTERNAL if its settings cannot be rendered.
  */
 export async function publishForReader(
   deps: PublishDeps,
@@ -82,30 +88,35 @@ export async function publishForReader(
 ): Promise<KeptConfig | undefined> {
   let config: KeptConfig | undefined;
   await withNodeLocks(deps.pool, [nodeId], 'wait', async (client) => {
-    const node = (await loadNodes(client, [nodeId])).get(nodeId);
+    const node = (await readNodes(client, [nodeId])).get(nodeId);
     if (node === undefined) return;
     const content = renderContent(node.rows);
     const { contentHash } = node.state;
     if (contentHash === null || content.hash !== contentHash) {
       const [published] = await publishRendered(deps, client, [{ node, content }]);
-      // Deleted meanwhile: under the lock, nobody else gives it a revision.
+      // An operator has deleted the node: under the lock, nobody else gives it a revision.
       if (published === undefined) return;
       config = published;
       return;
     }
     const { revision } = node.rows.node;
-    config = { nodeId, revision, hash: content.hash, gzip: await packContent(content, revision) };
+    config = {
+      nodeId,
+      revision,
+      hash: content.hash,
+      gzip: await compressContent(content, revision),
+    };
     await keepConfigs(deps, [config]);
   });
   return config;
 }
 
 interface Rendered {
-  node: LoadedNode;
+  node: ReadNode;
   content: RenderedContent;
 }
 
-/** Puts the bytes into Redis, then commits the revisions; in this order, so that they are there. */
+/** Puts the bytes into Redis before it commits, so that whoever hears of a revision finds its bytes. */
 async function publishRendered(
   deps: PublishDeps,
   client: pg.PoolClient,
@@ -115,7 +126,7 @@ async function publishRendered(
   await keepConfigs(deps, published);
   const committed = new Set(await commitPublished(client, published));
   const done = published.filter((one) => committed.has(one.nodeId));
-  // For a minute yet, for a process that has not heard of the new revision.
+  // The replaced ones stay for a minute, for processes that have not heard of the new revisions.
   await keepConfigs(
     deps,
     [],
@@ -126,17 +137,17 @@ async function publishRendered(
 
 async function prepare({ node, content }: Rendered): Promise<Published & KeptConfig> {
   const { state, rows } = node;
-  // A node is created at revision 1, which the first render is then given.
+  // A new node has the number 1 already, and its first rendering gets that number.
   const revision = state.contentHash === null ? rows.node.revision : rows.node.revision + 1;
   return {
     nodeId: rows.node.id,
     revision,
     hash: content.hash,
     bytes: content.bytes,
-    settings: packSettings(rows),
+    settings: encodeSettings(rows),
     state,
     previousRevision: rows.node.revision,
-    gzip: await packContent(content, revision),
+    gzip: await compressContent(content, revision),
   };
 }
 
@@ -149,13 +160,13 @@ function previousKey(prefix: string, one: Published): string[] {
 async function withNodeLocks(
   pool: pg.Pool,
   nodeIds: readonly number[],
-  held: 'skip' | 'wait',
+  lockedNodes: 'skip' | 'wait',
   work: (client: pg.PoolClient, lockedIds: number[]) => Promise<void>,
 ): Promise<void> {
   const client = await pool.connect();
   let failed = true;
   try {
-    const take = held === 'skip' ? takeFreeSql : takeAllSql;
+    const take = lockedNodes === 'skip' ? takeFreeSql : takeAllSql;
     const { rows } = await client.query<{ id: number }>(take, [nodeLockClass, nodeIds]);
     const lockedIds = rows.map((row) => row.id);
     if (lockedIds.length > 0) await work(client, lockedIds);
@@ -165,7 +176,7 @@ async function withNodeLocks(
     ]);
     failed = false;
   } finally {
-    // Closing the connection is what gives the locks back after a failure.
+    // After a failure this closes the connection, which frees the locks.
     client.release(failed);
   }
 }

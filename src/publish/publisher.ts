@@ -5,29 +5,28 @@ import { changesChannel, listen } from '../stores/listen.ts';
 import { publishDue } from './publish.ts';
 import { dueSql } from './read-rows.ts';
 
-/** How often marked nodes are looked for without a notification: one may have been missed. */
+/** How often the publisher looks for marked nodes, in case it has missed a notification. */
 const sweepEveryMs = 1_000;
-/** Nodes that one sweep takes; the rest are the next one's, at once. */
-const sweepMax = 20_000;
-/** A batch reads its nodes together, as long as what they were last time was not more than this. */
+/** Nodes that one sweep takes. If there are more, the next sweep follows at once. */
+const sweepNodesMax = 20_000;
 const batchNodesMax = 250;
+/** The nodes of a batch are read together, so their last configurations limit it. */
 const batchBytesMax = 4_194_304;
 const batchesAtOnce = 2;
 
 export interface Publisher {
-  /** Waits for the batches under way. */
+  /** Waits for the batches that have begun. */
   close(): Promise<void>;
 }
 
 /**
- * Publishes marked nodes: as soon as a change is notified, and once a second for what was missed
- * and for nodes that had to wait out their second. Those that have waited longest come first. Any
- * number of workers may run it: a node that another one renders is skipped. A failure is logged;
- * the next sweep tries again, so a store that is away is waited for.
- *
- * The pool is its own: a large read must not take the connections of the load.
+ * Publishes marked nodes: when Postgres notifies a change, and once a second for missed notifications
+ * and for nodes whose last revision is less than a second old. The nodes that have waited longest come
+ * first. Several workers may run a publisher at once, since each skips nodes that another one renders.
+ * After a failure, such as a store that is away, the next sweep tries again.
  */
 export function startPublisher(options: {
+  /** A pool of its own, so that large reads take no connection from the load. */
   pool: pg.Pool;
   redis: Redis;
   prefix: string;
@@ -48,7 +47,7 @@ export function startPublisher(options: {
       try {
         const due = await selectDue(options.pool);
         await publishAll(due.nodes);
-        if (due.nodes.length === sweepMax) again = true;
+        if (due.nodes.length === sweepNodesMax) again = true;
         waitMs = Math.min(sweepEveryMs, due.nextMs ?? sweepEveryMs);
       } catch (err) {
         log.warn({ err }, 'changes not published, will retry');
@@ -91,14 +90,14 @@ export function startPublisher(options: {
 
 interface DueNode {
   id: number;
-  /** Size of its last configuration, or an estimate. */
+  /** Size of its last configuration, or an estimate if it has none. */
   bytes: number;
 }
 
-/** The nodes to publish now, and when the next one is due, where one is within the second. */
+/** The nodes to publish now, and how long until the next one, if that is within a second. */
 async function selectDue(pool: pg.Pool): Promise<{ nodes: DueNode[]; nextMs: number | undefined }> {
   const { rows } = await pool.query<DueNode & { due: boolean; waitMs: number }>(
-    // What was never rendered is as large as its links make it.
+    // The links decide the size of a configuration that was never rendered.
     `SELECT id, CASE WHEN content_bytes IS NULL THEN (
          SELECT 4096 + 400 * count(*) FROM node_protocols p
          JOIN subscription_links l ON l.node_protocol_id = p.id WHERE p.node_id = n.id)
@@ -106,7 +105,7 @@ async function selectDue(pool: pg.Pool): Promise<{ nodes: DueNode[]; nextMs: num
        FROM n.published_at + interval '1 second' - clock_timestamp())))::integer AS "waitMs"
      FROM nodes n WHERE n.change_seq > n.published_seq AND n.revoked_at IS NULL
      ORDER BY changed_at, id LIMIT $1`,
-    [sweepMax],
+    [sweepNodesMax],
   );
   const waits = rows.filter((row) => !row.due && row.waitMs > 0).map((row) => row.waitMs);
   return {
@@ -115,7 +114,7 @@ async function selectDue(pool: pg.Pool): Promise<{ nodes: DueNode[]; nextMs: num
   };
 }
 
-/** Nodes together as long as their sizes allow, and the large ones each by itself. */
+/** Batches of small nodes, and a batch of its own for each large one. */
 function batchesOf(nodes: readonly DueNode[]): number[][] {
   const batches: number[][] = [];
   let open: number[] = [];

@@ -10,58 +10,58 @@ import type {
 import { hostSql } from '../render/public-address.ts';
 import { inClientTransaction } from '../stores/postgres.ts';
 
-/** How far a node is published, read in the snapshot of its rows. */
+/** How far a node is published, from the same snapshot as its rows. */
 export interface PublishState {
   changeSeq: number;
   publishedSeq: number;
   causes: string[];
-  /** SHA-256 of the current revision's content in hex; null where none was ever rendered. */
+  /** SHA-256 of the current revision's content in hex; null if none was ever rendered. */
   contentHash: string | null;
-  /** True where a change waits and the last revision is at least a second old. */
+  /** Whether `dueSql` holds. */
   due: boolean;
 }
 
-export interface LoadedNode {
+export interface ReadNode {
   rows: NodeRows;
   state: PublishState;
 }
 
-/** Whether a marked node may be published now; one that could not be rendered rests for a while. */
+/**
+ * Whether a worker may publish a node now: a change waits, and the last revision is at least a second
+ * old. If the node could not be rendered, its next attempt is after a new change, or 30 s later.
+ */
 export const dueSql = `n.change_seq > n.published_seq AND n.revoked_at IS NULL
   AND (n.published_at IS NULL OR n.published_at <= clock_timestamp() - interval '1 second')
   AND (n.publish_failed_at IS NULL OR n.publish_failed_seq <> n.change_seq
     OR n.publish_failed_at <= clock_timestamp() - interval '30 seconds')`;
 
-/**
- * Reads one node's rows in one snapshot. Undefined where there is no such node. The client must not
- * be in a transaction.
- */
-export async function loadNodeRows(
+/** Reads one node's rows as `readNodes` does. Undefined if there is no such node. */
+export async function readNodeRows(
   client: pg.PoolClient,
   nodeId: number,
 ): Promise<NodeRows | undefined> {
-  return (await loadNodes(client, [nodeId])).get(nodeId)?.rows;
+  return (await readNodes(client, [nodeId])).get(nodeId)?.rows;
 }
 
 /**
- * Reads nodes with their rows in one snapshot, so that the rows belong to the change number read
- * with them. Five queries however many nodes: callers bound the batch by the size of its
+ * Reads nodes with their rows in one snapshot, so that the rows and the number of the change agree. It
+ * makes five queries for any number of nodes, so the caller limits the batch by the size of its
  * configurations. The client must not be in a transaction.
  */
-export function loadNodes(
+export function readNodes(
   client: pg.PoolClient,
   nodeIds: readonly number[],
-): Promise<Map<number, LoadedNode>> {
+): Promise<Map<number, ReadNode>> {
   return inClientTransaction(client, async () => {
     await client.query('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY');
     const nodes = await client.query<NodeRow>(nodesSql, [nodeIds]);
-    const loaded = new Map(nodes.rows.map((row) => [row.id, loadedNode(row)]));
+    const read = new Map(nodes.rows.map((row) => [row.id, withoutLists(row)]));
     const pinned = new Set(nodes.rows.filter((row) => row.pinned !== null).map((row) => row.id));
-    const own = [...loaded.keys()].filter((id) => !pinned.has(id));
-    if (own.length > 0) await addSettings(client, own, loaded);
-    const links = await client.query<LinksRow>(linksSql, [[...loaded.keys()]]);
-    for (const { nodeId, packed } of links.rows) loaded.get(nodeId)?.rows.links.push(packed);
-    return loaded;
+    const unpinned = [...read.keys()].filter((id) => !pinned.has(id));
+    if (unpinned.length > 0) await addSettings(client, unpinned, read);
+    const links = await client.query<LinksRow>(linksSql, [[...read.keys()]]);
+    for (const { nodeId, records } of links.rows) read.get(nodeId)?.rows.links.push(records);
+    return read;
   });
 }
 
@@ -75,16 +75,17 @@ interface NodeRow {
   causes: string[];
   contentHash: string | null;
   due: boolean;
-  /** The settings of an earlier revision, after a rollback. */
+  /** After a rollback, the settings of the earlier revision. */
   pinned: NodeSettings | null;
 }
 
 interface LinksRow {
   nodeId: number;
-  packed: LinkRecords;
+  records: LinkRecords;
 }
 
-function loadedNode(row: NodeRow): LoadedNode {
+/** The node without its links, and without its settings unless a rollback has pinned them. */
+function withoutLists(row: NodeRow): ReadNode {
   const { id, host, ip, revision, pinned, ...state } = row;
   const settings = pinned ?? { protocols: [], outbounds: [], rules: [] };
   return { rows: { node: { id, host, ip, revision }, ...settings, links: [] }, state };
@@ -93,14 +94,14 @@ function loadedNode(row: NodeRow): LoadedNode {
 async function addSettings(
   client: pg.PoolClient,
   nodeIds: readonly number[],
-  loaded: ReadonlyMap<number, LoadedNode>,
+  read: ReadonlyMap<number, ReadNode>,
 ): Promise<void> {
   const protocols = await client.query<ProtocolRow & { nodeId: number }>(protocolsSql, [nodeIds]);
-  for (const { nodeId, ...row } of protocols.rows) loaded.get(nodeId)?.rows.protocols.push(row);
+  for (const { nodeId, ...row } of protocols.rows) read.get(nodeId)?.rows.protocols.push(row);
   const outbounds = await client.query<OutboundRow & { nodeId: number }>(outboundsSql, [nodeIds]);
-  for (const { nodeId, ...row } of outbounds.rows) loaded.get(nodeId)?.rows.outbounds.push(row);
+  for (const { nodeId, ...row } of outbounds.rows) read.get(nodeId)?.rows.outbounds.push(row);
   const rules = await client.query<RuleRow & { nodeId: number }>(rulesSql, [nodeIds]);
-  for (const { nodeId, ...row } of rules.rows) loaded.get(nodeId)?.rows.rules.push(row);
+  for (const { nodeId, ...row } of rules.rows) read.get(nodeId)?.rows.rules.push(row);
 }
 
 const nodesSql = `
@@ -125,11 +126,12 @@ SELECT node_id AS "nodeId", position, rule FROM routing_rules
 WHERE node_id = ANY ($1::integer[]) ORDER BY position`;
 
 /**
- * Not in an order: 100,000 take the renderer some 20 ms to sort, and Postgres ten times as long. In
- * up to 256 rows a node, by the first byte of the UUID, since the driver copies a large row often.
+ * The links come unsorted, because the renderer sorts 100,000 in 20 ms, a tenth of what Postgres takes.
+ * They come in up to 256 rows a node, by the first byte of the UUID, because the driver copies a large
+ * row many times.
  */
 const linksSql = `
-SELECT p.node_id AS "nodeId", string_agg(${linkRecordSql}, ''::bytea) AS packed
+SELECT p.node_id AS "nodeId", string_agg(${linkRecordSql}, ''::bytea) AS records
 FROM node_protocols p
 JOIN subscription_links l ON l.node_protocol_id = p.id
 JOIN subscriptions s ON s.id = l.subscription_id

@@ -1,28 +1,28 @@
 import type pg from 'pg';
 import { nodesChannel } from '../stores/listen.ts';
-import type { LoadedNode, PublishState } from './read-rows.ts';
+import type { PublishState, ReadNode } from './read-rows.ts';
 
-/** A revision that is to be committed. */
+/** A revision before its commit. */
 export interface Published {
   nodeId: number;
   revision: number;
   hash: string;
   bytes: number;
   settings: { json: string; hash: string };
-  /** As it was read with the rows. */
+  /** From the same snapshot as the rows. */
   state: PublishState;
   previousRevision: number;
 }
 
-/** What is left of a node's causes once those that a render saw are taken away. */
+/** The causes of a node that have come since the render. */
 const causesLeftSql = `CASE WHEN n.change_seq = g.seq THEN '{}'
   WHEN cardinality(n.change_causes) > g.seen THEN n.change_causes[g.seen + 1:]
   ELSE n.change_causes END`;
 
 /**
- * Commits new revisions with their history, and tells every process. A node that is gone, or that
- * was published otherwise since it was read, is left out.
- * @returns the ids of the nodes that have their new revision.
+ * Commits new revisions with their history, and tells every process. It leaves out nodes that were
+ * deleted, or got another revision, since they were read.
+ * @returns the ids of the nodes that got their new revision.
  */
 export async function commitPublished(
   client: pg.PoolClient,
@@ -49,7 +49,7 @@ export async function commitPublished(
   return rows.map((row) => row.id);
 }
 
-/** A node that nobody marked: it asks for the first time, or its rows are rendered otherwise now. */
+/** Why a node without a mark gets a revision: it has none yet, or a new Core renders its rows to other bytes. */
 function unmarkedCause(one: Published): string {
   return one.state.contentHash === null
     ? 'first use'
@@ -91,10 +91,10 @@ WITH given AS MATERIALIZED (
 )
 SELECT id, pg_notify('${nodesChannel}', id::text) FROM updated`;
 
-/** Takes the marks off nodes whose render came out as before. Returns their ids. */
+/** Removes the marks of nodes whose bytes have not changed. Returns their ids. */
 export async function recordUnchanged(
   client: pg.PoolClient,
-  nodes: readonly LoadedNode[],
+  nodes: readonly ReadNode[],
 ): Promise<number[]> {
   const { rows } = await client.query<{ id: number }>(
     `WITH given AS MATERIALIZED (
@@ -138,7 +138,7 @@ export async function recordFailures(
   );
 }
 
-/** The innermost message: the outer one only says that the node cannot be rendered. */
+/** The error's message with that of its cause, which says what is wrong. */
 function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   return error.cause instanceof Error ? `${error.message}: ${error.cause.message}` : error.message;

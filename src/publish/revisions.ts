@@ -1,24 +1,24 @@
 import type pg from 'pg';
 import type { Queryable } from '../stores/postgres.ts';
 
-/** How many of its newest revisions are kept of a node, besides those that a rollback may need. */
+/** How many of its newest revisions Core keeps of a node. It also keeps what a rollback may need. */
 export const revisionsKept = 100;
-/** Rows that one call of `pruneRevisions` removes; the rest follow a minute later. */
+/** Rows that one call of `pruneRevisions` deletes. The rest follow a minute later. */
 const prunedMax = 100_000;
 
 export interface NodeRevision {
   revision: number;
   createdAt: Date;
-  /** What changed since the revision before. */
+  /** What has changed since the revision before. */
   causes: string[];
   contentBytes: number;
-  /** Reports against it: that it was applied, and errors while it was the newest one. */
+  /** How often the node reported that it applied it, and errors while it was the newest one. */
   applied: number;
   errors: number;
   isCurrent: boolean;
 }
 
-/** The history of a node, newest first. */
+/** The revisions of a node, newest first. */
 export async function listRevisions(db: Queryable, nodeId: number): Promise<NodeRevision[]> {
   const { rows } = await db.query<NodeRevision>(
     `SELECT r.revision, r.created_at AS "createdAt", r.causes,
@@ -37,8 +37,8 @@ export async function listRevisions(db: Queryable, nodeId: number): Promise<Node
 }
 
 /**
- * Drops what is beyond the bound of each node's history. Kept all the same: the revision that the
- * node applied last and the one that a rollback names. The worker calls it once a minute.
+ * Deletes revisions beyond `revisionsKept`, but never the one that the node applied last, nor the one to
+ * which an operator rolled it back. The worker calls this once a minute.
  */
 export async function pruneRevisions(pool: pg.Pool): Promise<void> {
   const { rowCount } = await pool.query(

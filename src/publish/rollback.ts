@@ -1,16 +1,17 @@
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { bumpNodes } from '../nodes/bump.ts';
-import { lockLiveNode } from '../nodes/require.ts';
+import { lockLiveNode, noSuchNode } from '../nodes/require.ts';
 import { inTransaction } from '../stores/postgres.ts';
 
 /**
- * Puts a node back to the settings (protocols, outbounds, rules) of an earlier revision: the one it
- * applied last, or the one named. The links stay those of today, so nobody comes back whose access
- * has ended meanwhile. A worker then publishes it as a new revision, so that the node sees that it
- * must sync. It lasts until the next change of the node's settings; what is stored of them stays as
- * it is, and is what that change adds to.
- * @throws CoreError NOT_FOUND; INVALID_ARGUMENT where there is nothing to go back to.
+ * Rolls a node back to the settings (protocols, outbounds, rules) of an earlier revision: the wanted one,
+ * or the one that it applied last. The links stay today's, so nobody gets back an access that has ended
+ * meanwhile. A worker publishes the result as a new revision, so that the node sees that it must sync.
+ *
+ * The rollback ends with the next change of the node's settings. It does not touch the stored settings,
+ * so that change builds on them and not on those of the earlier revision.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT if there is nothing to roll back to.
  */
 export async function rollBackNode(
   pool: pg.Pool,
@@ -52,11 +53,11 @@ async function findTarget(
     [nodeId],
   );
   const row = rows[0];
-  if (row === undefined) throw new CoreError('NOT_FOUND', `There is no node ${nodeId}`);
+  if (row === undefined) throw noSuchNode(nodeId);
   const revision = wantedRevision ?? row.applied;
   if (revision === null) {
     throw refused(
-      `Node ${nodeId} has not applied any revision yet, so there is none to go back to`,
+      `Node ${nodeId} has not applied any revision yet, so there is none to roll back to`,
     );
   }
   if (wantedRevision === undefined && revision >= row.current && !row.waits) {
@@ -71,11 +72,11 @@ async function findTarget(
   );
   const target = found.rows[0];
   if (target === undefined) {
-    throw refused(`Revision ${revision} of node ${nodeId} is not kept any more, or never was`);
+    throw refused(`Core does not keep revision ${revision} of node ${nodeId}, or never issued it`);
   }
   if (!row.waits && row.currentSettings?.equals(target.settingsHash) === true) {
     throw refused(
-      `The settings of node ${nodeId} are those of revision ${revision}: only its clients have changed since`,
+      `The settings of node ${nodeId} have not changed since revision ${revision}, only its clients have`,
     );
   }
   return target;

@@ -7,7 +7,7 @@ import { bumpNodes } from '../../src/nodes/bump.ts';
 import { createConfigCache } from '../../src/publish/config-cache.ts';
 import { createConfigMemory } from '../../src/publish/config-memory.ts';
 import { configKey, type KeptConfig } from '../../src/publish/config-store.ts';
-import { loadNodeRows } from '../../src/publish/read-rows.ts';
+import { readNodeRows } from '../../src/publish/read-rows.ts';
 import { renderNodeConfig } from '../../src/render/render.ts';
 import { migratePostgres } from '../../src/stores/migrate.ts';
 import { createPool, inTransaction } from '../../src/stores/postgres.ts';
@@ -79,7 +79,7 @@ async function newLink(options: {
   return { uuid: String(link.rows[0]?.uuid), subscriptionId };
 }
 
-/** What a process knows of the node. */
+/** What a process knows about the node. */
 async function wanted(nodeId: number) {
   const { rows } = await pool.query<{ revision: number; contentHash: string | null }>(
     `SELECT revision, encode(content_hash, 'hex') AS "contentHash" FROM nodes WHERE id = $1`,
@@ -101,7 +101,7 @@ function contentOf(config: KeptConfig | undefined) {
   return content;
 }
 
-t.test('loads what the node should run and nothing else', async (t) => {
+t.test('reads what the node should run and nothing else', async (t) => {
   const [nodeId, otherId, userId] = [await newNode(), await newNode(), await newUser()];
   const vless = await newProtocol(nodeId, 'VLESS', 443);
   const mtproto = await newProtocol(nodeId, 'MTPROTO', 444);
@@ -130,7 +130,7 @@ t.test('loads what the node should run and nothing else', async (t) => {
     [nodeId],
   );
   const client = await pool.connect();
-  const rows = await loadNodeRows(client, nodeId);
+  const rows = await readNodeRows(client, nodeId);
   const idle = await client.query('SELECT pg_current_xact_id_if_assigned() IS NULL AS ended');
   client.release();
   t.same(idle.rows, [{ ended: true }]);
@@ -158,7 +158,7 @@ t.test('loads what the node should run and nothing else', async (t) => {
   );
 });
 
-t.test('is rendered once however many ask, here or in another process', async (t) => {
+t.test('many requests share one rendering, in this process and in another', async (t) => {
   const nodeId = await newNode();
   await newProtocol(nodeId, 'VLESS', 443);
   const unrendered = await wanted(nodeId);
@@ -170,7 +170,7 @@ t.test('is rendered once however many ask, here or in another process', async (t
   });
   const cache = newCache({ pool: counted });
   const answers = await Promise.all(Array.from({ length: 50 }, () => cache.get(unrendered)));
-  t.equal(acquired, 2, 'a look whether it was rendered meanwhile, and the render');
+  t.equal(acquired, 2, 'one to see whether it was rendered meanwhile, and one to render it');
   t.equal(new Set(answers).size, 1);
   const [first] = answers;
   t.equal(first?.revision, 1);
@@ -179,13 +179,13 @@ t.test('is rendered once however many ask, here or in another process', async (t
   t.equal(current.contentHash, first?.hash);
   await cache.get(current);
   const elsewhere = await newCache({ pool: counted }).get(current);
-  t.equal(acquired, 2, 'from memory, and from Redis');
+  t.equal(acquired, 2, 'then it comes from memory, and from Redis');
   t.strictSame(elsewhere, first);
   const ttlSeconds = await redis.ttl(configKey(stores.redisPrefix, nodeId, 1, first?.hash ?? ''));
   t.ok(ttlSeconds > 86_000 && ttlSeconds <= 86_400);
 });
 
-t.test('processes that render one node at once give it one revision', async (t) => {
+t.test('several processes that render a node at once give it one revision', async (t) => {
   const nodeId = await newNode();
   const unrendered = await wanted(nodeId);
   const caches = Array.from({ length: 8 }, () => newCache());
@@ -195,7 +195,7 @@ t.test('processes that render one node at once give it one revision', async (t) 
       return cache.get(unrendered);
     }),
   );
-  // Who renders after the protocol was added has other bytes, and so another revision.
+  // A render after the protocol was added has other bytes, and so another revision.
   const hashes = new Map<number, Set<string>>();
   for (const answer of answers) {
     const { revision = 0, hash = '' } = answer ?? {};
@@ -206,7 +206,7 @@ t.test('processes that render one node at once give it one revision', async (t) 
 });
 
 t.test(
-  'a revision that is kept nowhere is rendered again: as it was, or as a new one',
+  'a revision that nobody keeps is rendered again, as the same one or as a new one',
   async (t) => {
     const nodeId = await newNode();
     const first = await newCache().get(await wanted(nodeId));
@@ -221,31 +221,34 @@ t.test(
     t.strictSame(await newCache().get(known), first, 'kept again');
     await drop();
     const after = await newCache().get(known);
-    t.equal(after?.revision, 2, 'the old bytes can be had no more');
+    t.equal(after?.revision, 2, 'nobody can give the old bytes');
     t.equal(contentOf(after).services.xray.inbounds[0].protocol, 'trojan');
     t.same(await wanted(nodeId), { nodeId, revision: 2, contentHash: after?.hash });
   },
 );
 
-t.test('what a worker published is served from Redis; the old one for a minute yet', async (t) => {
-  const nodeId = await newNode();
-  const first = await newCache().get(await wanted(nodeId));
-  const old = await wanted(nodeId);
-  await newProtocol(nodeId, 'TROJAN', 443);
-  await mark(nodeId);
-  t.same((await publishNow({ pool, redis, prefix: stores.redisPrefix })).published, [nodeId]);
-  const cache = newCache({ pool: (await away(t)).pool });
-  const current = await wanted(nodeId);
-  const second = await cache.get(current);
-  t.equal(second?.revision, 2);
-  t.equal(contentOf(second).services.xray.inbounds[0].protocol, 'trojan');
-  t.strictSame(await cache.get(old), first);
-  t.strictSame(await cache.get(current), second, 'the older one did not take its place in memory');
-  const ttlSeconds = await redis.ttl(configKey(stores.redisPrefix, nodeId, 1, first?.hash ?? ''));
-  t.ok(ttlSeconds > 0 && ttlSeconds <= 60);
-});
+t.test(
+  'Redis serves what a worker published, and the old revision for another minute',
+  async (t) => {
+    const nodeId = await newNode();
+    const first = await newCache().get(await wanted(nodeId));
+    const old = await wanted(nodeId);
+    await newProtocol(nodeId, 'TROJAN', 443);
+    await mark(nodeId);
+    t.same((await publishNow({ pool, redis, prefix: stores.redisPrefix })).published, [nodeId]);
+    const cache = newCache({ pool: (await away(t)).pool });
+    const current = await wanted(nodeId);
+    const second = await cache.get(current);
+    t.equal(second?.revision, 2);
+    t.equal(contentOf(second).services.xray.inbounds[0].protocol, 'trojan');
+    t.strictSame(await cache.get(old), first);
+    t.strictSame(await cache.get(current), second, 'the older one has not replaced it in memory');
+    const ttlSeconds = await redis.ttl(configKey(stores.redisPrefix, nodeId, 1, first?.hash ?? ''));
+    t.ok(ttlSeconds > 0 && ttlSeconds <= 60);
+  },
+);
 
-t.test('a process that is behind is given the current revision', async (t) => {
+t.test('a process that is behind gets the current revision', async (t) => {
   const nodeId = await newNode();
   await newCache().get(await wanted(nodeId));
   const current = await wanted(nodeId);
@@ -258,7 +261,7 @@ t.test('a process that is behind is given the current revision', async (t) => {
   }
 });
 
-t.test('there is none for a node that does not exist', async (t) => {
+t.test('a node that does not exist has no configuration', async (t) => {
   t.equal(await newCache().get(await wanted(2_000_000)), undefined);
 });
 
@@ -286,7 +289,7 @@ t.test('without Redis every process renders for itself', async (t) => {
   t.equal(await cache.get(known), again, 'from memory');
 });
 
-t.test('without Postgres what is kept is served', async (t) => {
+t.test('without Postgres, memory and Redis serve what they have', async (t) => {
   const gone = await away(t);
   const nodeId = await newNode();
   const kept = await newCache().get(await wanted(nodeId));
@@ -324,14 +327,14 @@ t.test('a connection that dies during a render is a 503, and the next try works'
   t.equal((await cache.get(unrendered))?.revision, 1);
 });
 
-t.test('past 1,000 configurations under way a process refuses more, and recovers', async (t) => {
+t.test('a process that prepares 1,000 configurations refuses more, and recovers', async (t) => {
   const busy = createPool(stores.databaseUrl, { max: 1 });
   t.teardown(() => busy.end());
   const cache = newCache({ pool: busy });
   const ask = (nodeId: number) => cache.get({ nodeId, revision: 1, contentHash: null });
   const held = await busy.connect();
   const first = 3_000_000;
-  const underWay = Array.from({ length: 1_000 }, (_, index) => ask(first + index));
+  const pending = Array.from({ length: 1_000 }, (_, index) => ask(first + index));
   const joined = ask(first);
   await t.rejects(ask(first + 1_000), {
     code: 'CONFIG_QUEUE_FULL',
@@ -340,12 +343,12 @@ t.test('past 1,000 configurations under way a process refuses more, and recovers
     headers: { 'Retry-After': '2' },
   });
   held.release();
-  t.equal(await joined, undefined, 'one that is under way already takes more callers');
-  t.same(new Set(await Promise.all(underWay)), new Set([undefined]));
-  t.equal(await ask(first + 1_000), undefined, 'once there is room, it is answered');
+  t.equal(await joined, undefined, 'a request for the same configuration shares its answer');
+  t.same(new Set(await Promise.all(pending)), new Set([undefined]));
+  t.equal(await ask(first + 1_000), undefined, 'then there is room again');
 });
 
-t.test('the memory is bounded in bytes and drops what was not used', async (t) => {
+t.test('the memory is limited in bytes and drops the least recently used', async (t) => {
   const memory = createConfigMemory(100);
   const config = (nodeId: number, revision: number, bytes: number): KeptConfig => ({
     nodeId,
@@ -362,7 +365,7 @@ t.test('the memory is bounded in bytes and drops what was not used', async (t) =
   t.equal(memory.bytes(), 80);
   t.equal(get(2, 1), undefined);
   t.ok(get(1, 1));
-  t.equal(get(1, 1, 'other'), undefined, 'other bytes are another configuration');
+  t.equal(get(1, 1, 'other'), undefined, 'another hash is another configuration');
   memory.put(config(1, 3, 50));
   memory.put(config(1, 2, 20));
   t.equal(get(1, 3)?.revision, 3, 'an older revision does not replace a newer one');
@@ -370,13 +373,13 @@ t.test('the memory is bounded in bytes and drops what was not used', async (t) =
   t.equal(memory.bytes(), 90);
   const held = get(1, 3) as KeptConfig;
   memory.putPlain(held, Buffer.alloc(51));
-  t.equal(memory.getPlain(held), undefined, 'unpacked it would be over the bound');
+  t.equal(memory.getPlain(held), undefined, 'its JSON would exceed the limit');
   memory.putPlain(held, Buffer.alloc(30));
   t.equal(memory.getPlain(held)?.length, 30);
-  t.equal(memory.bytes(), 80, 'the other one went for it');
-  t.equal(memory.getPlain(config(1, 3, 50)), undefined, 'of the held one only');
+  t.equal(memory.bytes(), 80, 'it took the place of the other one');
+  t.equal(memory.getPlain(config(1, 3, 50)), undefined, 'only the held one has its JSON');
   memory.put(config(3, 1, 20));
   memory.put(config(3, 2, 101));
-  t.equal(get(3, 2), undefined, 'over the bound by itself');
+  t.equal(get(3, 2), undefined, 'larger than the whole memory');
   t.equal(memory.bytes(), 80);
 });

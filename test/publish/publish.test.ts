@@ -42,14 +42,14 @@ const freedom = (nodeId: number, tag: string) =>
 const vless = (nodeId: number, port: number) =>
   addProtocol(pool, { nodeId, protocol: 'VLESS', port, settings: {} });
 
-/** A node whose configuration shows its outbounds. The default one is a freedom called direct. */
+/** A node with an inbound, since otherwise its configuration has no outbounds. */
 async function addServing(): Promise<number> {
   const nodeId = await addNode();
   await vless(nodeId, 443);
   return nodeId;
 }
 
-/** What a node is served now, from Redis. */
+/** The configuration that Redis has for a node now. */
 async function served(nodeId: number) {
   const { rows } = await pool.query<{ revision: number; hash: string }>(
     `SELECT revision, encode(content_hash, 'hex') AS hash FROM nodes WHERE id = $1`,
@@ -68,7 +68,7 @@ t.test('a change of bytes is a new revision, and nothing else is', async (t) => 
   t.equal(
     (await served(nodeId)).revision,
     1,
-    'the first render has the number it was created with',
+    'a new node has the number 1 already, and its first rendering gets it',
   );
   await mark([nodeId], 'nothing');
   t.match(await show(nodeId), { revision: 1, unpublishedSince: Date });
@@ -81,7 +81,7 @@ t.test('a change of bytes is a new revision, and nothing else is', async (t) => 
   t.equal((await served(nodeId)).revision, 2, 'two changes, one revision');
   await removeOutbound(pool, { nodeId, tag: 'warp' });
   await freedom(nodeId, 'warp');
-  t.same((await publishNow(deps)).unchanged, [nodeId], 'there and back again');
+  t.same((await publishNow(deps)).unchanged, [nodeId], 'the bytes are those of before');
   t.match(await listRevisions(pool, nodeId), [
     { revision: 2, causes: ['outbound direct added', 'outbound warp added'], isCurrent: true },
     { revision: 1, causes: ['protocol 1 added'], isCurrent: false },
@@ -92,11 +92,11 @@ t.test('a change of bytes is a new revision, and nothing else is', async (t) => 
   t.same(await countUnpublished(pool), { nodes: 0, since: null });
 });
 
-t.test('one a second, and not where another worker renders it', async (t) => {
+t.test('a node gets one revision a second, and none while another worker renders it', async (t) => {
   const [first, second] = [await addServing(), await addServing()];
   await publishNow(deps);
   for (const nodeId of [first, second]) await freedom(nodeId, 'warp');
-  // Published in the future is published less than a second ago, however slow this test runs.
+  // Revisions from the future are less than a second old, no matter how slow this test runs.
   await agePublished(pool, -600);
   t.same((await publishDue(deps, [first, second])).published, []);
   t.match(await countUnpublished(pool), { nodes: 2, since: Date });
@@ -106,7 +106,7 @@ t.test('one a second, and not where another worker renders it', async (t) => {
   t.same((await publishDue(deps, [first, second])).published, [second]);
   await other.query('SELECT pg_advisory_unlock($1, $2)', [nodeLockClass, first]);
   other.release();
-  t.same((await publishDue(deps, [first, second])).published, [first], 'and no lock is left');
+  t.same((await publishDue(deps, [first, second])).published, [first], 'no lock is left');
 });
 
 t.test('a change that comes during a render waits for the next', async (t) => {
@@ -115,7 +115,7 @@ t.test('a change that comes during a render waits for the next', async (t) => {
   await mark([nodeId], 'first');
   await freedom(nodeId, 'one');
   await agePublished(pool, 60);
-  // The commit of the revision waits for this transaction, which marks the node in between.
+  // This transaction marks the node, and the commit of the revision waits for it.
   let publishing: Promise<unknown> = Promise.resolve();
   await inTransaction(pool, async (client) => {
     await client.query('SELECT 1 FROM nodes WHERE id = $1 FOR NO KEY UPDATE', [nodeId]);
@@ -131,13 +131,13 @@ t.test('a change that comes during a render waits for the next', async (t) => {
   await publishing;
   const causes = async () =>
     (await pool.query('SELECT change_causes AS causes FROM nodes')).rows[0].causes;
-  t.same(await causes(), ['second'], 'still marked, for the change that was not seen');
+  t.same(await causes(), ['second'], 'still marked, for the change that the render did not see');
   t.match((await listRevisions(pool, nodeId))[0], { causes: ['first', 'outbound one added'] });
   t.same((await publishNow(deps)).unchanged, [nodeId]);
   t.same(await causes(), []);
 });
 
-t.test('a node that cannot be rendered keeps what it runs, and hinders no other', async (t) => {
+t.test('a node that cannot be rendered keeps what it runs, and others are published', async (t) => {
   const [broken, whole] = [await addNode(), await addNode()];
   for (const nodeId of [broken, whole]) await vless(nodeId, 443);
   await publishNow(deps);
@@ -152,14 +152,14 @@ t.test('a node that cannot be rendered keeps what it runs, and hinders no other'
     { nodeId: broken, revision: 1, publishError: /network/, unpublishedSince: Date },
     { nodeId: whole, revision: 2, publishError: null, unpublishedSince: null },
   ]);
-  t.same((await publishDue(deps, [broken])).failed, [], 'it rests');
+  t.same((await publishDue(deps, [broken])).failed, [], 'no second attempt for 30 s');
   await spoil('{}');
   await mark([broken]);
-  t.same((await publishDue(deps, [broken])).published, [broken], 'until it changes');
+  t.same((await publishDue(deps, [broken])).published, [broken], 'unless the node changes');
   t.match(await show(broken), { publishError: null });
 });
 
-t.test('a publisher publishes what is notified, and a burst as one or two', async (t) => {
+t.test('a publisher publishes what Postgres notifies, and few revisions for a burst', async (t) => {
   const nodeId = await addNode();
   const idle = await addNode();
   for (const id of [nodeId, idle]) await vless(id, 443);
@@ -187,7 +187,7 @@ t.test('a publisher publishes what is notified, and a burst as one or two', asyn
   }
 });
 
-t.test('reports count against revisions, and are bounded', async (t) => {
+t.test('reports count against revisions, and the newest 100 of each kind stay', async (t) => {
   const nodeId = await addServing();
   await publishNow(deps);
   await recordApplied(pool, nodeId, 1);
@@ -210,10 +210,10 @@ t.test('reports count against revisions, and are bounded', async (t) => {
   const kept = await listErrors(pool, nodeId);
   t.equal(kept.length, reportsKept);
   t.equal(kept[0]?.message, `error ${reportsKept + 4}`);
-  t.match((await listRevisions(pool, nodeId))[1], { applied: 1 }, 'each kind has its own bound');
+  t.match((await listRevisions(pool, nodeId))[1], { applied: 1 }, 'each kind has its own limit');
 });
 
-t.test('rollback', async (t) => {
+t.test('a rollback brings back the settings, and not the links', async (t) => {
   const nodeId = await addNode();
   await vless(nodeId, 443);
   const userId = await createUser(pool, { name: 'u' });
@@ -225,7 +225,9 @@ t.test('rollback', async (t) => {
   });
   await recordApplied(pool, nodeId, 1);
   await t.rejects(rollBackNode(pool, nodeId), { message: /applied its newest revision, 1/ });
-  await t.rejects(rollBackNode(pool, nodeId, 7), { message: /not kept any more, or never was/ });
+  await t.rejects(rollBackNode(pool, nodeId, 7), {
+    message: /does not keep revision 7 of node 1, or never issued it/,
+  });
   await t.rejects(rollBackNode(pool, 99), { code: 'NOT_FOUND' });
 
   await vless(nodeId, 8443);
@@ -248,7 +250,7 @@ t.test('rollback', async (t) => {
   t.same(
     Object.keys((await served(nodeId)).clientMap).sort(),
     later.links.filter((link) => link.nodeProtocolId === 1).map((link) => link.uuid),
-    'who was cut off since does not come back, and who came is let in',
+    'the limited subscription stays out, and the new one is in',
   );
   t.match(await show(nodeId), { rolledBackTo: 1 });
   t.match((await listRevisions(pool, nodeId))[0], {
@@ -257,15 +259,15 @@ t.test('rollback', async (t) => {
 
   await createSubscription(pool, { userId, trafficLimitBytes: null, expiresAt: null });
   await publishNow(deps);
-  t.same(await ports(), [443], 'a change of links does not end it');
-  await t.rejects(rollBackNode(pool, nodeId), { message: /only its clients have changed/ });
+  t.same(await ports(), [443], 'a change of links does not end the rollback');
+  await t.rejects(rollBackNode(pool, nodeId), { message: /only its clients have/ });
   await freedom(nodeId, 'direct');
   await publishNow(deps);
-  t.same(await ports(), [443, 8443], 'the next change of settings does');
+  t.same(await ports(), [443, 8443], 'the next change of settings does end it');
   t.match(await show(nodeId), { rolledBackTo: null });
 });
 
-t.test('history is pruned, but for what a rollback needs', async (t) => {
+t.test('pruning keeps the revisions that a rollback needs', async (t) => {
   const nodeId = await addServing();
   await publishNow(deps);
   await recordApplied(pool, nodeId, 1);
@@ -282,7 +284,7 @@ t.test('history is pruned, but for what a rollback needs', async (t) => {
   t.match(await rollBackNode(pool, nodeId), { rolledBackTo: 1 });
 });
 
-t.test('drift', async (t) => {
+t.test('drift says how many revisions a node is behind, and since when', async (t) => {
   const nodeId = await addServing();
   await publishNow(deps);
   const drift = async () => (await listDrift(pool, options))[0];
@@ -308,7 +310,7 @@ t.test('drift', async (t) => {
 });
 
 t.test(
-  'a batch of heartbeats holds first ones, later ones, and some of nodes that are gone',
+  'a batch of heartbeats may contain first ones, later ones and those of deleted nodes',
   async (t) => {
     const [known, fresh, gone] = [await addNode(), await addNode(), await addNode()];
     let nowMs = Date.parse('2026-11-28T12:00:00Z');
@@ -336,13 +338,13 @@ t.test(
     t.same(
       (await beat([known], 5))[0],
       { id: known, at: later, revision: 5 },
-      'never back in time',
+      'lastSeenAt never goes back',
     );
     t.match(await show(known), { lastSeenAt: later, reportedRevision: 5 });
   },
 );
 
-t.test('a new address is a change where it stands in the configuration', async (t) => {
+t.test('a new address is a change if it is part of the configuration', async (t) => {
   const nodeId = await addNode();
   await addProtocol(pool, { nodeId, protocol: 'MTPROTO', port: 443, settings: {} });
   const userId = await createUser(pool, { name: 'u' });

@@ -34,7 +34,7 @@ async function newestCauses(): Promise<string[] | undefined> {
   return (await listRevisions(pool, nodeId))[0]?.causes;
 }
 
-/** The causes of the one revision that this work makes. */
+/** Does this work, expects one revision from it, and returns its causes. */
 async function causesOf(work: () => Promise<unknown>): Promise<string[] | undefined> {
   await publishNow(stores);
   const before = (await listRevisions(pool, nodeId)).length;
@@ -61,7 +61,7 @@ function settle(subscriptionIds: number[], bytes: number) {
   );
 }
 
-t.test('what an operator does to a subscription', async (t) => {
+t.test('each change of a subscription names its cause', async (t) => {
   t.same(await causesOf(() => create()), ['subscription 1 created']);
   const [link] = await listLinks(pool, 1);
   t.same(await causesOf(() => rotateLink(pool, link?.uuid ?? '')), [
@@ -87,7 +87,7 @@ t.test('what an operator does to a subscription', async (t) => {
   t.same(await causesOf(() => deleteUser(pool, userId, { force: true })), ['user 1 deleted']);
 });
 
-t.test('limits, resets and expiry, of one and of several at once', async (t) => {
+t.test('limits, resets and expiry name one subscription, or several together', async (t) => {
   const ids = [await create({ trafficLimitBytes: 100 }), await create({ trafficLimitBytes: 100 })];
   await create();
   t.same(await causesOf(() => settle(ids.slice(0, 1), 100)), ['subscription 1 became limited']);
@@ -97,7 +97,7 @@ t.test('limits, resets and expiry, of one and of several at once', async (t) => 
   t.same(await causesOf(() => expireDue(pool)), ['subscription 3 became expired']);
 });
 
-t.test('an import', async (t) => {
+t.test('an import is one cause', async (t) => {
   const rows = ['bob', 'carol'].map((name, at) => ({
     line: at + 1,
     subscription: { user: { name }, trafficLimitBytes: null, expiresAt: null },
@@ -110,8 +110,8 @@ t.test('an import', async (t) => {
   ]);
 });
 
-t.test('a revision that no change caused', async (t) => {
-  // As a Core before an upgrade would have left it, which rendered the same rows to other bytes.
+t.test('a new Core that renders other bytes is the cause', async (t) => {
+  // As if an earlier Core had rendered the same rows to other bytes.
   await pool.query("UPDATE nodes SET content_hash = '\\x00'");
   await publishForReader(stores, nodeId);
   t.same(await newestCauses(), ['rendered otherwise by this version of Core']);

@@ -2,7 +2,7 @@ import { CoreError } from '../../errors.ts';
 import type { ConfigCache } from '../../publish/config-cache.ts';
 import { callerOf, type Reply, type Route } from '../route.ts';
 
-/** GET /node/config/latest: what the node should run, as rendered for its revision. */
+/** GET /node/config/latest: the configuration that the node should run. */
 export function configLatestRoute(deps: { configs: ConfigCache }): Route {
   return {
     method: 'GET',
@@ -15,8 +15,9 @@ export function configLatestRoute(deps: { configs: ConfigCache }): Route {
         return { status: 304, headers: { ETag: `"${node.revision}"` } };
       }
       const config = await deps.configs.get(node);
-      if (config === undefined)
+      if (config === undefined) {
         throw new CoreError('NOT_FOUND', 'The node does not exist any more');
+      }
       const headers = {
         'Content-Type': 'application/json',
         ETag: `"${config.revision}"`,
@@ -35,14 +36,14 @@ export function configLatestRoute(deps: { configs: ConfigCache }): Route {
   };
 }
 
-/** If-None-Match is a list of tags, each perhaps weak, or `*` (RFC 9110, 13.1.2). */
+/** If-None-Match is `*` or a list of tags, which may be weak (RFC 9110, 13.1.2). */
 function matchesEtag(header: string, revision: number): boolean {
   if (header === '') return false;
   const tags = header.split(',').map((tag) => tag.trim().replace(/^W\//, ''));
   return tags.includes(`"${revision}"`) || tags.includes('*');
 }
 
-/** `gzip` or `*` with a quality that is not zero (RFC 9110, 12.5.3). */
+/** Whether the header has `gzip`, or else `*`, with a quality above zero (RFC 9110, 12.5.3). */
 export function acceptsGzip(header: string): boolean {
   let wildcard = false;
   for (const part of header.toLowerCase().split(',')) {
