@@ -8,8 +8,11 @@ import {
 } from '../nodes/change.ts';
 import { countLinks, type LinkCounts } from '../nodes/effects.ts';
 import { replaceOutbounds } from '../settings/outbounds.ts';
-import { dropProtocol, writeProtocol } from '../settings/protocol-changes.ts';
-import { insertProtocol } from '../settings/protocols.ts';
+import {
+  addProtocolInTransaction,
+  removeProtocolInTransaction,
+  setProtocolInTransaction,
+} from '../settings/protocols.ts';
 import { replaceRules, requireRuleTargets } from '../settings/rules.ts';
 import { lockFleet, lockLinks } from '../stores/locks.ts';
 import { inTransaction } from '../stores/postgres.ts';
@@ -108,11 +111,13 @@ async function applyNode(
   if (outbounds !== undefined) await replaceOutbounds(client, nodeId, outbounds);
   if (rules !== undefined) await replaceRules(client, nodeId, rules);
   await requireRuleTargets(client, nodeId);
-  for (const nodeProtocolId of protocols.remove) await dropProtocol(client, nodeProtocolId);
+  for (const nodeProtocolId of protocols.remove)
+    await removeProtocolInTransaction(client, nodeProtocolId);
   for (const { nodeProtocolId, settings } of protocols.change) {
-    await writeProtocol(client, nodeId, nodeProtocolId, { settings });
+    await setProtocolInTransaction(client, nodeProtocolId, { settings });
   }
-  for (const protocol of protocols.create) await insertProtocol(client, { ...protocol, nodeId });
+  for (const protocol of protocols.create)
+    await addProtocolInTransaction(client, { ...protocol, nodeId });
   const touched = protocols.remove.length + protocols.change.length + protocols.create.length;
   if (touched > 0 || outbounds !== undefined || rules !== undefined) {
     await bumpSettings(client, nodeId, 'fleet file');

@@ -85,7 +85,7 @@ const outbound = z.strictObject({
     .max(limits.outboundTagCharsMax)
     .min(1)
     .refine((given) => given !== othersTag, {
-      message: `${othersTag} is where Core counts the rest`,
+      message: `${othersTag} is reserved: Core counts the traffic of tags without a row under it`,
     }),
   protocol: z.enum(outboundProtocols),
   settings,

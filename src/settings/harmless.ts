@@ -1,22 +1,23 @@
 /**
- * What may be shown of settings: of an object the fields that are listed, of an array what holds for
- * each element, of a text, number or boolean what the check lets through. Whatever is not listed may
- * be a credential, and is not shown.
+ * Which parts of settings may be shown: the listed fields of an object, and each text, number or boolean
+ * that passes its check. An array follows the rule of its elements. A field that is not listed may be a
+ * credential, so nobody sees it.
  */
 export type Harmless = ((value: unknown) => boolean) | { readonly [field: string]: Harmless };
 
 const textCharsMax = 255;
 
-/** Anything that is no object. */
+/** Any text, number or boolean. */
 export const shown = (): boolean => true;
-/** What is short and names no user before an `@`. */
+/** A short value without an `@`, in front of which a user could be named. */
 const plain = (value: unknown): boolean =>
   typeof value !== 'string' || (value.length <= textCharsMax && !value.includes('@'));
+/** Exactly this value. */
 const only =
   (expected: unknown) =>
   (value: unknown): boolean =>
     value === expected;
-/** A user, a password or a token may stand in the rest of a URL. */
+/** A URL without the parts that may contain a user, a password or a token. */
 const bareUrl = (value: unknown): boolean => {
   if (typeof value !== 'string' || !URL.canParse(value)) return false;
   const { username, password, search, hash } = new URL(value);
@@ -24,8 +25,8 @@ const bareUrl = (value: unknown): boolean => {
 };
 
 /**
- * Settings of protocols. Left out are `reality.privateKey` and `shortIds`, `serverKey` and `adTag`;
- * a test holds this together with the settings that there are.
+ * Settings of protocols. `reality.privateKey`, `reality.shortIds`, `serverKey` and `adTag` are secret. A
+ * test compares this list with all settings that exist.
  */
 export const protocolSettings: Harmless = {
   listen: plain,
@@ -62,14 +63,14 @@ const server = {
   level: plain,
   method: plain,
   flow: plain,
-  /** Anything but `none` holds keys. */
+  /** Any other value contains keys. */
   encryption: only('none'),
   security: plain,
   uot: plain,
   UoTVersion: plain,
 };
 
-/** Settings of outbounds, which Core hands on as they are: https://xtls.github.io/en/config/outbounds/ */
+/** Settings of outbounds. Core passes them on unchanged: https://xtls.github.io/en/config/outbounds/ */
 export const outboundSettings: Harmless = {
   ...server,
   version: plain,
@@ -97,7 +98,7 @@ export const outboundSettings: Harmless = {
   noKernelTun: plain,
 };
 
-/** Rules. Left out are `user`, the UUIDs of links, and `attrs`, which may be headers. */
+/** Rules. `user` names UUIDs of links, and `attrs` may be headers, so both are secret. */
 export const routingRule: Harmless = {
   type: shown,
   ruleTag: shown,

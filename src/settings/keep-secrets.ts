@@ -6,13 +6,13 @@ import { validateProtocolSettings } from '../protocols/settings.ts';
 type Json = Record<string, unknown>;
 
 /**
- * What is to be stored of new settings for a protocol that exists: checked, with defaults, and with
- * the stored value wherever Core would otherwise make up a new one. Keys and short ids are in the
- * hands of clients, so a change of, say, the sniffing must not replace them.
+ * New settings for a protocol that exists, checked and with defaults. If Core would generate a value
+ * (a key, a short id), the stored one stays: clients have it already, so a change of another setting
+ * must not replace it.
  *
- * What Core makes up is found by looking, so that it holds for every protocol: two validations of
- * the same settings differ just there. A stored value that does not fit the new settings (a key of
- * another length) is not kept.
+ * Two validations of the same settings differ exactly at the generated values, so this works for every
+ * protocol. A stored value that does not fit the new settings, such as a key of another length, gives
+ * way to a generated one.
  * @throws CoreError INVALID_ARGUMENT naming every place at fault.
  */
 export function settingsWithSecretsKept(
@@ -31,7 +31,7 @@ export function settingsWithSecretsKept(
   }
 }
 
-/** `given` with the stored value at every place where `one` and `other` differ. Arrays are whole. */
+/** `given` with the stored value wherever `one` and `other` differ. An array is one value. */
 function filled(given: unknown, one: unknown, other: unknown, stored: unknown): unknown {
   if (isDeepStrictEqual(one, other)) return given;
   if (!isPlainObject(one) || !isPlainObject(other)) return stored === undefined ? given : stored;

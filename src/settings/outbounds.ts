@@ -6,7 +6,7 @@ import { lockLiveNode, requireKnownNode } from '../nodes/require.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { requireRuleTargets } from './rules.ts';
 
-/** The outbound protocols that Xray knows; another name would make a node refuse its config. */
+/** The outbound protocols that Xray knows. A node refuses a configuration with another name. */
 export const outboundProtocols = [
   'blackhole',
   'dns',
@@ -27,9 +27,9 @@ export interface NodeOutbound {
   tag: string;
   trafficBytesUp: number;
   trafficBytesDown: number;
-  /** False where the tag is known from usage reports only. */
+  /** False if Core knows the tag only from usage reports. */
   configured: boolean;
-  /** Null where it is not configured. */
+  /** Null if it is not configured. */
   protocol: OutboundProtocol | null;
   settings: Record<string, unknown>;
 }
@@ -41,8 +41,8 @@ export interface ConfiguredOutbound {
 }
 
 /**
- * Configures an outbound, after those the node has. A tag that is known from usage reports keeps
- * its counters.
+ * Configures an outbound, after those that the node has. If Core knows the tag from usage reports, its
+ * counters stay.
  * @throws CoreError NOT_FOUND; INVALID_ARGUMENT if the tag is configured already, or is `othersTag`.
  */
 export async function addOutbound(
@@ -53,7 +53,7 @@ export async function addOutbound(
   if (tag === othersTag) {
     throw new CoreError(
       'INVALID_ARGUMENT',
-      `${othersTag} is where tags are counted that have no row of their own`,
+      `${othersTag} is reserved: Core counts the traffic of tags without a row under it`,
     );
   }
   await inTransaction(pool, async (client) => {
@@ -62,8 +62,8 @@ export async function addOutbound(
     if (configured.includes(tag)) {
       throw new CoreError('INVALID_ARGUMENT', `Node ${nodeId} has an outbound ${tag} already`);
     }
-    await putOutbound(client, nodeId, added, configured.length + 1);
-    await placeOutbounds(client, nodeId, [...configured, tag]);
+    await writeOutbound(client, nodeId, added, configured.length + 1);
+    await orderOutbounds(client, nodeId, [...configured, tag]);
     await requireRuleTargets(client, nodeId);
     await bumpSettings(client, nodeId, `outbound ${tag} added`);
   });
@@ -71,7 +71,7 @@ export async function addOutbound(
 
 /**
  * Changes the protocol and the settings of a configured outbound.
- * @throws CoreError NOT_FOUND where it is not configured.
+ * @throws CoreError NOT_FOUND if it is not configured.
  */
 export async function setOutbound(
   pool: pg.Pool,
@@ -80,15 +80,15 @@ export async function setOutbound(
   const { nodeId, tag } = changed;
   await inTransaction(pool, async (client) => {
     const tags = await requireOutbound(client, nodeId, tag);
-    await putOutbound(client, nodeId, changed, tags.indexOf(tag) + 1);
+    await writeOutbound(client, nodeId, changed, tags.indexOf(tag) + 1);
     await bumpSettings(client, nodeId, `outbound ${tag} changed`);
   });
 }
 
 /**
- * Moves an outbound to a position from 1 among the configured ones. The first one is where traffic
- * goes that no rule claims.
- * @throws CoreError NOT_FOUND where it is not configured.
+ * Moves an outbound to a position from 1 on among the configured ones. Traffic that matches no rule goes
+ * to the first one.
+ * @throws CoreError NOT_FOUND if it is not configured.
  */
 export async function moveOutbound(
   pool: pg.Pool,
@@ -99,14 +99,14 @@ export async function moveOutbound(
     const tags = await requireOutbound(client, nodeId, tag);
     const others = tags.filter((other) => other !== tag);
     others.splice(position - 1, 0, tag);
-    await placeOutbounds(client, nodeId, others);
+    await orderOutbounds(client, nodeId, others);
     await bumpSettings(client, nodeId, `outbound ${tag} moved`);
   });
 }
 
 /**
  * Takes an outbound out of the configuration. Its counters stay.
- * @throws CoreError NOT_FOUND; INVALID_ARGUMENT where a rule goes to it.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT if a rule names it.
  */
 export async function removeOutbound(
   pool: pg.Pool,
@@ -115,15 +115,15 @@ export async function removeOutbound(
   const { nodeId, tag } = removed;
   await inTransaction(pool, async (client) => {
     await requireOutbound(client, nodeId, tag);
-    await dropOutbounds(client, nodeId, [tag]);
+    await unconfigureOutbounds(client, nodeId, [tag]);
     await requireRuleTargets(client, nodeId);
     await bumpSettings(client, nodeId, `outbound ${tag} removed`);
   });
 }
 
 /**
- * Puts these outbounds, in this order, in the place of all that a node has configured. In a
- * transaction that holds the node.
+ * Replaces all configured outbounds of a node, in this order. The caller's transaction must have locked
+ * the node.
  */
 export async function replaceOutbounds(
   client: pg.PoolClient,
@@ -132,16 +132,17 @@ export async function replaceOutbounds(
 ): Promise<void> {
   const wanted = new Set(outbounds.map((outbound) => outbound.tag));
   const configured = await configuredTags(client, nodeId);
-  await dropOutbounds(
+  await unconfigureOutbounds(
     client,
     nodeId,
     configured.filter((tag) => !wanted.has(tag)),
   );
   for (const [index, outbound] of outbounds.entries()) {
-    await putOutbound(client, nodeId, outbound, index + 1);
+    await writeOutbound(client, nodeId, outbound, index + 1);
   }
 }
 
+/** Locks the node. Returns its configured tags in their order. */
 async function requireOutbound(
   client: pg.PoolClient,
   nodeId: number,
@@ -162,7 +163,7 @@ async function configuredTags(client: pg.PoolClient, nodeId: number): Promise<st
   return rows.map((row) => row.tag);
 }
 
-async function putOutbound(
+async function writeOutbound(
   client: pg.PoolClient,
   nodeId: number,
   { tag, protocol, settings }: ConfiguredOutbound,
@@ -177,7 +178,7 @@ async function putOutbound(
   );
 }
 
-async function placeOutbounds(
+async function orderOutbounds(
   client: pg.PoolClient,
   nodeId: number,
   tags: readonly string[],
@@ -190,8 +191,8 @@ async function placeOutbounds(
   );
 }
 
-/** The row stays, as that of a tag that is only reported: its counters are the operator's. */
-async function dropOutbounds(
+/** Keeps the rows with their counters, like those of tags that the node only reports. */
+async function unconfigureOutbounds(
   client: pg.PoolClient,
   nodeId: number,
   tags: readonly string[],
@@ -204,7 +205,7 @@ async function dropOutbounds(
 }
 
 /**
- * The outbounds of a node, configured ones first in their order.
+ * The outbounds of a node, the configured ones first and in their order.
  * @throws CoreError NOT_FOUND.
  */
 export async function listOutbounds(db: Queryable, nodeId: number): Promise<NodeOutbound[]> {

@@ -5,8 +5,8 @@ import { CoreError } from '../errors.ts';
 export type PortTransport = 'tcp' | 'udp';
 
 /**
- * What a protocol listens with on its port. The columns `listens_tcp` and `listens_udp` of
- * `node_protocols` say the same in SQL.
+ * The transports with which a protocol listens on its port. The columns `listens_tcp` and `listens_udp`
+ * of `node_protocols` contain the same; Postgres derives them.
  * @param settings With or without their defaults.
  */
 export function transportsOf(
@@ -20,12 +20,12 @@ export function transportsOf(
 }
 
 /**
- * That nothing else on the node listens on this port in the same way. In a transaction that holds
- * the node, before the protocol is written.
- * @param wanted.nodeProtocolId The protocol itself, where it exists already.
- * @throws CoreError INVALID_ARGUMENT naming who listens there.
+ * Checks that no other protocol of the node listens on this port with the same transport. The caller's
+ * transaction must have locked the node.
+ * @param wanted.nodeProtocolId The protocol itself, if it exists already.
+ * @throws CoreError INVALID_ARGUMENT naming the protocol that has the port.
  */
-export async function requireFreePort(
+export async function requirePortFreeOnNode(
   client: pg.PoolClient,
   wanted: {
     nodeId: number;

@@ -1,12 +1,17 @@
 import assert from 'node:assert/strict';
 import type pg from 'pg';
 import type { VpnProtocol } from '../contract/enums.ts';
+import { CoreError } from '../errors.ts';
 import { bumpSettings } from '../nodes/bump.ts';
 import { lockLiveNode } from '../nodes/require.ts';
 import { validateProtocolSettings } from '../protocols/settings.ts';
 import { lockLinks } from '../stores/locks.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
-import { requireFreePort } from './port-transports.ts';
+import { settingsWithSecretsKept } from './keep-secrets.ts';
+import { requirePortFreeOnNode } from './port-transports.ts';
+
+// The protocols that nodes serve. A function whose name ends in InTransaction works in a transaction of
+// the caller that has locked the node. It takes settings that are checked already, and marks no node.
 
 /** An inbound of a node. */
 export interface NodeProtocol {
@@ -17,53 +22,51 @@ export interface NodeProtocol {
   settings: Record<string, unknown>;
 }
 
+type NewProtocol = Omit<NodeProtocol, 'nodeProtocolId'>;
+
+/** An absent field stays as it is. */
+interface ProtocolChange {
+  port?: number | undefined;
+  settings?: Record<string, unknown> | undefined;
+}
+
 /**
- * Lets a node serve a protocol on a port. Every subscription gets a link for it, whatever its
- * status (it may be served again later), and the node a new revision.
+ * Lets a node serve a protocol on a port, and marks the node as changed. Every subscription gets a link
+ * to it, even one that is not active, because it may become active again.
  * @throws CoreError NOT_FOUND; INVALID_ARGUMENT for settings that the protocol cannot use, a taken
  * port, or a revoked node.
  */
 export async function addProtocol(
   pool: pg.Pool,
-  added: {
-    nodeId: number;
-    protocol: VpnProtocol;
-    port: number;
-    settings: Record<string, unknown>;
-  },
+  added: NewProtocol,
 ): Promise<{ nodeProtocolId: number }> {
   const settings = validateProtocolSettings(added.protocol, added.settings);
   return inTransaction(pool, async (client) => {
     await lockLinks(client, 'protocols');
     await lockLiveNode(client, added.nodeId);
-    const nodeProtocolId = await insertProtocol(client, { ...added, settings });
+    const nodeProtocolId = await addProtocolInTransaction(client, { ...added, settings });
     await bumpSettings(client, added.nodeId, `protocol ${nodeProtocolId} added`);
     return { nodeProtocolId };
   });
 }
 
 /**
- * Adds checked settings. In a transaction that holds the links' lock and the node.
+ * The transaction must hold the lock of the links, too.
  * @throws CoreError INVALID_ARGUMENT for a taken port.
  */
-export async function insertProtocol(
+export async function addProtocolInTransaction(
   client: pg.PoolClient,
-  added: {
-    nodeId: number;
-    protocol: VpnProtocol;
-    port: number;
-    settings: Record<string, unknown>;
-  },
+  added: NewProtocol,
 ): Promise<number> {
   const { nodeId, protocol, port, settings } = added;
-  await requireFreePort(client, added);
+  await requirePortFreeOnNode(client, added);
   const { rows } = await client.query<{ id: number }>(
     `INSERT INTO node_protocols (node_id, protocol, port, settings) VALUES ($1, $2, $3, $4)
      RETURNING id`,
     [nodeId, protocol, port, JSON.stringify(settings)],
   );
   const nodeProtocolId = rows[0]?.id;
-  assert(nodeProtocolId !== undefined, 'an insert returns its row');
+  assert(nodeProtocolId !== undefined, 'an INSERT with RETURNING returns its row');
   assert(Number.isSafeInteger(nodeProtocolId), 'ids fit a JSON number');
   await client.query(
     `INSERT INTO subscription_links (uuid, subscription_id, node_protocol_id)
@@ -84,4 +87,92 @@ export async function listProtocols(
     [filter.nodeId ?? null],
   );
   return rows;
+}
+
+/**
+ * Changes the port or the settings of a protocol. Its links stay, and so do keys that the new
+ * settings do not name.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT for settings that the protocol cannot use, a taken
+ * port, or a revoked node.
+ */
+export async function setProtocol(
+  pool: pg.Pool,
+  nodeProtocolId: number,
+  change: ProtocolChange,
+): Promise<{ nodeId: number }> {
+  return inTransaction(pool, async (client) => {
+    const { nodeId, protocol, settings: stored } = await lockProtocol(client, nodeProtocolId);
+    const settings =
+      change.settings === undefined
+        ? undefined
+        : settingsWithSecretsKept(protocol, change.settings, stored);
+    await setProtocolInTransaction(client, nodeProtocolId, { port: change.port, settings });
+    await bumpSettings(client, nodeId, `protocol ${nodeProtocolId} changed`);
+    return { nodeId };
+  });
+}
+
+/** @throws CoreError INVALID_ARGUMENT for a taken port. */
+export async function setProtocolInTransaction(
+  client: pg.PoolClient,
+  nodeProtocolId: number,
+  change: ProtocolChange,
+): Promise<void> {
+  const stored = await readProtocol(client, nodeProtocolId, '');
+  const { nodeId, protocol } = stored;
+  const { port = stored.port, settings = stored.settings } = change;
+  await requirePortFreeOnNode(client, { nodeId, nodeProtocolId, protocol, port, settings });
+  await client.query('UPDATE node_protocols SET port = $2, settings = $3 WHERE id = $1', [
+    nodeProtocolId,
+    port,
+    JSON.stringify(settings),
+  ]);
+}
+
+/**
+ * Removes a protocol with its links. Clients with one of these links cannot connect again, even if an
+ * operator adds the same protocol again.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT for a revoked node.
+ */
+export async function removeProtocol(
+  pool: pg.Pool,
+  nodeProtocolId: number,
+): Promise<{ nodeId: number }> {
+  return inTransaction(pool, async (client) => {
+    await lockLinks(client, 'protocols');
+    const { nodeId } = await lockProtocol(client, nodeProtocolId);
+    await removeProtocolInTransaction(client, nodeProtocolId);
+    await bumpSettings(client, nodeId, `protocol ${nodeProtocolId} removed`);
+    return { nodeId };
+  });
+}
+
+/** The transaction must hold the lock of the links, too. */
+export async function removeProtocolInTransaction(
+  client: pg.PoolClient,
+  nodeProtocolId: number,
+): Promise<void> {
+  await client.query('DELETE FROM node_protocols WHERE id = $1', [nodeProtocolId]);
+}
+
+/** Locks the node of a protocol, and reads the protocol again, since it may have changed meanwhile. */
+async function lockProtocol(client: pg.PoolClient, nodeProtocolId: number): Promise<NewProtocol> {
+  const { nodeId } = await readProtocol(client, nodeProtocolId, '');
+  await lockLiveNode(client, nodeId);
+  return readProtocol(client, nodeProtocolId, 'FOR UPDATE');
+}
+
+async function readProtocol(
+  client: pg.PoolClient,
+  nodeProtocolId: number,
+  lock: '' | 'FOR UPDATE',
+): Promise<NewProtocol> {
+  const { rows } = await client.query<NewProtocol>(
+    `SELECT node_id AS "nodeId", protocol, port, settings
+     FROM node_protocols WHERE id = $1 ${lock}`,
+    [nodeProtocolId],
+  );
+  const row = rows[0];
+  if (row !== undefined) return row;
+  throw new CoreError('NOT_FOUND', `There is no protocol ${nodeProtocolId}`);
 }

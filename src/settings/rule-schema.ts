@@ -9,12 +9,12 @@ const portList = z
   .regex(/^\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*$/, 'Must be ports, like 53,443,1000-2000')
   .refine(
     (list) => list.split(/[,-]/).every((port) => Number(port) <= 65_535),
-    'Must hold ports up to 65535',
+    'Must name ports up to 65535',
   );
 const ports = z.union([z.int().min(0).max(65_535), portList]);
 const protocols = z.array(z.enum(['http', 'tls', 'quic', 'bittorrent'])).min(1);
 
-/** What selects traffic; a rule needs one of these, as Xray refuses a rule without. */
+/** What selects traffic. Xray refuses a rule without any of these. */
 const conditions = {
   domain: texts.optional(),
   ip: texts.optional(),
@@ -34,8 +34,8 @@ const conditions = {
 };
 
 /**
- * Xray's RuleObject, https://xtls.github.io/en/config/routing.html. Without `balancerTag`: Core
- * renders no balancers, and Xray would not start.
+ * Xray's RuleObject, https://xtls.github.io/en/config/routing.html, without `balancerTag`: Core renders
+ * no balancers, and Xray does not start if a rule names one that is missing.
  */
 export const ruleSchema = z
   .strictObject({
@@ -51,7 +51,7 @@ export const ruleSchema = z
 export type RoutingRule = Record<string, unknown> & { outboundTag: string };
 
 /**
- * A rule as it is stored: as it was given, where it is one.
+ * Checks a rule and returns it unchanged.
  * @throws CoreError INVALID_ARGUMENT naming every place at fault.
  */
 export function validateRule(given: unknown): RoutingRule {

@@ -13,11 +13,11 @@ export interface NodeRule {
   rule: Record<string, unknown>;
 }
 
-/** The outbound that is rendered where a node has none configured; see render/xray.ts. */
+/** The one outbound of a node that has none configured; src/render/xray.ts renders it. */
 export const defaultOutboundTag = 'direct';
 
 /**
- * Adds a routing rule to a node, at a position from 1 or after all others.
+ * Adds a routing rule to a node, at a position from 1 on, or after all others.
  * @throws CoreError NOT_FOUND; INVALID_ARGUMENT for a rule that Xray would refuse, an outbound that
  * the node does not have, or a revoked node.
  */
@@ -56,7 +56,7 @@ export async function listRules(db: Queryable, nodeId: number): Promise<NodeRule
 }
 
 /**
- * Moves a rule to a position from 1 among its node's rules; past the last one it becomes the last.
+ * Moves a rule to a position from 1 on among its node's rules. A position beyond the end is the last.
  * @throws CoreError NOT_FOUND.
  */
 export async function moveRule(
@@ -65,7 +65,7 @@ export async function moveRule(
   position: number,
 ): Promise<{ nodeId: number; position: number }> {
   return inTransaction(pool, async (client) => {
-    const nodeId = await nodeOfRule(client, ruleId);
+    const nodeId = await lockNodeOfRule(client, ruleId);
     const placed = await reorder(client, nodeId, ruleId, position);
     await bumpSettings(client, nodeId, `rule ${ruleId} moved`);
     return { nodeId, position: placed };
@@ -75,14 +75,14 @@ export async function moveRule(
 /** @throws CoreError NOT_FOUND. */
 export async function removeRule(pool: pg.Pool, ruleId: number): Promise<{ nodeId: number }> {
   return inTransaction(pool, async (client) => {
-    const nodeId = await nodeOfRule(client, ruleId);
+    const nodeId = await lockNodeOfRule(client, ruleId);
     await client.query('DELETE FROM routing_rules WHERE id = $1', [ruleId]);
     await bumpSettings(client, nodeId, `rule ${ruleId} removed`);
     return { nodeId };
   });
 }
 
-/** Puts these rules in the place of all that a node has. In a transaction that holds the node. */
+/** Replaces all rules of a node. The caller's transaction must have locked the node. */
 export async function replaceRules(
   client: pg.PoolClient,
   nodeId: number,
@@ -97,9 +97,9 @@ export async function replaceRules(
 }
 
 /**
- * That every rule of a node names an outbound that the node has: Xray refuses the whole
- * configuration otherwise. Called at the end of every change of rules or outbounds.
- * @throws CoreError INVALID_ARGUMENT.
+ * Checks that every rule of a node names an outbound that the node has, because Xray refuses the whole
+ * configuration otherwise. Every change of rules or outbounds ends with this check.
+ * @throws CoreError INVALID_ARGUMENT naming the first rule at fault.
  */
 export async function requireRuleTargets(client: pg.PoolClient, nodeId: number): Promise<void> {
   const { rows } = await client.query<{ position: number; tag: string; tags: string[] | null }>(
@@ -117,11 +117,11 @@ export async function requireRuleTargets(client: pg.PoolClient, nodeId: number):
   const has = (fault.tags ?? [`${defaultOutboundTag} (the default)`]).join(', ');
   throw new CoreError(
     'INVALID_ARGUMENT',
-    `Rule ${fault.position} of node ${nodeId} would go to outbound ${fault.tag}, which the node does not have; it has ${has}`,
+    `Rule ${fault.position} of node ${nodeId} names the outbound ${fault.tag}, which the node does not have; it has ${has}`,
   );
 }
 
-async function nodeOfRule(client: pg.PoolClient, ruleId: number): Promise<number> {
+async function lockNodeOfRule(client: pg.PoolClient, ruleId: number): Promise<number> {
   const { rows } = await client.query<{ nodeId: number }>(
     'SELECT node_id AS "nodeId" FROM routing_rules WHERE id = $1',
     [ruleId],
@@ -132,7 +132,7 @@ async function nodeOfRule(client: pg.PoolClient, ruleId: number): Promise<number
   return row.nodeId;
 }
 
-/** Numbers a node's rules from 1 with one of them at its wanted position. Returns that position. */
+/** Numbers a node's rules from 1 on, with one rule at its wanted position. Returns that position. */
 async function reorder(
   client: pg.PoolClient,
   nodeId: number,
@@ -147,7 +147,7 @@ async function reorder(
   if (ids.length === rows.length) throw new CoreError('NOT_FOUND', `There is no rule ${ruleId}`);
   const index = Math.min(ids.length, (wanted ?? ids.length + 1) - 1);
   ids.splice(index, 0, ruleId);
-  // In two steps, through numbers that nobody has: positions are unique at every moment.
+  // Positions must be unique at every moment, so the rules first get negative ones.
   await client.query(
     `UPDATE routing_rules r SET position = -given.at
      FROM unnest($1::bigint[]) WITH ORDINALITY AS given (id, at) WHERE r.id = given.id`,

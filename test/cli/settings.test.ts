@@ -152,7 +152,7 @@ async function checkPrune(t: Test): Promise<void> {
   await refused(t, [
     [
       ['outbound', 'add', '--node', '1', '--tag', others, '--protocol', 'freedom'],
-      /\(others\) is where tags are counted/,
+      /\(others\) is reserved/,
     ],
     [['outbound', 'prune', '--node', '9', '--yes'], /There is no node 9/],
   ]);

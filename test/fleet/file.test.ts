@@ -153,7 +153,7 @@ t.test('what is wrong is refused with its lines, before anything changes', async
   await refused(fra.replace('port: 443', 'port: 70000'), 'line 7: nodes[0].protocols[0].port: ');
   await refused(fra.replace('8443', '443'), 'line 9: nodes[0].protocols[1].port: The port 443/tcp');
   await refused(fra.replace('tag: block', 'tag: direct'), 'line 12: ', 'direct comes twice');
-  await refused(fra.replace('tag: block', 'tag: (others)'), 'line 12: ', '(others) is where');
+  await refused(fra.replace('tag: block', 'tag: (others)'), 'line 12: ', '(others) is reserved');
   await refused(
     `${fra}  - { name: fra-1 }\n`,
     'line 15: nodes[1].name: The node fra-1 comes twice',

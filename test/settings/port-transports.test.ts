@@ -1,8 +1,7 @@
 import t from 'tap';
 import { createNode } from '../../src/nodes/change.ts';
 import { transportsOf } from '../../src/settings/port-transports.ts';
-import { setProtocol } from '../../src/settings/protocol-changes.ts';
-import { addProtocol, listProtocols } from '../../src/settings/protocols.ts';
+import { addProtocol, listProtocols, setProtocol } from '../../src/settings/protocols.ts';
 import { openStores } from '../support/stores.ts';
 
 const options = { registrationSeconds: 60 };
@@ -19,7 +18,7 @@ type Added = Parameters<typeof addProtocol>[1];
 const add = (protocol: Added['protocol'], port: number, settings: Added['settings'] = {}) =>
   addProtocol(pool, { nodeId, protocol, port, settings });
 
-t.test('the columns say what the code says', async (t) => {
+t.test('the columns of node_protocols agree with transportsOf', async (t) => {
   const kinds: [protocol: Added['protocol'], settings: Added['settings']][] = [
     ['VLESS', {}],
     ['VMESS', { network: 'ws' }],
@@ -50,7 +49,7 @@ t.test('the columns say what the code says', async (t) => {
   }
 });
 
-t.test('one on TCP and one on UDP share a port', async (t) => {
+t.test('a protocol on TCP and one on UDP may share a port', async (t) => {
   const vless = await add('VLESS', 443);
   const hysteria = await add('HYSTERIA2', 443, { tls });
   const refusals: [work: () => Promise<unknown>, message: string][] = [
@@ -71,7 +70,7 @@ t.test('one on TCP and one on UDP share a port', async (t) => {
   t.match(await listProtocols(pool, { nodeId }), [vless, hysteria]);
 });
 
-t.test('a change of port or of network is held to the same', async (t) => {
+t.test('a change of the port or the network needs a free port, too', async (t) => {
   await add('VLESS', 443);
   const { nodeProtocolId } = await add('SHADOWSOCKS', 8443, { network: 'udp' });
   await add('HYSTERIA2', 8444, { tls });
@@ -94,7 +93,7 @@ t.test('a change of port or of network is held to the same', async (t) => {
   });
 });
 
-t.test('the database refuses what the check did not see', async (t) => {
+t.test('the database refuses a taken port even without the check', async (t) => {
   const insert = (protocol: string) =>
     pool.query(
       "INSERT INTO node_protocols (node_id, protocol, port, settings) VALUES ($1, $2, 443, '{}')",
