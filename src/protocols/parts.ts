@@ -2,7 +2,7 @@ import { isIP } from 'node:net';
 import { z } from 'zod';
 import { isX25519Key } from './x25519.ts';
 
-// What the settings of several protocols are made of. Names follow Xray where Xray has one.
+// Parts that the settings of several protocols share. If Xray has a name for a setting, Core uses it.
 
 export const hostName = z
   .string()
@@ -16,11 +16,11 @@ const httpPath = z
   .string()
   .max(255)
   .regex(/^\/[!-~]*$/, 'Must start with / and hold printable ASCII only');
-/** A path on the node, where Core cannot look. */
+/** A path on the node. Core cannot check that the file exists. */
 export const filePath = z.string().max(4_096).regex(/^\//, 'Must be an absolute path on the node');
 export const port = z.int().min(1).max(65_535);
 
-/** What every protocol has. The public address is that of share links, where it is not the node's. */
+/** What every protocol has. The public address is for share links, if it differs from the node's. */
 export const addresses = {
   listen: z
     .string()
@@ -30,7 +30,7 @@ export const addresses = {
   publicPort: port.optional(),
 };
 
-/** Lets rules that name domains or protocols work; the destination itself stays as it is. */
+/** Makes rules on domains and protocols work. Sniffing does not change where the traffic goes. */
 export const sniffing = z.boolean().default(true);
 
 const certificate = {
@@ -38,7 +38,7 @@ const certificate = {
   keyFile: filePath,
   serverName: hostName.optional(),
 };
-/** TLS where the transport itself settles the ALPN, as QUIC does. */
+/** TLS for QUIC, which decides the ALPN itself. */
 export const certificateOnly = z.strictObject(certificate);
 
 export const networks = ['raw', 'ws', 'grpc', 'xhttp'] as const;
@@ -94,15 +94,18 @@ export const reality = z.strictObject({
     .min(1)
     .max(64)
     .optional(),
-  /** Oldest Xray of a client. Unset, Xray 26 itself refuses clients that are older than 26.3.27. */
+  /** The oldest version of Xray that a client may have. By default Xray 26 refuses those before 26.3.27. */
   minClientVer: z
     .string()
     .regex(/^(\d{1,3}\.){2}\d{1,3}$/, 'Must be like 1.8.0')
-    .refine((given) => given.split('.').every((part) => Number(part) <= 255), 'Parts end at 255')
+    .refine(
+      (given) => given.split('.').every((part) => Number(part) <= 255),
+      'Each part must be at most 255',
+    )
     .optional(),
 });
 
-/** What an onlooker without credentials sees of a Hysteria2 server: a web site of this kind. */
+/** The web site that somebody without credentials sees at a Hysteria2 server. */
 export const masquerade = z.discriminatedUnion('type', [
   z.strictObject({
     type: z.literal('proxy'),
@@ -119,7 +122,7 @@ export const masquerade = z.discriminatedUnion('type', [
 
 type Transport = { network: string; security: string } & Partial<Record<string, unknown>>;
 
-/** What the parts of a transport need from each other. */
+/** Checks that the parts of a transport go together. */
 export function checkTransport(given: Transport, context: z.core.$RefinementCtx): void {
   const fault = (place: string, message: string): void => {
     context.addIssue({ code: 'custom', path: [place], message });
@@ -145,7 +148,7 @@ export function checkTransport(given: Transport, context: z.core.$RefinementCtx)
   }
 }
 
-/** The block of the chosen network, with its defaults where it was not given. */
+/** The settings with the block of their network. A missing block gets its defaults. */
 export function withNetworkBlock<T extends { network: Network }>(given: T): T {
   if (given.network === 'raw') return given;
   const block = transports[given.network].unwrap();

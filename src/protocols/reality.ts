@@ -11,8 +11,8 @@ export interface SettingsFault {
 }
 
 /**
- * REALITY settings with a key pair, a short id and server names made where none were given, or what
- * keeps them from being completed.
+ * Completes REALITY settings: it generates a key pair and a short id if none were given, and takes the
+ * server name from the target. The answer is a fault if the settings contradict each other.
  */
 export function completeReality(
   given: RealitySettings,
@@ -29,7 +29,7 @@ export function completeReality(
   }
   const serverNames = given.serverNames ?? serverNamesOf(given.target);
   if (serverNames.length === 0) {
-    return fault('serverNames', 'Is needed where the target is an IP address');
+    return fault('serverNames', 'Is needed if the target is an IP address');
   }
   const shortIds = given.shortIds ?? [randomBytes(8).toString('hex')];
   return { reality: { ...given, serverNames, ...pair, shortIds } };
@@ -39,7 +39,7 @@ function fault(place: string, message: string): { fault: SettingsFault } {
   return { fault: { path: ['reality', place], message } };
 }
 
-/** The host of a target; none where it is a bare IP address, which cannot be a TLS server name. */
+/** The host of a target. None if it is an IP address, which cannot be a TLS server name. */
 function serverNamesOf(target: string): string[] {
   const host = target.slice(0, target.lastIndexOf(':'));
   return host.startsWith('[') || /^[0-9.]+$/.test(host) ? [] : [host];

@@ -24,7 +24,7 @@ const vlessObject = z.strictObject({
   sniffing,
 });
 
-/** Trojan and VMess take the same settings. */
+/** The settings of Trojan, and of VMess. */
 const tlsObject = z.strictObject({
   ...addresses,
   ...transports,
@@ -51,7 +51,7 @@ const hysteriaObject = z.strictObject({
 
 const mtProtoObject = z.strictObject({
   ...addresses,
-  /** The site that a connection in tls mode looks like. */
+  /** In tls mode a connection looks like one to this site. */
   tlsDomain: hostName.default('www.cloudflare.com'),
   modes: z
     .strictObject({
@@ -87,7 +87,7 @@ const schemas = {
 
 export type ProtocolSettings = { [P in VpnProtocol]: z.output<(typeof schemas)[P]> };
 
-/** The names of a protocol's settings, in their order. */
+/** The names of a protocol's settings, in the order of the schema. */
 export const settingNames: Record<VpnProtocol, readonly string[]> = {
   VLESS: Object.keys(vlessObject.shape),
   VMESS: Object.keys(tlsObject.shape),
@@ -98,7 +98,7 @@ export const settingNames: Record<VpnProtocol, readonly string[]> = {
 };
 
 /**
- * The settings with their defaults, without making keys: the same input gives the same output.
+ * The settings with their defaults. It generates no keys, so the same input gives the same output.
  * @throws CoreError INVALID_ARGUMENT naming every place at fault.
  */
 export function parseProtocolSettings<P extends VpnProtocol>(
@@ -111,9 +111,9 @@ export function parseProtocolSettings<P extends VpnProtocol>(
 }
 
 /**
- * What is to be stored of the settings that an operator gave: checked, with every default filled
- * in, and with keys, short ids and server names made where they are needed and none were given. The
- * output is itself valid input, and then comes back unchanged.
+ * The settings that Core stores for those that an operator gave. It checks them, fills in every default,
+ * and adds keys, short ids and server names that are needed and were not given. For its own output it
+ * returns the same again.
  * @throws CoreError INVALID_ARGUMENT naming every place at fault.
  */
 export function validateProtocolSettings(

@@ -1,41 +1,41 @@
 import assert from 'node:assert/strict';
 import { hash, randomBytes } from 'node:crypto';
 
-/** The methods of Shadowsocks 2022 under which a server can tell its users apart. */
+/** The methods of Shadowsocks 2022 with which a server can have several users. */
 export const shadowsocksMethods = ['2022-blake3-aes-128-gcm', '2022-blake3-aes-256-gcm'] as const;
 export type ShadowsocksMethod = (typeof shadowsocksMethods)[number];
 
-/** Bytes of a key. https://xtls.github.io/en/config/inbounds/shadowsocks.html has the table. */
+/** Bytes of a key, from the table in https://xtls.github.io/en/config/inbounds/shadowsocks.html */
 export const keyBytes: Record<ShadowsocksMethod, number> = {
   '2022-blake3-aes-128-gcm': 16,
   '2022-blake3-aes-256-gcm': 32,
 };
 
-/** Characters of a key. */
-export const keyLength: Record<ShadowsocksMethod, number> = {
+/** Characters of a key in base64. */
+export const keyChars: Record<ShadowsocksMethod, number> = {
   '2022-blake3-aes-128-gcm': 24,
   '2022-blake3-aes-256-gcm': 44,
 };
 
-/** A new random key of the method's length, in base64 as Xray takes it. */
+/** A new random key for the method, in base64 as Xray expects it. */
 export function generateShadowsocksKey(method: ShadowsocksMethod): string {
   return randomBytes(keyBytes[method]).toString('base64');
 }
 
-/** Whether `text` is a key of the method, written in the one canonical way. */
+/** Whether `text` is a key for the method, in canonical base64. */
 export function isShadowsocksKey(method: ShadowsocksMethod, text: string): boolean {
   const bytes = Buffer.from(text, 'base64');
   return bytes.length === keyBytes[method] && bytes.toString('base64') === text;
 }
 
 /**
- * The key of a link on a server: the same whenever it is asked for, and another one once the link
- * is rotated or the server's key replaced.
+ * The key of a link on a server. It stays the same until the link is rotated or the server gets another
+ * key.
  *
- * It is SHA-256 over the server key and the UUID. Every user knows the server key, since it is in
- * each share link, so what keeps a key secret is the link's UUID: 122 random bits. What is hashed
- * has one length a method, so that no hash can be continued into that of another input. An HMAC
- * would add nothing here and takes three times as long, which a node of 100,000 users feels.
+ * It is SHA-256 over the server key and the UUID of the link. Every user knows the server key, since each
+ * share link contains it, so the secret is the UUID with its 122 random bits. For each method all inputs
+ * of the hash have the same length, so nobody can extend one hash to that of a longer input. An HMAC
+ * would not be safer, and would take three times as long for a node of 100,000 users.
  */
 export function shadowsocksUserKey(
   method: ShadowsocksMethod,
@@ -48,8 +48,8 @@ export function shadowsocksUserKey(
 }
 
 /**
- * Cuts base64 of 32 bytes to that of its first 16, without going by bytes, which doubles the time.
- * Character 22 holds the last two bits of byte 16 and four bits of byte 17, which become zero.
+ * Cuts the base64 of 32 bytes to that of the first 16. A detour through bytes would take twice as long.
+ * Character 22 contains the last two bits of byte 16 and four bits of byte 17. Those four become zero.
  */
 function first16Bytes(digest: string): string {
   const value = alphabet.indexOf(digest.charAt(21));

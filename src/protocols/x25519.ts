@@ -1,12 +1,12 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:crypto';
 
-/** A key pair as Xray writes them: 32 bytes each, base64url without padding. */
+/** A key pair as Xray writes it: 32 bytes each, in base64url without padding. */
 export interface X25519Pair {
   privateKey: string;
   publicKey: string;
 }
 
-/** What comes before the 32 bytes of an X25519 private key in PKCS #8 (RFC 8410). */
+/** The bytes in front of the 32 bytes of an X25519 private key in PKCS #8 (RFC 8410). */
 const pkcs8Prefix = Buffer.from('302e020100300506032b656e04220420', 'hex');
 
 /** A new random key pair. */
@@ -16,13 +16,13 @@ export function generateX25519(): X25519Pair {
   return { privateKey: String(jwk.d), publicKey: String(jwk.x) };
 }
 
-/** Whether `text` is 32 bytes in base64url, written in the one canonical way. */
+/** Whether `text` is 32 bytes in canonical base64url. */
 export function isX25519Key(text: string): boolean {
   const bytes = Buffer.from(text, 'base64url');
   return bytes.length === 32 && bytes.toString('base64url') === text;
 }
 
-/** The public key that belongs to a private one. */
+/** The public key of a private key. */
 export function x25519PublicKey(privateKey: string): string {
   const der = Buffer.concat([pkcs8Prefix, Buffer.from(privateKey, 'base64url')]);
   const key = createPublicKey(createPrivateKey({ key: der, format: 'der', type: 'pkcs8' }));

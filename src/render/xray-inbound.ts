@@ -1,7 +1,7 @@
 import type { XrayInbound, XrayInboundPlace } from '../contract/node-config.ts';
 import { CoreError } from '../errors.ts';
 import { parseProtocolSettings } from '../protocols/settings.ts';
-import { keyLength, shadowsocksUserKey } from '../protocols/shadowsocks-key.ts';
+import { keyChars, shadowsocksUserKey } from '../protocols/shadowsocks-key.ts';
 import { elementsJson, type Json, linkUuid, withElements } from './clients-json.ts';
 import { type SortedLinks, uuidAt } from './link-records.ts';
 import type { ProtocolRow } from './node-rows.ts';
@@ -101,7 +101,7 @@ function shadowsocksInbound(row: ProtocolRow, links: SortedLinks): Inbound | und
       '{"password":"',
       {
         text: (of, offset) => shadowsocksUserKey(method, serverKey, uuidAt(of, offset)),
-        bytesMax: keyLength[method],
+        bytesMax: keyChars[method],
       },
       '","email":"',
       linkUuid,
