@@ -7,7 +7,7 @@ import { CoreError } from '../errors.ts';
 import { type AppliedFleet, type ApplyOptions, applyFleet, type Plan } from '../fleet/apply.ts';
 import { exportFleet } from '../fleet/export.ts';
 import { type FleetFile, parseFleetFile } from '../fleet/file.ts';
-import type { PlanLine } from '../fleet/plan.ts';
+import type { PlanLine } from '../fleet/plan-lines.ts';
 import { jsonText, printable } from '../text.ts';
 import { confirm, counted, countedLinks, yesOption } from './confirm.ts';
 import type { CliContext } from './context.ts';

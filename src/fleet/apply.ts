@@ -17,20 +17,21 @@ import { replaceRules, requireRuleTargets } from '../settings/rules.ts';
 import { lockFleet, lockLinks } from '../stores/locks.ts';
 import { inTransaction } from '../stores/postgres.ts';
 import type { FleetFile } from './file.ts';
-import { type FleetPlan, type NodePlan, type PlanLine, planFleet } from './plan.ts';
+import { type FleetPlan, type NodePlan, planFleet } from './plan.ts';
+import type { PlanLine } from './plan-lines.ts';
 import { readFleet } from './state.ts';
 
 export interface ApplyOptions {
-  /** Also remove the nodes that the file does not name. */
+  /** Whether to remove the nodes that the file does not name. */
   prune: boolean;
-  /** Stop after the plan. */
+  /** Whether to stop after the plan. */
   dryRun: boolean;
   registrationSeconds: number;
-  /** Called with the plan before anything changes; nothing does if it answers `stop`. */
+  /** Sees the plan before anything changes, and may stop it. */
   onPlan?: (plan: Plan) => Promise<'carry out' | 'stop'>;
 }
 
-/** A plan, and what of it cannot be undone. */
+/** A plan, and how much of it nobody can undo. */
 export interface Plan {
   lines: readonly PlanLine[];
   removed: LinkCounts & { nodes: number; protocols: number };
@@ -40,14 +41,14 @@ export interface AppliedFleet {
   lines: PlanLine[];
   /** False after a dry run, and if `onPlan` stopped it. */
   isCarriedOut: boolean;
-  /** Nodes that were created, with the codes that they register with. */
+  /** The new nodes, with the codes for their registration. */
   created: (IssuedNode & { name: string })[];
 }
 
 /**
- * Brings nodes, protocols, outbounds and rules to what the file declares, all or nothing. From the
- * reading of the state to the commit nobody else changes any of it.
- * @throws CoreError INVALID_ARGUMENT naming the lines at fault, before anything is changed.
+ * Brings nodes, protocols, outbounds and rules to what the file declares, in one transaction. Nobody
+ * else can change them between its first read and its commit.
+ * @throws CoreError INVALID_ARGUMENT naming the lines at fault, before anything changes.
  */
 export async function applyFleet(
   pool: pg.Pool,
@@ -64,8 +65,8 @@ async function applyLocked(
 ): Promise<AppliedFleet> {
   await lockFleet(client);
   await lockLinks(client, 'protocols');
-  // Whoever changes a node's settings holds its row. Heartbeats wait for as long as this takes where
-  // one of them has a new address.
+  // Every change of a node's settings locks its row. So does a heartbeat with a new address, and such
+  // heartbeats wait until this transaction ends.
   await client.query('SELECT 1 FROM nodes ORDER BY id FOR NO KEY UPDATE');
   const plan = planFleet(file, await readFleet(client), options);
   const created: AppliedFleet['created'] = [];
@@ -84,7 +85,7 @@ async function applyLocked(
   return { lines: plan.lines, isCarriedOut: true, created };
 }
 
-/** Protocols that are removed, those of removed nodes among them, and the links that end with them. */
+/** Counts the protocols that the plan removes, with those of removed nodes, and their links. */
 async function removals(client: pg.PoolClient, plan: FleetPlan): Promise<Plan['removed']> {
   const protocols = [
     ...plan.removed.flatMap((node) => node.protocols.map((protocol) => protocol.nodeProtocolId)),
@@ -106,7 +107,7 @@ async function applyNode(
     issued = await createNodeInTransaction(client, node, options);
   } else if (fields !== undefined) await updateNodeInTransaction(client, stored.nodeId, fields);
   const nodeId = stored?.nodeId ?? issued?.nodeId;
-  if (nodeId === undefined) throw new Error('a node is stored or was just created');
+  if (nodeId === undefined) throw new Error('a node has an id, stored or new');
   const { protocols, outbounds, rules } = plan;
   if (outbounds !== undefined) await replaceOutbounds(client, nodeId, outbounds);
   if (rules !== undefined) await replaceRules(client, nodeId, rules);

@@ -12,10 +12,10 @@ import { withoutSecrets } from './secrets.ts';
 import { byName, readFleet, type StoredNode } from './state.ts';
 
 /**
- * The fleet as a file that `core apply` takes: every node that is not revoked. Without `secrets`
- * everything that is not known to be harmless is a marker at which apply keeps what is stored, so such a
- * file brings this Core back to what it was, but cannot build the fleet in an empty one.
- * @throws CoreError INVALID_ARGUMENT where two nodes have one name.
+ * The fleet as a file for `core apply`, with every node that is not revoked. Without `secrets` a marker
+ * stands in the place of everything that is not known to be harmless, and `core apply` keeps the stored
+ * value there. Such a file restores this Core's fleet, but cannot build it in an empty Core.
+ * @throws CoreError INVALID_ARGUMENT if two nodes have the same name.
  */
 export async function exportFleet(
   pool: pg.Pool,
@@ -32,8 +32,8 @@ export async function exportFleet(
 }
 
 /**
- * YAML that reads the same on a terminal: a text with characters that nobody sees is in double quotes, in
- * which they are escapes.
+ * YAML that a terminal shows as it is. A text with invisible characters is in double quotes, which allow
+ * escapes for them.
  */
 function yamlText(value: object): string {
   const document = new Document(value, { aliasDuplicateObjects: false });

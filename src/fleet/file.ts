@@ -11,7 +11,7 @@ import { ruleSchema } from '../settings/rule-schema.ts';
 import { isStorable } from '../text.ts';
 import { holdsPlaceholder, keptMarker, maskText } from './secrets.ts';
 
-/** What a fleet file declares of a node. A list that is absent is left as it is in Core. */
+/** What a fleet file declares of a node. If a list is absent, `core apply` leaves Core's as it is. */
 export interface FleetNode {
   name: string;
   region?: string | undefined;
@@ -36,7 +36,7 @@ export interface FleetOutbound {
 
 export interface FleetFile {
   nodes: FleetNode[];
-  /** Throws one error that names every fault with its line, unless there is none. */
+  /** Throws one error that names every fault with its line, if there are any. */
   refuse(faults: readonly Fault[]): void;
 }
 
@@ -56,21 +56,21 @@ const settings = z
   .record(z.string(), z.json())
   .refine(isStorable, cannotBeStored)
   .refine((given) => !holdsPlaceholder(given, [maskText]), {
-    message: `Holds ${maskText}, which a plan prints in the place of a secret`,
+    message: `Holds ${maskText}, which a plan shows in the place of a secret`,
   })
   .default({});
-/** A rule in which an export without secrets may have left something out. */
+/** A rule, perhaps with markers from an export without secrets. */
 const rule = z.record(z.string(), z.unknown()).check(({ value, issues }) => {
-  const parsed = ruleSchema.safeParse(ruleWithout(value));
+  const parsed = ruleSchema.safeParse(ruleWithoutMarkers(value));
   for (const issue of parsed.error?.issues ?? []) issues.push(issue as z.core.$ZodRawIssue);
 });
 
-/** Something that the schema takes in the place of each marker; what is kept was checked before. */
-function ruleWithout(rule: Record<string, unknown>): Record<string, unknown> {
-  const taken: Record<string, unknown> = { user: ['kept'], attrs: {} };
+/** Replaces each marker by a value that the schema accepts. Core checked the kept value when it was stored. */
+function ruleWithoutMarkers(rule: Record<string, unknown>): Record<string, unknown> {
+  const accepted: Record<string, unknown> = { user: ['kept'], attrs: {} };
   const fields = Object.entries(rule).map(([name, value]) => [
     name,
-    value === keptMarker && name in taken ? taken[name] : value,
+    value === keptMarker && name in accepted ? accepted[name] : value,
   ]);
   return Object.fromEntries(fields);
 }
@@ -103,7 +103,7 @@ const fleet = z.strictObject({ version: z.literal(1), nodes: z.array(node).max(n
 
 /**
  * Reads a fleet file.
- * @param fileName What errors call it.
+ * @param fileName For the error.
  * @throws CoreError INVALID_ARGUMENT naming the line of each fault: broken YAML, unknown fields,
  * values of the wrong shape, and names, ports or tags that come twice.
  */
@@ -130,18 +130,19 @@ export function parseFleetFile(fileName: string, source: string): FleetFile {
   try {
     value = document.toJS();
   } catch (cause) {
-    // An alias that names nothing, or aliases that would unfold to more than anybody wrote.
-    throw refusal(fileName, [firstLine((cause as Error).message)]);
+    // An alias that names nothing, or aliases that would expand to far more than the file.
+    throw refusal(fileName, [firstLine((cause as Error).message)], cause);
   }
   const parsed = fleet.safeParse(value);
   if (!parsed.success) refuse(parsed.error.issues.flatMap(faultsOf));
-  // Through JSON, as it comes back from the database: -0 is 0 there.
+  // Postgres returns JSON, in which -0 is 0. The plan compares with that, so the file's values go
+  // through JSON, too.
   const nodes: FleetNode[] = JSON.parse(JSON.stringify(parsed.data?.nodes ?? []));
   refuse(duplicates(nodes));
   return { nodes, refuse };
 }
 
-/** An unknown field's fault is at the field, not at the object that it is in. */
+/** Zod reports an unknown field at its object. The fault is at the field itself. */
 function faultsOf(issue: z.core.$ZodIssue): Fault[] {
   if (issue.code !== 'unrecognized_keys') return [{ path: issue.path, message: issue.message }];
   return issue.keys.map((key) => ({ path: [...issue.path, key], message: 'Unknown field' }));
@@ -171,7 +172,7 @@ function duplicates(nodes: readonly FleetNode[]): Fault[] {
   return faults;
 }
 
-/** Where the deepest part of the path that exists starts: a missing field's is its object's. */
+/** The offset of the deepest existing part of a path. For a missing field that is its object. */
 function offsetOf(contents: ParsedNode | null, path: readonly PropertyKey[]): number {
   let found: unknown = contents;
   let offset = contents?.range[0] ?? 0;
@@ -197,12 +198,12 @@ function firstLine(message: string): string {
   return message.split('\n')[0] ?? message;
 }
 
-function refusal(fileName: string, faults: readonly string[]): CoreError {
+function refusal(fileName: string, faults: readonly string[], cause?: unknown): CoreError {
   const shown = faults.slice(0, faultsShownMax);
   const more = faults.length - shown.length;
   return new CoreError(
     'INVALID_ARGUMENT',
     `${fileName}: ${shown.join('; ')}${more > 0 ? `; and ${more} more` : ''}`,
-    { issues: shown.map((message) => ({ path: fileName, message })) },
+    { cause, issues: shown.map((message) => ({ path: fileName, message })) },
   );
 }

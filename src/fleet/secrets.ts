@@ -1,21 +1,21 @@
 import type { Harmless } from '../settings/harmless.ts';
 
-/** Stands in an exported file for what was left out: apply keeps the stored value there. */
+/** Stands in an exported file for a secret. `core apply` keeps the stored value there. */
 export const keptMarker = '<kept>';
-/** Stands in printed text for the same. */
+/** Stands in printed text for a secret. */
 export const maskText = '(secret)';
 
-/** A copy of settings in which the marker stands for everything that is not known to be harmless. */
+/** A copy of settings for an export: the marker replaces everything that is not known to be harmless. */
 export function withoutSecrets(value: unknown, harmless: Harmless | undefined): unknown {
   return replaceSecrets(value, harmless, keptMarker);
 }
 
-/** A copy of settings to be printed. */
+/** A copy of settings for a person to read: the mask replaces the same. */
 export function maskSecrets(value: unknown, harmless: Harmless | undefined): unknown {
   return replaceSecrets(value, harmless, maskText);
 }
 
-/** What is known of a field of settings of which this much is known. */
+/** What may be shown of a field. Undefined if nothing. */
 export function harmlessField(harmless: Harmless | undefined, field: string): Harmless | undefined {
   if (harmless === undefined || typeof harmless === 'function') return undefined;
   return Object.hasOwn(harmless, field) ? harmless[field] : undefined;
@@ -36,24 +36,25 @@ function replaceSecrets(value: unknown, harmless: Harmless | undefined, by: stri
   );
 }
 
-/** Whether a text somewhere in a value stands for something that was left out. */
+/** Whether a value contains one of these placeholders, however deep. */
 export function holdsPlaceholder(value: unknown, placeholders: readonly string[]): boolean {
   if (typeof value === 'string') return placeholders.includes(value);
   if (typeof value !== 'object' || value === null) return false;
   return Object.values(value).some((inner) => holdsPlaceholder(inner, placeholders));
 }
 
-type Missing = (path: (string | number)[]) => void;
+type Missing = (path: readonly (string | number)[]) => void;
 
 /**
- * A copy of settings from a file with the stored value at every marker. `missing` is called with the
- * place of a marker for which nothing is stored, or for which it is not certain what.
+ * A copy of settings from a file with the stored value at every marker.
+ * @param missing Called with the place of a marker if Core has no value for it, or cannot be certain
+ * which value.
  */
 export function withKeptSecrets(
   given: unknown,
   stored: unknown,
   missing: Missing,
-  path: (string | number)[] = [],
+  path: readonly (string | number)[] = [],
 ): unknown {
   if (given === keptMarker) {
     if (stored !== undefined) return stored;
@@ -74,14 +75,14 @@ export function withKeptSecrets(
 }
 
 /**
- * A secret belongs to the element that it was in, which may stand elsewhere in the file, or no longer:
- * the password of one server must not go to another one.
+ * Finds the stored element of each given one before it fills in its secrets, because the file may have
+ * moved or removed elements: one server must never get another server's password.
  */
 function elementsKept(
   given: readonly unknown[],
   stored: readonly unknown[],
   missing: Missing,
-  path: (string | number)[],
+  path: readonly (string | number)[],
 ): unknown[] {
   return given.map((element, index) => {
     if (!holdsPlaceholder(element, [keptMarker])) return element;
@@ -91,8 +92,9 @@ function elementsKept(
 }
 
 /**
- * The stored element that a given one was made of: the one that says the same beside the markers. If none
- * does, it is the one at the same place, provided that all others are at their places.
+ * The stored element that a given one was exported from: the one that equals it apart from the markers.
+ * If none does, the element was changed. Then it is the one at the same place, if all other elements
+ * are still at theirs.
  */
 function storedElement(
   given: readonly unknown[],
@@ -100,21 +102,21 @@ function storedElement(
   index: number,
 ): unknown {
   const inPlace = given.length === stored.length;
-  if (inPlace && saysTheSame(given[index], stored[index])) return stored[index];
-  const same = stored.filter((element) => saysTheSame(given[index], element));
+  if (inPlace && equalsStored(given[index], stored[index])) return stored[index];
+  const same = stored.filter((element) => equalsStored(given[index], element));
   if (same.length > 0) return same.length === 1 ? same[0] : undefined;
   if (!inPlace) return undefined;
-  const others = given.every((element, at) => at === index || saysTheSame(element, stored[at]));
+  const others = given.every((element, at) => at === index || equalsStored(element, stored[at]));
   return others ? stored[index] : undefined;
 }
 
-/** Whether two values are equal. A marker is equal to anything. */
-function saysTheSame(given: unknown, stored: unknown): boolean {
+/** Whether two values are equal, if a marker equals any value. */
+function equalsStored(given: unknown, stored: unknown): boolean {
   if (given === keptMarker) return stored !== undefined;
   if (typeof given !== 'object' || given === null) return given === stored;
   if (typeof stored !== 'object' || stored === null) return false;
   if (Array.isArray(given) !== Array.isArray(stored)) return false;
   const [ours, theirs] = [new Map(Object.entries(given)), new Map(Object.entries(stored))];
   if (ours.size !== theirs.size) return false;
-  return [...ours].every(([name, inner]) => saysTheSame(inner, theirs.get(name)));
+  return [...ours].every(([name, inner]) => equalsStored(inner, theirs.get(name)));
 }

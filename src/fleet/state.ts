@@ -3,7 +3,7 @@ import { CoreError } from '../errors.ts';
 import type { Queryable } from '../stores/postgres.ts';
 import type { FleetOutbound } from './file.ts';
 
-/** A node as operators set it, with what a fleet file can declare of it. */
+/** A node with everything that a fleet file can declare of it. */
 export interface StoredNode {
   nodeId: number;
   name: string;
@@ -20,7 +20,7 @@ export interface StoredNode {
   rules: Record<string, unknown>[];
 }
 
-/** Every node that is not revoked, by id. Call it in a transaction for one moment's state. */
+/** Every node that is not revoked, by id. A transaction around it makes this the state of one moment. */
 export async function readFleet(db: Queryable): Promise<StoredNode[]> {
   const nodes = await db.query<Omit<StoredNode, 'protocols' | 'outbounds' | 'rules'>>(
     `SELECT id AS "nodeId", name, region, host, ip FROM nodes WHERE revoked_at IS NULL ORDER BY id`,
@@ -46,8 +46,8 @@ export async function readFleet(db: Queryable): Promise<StoredNode[]> {
 }
 
 /**
- * The nodes by their names, which is how a fleet file knows them.
- * @throws CoreError INVALID_ARGUMENT where two have one name.
+ * The nodes by name, since a fleet file identifies them by it.
+ * @throws CoreError INVALID_ARGUMENT if two have the same name.
  */
 export function byName(fleet: readonly StoredNode[]): Map<string, StoredNode> {
   const named = new Map<string, StoredNode>();

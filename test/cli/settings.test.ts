@@ -140,7 +140,7 @@ t.test('names, hosts and addresses that cannot be', async (t) => {
     ],
     [
       ['rule', 'add', '--node', '1', '--rule', '{"domain":["a\\u2028"],"outboundTag":"direct"}'],
-      /domain\.0: Must not hold the character U\+2028/,
+      /domain\[0\]: Must not hold the character U\+2028/,
     ],
   ]);
   t.match(await json('node', 'list'), [{ name: 'n', host: '', ip: '' }], 'and nothing changed');

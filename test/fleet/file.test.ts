@@ -3,7 +3,7 @@ import t from 'tap';
 import { applyFleet } from '../../src/fleet/apply.ts';
 import { exportFleet } from '../../src/fleet/export.ts';
 import { parseFleetFile } from '../../src/fleet/file.ts';
-import type { PlanLine } from '../../src/fleet/plan.ts';
+import type { PlanLine } from '../../src/fleet/plan-lines.ts';
 import { createLogger } from '../../src/log.ts';
 import { createNode } from '../../src/nodes/change.ts';
 import { listNodes } from '../../src/nodes/node-state.ts';
@@ -55,7 +55,7 @@ nodes:
       - { ip: ["geoip:private"], outboundTag: block }
 `;
 
-t.test('creates what the file declares, and then has nothing to do', async (t) => {
+t.test('apply creates what the file declares, and a second apply changes nothing', async (t) => {
   const plan = await apply(fra, { dryRun: true });
   t.same(shorts(plan.lines), [
     'create node fra-1',
@@ -76,64 +76,67 @@ t.test('creates what the file declares, and then has nothing to do', async (t) =
   ]);
   t.match(await listOutbounds(pool, 1), [{ tag: 'direct' }, { tag: 'block' }]);
   t.match(await listRules(pool, 1), [{ position: 1, rule: { outboundTag: 'block' } }]);
-  t.same((await apply(fra)).lines, [], 'the key that was made is kept');
+  t.same((await apply(fra)).lines, [], 'the generated key stays');
   t.same(await listProtocols(pool, {}), protocols);
 });
 
-t.test('changes, replaces and removes, and leaves what is not declared', async (t) => {
-  await apply(fra);
-  const userId = await createUser(pool, { name: 'u' });
-  const { links } = await createSubscription(pool, {
-    userId,
-    trafficLimitBytes: null,
-    expiresAt: null,
-  });
-  const key = async () => JSON.stringify((await listProtocols(pool, {}))[0]?.settings['reality']);
-  const before = await key();
-  const changed = fra
-    .replace('region: eu', 'region: us')
-    .replace('{ target: "www.example.com:443" }', '{ target: "www.example.org:443" }')
-    .replace('TROJAN, port: 8443', 'MTPROTO, port: 8443')
-    .replace('{ tag: direct, protocol: freedom }', '{ tag: warp, protocol: freedom }');
-  const { lines } = await apply(changed);
-  t.same(shorts(lines), [
-    'change node fra-1',
-    'change protocol VLESS on port 443 of node fra-1',
-    'remove protocol TROJAN on port 8443 of node fra-1',
-    'create protocol MTPROTO on port 8443 of node fra-1',
-    'create outbound warp of node fra-1',
-    'remove outbound direct of node fra-1',
-    'change order of the outbounds of node fra-1',
-  ]);
-  t.same(lines[0]?.changes, [{ field: 'region', from: 'eu', to: 'us' }]);
-  t.match(lines[1]?.changes, [
-    {
-      field: 'settings.reality.target'.slice('settings.'.length),
-      from: 'www.example.com:443',
-      to: 'www.example.org:443',
-    },
-    { field: 'reality.serverNames', from: ['www.example.com'], to: ['www.example.org'] },
-  ]);
-  const keyOf = (text: string) => (JSON.parse(text) as { privateKey: string }).privateKey;
-  t.equal(keyOf(await key()), keyOf(before), 'the key stays through a change of other settings');
-  const { rows } = await pool.query('SELECT uuid FROM subscription_links');
-  const uuids = rows.map((row) => row.uuid);
-  t.ok(uuids.includes(links[0]?.uuid), 'so does the link');
-  t.notOk(uuids.includes(links[1]?.uuid), 'a protocol that is replaced has new ones');
+t.test(
+  'apply changes, replaces and removes, and leaves what the file does not declare',
+  async (t) => {
+    await apply(fra);
+    const userId = await createUser(pool, { name: 'u' });
+    const { links } = await createSubscription(pool, {
+      userId,
+      trafficLimitBytes: null,
+      expiresAt: null,
+    });
+    const key = async () => JSON.stringify((await listProtocols(pool, {}))[0]?.settings['reality']);
+    const before = await key();
+    const changed = fra
+      .replace('region: eu', 'region: us')
+      .replace('{ target: "www.example.com:443" }', '{ target: "www.example.org:443" }')
+      .replace('TROJAN, port: 8443', 'MTPROTO, port: 8443')
+      .replace('{ tag: direct, protocol: freedom }', '{ tag: warp, protocol: freedom }');
+    const { lines } = await apply(changed);
+    t.same(shorts(lines), [
+      'change node fra-1',
+      'change protocol VLESS on port 443 of node fra-1',
+      'remove protocol TROJAN on port 8443 of node fra-1',
+      'create protocol MTPROTO on port 8443 of node fra-1',
+      'create outbound warp of node fra-1',
+      'remove outbound direct of node fra-1',
+      'change order of the outbounds of node fra-1',
+    ]);
+    t.same(lines[0]?.changes, [{ field: 'region', from: 'eu', to: 'us' }]);
+    t.match(lines[1]?.changes, [
+      {
+        field: 'settings.reality.target'.slice('settings.'.length),
+        from: 'www.example.com:443',
+        to: 'www.example.org:443',
+      },
+      { field: 'reality.serverNames', from: ['www.example.com'], to: ['www.example.org'] },
+    ]);
+    const keyOf = (text: string) => (JSON.parse(text) as { privateKey: string }).privateKey;
+    t.equal(keyOf(await key()), keyOf(before), 'the key stays through a change of other settings');
+    const { rows } = await pool.query('SELECT uuid FROM subscription_links');
+    const uuids = rows.map((row) => row.uuid);
+    t.ok(uuids.includes(links[0]?.uuid), 'the link stays, too');
+    t.notOk(uuids.includes(links[1]?.uuid), 'a protocol that replaces another one has new links');
 
-  const bare = 'version: 1\nnodes: [{ name: fra-1 }, { name: ams-1 }]\n';
-  t.same(shorts((await apply(bare)).lines), ['create node ams-1']);
-  const none = 'version: 1\nnodes: [{ name: fra-1, outbounds: [], rules: [] }]\n';
-  t.same(shorts((await apply(none)).lines), [
-    'remove outbound warp of node fra-1',
-    'remove outbound block of node fra-1',
-    'remove rule 1 of node fra-1',
-  ]);
-  t.same(shorts((await apply(none, { prune: true })).lines), ['remove node ams-1']);
-  t.match(await listNodes(pool, options), [{ name: 'fra-1' }]);
-});
+    const bare = 'version: 1\nnodes: [{ name: fra-1 }, { name: ams-1 }]\n';
+    t.same(shorts((await apply(bare)).lines), ['create node ams-1']);
+    const none = 'version: 1\nnodes: [{ name: fra-1, outbounds: [], rules: [] }]\n';
+    t.same(shorts((await apply(none)).lines), [
+      'remove outbound warp of node fra-1',
+      'remove outbound block of node fra-1',
+      'remove rule 1 of node fra-1',
+    ]);
+    t.same(shorts((await apply(none, { prune: true })).lines), ['remove node ams-1']);
+    t.match(await listNodes(pool, options), [{ name: 'fra-1' }]);
+  },
+);
 
-t.test('what is wrong is refused with its lines, before anything changes', async (t) => {
+t.test('apply refuses a wrong file with the lines at fault, before anything changes', async (t) => {
   const refused = async (text: string, ...lines: (string | RegExp)[]) => {
     await t.rejects(async () => apply(text), { code: 'INVALID_ARGUMENT' });
     const message = await Promise.resolve()
@@ -255,7 +258,7 @@ nodes:
       - { protocol: SHADOWSOCKS, port: 8443, settings: { network: udp } }
 `;
 
-t.test('TCP and UDP share a port, and ports are swapped', async (t) => {
+t.test('TCP and UDP share a port, and protocols can swap ports', async (t) => {
   await apply(shared);
   const list = async () =>
     (await listProtocols(pool, {})).map(({ nodeProtocolId, protocol, port, settings }) => ({
@@ -267,7 +270,7 @@ t.test('TCP and UDP share a port, and ports are swapped', async (t) => {
     before.map(({ at }) => at),
     ['VLESS 443/tcp', 'HYSTERIA2 443/udp', 'SHADOWSOCKS 8443/tcp', 'SHADOWSOCKS 8443/udp'],
   );
-  t.same((await apply(shared)).lines, [], 'and each is found again');
+  t.same((await apply(shared)).lines, [], 'apply finds each of them again');
   const sniffing = shared
     .replace('network: udp', 'network: udp, sniffing: false')
     .replace('VLESS, port: 443', 'VLESS, port: 443, settings: { sniffing: false }');
@@ -282,19 +285,19 @@ t.test('TCP and UDP share a port, and ports are swapped', async (t) => {
     .replaceAll('8443', '1')
     .replaceAll('443', '8443')
     .replaceAll(' 1,', ' 443,');
-  t.equal((await apply(swapped)).lines.length, 8, 'four go and four come');
+  t.equal((await apply(swapped)).lines.length, 8, 'it removes four and creates four');
   t.same(
     (await list()).map(({ at }) => at),
     ['VLESS 8443/tcp', 'HYSTERIA2 8443/udp', 'SHADOWSOCKS 443/tcp', 'SHADOWSOCKS 443/udp'],
   );
   const ids = await list();
-  // One Shadowsocks for both, in the place of two.
+  // One Shadowsocks takes the place of both.
   const one = swapped
     .replace('network: tcp', 'network: "tcp,udp"')
     .replace(/.*network: udp.*\n/, '');
   await apply(one);
   t.same((await list())[2], { ...ids[2], at: 'SHADOWSOCKS 443/tcp,udp' });
-  // It leaves UDP to another one.
+  // It gives its UDP port to another protocol.
   await apply(
     `${one.replace('"tcp,udp"', 'tcp')}      - { protocol: HYSTERIA2, port: 443, settings: ${tls} }\n`,
   );
@@ -320,7 +323,8 @@ t.test('apply of an export changes nothing', async (t) => {
       const whole = (await exportFleet(pool, { secrets: true })).text;
       if (/privateKey: (?!<kept>)/.test(masked)) throw new Error('a key was exported');
       for (const text of [masked, whole]) {
-        if (printableLines(text) !== text) throw new Error('a terminal would not show it as it is');
+        if (printableLines(text) !== text)
+          throw new Error('a terminal would not show the text as it is');
         const { lines } = await apply(text, { prune: true });
         if (lines.length > 0) throw new Error(JSON.stringify(lines));
       }

@@ -40,7 +40,7 @@ const fleetOf = (node: object): string =>
   JSON.stringify({ version: 1, nodes: [{ name: 'fra-1', ...node }] });
 const exported = async () => (await exportFleet(pool, { secrets: false })).text;
 
-t.test('every setting of a protocol is shown, or is left out on purpose', async (t) => {
+t.test('every setting of a protocol is shown, or is in the list of secrets', async (t) => {
   const hidden = ['serverKey', 'adTag'];
   for (const [protocol, names] of Object.entries(settingNames)) {
     const left = names.filter((name) => !(name in protocolSettings));
@@ -53,13 +53,13 @@ t.test('every setting of a protocol is shown, or is left out on purpose', async 
 });
 
 const secret = fc.stringMatching(/^[A-Za-z0-9]{24}$/);
-/** A name that no list has, and what may lie behind it: never a field that is known. */
+/** A name that is in no list of harmless fields, and the shape of its value. */
 const unknown = fc.tuple(fc.stringMatching(/^x[a-z]{1,6}$/), fc.constantFrom(0, 1, 2));
 const planted = (value: string, [name, shape]: [string, number]): object => ({
   [name]: shape === 0 ? value : shape === 1 ? [value, { [value]: value }] : { address: value },
 });
 
-t.test('what is not known to be harmless is nowhere in an export or a plan', async (t) => {
+t.test('neither an export nor a plan shows what is not known to be harmless', async (t) => {
   await fc.assert(
     fc.asyncProperty(secret, unknown, async (value, place) => {
       await empty();
@@ -117,7 +117,7 @@ t.test('what is not known to be harmless is nowhere in an export or a plan', asy
   t.pass('25 secrets in every place');
 });
 
-t.test('a secret that is kept stays with what it belongs to', async (t) => {
+t.test('a kept secret stays with its server', async (t) => {
   const server = (address: string, password: string) => ({ address, port: 1, password });
   const file = (...servers: object[]) =>
     fleetOf({ outbounds: [{ tag: 'a', protocol: 'trojan', settings: { servers } }] });
@@ -132,11 +132,11 @@ t.test('a secret that is kept stays with what it belongs to', async (t) => {
   await apply(file(keptTwo, keptOne));
   t.same(await stored(), [two, one], 'in another order');
   await apply(file(keptOne));
-  t.same(await stored(), [one], 'without the one before it');
+  t.same(await stored(), [one], 'without the second server');
   await apply(file(two, keptOne));
-  t.same(await stored(), [two, one], 'behind one that comes');
+  t.same(await stored(), [two, one], 'after a new server');
   await apply(file(keptTwo, { ...keptOne, port: 2 }));
-  t.same(await stored(), [two, { ...one, port: 2 }], 'changed in its place');
+  t.same(await stored(), [two, { ...one, port: 2 }], 'with another port, at the same place');
 
   const refused = async (...servers: object[]) => {
     const before = await stored();
@@ -150,10 +150,14 @@ t.test('a secret that is kept stays with what it belongs to', async (t) => {
   await refused({ ...keptTwo, port: 3 }, { ...keptOne, port: 4 });
   await apply(file(one, { ...one, password: 'other' }));
   await refused(keptOne);
-  t.same((await apply(await exported())).lines, [], 'two that look alike stay in their places');
+  t.same(
+    (await apply(await exported())).lines,
+    [],
+    'two servers that differ only in their secrets stay at their places',
+  );
 });
 
-t.test('a mask is no secret', async (t) => {
+t.test('Core refuses a mask or a marker in the place of a secret', async (t) => {
   await t.rejects(
     async () =>
       apply(
@@ -170,7 +174,7 @@ t.test('a mask is no secret', async (t) => {
   }
 });
 
-t.test('lists mask what a plan masks, and show it if they are asked to', async (t) => {
+t.test('lists mask what a plan masks, unless they are called with --secrets', async (t) => {
   await apply(
     fleetOf({
       protocols: [
@@ -213,7 +217,7 @@ t.test('lists mask what a plan masks, and show it if they are asked to', async (
   t.match(await all('--json'), '"address":"192.0.2.1"');
 });
 
-t.test('an export is a new file for its owner only', async (t) => {
+t.test('an export is a new file that only its owner can read', async (t) => {
   await json('node', 'create', '--name', 'fra-1');
   const file = path.join(folder, 'fleet.yaml');
   const other = path.join(folder, 'other');
@@ -223,7 +227,7 @@ t.test('an export is a new file for its owner only', async (t) => {
     const { ino } = statSync(file);
     await json('export', file, ...more);
     t.equal(modeOf(), 0o600);
-    t.not(statSync(file).ino, ino, 'a reader of the old file sees nothing of the new one');
+    t.not(statSync(file).ino, ino, 'whoever has the old file open sees nothing of the new one');
     t.match(readFileSync(file, 'utf8'), 'fra-1');
   }
   writeFileSync(other, 'other');
@@ -231,7 +235,7 @@ t.test('an export is a new file for its owner only', async (t) => {
   symlinkSync(other, linked);
   symlinkSync(other, `${linked}.tmp`);
   await json('export', linked, '--secrets');
-  t.ok(lstatSync(linked).isFile(), 'the file takes the place of a link');
+  t.ok(lstatSync(linked).isFile(), 'the file replaces a link');
   t.equal(readFileSync(other, 'utf8'), 'other');
 
   mkdirSync(path.join(folder, 'dir'));
@@ -243,7 +247,7 @@ t.test('an export is a new file for its owner only', async (t) => {
   t.ok(existsSync('/dev/null') && lstatSync('/dev/stdout').isSymbolicLink());
 });
 
-t.test('a file that cannot be replaced leaves nothing behind', async (t) => {
+t.test('a failed write of a file leaves no temporary file behind', async (t) => {
   const dir = path.join(t.testdir({}), 'taken');
   mkdirSync(path.join(dir, 'file', 'inner'), { recursive: true });
   t.throws(() => writeDurable(path.join(dir, 'file'), 'x'));
