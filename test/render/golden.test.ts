@@ -7,18 +7,14 @@ import { projectRoot } from '../../src/root.ts';
 import { goldenCases, goldenRows } from '../support/golden-cases.ts';
 
 const folder = path.join(projectRoot, 'test', 'golden');
-/** CORE_WRITE_GOLDEN=1 rewrites the files; a reviewer then reads the difference. */
+/** CORE_WRITE_GOLDEN=1 rewrites the files, for a person to review the difference. */
 const rewrite = process.env['CORE_WRITE_GOLDEN'] === '1';
 
 for (const given of goldenCases) {
-  t.test(`${given.name} renders as it was reviewed`, async (t) => {
+  t.test(`${given.name} renders to the reviewed file`, async (t) => {
     const json = renderNodeConfigJson(goldenRows(given)).toString();
     const config: unknown = JSON.parse(json);
-    t.equal(
-      JSON.stringify(config),
-      json,
-      'what is written as text is JSON as JSON.stringify has it',
-    );
+    t.equal(JSON.stringify(config), json, 'the renderer writes the same JSON as JSON.stringify');
     const file = path.join(folder, `${given.name}.json`);
     const pretty = `${JSON.stringify(config, null, 2)}\n`;
     if (rewrite) writeFileSync(file, pretty);
@@ -26,7 +22,7 @@ for (const given of goldenCases) {
   });
 }
 
-t.test('docs/protocols.md shows inbounds as they are rendered', async (t) => {
+t.test('docs/protocols.md shows the inbounds of the golden files', async (t) => {
   const page = readFileSync(path.join(projectRoot, 'docs', 'protocols.md'), 'utf8');
   const shown = [
     ...page.matchAll(/<!-- inbound of test\/golden\/(\S+) -->\n\n```json\n(.*?)```/gs),
@@ -42,7 +38,7 @@ t.test('docs/protocols.md shows inbounds as they are rendered', async (t) => {
   }
 });
 
-t.test('every golden file has its case, and its page in the README', async (t) => {
+t.test('every golden file has its case, and its row in the README', async (t) => {
   const files = readdirSync(folder).filter((name) => name.endsWith('.json'));
   t.same(files.sort(), goldenCases.map((given) => `${given.name}.json`).sort());
   const page = readFileSync(path.join(folder, 'README.md'), 'utf8');
