@@ -8,7 +8,7 @@ import { listErrors } from '../../src/nodes/reports.ts';
 import { storableText } from '../../src/text.ts';
 import { post, registerTestNode, startTestApi } from '../support/api.ts';
 
-/** What Postgres can hold, in each text of a value. */
+/** A value with every text as Postgres can store it. */
 function storable(value: unknown): unknown {
   if (typeof value === 'string') return storableText(value);
   if (typeof value !== 'object' || value === null) return value;
@@ -29,7 +29,7 @@ const widthOf = (value: unknown): number => {
 };
 
 t.test(
-  'details that are within the bounds are kept as they are, but for what Postgres cannot hold',
+  'details within the limits stay as they are, except for characters that Postgres cannot hold',
   async (t) => {
     const details = fc.dictionary(
       fc.string({ unit: 'binary' }),
@@ -47,7 +47,7 @@ t.test(
   },
 );
 
-t.test('details of any size are kept within the bounds, and marked', async (t) => {
+t.test('details beyond the limits are cut and marked', async (t) => {
   const nested = (levels: number, inner: unknown = 1) =>
     JSON.parse(`${'{"a":['.repeat(levels)}${JSON.stringify(inner)}${']}'.repeat(levels)}`);
   const given: Record<string, Record<string, unknown>> = {
@@ -77,43 +77,40 @@ t.test('details of any size are kept within the bounds, and marked', async (t) =
       widthOf(kept) <= limits.errorDetailsKeptMembersMax + 1,
       `${name}: ${widthOf(kept)} members`,
     );
-    t.equal(storableText(text), text, `${name}: text is whole`);
+    t.equal(storableText(text), text, `${name}: no character is cut in half`);
   }
   const log = JSON.parse(keptDetails({ log: 'x'.repeat(100_000) })).log;
-  t.ok(log.length > 15_000, 'most of the room is used');
+  t.ok(log.length > 15_000, 'the text fills most of the limit');
   t.ok(log.endsWith('x…'));
   t.same(JSON.parse(keptDetails({ ok: 'x'.repeat(15_000) })), { ok: 'x'.repeat(15_000) });
 });
 
-t.test('a name of the prototype is a name like others', async (t) => {
+t.test('__proto__ is a name like others', async (t) => {
   const text = keptDetails(JSON.parse('{"__proto__":{"polluted":1},"constructor":2}'));
   t.equal(text, '{"__proto__":{"polluted":1},"constructor":2}');
 });
 
-t.test(
-  'a report with characters that Postgres cannot hold is kept, with them replaced',
-  async (t) => {
-    const api = await startTestApi(t);
-    const node = await registerTestNode(api);
-    const report =
-      '{"message":"a\\u0000b\\ud800c\\u001b","code":"\\udc00","details":{"k\\u0000\\ud83d":["\\u0000\\udfff\\ud83d\\ude00"]}}';
-    t.equal((await post(api, '/node/error', report, { node })).status, 200);
-    const [kept] = await listErrors(api.pool, node.nodeId);
-    t.match(kept, {
-      message: 'a\uFFFDb\uFFFDc\u001b',
-      code: '\uFFFD',
-      details: { 'k\uFFFD\uFFFD': ['\uFFFD\uFFFD\u{1f600}'] },
-    });
-    // Postgres reads it, too: `json` is only parsed by what looks into it.
-    const { rows } = await api.pool.query(
-      'SELECT error_details::jsonb AS details, error_message FROM nodes WHERE id = $1',
-      [node.nodeId],
-    );
-    t.same(rows, [{ details: kept?.details, error_message: kept?.message }]);
-  },
-);
+t.test('a report keeps everything except characters that Postgres cannot hold', async (t) => {
+  const api = await startTestApi(t);
+  const node = await registerTestNode(api);
+  const report =
+    '{"message":"a\\u0000b\\ud800c\\u001b","code":"\\udc00","details":{"k\\u0000\\ud83d":["\\u0000\\udfff\\ud83d\\ude00"]}}';
+  t.equal((await post(api, '/node/error', report, { node })).status, 200);
+  const [kept] = await listErrors(api.pool, node.nodeId);
+  t.match(kept, {
+    message: 'a\uFFFDb\uFFFDc\u001b',
+    code: '\uFFFD',
+    details: { 'k\uFFFD\uFFFD': ['\uFFFD\uFFFD\u{1f600}'] },
+  });
+  // The cast makes Postgres parse the details: a `json` column alone stores any text.
+  const { rows } = await api.pool.query(
+    'SELECT error_details::jsonb AS details, error_message FROM nodes WHERE id = $1',
+    [node.nodeId],
+  );
+  t.same(rows, [{ details: kept?.details, error_message: kept?.message }]);
+});
 
-t.test('a report of the largest body is kept, cut', async (t) => {
+t.test('a report with the largest body is cut', async (t) => {
   const api = await startTestApi(t);
   const node = await registerTestNode(api);
   const head = '{"message":"m","details":{"a":[';
@@ -131,7 +128,7 @@ t.test('a report of the largest body is kept, cut', async (t) => {
   }
 });
 
-t.test('a counter that Redis refuses to count up is a store that is away', async (t) => {
+t.test('if Redis refuses to count, the answer is STORE_UNAVAILABLE', async (t) => {
   const api = await startTestApi(t);
   const node = await registerTestNode(api);
   const { redisPrefix } = api.config.stores;
@@ -148,7 +145,7 @@ t.test('a counter that Redis refuses to count up is a store that is away', async
   }
 });
 
-t.test('a node may report so many errors a minute, over all processes', async (t) => {
+t.test('the limit of errors a minute holds over all processes', async (t) => {
   const api = await startTestApi(t, { CORE_NODE_ERRORS_MAX: '4' });
   const second = await startApi(api.config, api.log);
   t.teardown(() => second.close());
@@ -164,10 +161,10 @@ t.test('a node may report so many errors a minute, over all processes', async (t
     const seconds = Number(reply.headers['retry-after']);
     t.ok(seconds >= 1 && seconds <= 60, `Retry-After: ${seconds}`);
   }
-  t.equal((await report(api, neighbour)).status, 200, 'each node has a bound of its own');
+  t.equal((await report(api, neighbour)).status, 200, 'each node has its own limit');
   t.equal((await listErrors(api.pool, node.nodeId)).length, 4);
   const key = `${api.config.stores.redisPrefix}:errors:${node.nodeId}`;
-  t.ok((await api.redis.ttl(key)) > 0, 'the count ends by itself');
+  t.ok((await api.redis.ttl(key)) > 0, 'the count expires');
   await api.redis.del(key);
   t.equal((await report(api)).status, 200);
 });

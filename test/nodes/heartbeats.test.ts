@@ -30,7 +30,7 @@ async function stored(nodeIds: readonly number[]) {
   return rows;
 }
 
-t.test('of many heartbeats of a node the newest is written, with the last address', async (t) => {
+t.test('only the newest heartbeat of a node is written, with the last address', async (t) => {
   const nodeIds = await addNodes(3);
   const [first = 0, second = 0, third = 0] = nodeIds;
   const startMs = Date.parse('2026-11-29T12:00:00Z');
@@ -43,7 +43,7 @@ t.test('of many heartbeats of a node the newest is written, with the last addres
   });
   heartbeats.seen(third, '192.0.2.1', 1);
   heartbeats.seen(third, '192.0.2.3', 2);
-  // More than are kept in the list, so that it is cut down on the way.
+  // More than the list may hold, so that it drops all but the newest on the way.
   for (let count = 0; count < 60_000; count += 1) {
     nowMs += 1;
     heartbeats.seen(count % 2 === 0 ? first : second, undefined, count);
@@ -61,11 +61,11 @@ t.test('of many heartbeats of a node the newest is written, with the last addres
   t.match(
     (await stored([first]))[0],
     { ip: '', revision: 59_998 },
-    'closed, it takes nothing more',
+    'a heartbeat after close is dropped',
   );
 });
 
-t.test('what could not be written is written later, unless there is newer by then', async (t) => {
+t.test('after a failure, the next write takes the newest heartbeats', async (t) => {
   const nodeIds = await addNodes(2);
   const [first = 0, second = 0] = nodeIds;
   let nowMs = Date.parse('2026-11-29T12:00:00Z');

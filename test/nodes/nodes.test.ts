@@ -30,7 +30,7 @@ async function addNode(name = 'n'): Promise<number> {
   return (await createNode(pool, node, options)).nodeId;
 }
 
-/** How many changes of a node were marked that no worker has published. */
+/** How many marks of a node no worker has published. */
 async function marksOf(nodeId: number): Promise<number> {
   const { rows } = await pool.query<{ marks: number }>(
     'SELECT change_seq - published_seq AS marks FROM nodes WHERE id = $1',
@@ -39,7 +39,7 @@ async function marksOf(nodeId: number): Promise<number> {
   return Number(rows[0]?.marks);
 }
 
-/** Node ids notified on core_nodes, in order, and `change` for each notification of a change. */
+/** Hears node ids on core_nodes in their order, and `change` for each notification on core_changes. */
 async function listen(t: Test) {
   const client = new pg.Client({ connectionString: databaseUrl });
   await client.connect();
@@ -51,7 +51,7 @@ async function listen(t: Test) {
   await client.query('LISTEN core_nodes; LISTEN core_changes');
   return {
     heard,
-    /** Everything committed before the call has been heard when it resolves. */
+    /** Resolves to what it has heard. That contains everything committed before the call. */
     async drain(): Promise<(number | 'change')[]> {
       await client.query('SELECT 1');
       return heard.splice(0);
@@ -59,17 +59,21 @@ async function listen(t: Test) {
   };
 }
 
-t.test('registration codes', async (t) => {
+t.test('registration codes are random, and forgive how people type them', async (t) => {
   const codes = new Set(Array.from({ length: 1_000 }, newCode));
-  t.equal(codes.size, 1_000, 'differ');
+  t.equal(codes.size, 1_000, 'no two codes are equal');
   for (const code of codes) {
     if (!/^([0-9A-HJKMNP-TV-Z]{5}-){3}[0-9A-HJKMNP-TV-Z]{5}$/.test(code)) t.fail(code);
   }
-  t.same(hashCode(' abcde-fghjk-mnpqr-stvw0\n'), hashCode('ABCDEFGHJKMNPQRSTVWO'), 'normalised');
+  t.same(
+    hashCode(' abcde-fghjk-mnpqr-stvw0\n'),
+    hashCode('ABCDEFGHJKMNPQRSTVWO'),
+    'case, hyphens and the letter O do not matter',
+  );
   t.notSame(hashCode('ABCDE-FGHJK-MNPQR-STVW0'), hashCode('ABCDE-FGHJK-MNPQR-STVW1'));
 });
 
-t.test('node state', async (t) => {
+t.test('the status of a node follows from its row', async (t) => {
   const row: NodeStateRow = {
     id: 1,
     name: 'n',
@@ -131,7 +135,7 @@ t.test('node state', async (t) => {
   });
 });
 
-t.test('create, register, rekey, revoke', async (t) => {
+t.test('an operator creates, rekeys and revokes a node, which registers in between', async (t) => {
   const { drain } = await listen(t);
   const created = await createNode(
     pool,
@@ -151,7 +155,7 @@ t.test('create, register, rekey, revoke', async (t) => {
     lastError: null,
   });
   const stored = await pool.query('SELECT * FROM registration_codes');
-  t.notMatch(JSON.stringify(stored.rows), created.code, 'only the hash of the code is stored');
+  t.notMatch(JSON.stringify(stored.rows), created.code, 'Postgres has only the hash of the code');
 
   await registerNode(pool, { code: created.code.toLowerCase(), ...dto });
   t.match(await showNode(pool, nodeId, options), {
@@ -164,14 +168,14 @@ t.test('create, register, rekey, revoke', async (t) => {
     reportedHost: 'n.example.net',
     reportedRegion: null,
   });
-  t.equal(await marksOf(nodeId), 1, 'its host may stand in its configuration');
+  t.equal(await marksOf(nodeId), 1, 'its host may be part of its configuration');
   await drain();
 
   const rekeyed = await rekeyNode(pool, nodeId, options);
   t.not(rekeyed.code, created.code);
   const keyOf = await pool.query('SELECT auth_key_hash FROM nodes WHERE id = $1', [nodeId]);
   t.equal(keyOf.rows[0].auth_key_hash, null, 'the old key is gone');
-  t.same(await drain(), [nodeId], 'and every process hears of it');
+  t.same(await drain(), [nodeId], 'every process hears of it');
   await t.rejects(registerNode(pool, { code: created.code, ...dto }), {
     code: 'REGISTRATION_REFUSED',
   });
@@ -179,7 +183,7 @@ t.test('create, register, rekey, revoke', async (t) => {
   await t.rejects(
     registerNode(pool, { code: rekeyed.code, ...dto }),
     { code: 'REGISTRATION_REFUSED' },
-    'a newer code ends the older one',
+    'only the newest code works',
   );
   await registerNode(pool, { code: again.code, ...dto });
   await drain();
@@ -199,7 +203,7 @@ t.test('create, register, rekey, revoke', async (t) => {
   await t.rejects(revokeNode(pool, 99), missing);
 });
 
-t.test('a change marks the nodes it concerns, with its causes, when it commits', async (t) => {
+t.test('a change marks its nodes with its cause when it commits', async (t) => {
   const { drain } = await listen(t);
   const first = await addNode();
   const second = await addNode();
@@ -210,24 +214,20 @@ t.test('a change marks the nodes it concerns, with its causes, when it commits',
       (row) => row.causes,
     );
 
-  t.same(
-    [await marksOf(first), await marksOf(second)],
-    [0, 0],
-    'a new node waits for its first use',
-  );
+  t.same([await marksOf(first), await marksOf(second)], [0, 0], 'a new node has no mark');
   await bump([]);
   t.same(await drain(), []);
   await bump([second, first, second], 'link 1');
   t.same([await marksOf(first), await marksOf(second)], [1, 1]);
-  t.same(await drain(), ['change'], 'one notification however many nodes');
+  t.same(await drain(), ['change'], 'one notification for any number of nodes');
   await bump([first], 'link 1');
   await bump([first]);
   t.same(await causes(), [['link 1', 'change'], ['link 1']], 'each cause once');
   for (let count = 0; count < 20; count += 1) await bump([second], `link ${count}`);
   const [, many] = await causes();
-  t.equal(many.length, 11, 'bounded');
+  t.equal(many.length, 11, 'ten causes and one more');
   t.equal(many.at(-1), 'and more');
-  t.equal((await showNode(pool, first, options)).revision, 1, 'no revision without its bytes');
+  t.equal((await showNode(pool, first, options)).revision, 1, 'a mark alone is no revision');
 
   await drain();
   const before = await marksOf(first);
@@ -237,7 +237,7 @@ t.test('a change marks the nodes it concerns, with its causes, when it commits',
   });
   await t.rejects(failing, { message: 'the change failed' });
   t.equal(await marksOf(first), before, 'a change that failed marks nothing');
-  t.same(await drain(), [], 'and tells nobody');
+  t.same(await drain(), [], 'nobody hears of it');
 });
 
 t.test('bumps of overlapping nodes do not deadlock', async (t) => {
@@ -253,7 +253,7 @@ t.test('bumps of overlapping nodes do not deadlock', async (t) => {
   }
 });
 
-t.test('protocols', async (t) => {
+t.test('a new protocol gets a link for every subscription, or is refused', async (t) => {
   const nodeId = await addNode();
   await pool.query("INSERT INTO users (name) VALUES ('u')");
   await pool.query(
@@ -271,7 +271,7 @@ t.test('protocols', async (t) => {
   t.same(
     links.rows.map((link) => link.subscription_id),
     [1, 2, 3],
-    'every subscription has a link, whatever its status',
+    'every subscription has a link, active or not',
   );
   for (const { uuid } of links.rows) t.match(uuid, /^[0-9a-f]{8}-[0-9a-f]{4}-4/);
 
@@ -291,7 +291,7 @@ t.test('protocols', async (t) => {
   await t.rejects(addProtocol(pool, { ...vless, port: 444 }), { code: 'INVALID_ARGUMENT' });
 });
 
-t.test('outbounds', async (t) => {
+t.test('outbounds have counters, whether an operator configured them or not', async (t) => {
   const nodeId = await addNode();
   const other = await addNode();
   const add = (rows: Parameters<typeof addOutboundTraffic>[1]) =>
@@ -321,7 +321,7 @@ t.test('outbounds', async (t) => {
   t.match(
     await listOutbounds(pool, other),
     [{ tag: 'nul\uFFFD', trafficBytesUp: 2 }],
-    'what Postgres cannot hold does not fail',
+    'a character that Postgres cannot hold is replaced',
   );
 
   const freedom = { nodeId, protocol: 'freedom', settings: {} } as const;
@@ -348,10 +348,10 @@ t.test('outbounds', async (t) => {
   const { rows } = await pool.query(
     "SELECT traffic_bytes_up::text AS up FROM node_outbounds WHERE tag = 'warp'",
   );
-  t.equal(rows[0].up, '9223372036854775807', 'a counter stops rather than fail');
+  t.equal(rows[0].up, '9223372036854775807', 'a counter stops at the largest bigint');
 });
 
-t.test('one second after a code expires it is worth nothing', async (t) => {
+t.test('an expired code does not work', async (t) => {
   const { code, nodeId } = await createNode(
     pool,
     { name: 'n', region: '', host: '', ip: '' },

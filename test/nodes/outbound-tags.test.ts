@@ -13,7 +13,7 @@ import { migrateClickHouse } from '../../src/stores/migrate.ts';
 import { inTransaction } from '../../src/stores/postgres.ts';
 import { post, registerTestNode, startTestApi, type TestApi, until } from '../support/api.ts';
 
-/** An api, and nodes whose outbound traffic is settled as the worker does it. */
+/** An api, and `settle`, which adds outbound traffic as the worker does. */
 async function startOutbounds(t: Test) {
   const api = await startTestApi(t);
   const { pool } = api;
@@ -26,7 +26,7 @@ async function startOutbounds(t: Test) {
   return { pool, addNode, settle };
 }
 
-/** One byte up and two down of each of these tags. */
+/** One byte up and two down for each of these tags. */
 const traffic = (nodeId: number, tags: readonly string[]): OutboundTraffic[] =>
   tags.map((tag) => ({ nodeId, tag, bytesUp: 1n, bytesDown: 2n }));
 const tagsFrom = (first: number, count: number): string[] =>
@@ -43,7 +43,7 @@ async function totals(pool: TestApi['pool'], nodeId: number) {
   return rows[0];
 }
 
-t.test('64 tags that nobody configured have a row, the rest counts under one', async (t) => {
+t.test('64 tags that nobody configured have rows, and (others) counts the rest', async (t) => {
   const { pool, addNode, settle } = await startOutbounds(t);
   const [nodeId, other] = [await addNode(), await addNode()];
   await addOutbound(pool, { nodeId, tag: 'zz', protocol: 'freedom', settings: {} });
@@ -51,7 +51,7 @@ t.test('64 tags that nobody configured have a row, the rest counts under one', a
   t.same(await totals(pool, nodeId), { tags: 60, up: '60', down: '120', others: '0' });
   await settle([...traffic(nodeId, [...tagsFrom(60, 10), 'zz']), ...traffic(other, ['warp'])]);
   t.same(await totals(pool, nodeId), { tags: 64, up: '71', down: '142', others: '6' });
-  // Known, configured, new and marked ones at once, several times each.
+  // Known, configured and new tags and (others) at once, some of them twice.
   const more = ['t00000', 'zz', 't99999', 't99998', othersTag, 't99999'];
   await settle(traffic(nodeId, more));
   t.same(await totals(pool, nodeId), { tags: 64, up: '77', down: '154', others: '10' });
@@ -64,7 +64,7 @@ t.test('64 tags that nobody configured have a row, the rest counts under one', a
   t.match(await listOutbounds(pool, other), [{ tag: 'warp', trafficBytesUp: 1 }]);
 });
 
-t.test('rows from before there was a bound stay, and get no company', async (t) => {
+t.test('more rows than the limit stay, and no row is added', async (t) => {
   const { pool, addNode, settle } = await startOutbounds(t);
   const nodeId = await addNode();
   await pool.query(
@@ -76,7 +76,7 @@ t.test('rows from before there was a bound stay, and get no company', async (t) 
   t.same(await totals(pool, nodeId), { tags: 500, up: '502', down: '4', others: '1' });
 });
 
-t.test('settles of one node side by side keep the bound, and lose nothing', async (t) => {
+t.test('settles of one node at the same time keep the limit and lose nothing', async (t) => {
   const { pool, addNode, settle } = await startOutbounds(t);
   const nodeIds = [await addNode(), await addNode(), await addNode()];
   const settled = Array.from({ length: 12 }, (_, at) =>
@@ -91,10 +91,10 @@ t.test('settles of one node side by side keep the bound, and lose nothing', asyn
   }
 });
 
-t.test('without its lock two settles would pass the bound together', async (t) => {
+t.test('the lock keeps two settles at the same time from exceeding the limit', async (t) => {
   const { pool, addNode } = await startOutbounds(t);
   const nodeId = await addNode();
-  // The first one is held open, and the second one begins while nothing of it can be seen.
+  // The first transaction stays open, so the second one begins before it can see the first one's rows.
   const second: Promise<unknown>[] = [];
   await inTransaction(pool, async (client) => {
     await addOutboundTraffic(client, traffic(nodeId, tagsFrom(0, 60)));
@@ -114,7 +114,7 @@ t.test('without its lock two settles would pass the bound together', async (t) =
   t.same(await totals(pool, nodeId), { tags: 64, up: '120', down: '240', others: '56' });
 });
 
-t.test('pruning folds what nobody configured into one, and the sums stay', async (t) => {
+t.test('pruning moves what nobody configured to (others), and the sums stay', async (t) => {
   const { pool, addNode, settle } = await startOutbounds(t);
   const nodeId = await addNode();
   const freedom = { nodeId, protocol: 'freedom', settings: {} } as const;
@@ -133,7 +133,7 @@ t.test('pruning folds what nobody configured into one, and the sums stay', async
     ],
   );
   const nothing = { tags: 0, trafficBytesUp: 0, trafficBytesDown: 0 };
-  t.same(await pruneOutbounds(pool, nodeId), nothing, 'and there is nothing more to prune');
+  t.same(await pruneOutbounds(pool, nodeId), nothing, 'a second pruning finds nothing');
   await settle(traffic(nodeId, ['t00001']));
   t.same(await totals(pool, nodeId), { tags: 1, up: '73', down: '146', others: '71' });
   await t.rejects(pruneOutbounds(pool, 99), { code: 'NOT_FOUND' });
@@ -142,10 +142,14 @@ t.test('pruning folds what nobody configured into one, and the sums stay', async
   const most = 2n ** 63n - 1n;
   await settle([{ nodeId, tag: 'huge', bytesUp: most, bytesDown: most }]);
   await pruneOutbounds(pool, nodeId);
-  t.match(await totals(pool, nodeId), { tags: 0, others: String(most) }, 'a counter stops');
+  t.match(
+    await totals(pool, nodeId),
+    { tags: 0, others: String(most) },
+    'a counter stops at the largest bigint',
+  );
 });
 
-t.test('7,000 long tags a post are counted to the byte, in 65 rows', async (t) => {
+t.test('7,000 long tags a post fill 65 rows, and every byte counts', async (t) => {
   const api = await startTestApi(t, { CORE_SPOOL_SHARDS: '1', CORE_LOAD_INTERVAL_MS: '50' });
   await migrateClickHouse(api.config.stores.clickhouseUrl, api.pool, api.log);
   const worker = await startWorker(api.config, api.log);

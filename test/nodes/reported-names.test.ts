@@ -31,7 +31,7 @@ async function fleetOf(node: string): Promise<{ file: string; code: string }> {
   return { file, code: applied.created[0]?.code ?? '' };
 }
 
-t.test('a machine that calls itself localhost is the node that the file names', async (t) => {
+t.test('a node keeps the name in the fleet file, even if it calls itself localhost', async (t) => {
   const { file, code } = await fleetOf('{ name: fra-1, region: eu, host: fra-1.example.net }');
   await register(code, {});
   t.match(await json('apply', file, '--prune'), { plan: [], remove: 0, created: [] });
@@ -50,12 +50,16 @@ t.test('a machine that calls itself localhost is the node that the file names', 
   ]);
   const exported = path.join(folder, 'exported.yaml');
   await json('export', exported);
-  t.notMatch(readFileSync(exported, 'utf8'), /localhost|vm/, 'a file declares what operators set');
+  t.notMatch(
+    readFileSync(exported, 'utf8'),
+    /localhost|vm/,
+    'an export contains only what operators set',
+  );
   t.match(await json('apply', exported, '--prune'), { plan: [] });
 });
 
 t.test(
-  'links have the host of the operator, else the reported one, else the address',
+  'share links use the host of the operator, else the reported one, else the address',
   async (t) => {
     const { code } = await json<{ code: string }>('node', 'create', '--name', 'fra-1');
     await json('protocol', 'add', '--node', '1', '--protocol', 'TROJAN', '--port', '443');
@@ -80,13 +84,13 @@ t.test(
     t.match(
       await uriOf(),
       '@n.example.net:443',
-      'what the operator takes back is the reported one',
+      'without a host of the operator, the reported one counts again',
     );
     t.match(await json('node', 'show', '1'), { host: 'n.example.net', region: 'vm' });
   },
 );
 
-t.test('a new address is no change if the node has said its host', async (t) => {
+t.test('a new address is no change if the node has reported its host', async (t) => {
   const { code } = await json<{ code: string }>('node', 'create', '--name', 'fra-1');
   const causes = async (ip: string) => {
     const log = api.log;
@@ -107,7 +111,7 @@ t.test('a new address is no change if the node has said its host', async (t) => 
   t.same(await causes('192.0.2.2'), { change_causes: ['registration'], ip: '192.0.2.2' });
 });
 
-t.test('what a node reported is shown if it differs', async (t) => {
+t.test('the commands show what a node reported if it differs', async (t) => {
   const { code } = await json<{ code: string }>('node', 'create', '--name', 'fra-1');
   t.notMatch((await core('node', 'list')).stdout, /reported/);
   await register(code, { name: 'fra-1', region: '' });
