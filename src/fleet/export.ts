@@ -12,8 +12,8 @@ import { withoutSecrets } from './secrets.ts';
 import { byName, readFleet, type StoredNode } from './state.ts';
 
 /**
- * The fleet as a file for `core apply`, with every node that is not revoked. Without `secrets` a marker
- * stands in the place of everything that is not known to be harmless, and `core apply` keeps the stored
+ * The fleet as a file for `core apply`, with every node that is not revoked. Without `secrets` it
+ * writes a marker for everything that is not known to be harmless, and `core apply` keeps the stored
  * value there. Such a file restores this Core's fleet, but cannot build it in an empty Core.
  * @throws CoreError INVALID_ARGUMENT if two nodes have the same name.
  */

@@ -65,7 +65,7 @@ const rule = z.record(z.string(), z.unknown()).check(({ value, issues }) => {
   for (const issue of parsed.error?.issues ?? []) issues.push(issue as z.core.$ZodRawIssue);
 });
 
-/** Replaces each marker by a value that the schema accepts. Core checked the kept value when it was stored. */
+/** Replaces markers by values that the schema accepts: Core checked the kept ones when it stored them. */
 function ruleWithoutMarkers(rule: Record<string, unknown>): Record<string, unknown> {
   const accepted: Record<string, unknown> = { user: ['kept'], attrs: {} };
   const fields = Object.entries(rule).map(([name, value]) => [

@@ -21,7 +21,7 @@ import type { StoredNode } from './state.ts';
 type StoredProtocol = StoredNode['protocols'][number];
 type Path = readonly (string | number)[];
 
-/** A node that is being planned. The functions below add to its lines and faults. */
+/** A node while `planFleet` plans it. The functions below add to its lines and faults. */
 export interface Planned {
   declared: FleetNode;
   /** Undefined if Core has no node of this name. */
@@ -96,8 +96,8 @@ function settingsToStore(
 
 /**
  * Finds the stored protocol that each declared one is: the one of its kind on its port. There are two
- * of these only if a Shadowsocks on TCP and one on UDP share a port. Then the transport decides, so
- * that no change needs a port that a protocol still has whose own change comes later.
+ * of these only if a Shadowsocks on TCP and one on UDP share a port. Then the transport decides, because
+ * otherwise a change could need a port that another protocol gives up only later.
  */
 function matchProtocols(
   declared: readonly FleetProtocol[],

@@ -20,7 +20,10 @@ export interface StoredNode {
   rules: Record<string, unknown>[];
 }
 
-/** Every node that is not revoked, by id. A transaction around it makes this the state of one moment. */
+/**
+ * Every node that is not revoked, by id. For the state of one moment, call it under locks or in a
+ * REPEATABLE READ transaction.
+ */
 export async function readFleet(db: Queryable): Promise<StoredNode[]> {
   const nodes = await db.query<Omit<StoredNode, 'protocols' | 'outbounds' | 'rules'>>(
     `SELECT id AS "nodeId", name, region, host, ip FROM nodes WHERE revoked_at IS NULL ORDER BY id`,

@@ -7,11 +7,11 @@ const causesMax = 10;
 /**
  * Marks nodes whose configuration may have changed. Call it in the transaction of the change.
  *
- * The mark is all that happens here. A worker renders each marked node and publishes a new revision
+ * A mark is only a request. A worker renders each marked node and publishes a new revision
  * if the bytes differ, at most once a second for each node (publish/publish.ts).
  *
- * The rows are locked in the order of their ids, so that no two callers wait for each other. They
- * stay locked until the transaction ends, so a render that sees the mark sees the change, too.
+ * It locks the rows in the order of their ids, so that no two callers wait for each other. The locks
+ * last until the transaction ends, so a render that sees the mark sees the change, too.
  * @param cause For people who read a node's history of revisions, like `protocol 7 added`.
  */
 export async function bumpNodes(
@@ -24,7 +24,7 @@ export async function bumpNodes(
 
 /**
  * Marks a node whose own settings changed (a protocol, an outbound, a rule). This also ends a
- * rollback: the next revision is rendered from the settings that are stored now.
+ * rollback: the worker renders the next revision from the settings that are stored now.
  */
 export async function bumpSettings(
   client: pg.PoolClient,

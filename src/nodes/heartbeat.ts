@@ -18,7 +18,7 @@ interface Seen {
   revision: number | undefined;
 }
 
-/** The list of waiting heartbeats grows to this at least, before all but the newest of each node go. */
+/** A list of fewer waiting heartbeats drops none. */
 const waitingMin = 20_000;
 
 /**

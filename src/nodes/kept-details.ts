@@ -18,7 +18,7 @@ const cutMark = {
 
 /**
  * The details of an error report as JSON text within the limits above. Even an odd report is worth
- * keeping, so nothing is refused: what exceeds a limit is left out, and the member `(cut)` says so.
+ * keeping, so Core refuses none: it leaves out what exceeds a limit, and adds the member `(cut)`.
  */
 export function keptDetails(details: Readonly<Record<string, unknown>>): string {
   const budget = { leftBytes: kept.bytesMax - reservedBytes, isCut: false };

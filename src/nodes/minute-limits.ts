@@ -2,7 +2,7 @@ import type { Redis } from 'ioredis';
 import { CoreError } from '../errors.ts';
 
 const windowSeconds = 60;
-/** Addresses that one process remembers as locked out. */
+/** How many locked-out addresses a process remembers. */
 const lockedOutMax = 10_000;
 
 /**
@@ -12,7 +12,7 @@ const lockedOutMax = 10_000;
  */
 export interface RegistrationLimit {
   /**
-   * Counts a failed registration. For an address that is locked out already it asks no store.
+   * Counts a failed registration. For an address that is locked out already it does not ask Redis.
    * @throws CoreError RATE_LIMITED with Retry-After if the address is over its limit.
    */
   recordFailure(address: string): Promise<void>;

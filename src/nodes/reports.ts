@@ -52,8 +52,8 @@ export async function recordApplied(
 /**
  * Marks a node as `error` and its sync status as `failed`, until it applies a configuration well, and
  * adds the error to its history. An error names no revision, so it counts against the newest one
- * that Core issued to the node. Characters that Postgres cannot hold are replaced, and large details
- * are cut.
+ * that Core issued to the node. It replaces characters that Postgres cannot
+ * hold, and cuts large details.
  */
 export async function reportError(
   pool: pg.Pool,

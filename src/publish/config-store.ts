@@ -9,7 +9,7 @@ export interface KeptConfig {
   gzip: Buffer;
 }
 
-/** A day after its publication a configuration leaves Redis, and the next request renders it anew. */
+/** Redis keeps a configuration for a day. After that, the next request renders it anew. */
 const keptSeconds = 86_400;
 /** A process may ask for a replaced revision until it hears of the new one. */
 const replacedSeconds = 60;

@@ -33,8 +33,8 @@ export function renderContent(rows: NodeRows): RenderedContent {
 }
 
 /**
- * The bytes that Core sends for a revision: gzip of `{"revision":…,"clientMap":…,"services":…}`. Wait
- * for the answer before you compress the same content for another revision, since it holds one at a time.
+ * The bytes that Core sends for a revision: gzip of `{"revision":…,"clientMap":…,"services":…}`. A
+ * content holds one revision at a time, so wait for the answer before you compress it for another one.
  */
 export function compressContent(content: RenderedContent, revision: number): Promise<Buffer> {
   return compress(withRevision(revision, content.json), { level: gzipLevel });

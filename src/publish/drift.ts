@@ -66,7 +66,7 @@ function driftOf(row: Row, limits: HealthLimits): NodeDrift {
   };
 }
 
-/** How many nodes wait for a worker to publish a change, and how long the first one has waited. */
+/** How many nodes wait for a worker to publish a change, and since when the first one has waited. */
 export async function countUnpublished(
   db: Queryable,
 ): Promise<{ nodes: number; since: Date | null }> {

@@ -10,7 +10,7 @@ const sweepEveryMs = 1_000;
 /** Nodes that one sweep takes. If there are more, the next sweep follows at once. */
 const sweepNodesMax = 20_000;
 const batchNodesMax = 250;
-/** The nodes of a batch are read together, so their last configurations limit it. */
+/** A worker reads the nodes of a batch together, so the size of their configurations limits it. */
 const batchBytesMax = 4_194_304;
 const batchesAtOnce = 2;
 

@@ -12,8 +12,9 @@ export interface NodeRevision {
   /** What has changed since the revision before. */
   causes: string[];
   contentBytes: number;
-  /** How often the node reported that it applied it, and errors while it was the newest one. */
+  /** How often the node reported it as applied. */
   applied: number;
+  /** How many errors the node reported while this was its newest revision. */
   errors: number;
   isCurrent: boolean;
 }

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { type SortedLinks, subscriptionIdAt, userIdAt } from './link-records.ts';
 
-// A configuration has a few parts for every user. They are described here as elements and written as
-// bytes into the configuration's one buffer. JSON.stringify writes the rest. The bench `config`
+// A configuration has a few parts for every user. This file describes them as elements, and writes them
+// as bytes into the configuration's one buffer. JSON.stringify writes the rest. The bench `config`
 // measures this.
 
 /** A piece of JSON: texts and elements in their order. `writeJson` joins them. */
@@ -148,7 +148,7 @@ function writeText(bytes: Buffer, start: number, text: string, bytesMax: number)
 }
 
 function writeId(bytes: Buffer, start: number, id: number): number {
-  // The digits below need `| 0`, which is exact to 31 bits. Hardly any id is larger.
+  // The loops below use `| 0`, which is exact only below 2^31. Hardly any id is larger.
   if (id >= 1_000_000_000) return start + bytes.write(String(id), start, 'latin1');
   let length = 1;
   for (let rest = id; rest >= 10; rest = (rest / 10) | 0) length += 1;

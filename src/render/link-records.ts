@@ -89,8 +89,8 @@ export function linksOfProtocols(
 }
 
 /**
- * The offsets of all records, sorted by UUID. It sorts numbers that hold the first 32 bits of a UUID
- * and, below them, the place of its record, because a typed array of numbers sorts without a callback.
+ * The offsets of all records, sorted by UUID. It sorts numbers, because a typed array of numbers needs no
+ * callback. Each number has the first 32 bits of a UUID and, below them, the place of its record.
  */
 function sortedOffsets(records: Buffer): Uint32Array {
   const count = records.length / linkRecordBytes;

@@ -13,7 +13,7 @@ interface Inbound {
   clients: Json;
 }
 
-/** One inbound as JSON. Undefined if Xray does not serve the protocol, or must not without users. */
+/** One inbound as JSON. Undefined if Xray does not serve the protocol, or needs users that it lacks. */
 export function renderXrayInbound(row: ProtocolRow, links: SortedLinks): Json | undefined {
   const rendered = inboundOf(row, links);
   return rendered && withElements(rendered.inbound, 'clients', rendered.clients);

@@ -9,7 +9,7 @@ const textCharsMax = 255;
 
 /** Any text, number or boolean. */
 export const shown = (): boolean => true;
-/** A short value without an `@`, in front of which a user could be named. */
+/** A short value that cannot name a user in front of an `@`. */
 const plain = (value: unknown): boolean =>
   typeof value !== 'string' || (value.length <= textCharsMax && !value.includes('@'));
 /** Exactly this value. */

@@ -86,8 +86,8 @@ export async function setOutbound(
 }
 
 /**
- * Moves an outbound to a position from 1 on among the configured ones. Traffic that matches no rule goes
- * to the first one.
+ * Moves an outbound to a position among the configured ones, counted from 1. Traffic that matches no
+ * rule goes to the first one.
  * @throws CoreError NOT_FOUND if it is not configured.
  */
 export async function moveOutbound(

@@ -17,7 +17,7 @@ export interface NodeRule {
 export const defaultOutboundTag = 'direct';
 
 /**
- * Adds a routing rule to a node, at a position from 1 on, or after all others.
+ * Adds a routing rule to a node, at a position counted from 1, or after all others.
  * @throws CoreError NOT_FOUND; INVALID_ARGUMENT for a rule that Xray would refuse, an outbound that
  * the node does not have, or a revoked node.
  */
@@ -36,7 +36,7 @@ export async function addRule(
       [nodeId, JSON.stringify(rule)],
     );
     const row = rows[0];
-    assert(row !== undefined, 'an insert returns its row');
+    assert(row !== undefined, 'an INSERT with RETURNING returns its row');
     const position = await reorder(client, nodeId, row.id, wanted);
     await requireRuleTargets(client, nodeId);
     await bumpSettings(client, nodeId, `rule ${row.id} added`);
@@ -56,7 +56,8 @@ export async function listRules(db: Queryable, nodeId: number): Promise<NodeRule
 }
 
 /**
- * Moves a rule to a position from 1 on among its node's rules. A position beyond the end is the last.
+ * Moves a rule to a position among its node's rules, counted from 1. A position beyond the end is the
+ * last one.
  * @throws CoreError NOT_FOUND.
  */
 export async function moveRule(
@@ -132,7 +133,7 @@ async function lockNodeOfRule(client: pg.PoolClient, ruleId: number): Promise<nu
   return row.nodeId;
 }
 
-/** Numbers a node's rules from 1 on, with one rule at its wanted position. Returns that position. */
+/** Numbers a node's rules from 1, with one rule at its wanted position. Returns that position. */
 async function reorder(
   client: pg.PoolClient,
   nodeId: number,
