@@ -4,7 +4,7 @@ import { nodeLockClass } from '../stores/locks.ts';
 import { configKey, type KeptConfig, keepConfigs } from './config-store.ts';
 import { compressContent, encodeSettings, type RenderedContent, renderContent } from './content.ts';
 import { type ReadNode, readNodes } from './read-rows.ts';
-import { commitPublished, type Published, recordFailures, recordUnchanged } from './record.ts';
+import { commitRevisions, type NewRevision, recordFailures, recordUnchanged } from './record.ts';
 
 export interface PublishDeps {
   pool: pg.Pool;
@@ -122,20 +122,17 @@ async function publishRendered(
   client: pg.PoolClient,
   rendered: readonly Rendered[],
 ): Promise<KeptConfig[]> {
-  const published = await Promise.all(rendered.map(prepare));
-  await keepConfigs(deps, published);
-  const committed = new Set(await commitPublished(client, published));
-  const done = published.filter((one) => committed.has(one.nodeId));
+  const revisions = await Promise.all(rendered.map(prepareRevision));
+  await keepConfigs(deps, revisions);
+  const committedIds = new Set(await commitRevisions(client, revisions));
+  const committed = revisions.filter((one) => committedIds.has(one.nodeId));
   // The replaced ones stay for a minute, for processes that have not heard of the new revisions.
-  await keepConfigs(
-    deps,
-    [],
-    done.flatMap((one) => previousKey(deps.prefix, one)),
-  );
-  return done.map(({ nodeId, revision, hash, gzip }) => ({ nodeId, revision, hash, gzip }));
+  const replacedKeys = committed.flatMap((one) => previousKey(deps.prefix, one));
+  await keepConfigs(deps, [], replacedKeys);
+  return committed.map(({ nodeId, revision, hash, gzip }) => ({ nodeId, revision, hash, gzip }));
 }
 
-async function prepare({ node, content }: Rendered): Promise<Published & KeptConfig> {
+async function prepareRevision({ node, content }: Rendered): Promise<NewRevision & KeptConfig> {
   const { state, rows } = node;
   // A new node has the number 1 already, and its first rendering gets that number.
   const revision = state.contentHash === null ? rows.node.revision : rows.node.revision + 1;
@@ -151,7 +148,7 @@ async function prepare({ node, content }: Rendered): Promise<Published & KeptCon
   };
 }
 
-function previousKey(prefix: string, one: Published): string[] {
+function previousKey(prefix: string, one: NewRevision): string[] {
   const { contentHash } = one.state;
   if (contentHash === null) return [];
   return [configKey(prefix, one.nodeId, one.previousRevision, contentHash)];

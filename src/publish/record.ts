@@ -2,8 +2,8 @@ import type pg from 'pg';
 import { nodesChannel } from '../stores/listen.ts';
 import type { PublishState, ReadNode } from './read-rows.ts';
 
-/** A revision before its commit. */
-export interface Published {
+/** A revision to commit. */
+export interface NewRevision {
   nodeId: number;
   revision: number;
   hash: string;
@@ -24,11 +24,11 @@ const causesLeftSql = `CASE WHEN n.change_seq = g.seq THEN '{}'
  * deleted, or got another revision, since they were read.
  * @returns the ids of the nodes that got their new revision.
  */
-export async function commitPublished(
+export async function commitRevisions(
   client: pg.PoolClient,
-  published: readonly Published[],
+  revisions: readonly NewRevision[],
 ): Promise<number[]> {
-  const sorted = [...published].sort((left, right) => left.nodeId - right.nodeId);
+  const sorted = [...revisions].sort((left, right) => left.nodeId - right.nodeId);
   const { rows } = await client.query<{ id: number }>(commitSql, [
     JSON.stringify(
       sorted.map((one) => ({
@@ -50,7 +50,7 @@ export async function commitPublished(
 }
 
 /** Why a node without a mark gets a revision: it has none yet, or a new Core renders its rows to other bytes. */
-function unmarkedCause(one: Published): string {
+function unmarkedCause(one: NewRevision): string {
   return one.state.contentHash === null
     ? 'first use'
     : 'rendered otherwise by this version of Core';
