@@ -5,12 +5,10 @@ import { createLogger } from '../../src/log.ts';
 import { bumpNodes } from '../../src/nodes/bump.ts';
 import { createNode, rekeyNode, revokeNode } from '../../src/nodes/change.ts';
 import { listNodes, type NodeStateRow, nodeState, showNode } from '../../src/nodes/node-state.ts';
-import { addOutboundTraffic } from '../../src/nodes/outbound-traffic.ts';
 import { hashCode, newCode, registerNode } from '../../src/nodes/registration.ts';
-import { addOutbound, listOutbounds } from '../../src/settings/outbounds.ts';
-import { addProtocol, listProtocols } from '../../src/settings/protocols.ts';
 import { migratePostgres } from '../../src/stores/migrate.ts';
 import { createPool, inTransaction } from '../../src/stores/postgres.ts';
+import { marksOf } from '../support/publish.ts';
 import { freshStores } from '../support/stores.ts';
 
 const options = { registrationSeconds: 60, staleSeconds: 30, offlineSeconds: 90 };
@@ -28,15 +26,6 @@ t.beforeEach(async () => {
 async function addNode(name = 'n'): Promise<number> {
   const node = { name, region: 'eu', host: '', ip: '' };
   return (await createNode(pool, node, options)).nodeId;
-}
-
-/** How many marks of a node no worker has published. */
-async function marksOf(nodeId: number): Promise<number> {
-  const { rows } = await pool.query<{ marks: number }>(
-    'SELECT change_seq - published_seq AS marks FROM nodes WHERE id = $1',
-    [nodeId],
-  );
-  return Number(rows[0]?.marks);
 }
 
 /** Hears node ids on core_nodes in their order, and `change` for each notification on core_changes. */
@@ -168,7 +157,7 @@ t.test('an operator creates, rekeys and revokes a node, which registers in betwe
     reportedHost: 'n.example.net',
     reportedRegion: null,
   });
-  t.equal(await marksOf(nodeId), 1, 'its host may be part of its configuration');
+  t.equal(await marksOf(pool, nodeId), 1, 'its host may be part of its configuration');
   await drain();
 
   const rekeyed = await rekeyNode(pool, nodeId, options);
@@ -214,11 +203,15 @@ t.test('a change marks its nodes with its cause when it commits', async (t) => {
       (row) => row.causes,
     );
 
-  t.same([await marksOf(first), await marksOf(second)], [0, 0], 'a new node has no mark');
+  t.same(
+    [await marksOf(pool, first), await marksOf(pool, second)],
+    [0, 0],
+    'a new node has no mark',
+  );
   await bump([]);
   t.same(await drain(), []);
   await bump([second, first, second], 'link 1');
-  t.same([await marksOf(first), await marksOf(second)], [1, 1]);
+  t.same([await marksOf(pool, first), await marksOf(pool, second)], [1, 1]);
   t.same(await drain(), ['change'], 'one notification for any number of nodes');
   await bump([first], 'link 1');
   await bump([first]);
@@ -230,13 +223,13 @@ t.test('a change marks its nodes with its cause when it commits', async (t) => {
   t.equal((await showNode(pool, first, options)).revision, 1, 'a mark alone is no revision');
 
   await drain();
-  const before = await marksOf(first);
+  const before = await marksOf(pool, first);
   const failing = inTransaction(pool, async (client) => {
     await bumpNodes(client, [first], 'failing');
     throw new Error('the change failed');
   });
   await t.rejects(failing, { message: 'the change failed' });
-  t.equal(await marksOf(first), before, 'a change that failed marks nothing');
+  t.equal(await marksOf(pool, first), before, 'a change that failed marks nothing');
   t.same(await drain(), [], 'nobody hears of it');
 });
 
@@ -247,108 +240,10 @@ t.test('bumps of overlapping nodes do not deadlock', async (t) => {
   await Promise.all(
     sets.map((set) => inTransaction(pool, (client) => bumpNodes(client, set, 'test'))),
   );
-  const marks = await Promise.all(ids.map(marksOf));
+  const marks = await Promise.all(ids.map((id) => marksOf(pool, id)));
   for (const [index, id] of ids.entries()) {
     t.equal(marks[index], sets.filter((set) => set.includes(id)).length);
   }
-});
-
-t.test('a new protocol gets a link for every subscription, or is refused', async (t) => {
-  const nodeId = await addNode();
-  await pool.query("INSERT INTO users (name) VALUES ('u')");
-  await pool.query(
-    "INSERT INTO subscriptions (user_id, status) VALUES (1, 'active'), (1, 'expired'), (1, 'active')",
-  );
-  const vless = { nodeId, protocol: 'VLESS', port: 443, settings: {} } as const;
-  const { nodeProtocolId } = await addProtocol(pool, vless);
-  t.match(await listProtocols(pool, { nodeId }), [
-    { nodeProtocolId, nodeId, protocol: 'VLESS', port: 443 },
-  ]);
-  t.equal(await marksOf(nodeId), 1);
-  const links = await pool.query<{ uuid: string; subscription_id: number }>(
-    'SELECT * FROM subscription_links ORDER BY subscription_id',
-  );
-  t.same(
-    links.rows.map((link) => link.subscription_id),
-    [1, 2, 3],
-    'every subscription has a link, active or not',
-  );
-  for (const { uuid } of links.rows) t.match(uuid, /^[0-9a-f]{8}-[0-9a-f]{4}-4/);
-
-  await t.rejects(addProtocol(pool, { ...vless, protocol: 'TROJAN' }), {
-    code: 'INVALID_ARGUMENT',
-    message: `TCP port 443 of node ${nodeId} is taken by protocol ${nodeProtocolId} (VLESS)`,
-  });
-  await t.rejects(addProtocol(pool, { ...vless, port: 444, settings: { security: 'odd' } }), {
-    code: 'INVALID_ARGUMENT',
-  });
-  await t.rejects(addProtocol(pool, { ...vless, port: 444, protocol: 'HYSTERIA2' }), {
-    code: 'INVALID_ARGUMENT',
-  });
-  await t.rejects(addProtocol(pool, { ...vless, nodeId: 99 }), { code: 'NOT_FOUND' });
-  t.equal((await listProtocols(pool, {})).length, 1, 'nothing was added');
-  await revokeNode(pool, nodeId);
-  await t.rejects(addProtocol(pool, { ...vless, port: 444 }), { code: 'INVALID_ARGUMENT' });
-});
-
-t.test('outbounds have counters, whether an operator configured them or not', async (t) => {
-  const nodeId = await addNode();
-  const other = await addNode();
-  const add = (rows: Parameters<typeof addOutboundTraffic>[1]) =>
-    inTransaction(pool, (client) => addOutboundTraffic(client, rows));
-  t.same(await listOutbounds(pool, nodeId), []);
-  t.same(
-    await add([
-      { nodeId, tag: 'warp', bytesUp: 5n, bytesDown: 7n },
-      { nodeId: 99, tag: 'warp', bytesUp: 1n, bytesDown: 1n },
-      { nodeId: other, tag: 'nul\u0000', bytesUp: 1n, bytesDown: 0n },
-      { nodeId: other, tag: 'nul\uFFFD', bytesUp: 1n, bytesDown: 0n },
-    ]),
-    { dropped: 1 },
-    'rows of a node that does not exist are dropped',
-  );
-  t.same(await add([]), { dropped: 0 });
-  t.same(await listOutbounds(pool, nodeId), [
-    {
-      tag: 'warp',
-      trafficBytesUp: 5,
-      trafficBytesDown: 7,
-      configured: false,
-      protocol: null,
-      settings: {},
-    },
-  ]);
-  t.match(
-    await listOutbounds(pool, other),
-    [{ tag: 'nul\uFFFD', trafficBytesUp: 2 }],
-    'a character that Postgres cannot hold is replaced',
-  );
-
-  const freedom = { nodeId, protocol: 'freedom', settings: {} } as const;
-  await addOutbound(pool, { ...freedom, tag: 'direct' });
-  t.equal(await marksOf(nodeId), 1);
-  await addOutbound(pool, { ...freedom, tag: 'warp' });
-  await add([{ nodeId, tag: 'warp', bytesUp: 1n, bytesDown: 1n }]);
-  t.match(await listOutbounds(pool, nodeId), [
-    { tag: 'direct', trafficBytesUp: 0, trafficBytesDown: 0, configured: true },
-    { tag: 'warp', trafficBytesUp: 6, trafficBytesDown: 8, configured: true },
-  ]);
-  await t.rejects(addOutbound(pool, { ...freedom, tag: 'direct' }), {
-    code: 'INVALID_ARGUMENT',
-    message: `Node ${nodeId} has an outbound direct already`,
-  });
-  await t.rejects(addOutbound(pool, { ...freedom, nodeId: 99, tag: 'direct' }), {
-    code: 'NOT_FOUND',
-  });
-  await t.rejects(listOutbounds(pool, 99), { code: 'NOT_FOUND' });
-
-  const huge = 2n ** 80n;
-  await add([{ nodeId, tag: 'warp', bytesUp: huge, bytesDown: 1n }]);
-  await add([{ nodeId, tag: 'warp', bytesUp: huge, bytesDown: 1n }]);
-  const { rows } = await pool.query(
-    "SELECT traffic_bytes_up::text AS up FROM node_outbounds WHERE tag = 'warp'",
-  );
-  t.equal(rows[0].up, '9223372036854775807', 'a counter stops at the largest bigint');
 });
 
 t.test('an expired code does not work', async (t) => {

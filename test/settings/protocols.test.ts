@@ -1,7 +1,8 @@
 import t from 'tap';
-import { createNode } from '../../src/nodes/change.ts';
+import { createNode, revokeNode } from '../../src/nodes/change.ts';
 import { transportsOf } from '../../src/settings/port-transports.ts';
 import { addProtocol, listProtocols, setProtocol } from '../../src/settings/protocols.ts';
+import { marksOf } from '../support/publish.ts';
 import { openStores } from '../support/stores.ts';
 
 const options = { registrationSeconds: 60 };
@@ -10,13 +11,50 @@ const tls = { certificateFile: '/c', keyFile: '/k' };
 
 let nodeId = 0;
 t.beforeEach(async () => {
-  await pool.query('TRUNCATE nodes RESTART IDENTITY CASCADE');
+  await pool.query('TRUNCATE nodes, users RESTART IDENTITY CASCADE');
   nodeId = (await createNode(pool, { name: 'n', region: '', host: 'h', ip: '' }, options)).nodeId;
 });
 
 type Added = Parameters<typeof addProtocol>[1];
 const add = (protocol: Added['protocol'], port: number, settings: Added['settings'] = {}) =>
   addProtocol(pool, { nodeId, protocol, port, settings });
+
+t.test('a new protocol gets a link for every subscription, or is refused', async (t) => {
+  await pool.query("INSERT INTO users (name) VALUES ('u')");
+  await pool.query(
+    "INSERT INTO subscriptions (user_id, status) VALUES (1, 'active'), (1, 'expired'), (1, 'active')",
+  );
+  const vless = { nodeId, protocol: 'VLESS', port: 443, settings: {} } as const;
+  const { nodeProtocolId } = await addProtocol(pool, vless);
+  t.match(await listProtocols(pool, { nodeId }), [
+    { nodeProtocolId, nodeId, protocol: 'VLESS', port: 443 },
+  ]);
+  t.equal(await marksOf(pool, nodeId), 1);
+  const links = await pool.query<{ uuid: string; subscription_id: number }>(
+    'SELECT * FROM subscription_links ORDER BY subscription_id',
+  );
+  t.same(
+    links.rows.map((link) => link.subscription_id),
+    [1, 2, 3],
+    'every subscription has a link, active or not',
+  );
+  for (const { uuid } of links.rows) t.match(uuid, /^[0-9a-f]{8}-[0-9a-f]{4}-4/);
+
+  await t.rejects(addProtocol(pool, { ...vless, protocol: 'TROJAN' }), {
+    code: 'INVALID_ARGUMENT',
+    message: `TCP port 443 of node ${nodeId} is taken by protocol ${nodeProtocolId} (VLESS)`,
+  });
+  await t.rejects(addProtocol(pool, { ...vless, port: 444, settings: { security: 'odd' } }), {
+    code: 'INVALID_ARGUMENT',
+  });
+  await t.rejects(addProtocol(pool, { ...vless, port: 444, protocol: 'HYSTERIA2' }), {
+    code: 'INVALID_ARGUMENT',
+  });
+  await t.rejects(addProtocol(pool, { ...vless, nodeId: 99 }), { code: 'NOT_FOUND' });
+  t.equal((await listProtocols(pool, {})).length, 1, 'nothing was added');
+  await revokeNode(pool, nodeId);
+  await t.rejects(addProtocol(pool, { ...vless, port: 444 }), { code: 'INVALID_ARGUMENT' });
+});
 
 t.test('the columns of node_protocols agree with transportsOf', async (t) => {
   const kinds: [protocol: Added['protocol'], settings: Added['settings']][] = [

@@ -27,3 +27,12 @@ export async function agePublished(pool: pg.Pool, seconds: number): Promise<void
     [seconds],
   );
 }
+
+/** How many marks of a node no worker has published. */
+export async function marksOf(pool: pg.Pool, nodeId: number): Promise<number> {
+  const { rows } = await pool.query<{ marks: number }>(
+    'SELECT change_seq - published_seq AS marks FROM nodes WHERE id = $1',
+    [nodeId],
+  );
+  return Number(rows[0]?.marks);
+}
