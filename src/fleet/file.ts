@@ -113,7 +113,7 @@ export function parseFleetFile(fileName: string, source: string): FleetFile {
   const broken = document.errors.map(
     (error) => `line ${lines.linePos(error.pos[0]).line}: ${firstLine(error.message)}`,
   );
-  if (broken.length > 0) throw refusal(fileName, broken);
+  if (broken.length > 0) throw refusal(fileName, broken, document.errors[0]);
   const lineOf = (path: readonly PropertyKey[]): number =>
     lines.linePos(offsetOf(document.contents, path)).line;
   const refuse = (faults: readonly Fault[]): void => {
