@@ -1,16 +1,14 @@
-import { Writable } from 'node:stream';
 import t from 'tap';
 import { startWorker } from '../../src/app/worker.ts';
 import { reconcile } from '../../src/audit/reconcile.ts';
 import { lastAudit, runAudit, runAuditIfDue } from '../../src/audit/run-audit.ts';
 import { inQuietSnapshot } from '../../src/audit/snapshot.ts';
-import { runCli } from '../../src/cli/program.ts';
-import { readConfig } from '../../src/config.ts';
 import { startLoadWorker } from '../../src/load/worker.ts';
 import { usageColumns } from '../../src/rows/pack.ts';
 import { insertRows } from '../../src/stores/clickhouse.ts';
 import { migrateClickHouse } from '../../src/stores/migrate.ts';
 import { get, startTestApi, until } from '../support/api.ts';
+import { commandLine } from '../support/cli.ts';
 import { atMs, startSpool } from '../support/load.ts';
 
 type Load = Awaited<ReturnType<typeof startSpool>>;
@@ -19,23 +17,8 @@ const signal = new AbortController().signal;
 const audit = (load: Load, since: Date | null = null) =>
   reconcile({ pool: load.pool, clickhouse: load.clickhouse }, { since, signal });
 
-/** Runs a command line in this process. */
-async function core(environment: Record<string, string>, ...args: string[]) {
-  const written = { stdout: '', stderr: '' };
-  const into = (name: 'stdout' | 'stderr') =>
-    new Writable({
-      write(chunk, _encoding, done) {
-        written[name] += String(chunk);
-        done();
-      },
-    });
-  const { exitCode } = await runCli(args, {
-    readConfig: () => readConfig(environment),
-    stdout: into('stdout'),
-    stderr: into('stderr'),
-  });
-  return { exitCode, ...written };
-}
+const core = (environment: Record<string, string>, ...args: string[]) =>
+  commandLine(environment).core(...args);
 
 t.test('a system that runs shows no difference', async (t) => {
   const load = await startSpool(t, { CORE_SPOOL_SHARDS: '2' });

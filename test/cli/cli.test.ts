@@ -8,9 +8,7 @@ import fc from 'fast-check';
 import type { Redis } from 'ioredis';
 import t from 'tap';
 import { bytes, date, query, settings } from '../../src/cli/arguments.ts';
-import { runCli } from '../../src/cli/program.ts';
 import { bytesText, cellText, renderTable } from '../../src/cli/table.ts';
-import { readConfig } from '../../src/config.ts';
 import { settingNames } from '../../src/protocols/settings.ts';
 import { projectRoot } from '../../src/root.ts';
 import { packSessions } from '../../src/rows/pack.ts';
@@ -19,32 +17,16 @@ import { createSpool } from '../../src/spool/spool.ts';
 import { registerStreams } from '../../src/spool/streams.ts';
 import { createPool } from '../../src/stores/postgres.ts';
 import { connectRedis, createRedis } from '../../src/stores/redis.ts';
-import { type CliRun, collector } from '../support/cli.ts';
+import { type CliRun, commandLine } from '../support/cli.ts';
 import { freePorts } from '../support/free-port.ts';
 import { freshStores } from '../support/stores.ts';
 
 const program = path.join(projectRoot, 'dist', 'src', 'bin', 'core.js');
 const stores = await freshStores(t, { CORE_SPOOL_SHARDS: '1' });
 
-/** Runs a command line in this process, as the bin file does. */
-async function core(args: string[], environment: Record<string, string> = {}): Promise<CliRun> {
-  const stdout = collector();
-  const stderr = collector();
-  const { exitCode } = await runCli(args, {
-    readConfig: () => readConfig({ ...stores.environment, ...environment }),
-    stdout: stdout.stream,
-    stderr: stderr.stream,
-  });
-  return { exitCode, stdout: stdout.text(), stderr: stderr.text() };
-}
-
-/** The JSON value of a command that must succeed and print nothing else. */
-async function json<T = Record<string, unknown>>(...args: string[]): Promise<T> {
-  const run = await core([...args, '--json']);
-  if (run.exitCode !== 0 || run.stderr !== '') throw new Error(`${args.join(' ')}: ${run.stderr}`);
-  if (!run.stdout.endsWith('\n')) throw new Error('the output ends within a line');
-  return JSON.parse(run.stdout) as T;
-}
+const { core, json } = commandLine(stores.environment);
+const withSettings = (settings: Record<string, string>) =>
+  commandLine({ ...stores.environment, ...settings });
 
 /** Runs the built program as a process of its own. */
 async function spawnCore(
@@ -64,7 +46,7 @@ async function spawnCore(
 }
 
 t.test('before the migrations, and the migrations', async (t) => {
-  const early = await core(['node', 'list']);
+  const early = await core('node', 'list');
   t.same(early, {
     exitCode: 1,
     stdout: '',
@@ -76,7 +58,7 @@ t.test('before the migrations, and the migrations', async (t) => {
 
 t.test('nodes', async (t) => {
   t.same(await json('node', 'list'), []);
-  t.equal((await core(['node', 'list'])).stdout, 'There are no nodes.\n');
+  t.equal((await core('node', 'list')).stdout, 'There are no nodes.\n');
   const created = await json('node', 'create', '--name', 'berlin-1', '--region', 'eu');
   t.same(Object.keys(created), ['nodeId', 'code']);
   const nodeId = String(created['nodeId']);
@@ -103,18 +85,18 @@ t.test('nodes', async (t) => {
   });
   const rekeyed = await json('node', 'rekey', nodeId, '--yes');
   t.not(rekeyed['code'], created['code']);
-  const before = await core(['--json', 'node', 'list']);
+  const before = await core('--json', 'node', 'list');
   t.match(JSON.parse(before.stdout), [{ nodeId: 1 }], '--json is taken before the command too');
 
   await json('node', 'create', '--name', 'gone');
   t.same(await json('node', 'revoke', '2', '--yes'), { nodeId: 2, status: 'revoked' });
-  const { stdout } = await core(['node', 'list']);
+  const { stdout } = await core('node', 'list');
   const lines = stdout.split('\n');
   t.match(lines[0], /^nodeId {2}name {6}region /);
   t.match(lines[1], /^ {5}1 {2}berlin-1 {2}eu /);
   t.match(lines[2], / revoked /);
-  t.match((await core(['node', 'show', '1'])).stdout, /^name +berlin-1$/m);
-  const table = await core(['node', 'create', '--name', 'x']);
+  t.match((await core('node', 'show', '1')).stdout, /^name +berlin-1$/m);
+  const table = await core('node', 'create', '--name', 'x');
   t.match(table.stdout, /^code +([0-9A-Z]{5}-){3}[0-9A-Z]{5}$/m);
   t.match(table.stdout, /^valid until +\d{4}-/m);
 });
@@ -134,7 +116,7 @@ t.test('protocols, outbounds, users, subscriptions', async (t) => {
     { nodeProtocolId, nodeId: 1, protocol: 'VLESS', port: 443 },
     { protocol: 'MTPROTO', settings: { tlsDomain: 'www.example.com' } },
   ]);
-  const taken = await core(['protocol', 'add', ...vless]);
+  const taken = await core('protocol', 'add', ...vless);
   t.same(taken, {
     exitCode: 1,
     stdout: '',
@@ -180,11 +162,11 @@ t.test('protocols, outbounds, users, subscriptions', async (t) => {
   t.match(await json('subscription', 'show', '1'), { trafficLimitBytes: null, expiresAt: null });
   t.equal((await json<unknown[]>('subscription', 'list', '--user', '1')).length, 2);
   t.match(await json('user', 'list'), [{ userId: 1, name: 'alice' }]);
-  t.match((await core(['subscription', 'show', '1'])).stdout, /^expiresAt +-$/m);
+  t.match((await core('subscription', 'show', '1')).stdout, /^expiresAt +-$/m);
 });
 
 t.test('protocol add --help lists every setting of every protocol', async (t) => {
-  const { stdout } = await core(['protocol', 'add', '--help']);
+  const { stdout } = await core('protocol', 'add', '--help');
   for (const [protocol, names] of Object.entries(settingNames)) {
     t.match(stdout, protocol);
     for (const name of names) t.match(stdout, new RegExp(`^.* ${name}\\b`, 'm'), name);
@@ -249,7 +231,7 @@ t.test('status', async (t) => {
     status.backlog.streams.find((found) => found.stream === stream),
     { bytes: 312, entries: 2, segments: 1 },
   );
-  const { stdout } = await core(['status']);
+  const { stdout } = await core('status');
   t.match(stdout, /^nodes +3 \(0 online, 0 outdated, .* 2 pending, 1 revoked\)$/m);
   t.match(stdout, /^not published +1 nodes, change not yet published since 20/m);
   t.match(stdout, /^backlog +312 B in 2 entries$/m);
@@ -277,21 +259,21 @@ t.test('sql', async (t) => {
   ]);
   t.same(await json('sql', 'SELECT * FROM usage'), [], 'the database is the one of the URL');
   t.equal(
-    (await core(['sql', 'SELECT 18446744073709551615 AS big, NULL AS none, 1.5 AS x'])).stdout,
+    (await core('sql', 'SELECT 18446744073709551615 AS big, NULL AS none, 1.5 AS x')).stdout,
     '                 big  none    x\n18446744073709551615  -     1.5\n',
     'no digit is lost',
   );
-  t.equal((await core(['sql', 'SELECT 1 AS a, 2 AS b WHERE 0'])).stdout, 'a  b\n');
-  const many = await core(['sql', 'SELECT number AS n FROM numbers(5000) ORDER BY n;']);
+  t.equal((await core('sql', 'SELECT 1 AS a, 2 AS b WHERE 0')).stdout, 'a  b\n');
+  const many = await core('sql', 'SELECT number AS n FROM numbers(5000) ORDER BY n;');
   t.equal(many.stdout.split('\n').length, 5_002, 'every row of a long answer');
   t.equal((await json<unknown[]>('sql', 'SELECT number FROM numbers(70000)')).length, 70_000);
-  t.match(await core(['sql', 'SELECT * FROM nowhere']), {
+  t.match(await core('sql', 'SELECT * FROM nowhere'), {
     exitCode: 1,
     stdout: /^$/,
     stderr: /^core: ClickHouse: .*nowhere.*\(UNKNOWN_TABLE\)\n$/,
   });
   for (const write of ['DROP TABLE usage', 'TRUNCATE TABLE usage', 'OPTIMIZE TABLE usage']) {
-    t.match(await core(['sql', write]), { exitCode: 1, stdout: /^$/, stderr: /readonly/ }, write);
+    t.match(await core('sql', write), { exitCode: 1, stdout: /^$/, stderr: /readonly/ }, write);
   }
 });
 
@@ -326,19 +308,19 @@ t.test('faults are one line on stderr', async (t) => {
     [['sql', "INSERT INTO FUNCTION file('x') SELECT 1"], /must only read/],
   ];
   for (const [args, message] of cases) {
-    const plain = await core(args);
+    const plain = await core(...args);
     t.equal(plain.exitCode, 1, args.join(' '));
     t.equal(plain.stdout, '');
     t.match(plain.stderr, /^core: [^\n]+\n$/, 'one line');
     t.match(plain.stderr.slice('core: '.length, -1), message);
-    const { stdout, stderr, exitCode } = await core([...args, '--json']);
+    const { stdout, stderr, exitCode } = await core(...args, '--json');
     t.same([exitCode, stdout], [1, '']);
     t.match((JSON.parse(stderr) as { error: object }).error, {
       code: /^(INVALID_ARGUMENT|NOT_FOUND)$/,
       message,
     });
   }
-  t.match(await core(['status'], { CORE_PORT: 'x', CORE_SPOOL_SHARDS: '0' }), {
+  t.match(await withSettings({ CORE_PORT: 'x', CORE_SPOOL_SHARDS: '0' }).core('status'), {
     exitCode: 1,
     stderr: /^core: Invalid settings: CORE_PORT: .*CORE_SPOOL_SHARDS: .*\n$/,
   });
@@ -369,7 +351,7 @@ t.test('a store that is away is named', async (t) => {
     [webhookList, embedded('CORE_REDIS_PORT'), 'Redis'],
     [sql, embedded('CORE_CLICKHOUSE_PORT'), 'ClickHouse'],
   ] as const) {
-    t.same(await core([...args], environment), {
+    t.same(await withSettings(environment).core(...args), {
       exitCode: 1,
       stdout: '',
       stderr: `core: ${store} at 127.0.0.1:${port} cannot be used (connect ECONNREFUSED 127.0.0.1:${port}); ${question}\n`,
@@ -388,16 +370,16 @@ t.test('help', async (t) => {
     ...['create', 'show', 'list'].map((name) => `subscription ${name}`),
   ];
   for (const command of commands) {
-    const { exitCode, stdout, stderr } = await core([...command.split(' '), '--help'], {
+    const { exitCode, stdout, stderr } = await withSettings({
       CORE_PORT: 'not looked at',
-    });
+    }).core(...command.split(' '), '--help');
     t.same([exitCode, stderr], [0, ''], command);
     t.match(stdout, `Usage: core ${command}`);
     t.match(stdout, /Examples?:\n {2}/);
     t.match(stdout, /--json/);
   }
-  t.match(await core(['--help']), { exitCode: 0, stdout: /Commands:/ });
-  t.match(await core(['--version']), { exitCode: 0, stdout: /^\d+\.\d+\.\d+\n$/ });
+  t.match(await core('--help'), { exitCode: 0, stdout: /Commands:/ });
+  t.match(await core('--version'), { exitCode: 0, stdout: /^\d+\.\d+\.\d+\n$/ });
 });
 
 t.test('the built program', async (t) => {
@@ -499,7 +481,7 @@ t.test('link show', async (t) => {
     '1',
   );
   const [vless, telegram] = links.map((link) => link.uuid);
-  const hostless = await core(['link', 'show', String(vless)]);
+  const hostless = await core('link', 'show', String(vless));
   t.match(hostless.stderr, /Node 1 has no host or address yet.*core node set 1 --host/);
   t.equal(hostless.exitCode, 1);
   const node = ['--name', 'ams-1', '--host', 'ams-1.example.net'];
@@ -517,11 +499,11 @@ t.test('link show', async (t) => {
   const uuid = String(created.links.at(-1)?.uuid);
   const uri = `vless://${uuid}@ams-1.example.net:443?encryption=none&type=tcp&security=none#ams-1%20VLESS`;
   t.same(await json('link', 'show', uuid.toUpperCase()), { uri });
-  const { stdout } = await core(['link', 'show', uuid]);
+  const { stdout } = await core('link', 'show', uuid);
   t.ok(stdout.startsWith(`${uri}\n\n`));
   // A QR code of version 1 is 21 modules wide, and two rows of modules are one line.
   const lines = stdout.trimEnd().split('\n').slice(2);
   t.ok(lines.length > 10, `${lines.length} lines`);
   t.match(lines[2], /[\u2580\u2584\u2588]/);
-  t.match((await core(['link', 'show', String(telegram)])).stderr, 'no host or address');
+  t.match((await core('link', 'show', String(telegram))).stderr, 'no host or address');
 });

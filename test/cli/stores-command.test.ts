@@ -1,28 +1,13 @@
-import { PassThrough } from 'node:stream';
-import { text } from 'node:stream/consumers';
 import t from 'tap';
-import { runCli } from '../../src/cli/program.ts';
-import { readConfig } from '../../src/config.ts';
 import { maskPassword } from '../../src/processes/reachable.ts';
-import { makeSecrets, withStoredSecrets } from '../../src/secrets.ts';
+import { makeSecrets } from '../../src/secrets.ts';
+import { commandLine } from '../support/cli.ts';
 
 // What other tools make of the URLs is in other-users.test.ts, which has the servers.
 
-/** Runs `core stores` with these settings, and gives what it wrote. */
-async function stores(
-  settings: Record<string, string>,
-  ...args: string[]
-): Promise<{ exitCode: number; stdout: string; stderr: string }> {
-  const [stdout, stderr] = [new PassThrough(), new PassThrough()];
-  const { exitCode } = await runCli(['stores', ...args], {
-    readConfig: () => withStoredSecrets(readConfig(settings)),
-    stdout,
-    stderr,
-  });
-  stdout.end();
-  stderr.end();
-  return { exitCode, stdout: await text(stdout), stderr: await text(stderr) };
-}
+/** Runs `core stores` with these settings. */
+const stores = (settings: Record<string, string>, ...args: string[]) =>
+  commandLine(settings).core('stores', ...args);
 
 t.test('the URLs of embedded stores, masked unless asked otherwise', async (t) => {
   const dataDir = t.testdir({});

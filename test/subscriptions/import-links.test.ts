@@ -1,20 +1,18 @@
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { PassThrough } from 'node:stream';
-import { text } from 'node:stream/consumers';
 import t, { type Test } from 'tap';
-import { runCli } from '../../src/cli/program.ts';
-import { readConfig } from '../../src/config.ts';
 import { createNode, revokeNode } from '../../src/nodes/change.ts';
 import { addProtocol } from '../../src/settings/protocols.ts';
 import type { ImportReport } from '../../src/subscriptions/import.ts';
 import { listLinks } from '../../src/subscriptions/links.ts';
 import { listSubscriptions } from '../../src/subscriptions/show.ts';
 import { until } from '../support/api.ts';
+import { commandLine } from '../support/cli.ts';
 import { openStores } from '../support/stores.ts';
 
 const stores = await openStores(t, { max: 4 });
 const { pool } = stores;
+const { core } = commandLine(stores.environment);
 const [one, two, three] = [
   '0b8f5f26-3c1d-4e2a-9a47-6f1f0c5d7e11',
   '9c2e4d88-71aa-4f0b-8d53-2b6a9e7f4c22',
@@ -32,19 +30,6 @@ t.beforeEach(async () => {
   await addProtocol(pool, { nodeId: gone, protocol: 'VLESS', port: 443, settings: {} });
   await revokeNode(pool, gone);
 });
-
-async function core(...args: string[]) {
-  const stdout = new PassThrough();
-  const stderr = new PassThrough();
-  const { exitCode } = await runCli(args, {
-    readConfig: () => readConfig(stores.environment),
-    stdout,
-    stderr,
-  });
-  stdout.end();
-  stderr.end();
-  return { exitCode, stdout: await text(stdout), stderr: await text(stderr) };
-}
 
 function write(t: Test, name: string, lines: readonly string[]): string {
   const file = path.join(t.testdir({}), name);

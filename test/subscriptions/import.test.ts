@@ -1,12 +1,8 @@
 import { createReadStream, readdirSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { PassThrough, Readable } from 'node:stream';
-import { text } from 'node:stream/consumers';
 import t, { type Test } from 'tap';
 import { splitLines } from '../../src/cli/import/split-lines.ts';
-import { runCli } from '../../src/cli/program.ts';
-import { readConfig } from '../../src/config.ts';
 import { createNode } from '../../src/nodes/change.ts';
 import { showNode } from '../../src/nodes/node-state.ts';
 import { addProtocol } from '../../src/settings/protocols.ts';
@@ -14,34 +10,22 @@ import type { ImportReport } from '../../src/subscriptions/import.ts';
 import { listLinks } from '../../src/subscriptions/links.ts';
 import { listSubscriptions } from '../../src/subscriptions/show.ts';
 import { createUser, listUsers } from '../../src/subscriptions/users.ts';
+import { commandLine } from '../support/cli.ts';
 import { publishNow } from '../support/publish.ts';
 import { openStores } from '../support/stores.ts';
 
 const options = { registrationSeconds: 60, staleSeconds: 30, offlineSeconds: 90 };
 const stores = await openStores(t, { max: 4 });
 const { pool } = stores;
+const { core } = commandLine(stores.environment);
 const publish = () => publishNow(stores);
 
 t.beforeEach(async () => {
   await pool.query('TRUNCATE nodes, users, subscription_events RESTART IDENTITY CASCADE');
 });
 
-async function core(args: string[], input?: string) {
-  const stdout = new PassThrough();
-  const stderr = new PassThrough();
-  const { exitCode } = await runCli(args, {
-    readConfig: () => readConfig(stores.environment),
-    stdin: Readable.from(input === undefined ? [] : [Buffer.from(input)]),
-    stdout,
-    stderr,
-  });
-  stdout.end();
-  stderr.end();
-  return { exitCode, stdout: await text(stdout), stderr: await text(stderr) };
-}
-
 async function importJson(file: string, ...args: string[]) {
-  const run = await core(['subscription', 'import', file, '--json', ...args]);
+  const run = await core('subscription', 'import', file, '--json', ...args);
   return { exitCode: run.exitCode, report: JSON.parse(run.stdout || run.stderr) as ImportReport };
 }
 
@@ -158,7 +142,7 @@ t.test(
       2,
       'no user is made either',
     );
-    const shown = await core(['subscription', 'import', file]);
+    const shown = await core('subscription', 'import', file);
     t.match(shown.stdout, /^line 3: limit: It must be/);
     t.match(shown.stdout, /^imported +nothing$/m);
     t.equal(shown.stderr, '', 'no bar where nobody watches');
@@ -222,10 +206,8 @@ t.test('NDJSON, also from standard input', async (t) => {
     '',
     '{"user":"b","limit":"1KB","expires":null}',
   ];
-  const piped = await core(
-    ['subscription', 'import', '-', '--format', 'ndjson', '--json'],
-    lines.join('\n'),
-  );
+  const withInput = commandLine(stores.environment, { input: lines.join('\n') });
+  const piped = await withInput.core('subscription', 'import', '-', '--format', 'ndjson', '--json');
   t.match(JSON.parse(piped.stdout), { imported: true, subscriptions: 2 });
   t.match(await subscriptions(), [{ trafficLimitBytes: 1_000 }, { trafficLimitBytes: 1_000 }]);
   const spools = readdirSync(tmpdir()).filter((name) => name.startsWith('core-import-'));
@@ -251,7 +233,7 @@ t.test('several batches, and the first hundred of many bad lines', async (t) => 
   t.match(report, { imported: false, badLines: 550 });
   t.equal(report.bad.length, 100);
   t.match(report.bad[99], { line: 992 });
-  const shown = await core(['subscription', 'import', file]);
+  const shown = await core('subscription', 'import', file);
   t.match(shown.stdout, /^and 450 more$/m);
 });
 
@@ -266,28 +248,22 @@ t.test('files that cannot be read at all', async (t) => {
     ['a.txt', 'user\nx\n', /Give --format/],
   ];
   for (const [name, content, message] of faults) {
-    const run = await core(['subscription', 'import', write(t, name, content)]);
+    const run = await core('subscription', 'import', write(t, name, content));
     t.equal(run.exitCode, 1, name);
     t.match(run.stderr, message, name);
     t.equal(run.stdout, '');
   }
-  t.match((await core(['subscription', 'import', '/no/such.csv'])).stderr, /ENOENT/);
+  t.match((await core('subscription', 'import', '/no/such.csv')).stderr, /ENOENT/);
   const nothing = await importJson(write(t, 'header.csv', 'user\n'));
   t.match(nothing, { exitCode: 1, report: { imported: false, badLines: 0 } });
 });
 
 t.test('a bar for who watches', async (t) => {
   const file = write(t, 'a.csv', 'user\na\n');
-  const stderr = Object.assign(new PassThrough(), { isTTY: true, columns: 80 });
-  const stdout = new PassThrough();
-  const { exitCode } = await runCli(['subscription', 'import', file], {
-    readConfig: () => readConfig(stores.environment),
-    stdout,
-    stderr,
-  });
-  stderr.end();
+  const watched = commandLine(stores.environment, { isStderrTerminal: true });
+  const { exitCode, stderr } = await watched.core('subscription', 'import', file);
   t.equal(exitCode, 0);
-  t.match(await text(stderr), /lines/);
+  t.match(stderr, /lines/);
 });
 
 t.test('lines are split wherever the chunks end', async (t) => {

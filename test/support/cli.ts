@@ -9,14 +9,22 @@ export interface CliRun {
   stderr: string;
 }
 
-/** Command lines that run in this process, as the bin file runs them, on the given stores. */
-export function commandLine(environment: Record<string, string>) {
+/**
+ * Runs command lines in this process, as the bin file does, with these settings. `input` is what
+ * the command reads from stdin; with `isStderrTerminal` it may draw a progress bar.
+ */
+export function commandLine(
+  environment: Record<string, string>,
+  options: { input?: string; isStderrTerminal?: boolean } = {},
+) {
+  const { input, isStderrTerminal = false } = options;
   const core = async (...args: string[]): Promise<CliRun> => {
     const stdout = collector();
     const stderr = collector();
+    if (isStderrTerminal) Object.assign(stderr.stream, { isTTY: true, columns: 80 });
     const { exitCode } = await runCli(args, {
       readConfig: () => withStoredSecrets(readConfig(environment)),
-      stdin: Readable.from([]),
+      stdin: Readable.from(input === undefined ? [] : [Buffer.from(input)]),
       stdout: stdout.stream,
       stderr: stderr.stream,
     });
@@ -27,13 +35,14 @@ export function commandLine(environment: Record<string, string>) {
     const run = await core(...args, '--json');
     if (run.exitCode !== 0 || run.stderr !== '')
       throw new Error(`${args.join(' ')}: ${run.stderr}`);
+    if (!run.stdout.endsWith('\n')) throw new Error(`${args.join(' ')}: no newline at the end`);
     return JSON.parse(run.stdout) as T;
   };
   return { core, json };
 }
 
 /** A stream that keeps what is written to it. */
-export function collector(): { stream: Writable; text: () => string } {
+function collector(): { stream: Writable; text: () => string } {
   let collected = '';
   const stream = new Writable({
     write(chunk, _encoding, done) {

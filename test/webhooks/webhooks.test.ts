@@ -9,7 +9,6 @@ import { PassThrough } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { pino } from 'pino';
 import t, { type Test } from 'tap';
-import { runCli } from '../../src/cli/program.ts';
 import { readConfig } from '../../src/config.ts';
 import { findOrInstall } from '../../src/embedded/program.ts';
 import { createLogger } from '../../src/log.ts';
@@ -24,6 +23,7 @@ import { passEvents } from '../../src/webhooks/dispatch.ts';
 import { readWebhookHealth } from '../../src/webhooks/health.ts';
 import { startWebhook } from '../../src/webhooks/worker.ts';
 import { until } from '../support/api.ts';
+import { commandLine } from '../support/cli.ts';
 import { freePorts } from '../support/free-port.ts';
 import { freshStores } from '../support/stores.ts';
 
@@ -87,16 +87,9 @@ async function start(t: Test) {
   };
   const cli = async (...args: string[]) => cliWith({}, ...args);
   const cliWith = async (settings: Record<string, string>, ...args: string[]) => {
-    const stdout = new PassThrough();
-    const stderr = new PassThrough();
-    const { exitCode } = await runCli([...args, '--json'], {
-      readConfig: () => readConfig({ ...stores.environment, ...settings }),
-      stdout,
-      stderr,
-    });
-    stdout.end();
-    stderr.end();
-    return { exitCode, value: JSON.parse((await text(stdout)) + (await text(stderr))) };
+    const { core } = commandLine({ ...stores.environment, ...settings });
+    const { exitCode, stdout, stderr } = await core(...args, '--json');
+    return { exitCode, value: JSON.parse(stdout + stderr) };
   };
   const redis = createRedis(stores.redisUrl);
   await connectRedis(redis);
