@@ -1,6 +1,7 @@
 import { Command, InvalidArgumentError } from 'commander';
 import { settingsSchema } from '../src/config.ts';
 import { CoreError, toCoreError } from '../src/errors.ts';
+import { integer } from '../src/integer.ts';
 import { untilSignalled } from '../src/lifecycle.ts';
 import { compareWith } from './measure/compare.ts';
 import {
@@ -11,14 +12,6 @@ import {
   notCompared,
 } from './measure/metric.ts';
 import { isGood, runBenches } from './measure/run.ts';
-
-const integer =
-  (min: number, max: number) =>
-  (text: string): number => {
-    const value = Number(text);
-    if (Number.isInteger(value) && value >= min && value <= max) return value;
-    throw new InvalidArgumentError(`Not an integer from ${min} to ${max}.`);
-  };
 
 /** `NAME=VALUE`, added to those before it. */
 function setting(text: string, before: Record<string, string>): Record<string, string> {

@@ -38,6 +38,7 @@ const ground = [
   'secrets',
   'text',
   'client-address',
+  'integer',
 ];
 
 /**
@@ -73,6 +74,7 @@ const allowed = {
   'clickhouse-sql': [],
   log: ['text'],
   text: [],
+  integer: [],
   root: [],
   lifecycle: ['durable-file', 'errors'],
   config: ['errors', 'contract', 'client-address'],

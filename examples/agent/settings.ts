@@ -1,5 +1,6 @@
 import path from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { integer } from '../../src/integer.ts';
 
 export interface Settings {
   url: string;
@@ -29,13 +30,6 @@ const number =
     const value = Number(text);
     if (text !== '' && value >= min && value <= max) return value;
     throw new InvalidArgumentError(`Not a number from ${min} to ${max}.`);
-  };
-const integer =
-  (min: number, max: number) =>
-  (text: string): number => {
-    const value = number(min, max)(text);
-    if (Number.isInteger(value)) return value;
-    throw new InvalidArgumentError('Not an integer.');
   };
 const coreUrl = (text: string): string => {
   if (URL.canParse(text) && /^https?:$/.test(new URL(text).protocol)) return text;

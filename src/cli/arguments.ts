@@ -5,6 +5,7 @@ import { hostFault, ipFault, isAddress, isHost } from '../contract/address.ts';
 import { type VpnProtocol, vpnProtocols } from '../contract/enums.ts';
 import { limits } from '../contract/limits.ts';
 import { holdsPlaceholder, keptMarker, maskText } from '../fleet/secrets.ts';
+import { integer } from '../integer.ts';
 import { type OutboundProtocol, outboundProtocols } from '../settings/outbounds.ts';
 import { type ResetPeriod, resetPeriods } from '../subscriptions/period.ts';
 import { hiddenFault, isStorable } from '../text.ts';
@@ -15,28 +16,18 @@ import { hiddenFault, isStorable } from '../text.ts';
 const int4Max = 2_147_483_647;
 const settingsBytesMax = 1_048_576;
 
-function integer(given: string, min: number, max: number): number {
-  const value = /^\d{1,16}$/.test(given) ? Number(given) : Number.NaN;
-  if (Number.isSafeInteger(value) && value >= min && value <= max) return value;
-  throw new InvalidArgumentError(
-    max === Number.MAX_SAFE_INTEGER
-      ? `It must be a whole number from ${min}.`
-      : `It must be a whole number from ${min} to ${max}.`,
-  );
-}
-
 /** Id of a node. */
-export const nodeId = (given: string): number => integer(given, 1, int4Max);
+export const nodeId = integer(1, int4Max);
 /** Id of anything else. */
-export const id = (given: string): number => integer(given, 1, Number.MAX_SAFE_INTEGER);
+export const id = integer(1, Number.MAX_SAFE_INTEGER);
 /** An id to list after. */
-export const afterId = (given: string): number => integer(given, 0, Number.MAX_SAFE_INTEGER);
-export const port = (given: string): number => integer(given, 1, 65_535);
+export const afterId = integer(0, Number.MAX_SAFE_INTEGER);
+export const port = integer(1, 65_535);
 /** A place in an order, from 1. */
-export const position = (given: string): number => integer(given, 1, 100_000);
+export const position = integer(1, 100_000);
 /** Number of a node's revision. */
-export const revision = (given: string): number => integer(given, 1, int4Max);
-export const rowsMax = (given: string): number => integer(given, 1, 100_000);
+export const revision = integer(1, int4Max);
+export const rowsMax = integer(1, 100_000);
 
 /** A name, tag or reason: something to read, on one line. */
 export function name(given: string): string {

@@ -1,5 +1,6 @@
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, Option } from 'commander';
 import { toCoreError } from '../../src/errors.ts';
+import { integer } from '../../src/integer.ts';
 import { untilSignalled } from '../../src/lifecycle.ts';
 import { type Removal, removalMix, removals } from './faults/removals.ts';
 import { summaryText } from './faults/report.ts';
@@ -16,14 +17,6 @@ const controlRounds = 8;
  */
 const shortWindow = 1;
 const shortWindowFor: readonly (Removal | undefined)[] = ['readback', 'lock'];
-
-const integer =
-  (min: number, max: number) =>
-  (text: string): number => {
-    const value = Number(text);
-    if (Number.isInteger(value) && value >= min && value <= max) return value;
-    throw new InvalidArgumentError(`Not an integer from ${min} to ${max}.`);
-  };
 
 function readOptions(): Options {
   const program = new Command('faults')

@@ -4,6 +4,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import type pg from 'pg';
 import { type Config, readConfig } from '../../src/config.ts';
 import { toCoreError } from '../../src/errors.ts';
+import { integer } from '../../src/integer.ts';
 import { Lifecycle, untilSignalled } from '../../src/lifecycle.ts';
 import { rekeyNode } from '../../src/nodes/change.ts';
 import { withStoredSecrets } from '../../src/secrets.ts';
@@ -34,13 +35,6 @@ const registeringMax = 32;
 /** Enough for 10,000 registrations against a Core that is busy. */
 const registrationSecondsMax = 300;
 
-const integer =
-  (min: number, max: number) =>
-  (text: string): number => {
-    const value = Number(text);
-    if (Number.isInteger(value) && value >= min && value <= max) return value;
-    throw new InvalidArgumentError(`Not an integer from ${min} to ${max}.`);
-  };
 const decimal =
   (min: number, max: number) =>
   (text: string): number => {
