@@ -8,20 +8,21 @@ import type { RequestHeaders } from './route.ts';
 
 const gunzipAsync = promisify(gunzip);
 
-/** A body that is over its bound is still read to its end up to this many times the bound, so that
- * the client can read the answer; past that the connection is closed. */
+/**
+ * Core reads a body that is over its bound to its end, so that the client can read the answer. Past
+ * this many times the bound, Core closes the connection instead.
+ */
 const drainFactor = 4;
 
 /**
- * A chunked body may come in this many chunks, and in one more for each so many of its bytes. Each chunk
- * is a call, which costs more than a byte: a megabyte in chunks of one byte held a process for 0.2 s.
+ * A chunked body may have this many chunks, and one more per `chunkBytesMin` of its bytes. Each chunk
+ * is a call into JavaScript: a megabyte in chunks of one byte would hold the process for 0.2 s.
  */
 const chunksMin = 1_024;
 const chunkBytesMin = 64;
 
-/** Is told, once, how a body has ended. */
 export interface BodyReader {
-  /** A body is good until this returns; copy it to keep it. */
+  /** Called once. The body is valid until this returns; copy it to keep it. */
   bodyEnded(result: BodyResult): void;
 }
 
@@ -29,28 +30,28 @@ export type BodyResult =
   | { outcome: 'complete'; body: Uint8Array }
   | { outcome: 'too-large'; drained: boolean }
   | { outcome: 'too-slow' }
-  /** In too many chunks that are too small. */
+  /** Too many chunks that are too small. */
   | { outcome: 'fragmented' }
   | { outcome: 'aborted' };
 
 /**
- * Largest body that is read to its end although nobody will look at it, so that the client can read
- * the answer and the connection goes on. Where more may come the connection is closed instead.
+ * The largest body that Core reads to its end although it has refused the request. The client can
+ * then read the answer and use the connection again. If more may come, Core closes the connection.
  */
 export const discardBytesMax = 65_536;
 
 /**
- * Collects a body. Must be created before the first await of a handler, or chunks are lost.
- * `declaredBytes` is undefined if the end shows only when it comes (chunked). The body is collected in
- * one buffer, of that size or one that grows. `release` gives it back.
+ * Collects a body. Create it before the first await of a handler, or chunks are lost.
+ * `declaredBytes` is undefined for a chunked body, whose end shows only when it arrives. The body is
+ * collected in one buffer, of the declared size or growing. `release` gives it back.
  *
- * The memory of a chunk is taken back when uWebSockets' callback returns, so each is copied, except
- * for one: where a body comes as a whole and somebody waits for it, he is called with that memory.
+ * uWebSockets takes the memory of a chunk back when its callback returns, so each chunk is copied.
+ * The exception is a body that arrives in one chunk while a reader waits: the reader gets that memory.
  */
 export class BodyReading implements Expiring {
   before: Expiring | undefined;
   after: Expiring | undefined;
-  since = -1;
+  addedAt = -1;
   private readonly declaredBytes: number | undefined;
   private readonly bytesMax: number;
   private readonly buffers: BufferPool;
@@ -75,23 +76,22 @@ export class BodyReading implements Expiring {
     if (declaredBytes > bounds.bytesMax * drainFactor) {
       this.ended = { outcome: 'too-large', drained: false };
     } else if (declaredBytes === 0) {
-      // Not left to onData: uWebSockets never calls it for `Content-Length: 0` where the head came in
-      // more than one packet.
+      // uWebSockets never calls onData for `Content-Length: 0` if the head came in several packets.
       this.ended = { outcome: 'complete', body: noBody };
     } else {
-      // From the end of the headers on: a client that never sends a byte of its body is slow, too.
+      // The time starts at the end of the headers: a client that sends no byte at all is slow, too.
       this.deadlines.add(this);
       response.onData((chunk, isLast) => this.take(chunk, isLast));
     }
   }
 
-  /** Tells `reader` once all is there, or will not be: at once where that is so by now. */
+  /** Calls `reader` when the body has ended; at once if it has ended already. */
   tell(reader: BodyReader): void {
     if (this.ended === undefined) this.reader = reader;
     else reader.bodyEnded(this.ended);
   }
 
-  /** The same, with a copy of the body. Never rejects. */
+  /** How the body ended, with a copy of it. Never rejects. */
   result(): Promise<BodyResult> {
     return new Promise((resolve) => {
       this.tell({
@@ -103,19 +103,19 @@ export class BodyReading implements Expiring {
     });
   }
 
-  /** The client has gone away: nothing more will come. */
+  /** The client has gone away, so nothing more will come. */
   abort(): void {
     this.end({ outcome: 'aborted' });
   }
 
-  /** The time for a body is over. */
+  /** The time limit for a body is over. */
   expire(): void {
     this.end({ outcome: 'too-slow' });
   }
 
   /**
-   * Nobody looks at the body from here on: its memory is another request's, and what is still to
-   * come is read, within the same bounds, and not kept.
+   * Call it when nobody needs the body any more. Its memory goes to other requests, and what is still
+   * to come is read within the same bounds but not kept.
    */
   release(): void {
     this.isDropped = true;
@@ -156,11 +156,11 @@ export class BodyReading implements Expiring {
     this.room(start).set(new Uint8Array(chunk), start);
   }
 
-  /** The buffer, with room for all that has come, of which it holds `heldBytes`. */
+  /** The buffer, with room for all bytes that have come. It holds `heldBytes` of them so far. */
   private room(heldBytes: number): Buffer {
     const { buffer, bytesMax, declaredBytes = 0 } = this;
     if (buffer !== undefined && buffer.length >= this.bytes) return buffer;
-    // Only now: a client that declares a body and never sends it takes no memory.
+    // Taken only now, so that a client that declares a body and never sends it costs no memory.
     const wanted = buffer === undefined ? declaredBytes : 2 * buffer.length;
     const larger = this.buffers.take(Math.max(this.bytes, Math.min(wanted, bytesMax)));
     if (buffer !== undefined) {
@@ -188,7 +188,7 @@ export class BodyReading implements Expiring {
 export const noBody = Buffer.alloc(0);
 
 /**
- * The media type of a POST must be JSON; a body without a Content-Type is taken as JSON.
+ * The media type of a POST must be JSON. A body without a Content-Type counts as JSON.
  * @throws CoreError UNSUPPORTED_MEDIA_TYPE.
  */
 export function checkMediaType(headers: RequestHeaders): void {
@@ -203,16 +203,16 @@ export function checkMediaType(headers: RequestHeaders): void {
   }
 }
 
-/** Whether the body is gzip; nearly every one is not. */
-export function isPacked({ contentEncoding }: RequestHeaders): boolean {
+/** Whether the body is gzip. Most bodies are not. */
+export function isCompressed({ contentEncoding }: RequestHeaders): boolean {
   return contentEncoding !== '' && contentEncoding.trim().toLowerCase() === 'gzip';
 }
 
 /**
- * Unpacks a gzip body, never past the bound: what a small body claims to hold is not believed.
+ * Decompresses a gzip body, and stops at the bound: a small body may claim to hold anything.
  * @throws CoreError BODY_TOO_LARGE or MALFORMED_BODY.
  */
-export async function unpackBody(body: Buffer, bytesMax: number): Promise<Uint8Array> {
+export async function decompressBody(body: Buffer, bytesMax: number): Promise<Uint8Array> {
   try {
     return await gunzipAsync(body, { maxOutputLength: bytesMax, chunkSize: chunkBytes(body) });
   } catch (cause) {
@@ -224,16 +224,33 @@ export async function unpackBody(body: Buffer, bytesMax: number): Promise<Uint8A
 }
 
 /**
- * Bytes unpacked at a time. zlib unpacks off the event loop; each chunk it hands back is a turn of
- * the loop, and with zlib's own 16 KiB a body of megabytes waits for hundreds of them, which under
- * load are seconds. The last four bytes of gzip say how much it holds: a hint only, since a client
- * may lie there, so it decides how much is allocated at a time and nothing else.
+ * Bytes decompressed at a time. zlib works off the event loop, but each chunk that it hands back is a
+ * turn of the loop. With zlib's own 16 KiB a body of megabytes waits for hundreds of turns, which take
+ * seconds under load. The last four bytes of gzip say how much it holds. A client may lie there, so
+ * they only decide how much is allocated at a time.
  */
-function chunkBytes(packed: Buffer): number {
-  const hinted = packed.length < 4 ? 0 : packed.readUInt32LE(packed.length - 4) + 1;
+function chunkBytes(compressed: Buffer): number {
+  const length = compressed.length;
+  const hinted = length < 4 ? 0 : compressed.readUInt32LE(length - 4) + 1;
   return Math.min(1_048_576, Math.max(16_384, hinted));
 }
 
-export function tooLarge(bytesMax: number, cause?: unknown): CoreError {
+/** @throws CoreError BODY_TOO_LARGE or MALFORMED_BODY if the body is not complete. */
+export function wholeBody(received: BodyResult, bytesMax: number): Uint8Array {
+  if (received.outcome === 'complete') return received.body;
+  if (received.outcome === 'too-large') throw tooLarge(bytesMax);
+  if (received.outcome === 'fragmented') {
+    throw new CoreError('MALFORMED_BODY', 'The body comes in too many chunks that are too small');
+  }
+  throw new CoreError('MALFORMED_BODY', 'The body did not arrive in time');
+}
+
+function tooLarge(bytesMax: number, cause?: unknown): CoreError {
   return new CoreError('BODY_TOO_LARGE', `The body is over ${bytesMax} bytes`, { cause });
+}
+
+/** Whether bytes of the body are still to come. The connection cannot be used again then. */
+export function isUnread(received: BodyResult): boolean {
+  if (received.outcome === 'too-large') return !received.drained;
+  return received.outcome !== 'complete';
 }

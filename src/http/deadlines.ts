@@ -1,63 +1,64 @@
-/** Whatever has to end in time: a link of the list that keeps it. The fields are the list's. */
+/** What must end in time. `before`, `after` and `addedAt` belong to the list that holds it. */
 export interface Expiring {
   expire(): void;
   before: Expiring | undefined;
   after: Expiring | undefined;
-  /** The look before which it came; -1 where it is in no list. */
-  since: number;
+  /** The tick at which it was added; -1 while it is in no list. */
+  addedAt: number;
 }
 
 /**
- * One time limit that many things share: `expire` is called on what is still there after it, late by
- * a quarter of it at most, and never by more than a second. A timer for each would cost more than all
- * else about a small body, which is there at once; a Map allocates anew every few that come and go.
+ * One time limit for many items. An item that is still in the list after the limit expires: at most a
+ * quarter of the limit late, and never more than a second. The list is linked through its items,
+ * because most bodies arrive at once and a timer for each would cost more than everything else about
+ * them. A Map would allocate again every few items.
  */
 export interface Deadlines {
-  add(one: Expiring): void;
-  /** Nothing happens where it is not in the list any more. */
-  delete(one: Expiring): void;
+  add(item: Expiring): void;
+  /** Does nothing if the item is no longer in the list. */
+  delete(item: Expiring): void;
   close(): void;
 }
 
-/** So many looks make up the limit, unless they would be more than a second apart. */
-const looksMin = 4;
-const lookMsMax = 1_000;
+/** Checks per time limit. A limit of more than four seconds gets one check a second. */
+const ticksPerLimit = 4;
+const tickMsMax = 1_000;
 
 export function createDeadlines(secondsMax: number): Deadlines {
-  const lookMs = Math.min(lookMsMax, (secondsMax * 1_000) / looksMin);
-  const looksMax = Math.ceil((secondsMax * 1_000) / lookMs);
-  // In the order of their deadlines, since all have the same time.
+  const tickMs = Math.min(tickMsMax, (secondsMax * 1_000) / ticksPerLimit);
+  const ticksMax = Math.ceil((secondsMax * 1_000) / tickMs);
+  // The order of adding is the order of the deadlines, since all items have the same limit.
   let oldest: Expiring | undefined;
   let newest: Expiring | undefined;
-  let looks = 0;
+  let ticks = 0;
 
-  const remove = (one: Expiring): void => {
-    if (one.since < 0) return;
-    if (one.before === undefined) oldest = one.after;
-    else one.before.after = one.after;
-    if (one.after === undefined) newest = one.before;
-    else one.after.before = one.before;
-    one.before = undefined;
-    one.after = undefined;
-    one.since = -1;
+  const remove = (item: Expiring): void => {
+    if (item.addedAt < 0) return;
+    if (item.before === undefined) oldest = item.after;
+    else item.before.after = item.after;
+    if (item.after === undefined) newest = item.before;
+    else item.after.before = item.before;
+    item.before = undefined;
+    item.after = undefined;
+    item.addedAt = -1;
   };
   const timer = setInterval(() => {
-    looks += 1;
-    // What came between two looks had not the whole of the first one.
-    while (oldest !== undefined && looks - oldest.since > looksMax) {
-      const one = oldest;
-      remove(one);
-      one.expire();
+    ticks += 1;
+    // Items added between ticks get one extra tick.
+    while (oldest !== undefined && ticks - oldest.addedAt > ticksMax) {
+      const item = oldest;
+      remove(item);
+      item.expire();
     }
-  }, lookMs);
+  }, tickMs);
   timer.unref();
   return {
-    add(one) {
-      one.since = looks;
-      one.before = newest;
-      if (newest === undefined) oldest = one;
-      else newest.after = one;
-      newest = one;
+    add(item) {
+      item.addedAt = ticks;
+      item.before = newest;
+      if (newest === undefined) oldest = item;
+      else newest.after = item;
+      newest = item;
     },
     delete: remove,
     close: () => clearInterval(timer),

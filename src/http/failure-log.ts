@@ -2,11 +2,11 @@ import type { CoreError, ErrorCode } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { Route } from './route.ts';
 
-/** Lines of one code in a second. While a store is away, each request fails for the same reason. */
+/** Lines per error code and second. While a store is away, every request fails for the same reason. */
 const linesMax = 10;
 const windowMs = 1_000;
 
-/** Writes failed requests to the log, but not so many that whoever sends them could fill it. */
+/** Logs failed requests, within a bound, so that nobody can fill the log by sending bad requests. */
 export interface FailureLog {
   write(requestId: string, route: Route, error: CoreError): void;
 }
@@ -14,20 +14,20 @@ export interface FailureLog {
 interface Window {
   sinceMs: number;
   lines: number;
-  /** Not written since the last line that was. */
+  /** Failures since the last written line. */
   leftOut: number;
 }
 
 /**
- * Faults of Core or a store are logged with their causes; what a client did wrong only on debug. A line
- * that follows others that were left out says how many in `leftOut`.
+ * Faults of Core or of a store are logged with their causes. What a client did wrong is logged at debug
+ * level only. After lines were left out, the next line says how many in `leftOut`.
  */
 export function createFailureLog(
   log: Logger,
   nowMs: () => number = () => performance.now(),
 ): FailureLog {
   const windows = new Map<ErrorCode, Window>();
-  /** Lines left out before this one, or undefined if it is to be left out as well. */
+  /** How many lines were left out before this one; undefined if this one is left out, too. */
   const take = (code: ErrorCode): number | undefined => {
     const window = windows.get(code) ?? { sinceMs: nowMs(), lines: 0, leftOut: 0 };
     windows.set(code, window);

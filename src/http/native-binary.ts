@@ -7,10 +7,10 @@ import { CoreError } from '../errors.ts';
 const require = createRequire(import.meta.url);
 
 /**
- * Makes sure that the HTTP server has a native binary for this Node. Without one uWebSockets.js goes on
- * with a replacement that lacks what Core needs, and fails at the first request. scripts/bootstrap.mjs
- * asks the same before it builds. `folder` is that of the package.
- * @throws CoreError NODE_UNSUPPORTED naming this Node and those that there are binaries for.
+ * Checks that the HTTP server has a native binary for this Node. Without one uWebSockets.js falls back
+ * to a replacement that lacks what Core needs, and fails at the first request. scripts/bootstrap.mjs
+ * makes the same check before it builds. `folder` is the folder of the package.
+ * @throws CoreError NODE_UNSUPPORTED that names this Node and the ABIs that have binaries.
  */
 export function requireHttpBinary(folder = packageFolder()): void {
   const { platform, arch, versions } = process;
@@ -44,7 +44,7 @@ function namesIn(folder: string): string[] {
   try {
     return readdirSync(folder);
   } catch {
-    // Then there is none at all, which the message says.
+    // No folder means no binaries, and the message says so.
     return [];
   }
 }

@@ -2,16 +2,16 @@ import type { HttpRequest } from 'uWebSockets.js';
 import type { RequestHeaders } from './route.ts';
 
 /**
- * How the end of the body is marked. `ambiguous` is what two readers could take differently, which
- * a client could use to hide a second request from a proxy in front of Core: several
- * Content-Length or Transfer-Encoding headers, both kinds together, or an encoding that is not
- * plainly `chunked` (uWebSockets takes every encoding for chunked).
+ * How the end of the body is marked. `ambiguous` means that a proxy in front of Core could read the
+ * end differently, so that a client could hide a second request from it. These are several
+ * Content-Length or Transfer-Encoding headers, both kinds together, or an encoding other than
+ * `chunked` (uWebSockets treats every encoding as chunked).
  */
 export type Framing = 'length' | 'chunked' | 'ambiguous';
 
 /**
- * The headers that routes look at. Of one that comes twice the first counts. Names are in lower
- * case already. Must be called before the first await of a handler.
+ * The headers that routes look at. If a header comes twice, the first one counts. uWebSockets has put
+ * the names in lower case. Call it before the first await of a handler.
  */
 export function readHeaders(request: HttpRequest): { headers: RequestHeaders; framing: Framing } {
   found = new Found();
@@ -19,7 +19,7 @@ export function readHeaders(request: HttpRequest): { headers: RequestHeaders; fr
   return { headers: found, framing: framingOf(found.lengths, found.encodings) };
 }
 
-/** All lines of `X-Forwarded-For` as one list: some proxies add a line of their own behind the others. */
+/** All lines of `X-Forwarded-For` as one list, since some proxies append a line of their own. */
 export function readForwardedFor(request: HttpRequest): string {
   const lines: string[] = [];
   request.forEach((name, value) => {
@@ -28,12 +28,12 @@ export function readForwardedFor(request: HttpRequest): string {
   return lines.join(',');
 }
 
-// One function and one place for all requests, since uWebSockets goes through the headers before it
-// returns: V8 has to find the code of a new function first.
+// All requests share one callback and one variable, because V8 must look up the code of a new function
+// first. This is safe: forEach goes through all headers before it returns.
 let found: Found;
 const keep = (name: string, value: string): void => found.keep(name, value);
 
-/** A class, since each request has one: all fields are there from the start, where V8 expects them. */
+/** A class, so that all fields exist from the start and V8 gives all requests one shape. */
 class Found implements RequestHeaders {
   authKey = '';
   contentType = '';
@@ -44,10 +44,10 @@ class Found implements RequestHeaders {
   acceptEncoding = '';
   lengths = 0;
   encodings: readonly string[] = none;
-  /** Bits of the headers that came. */
+  /** One bit for each header that has come. */
   private seen = 0;
 
-  /** Not a Map: its look-ups, two a header, hash each name, which nothing else needs. */
+  /** A switch, because a Map would hash each name twice. */
   keep(name: string, value: string): void {
     switch (name) {
       case 'x-node-auth-key':

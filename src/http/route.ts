@@ -1,17 +1,17 @@
 import type { KnownNode } from '../nodes/directory.ts';
 
-/** What a handler is given. The body is complete, unpacked and within its bound. */
+/** What a handler is given. The body is complete, decompressed and within its bound. */
 export interface RouteRequest {
   readonly requestId: string;
   /** Undefined on routes that need no key. */
   node: KnownNode | undefined;
   body: Uint8Array;
   headers: RequestHeaders;
-  /** Who calls, as client-address.ts tells senders apart; empty on routes with a key, which tells it. */
+  /** Who calls, as client-address.ts tells senders apart. Empty on routes with a key, which tells it. */
   address: string;
 }
 
-/** The request headers that any route looks at; empty where not sent. */
+/** The request headers that any route looks at; empty if not sent. */
 export interface RequestHeaders {
   authKey: string;
   contentType: string;
@@ -35,13 +35,13 @@ export interface Route {
   /** Whether `x-node-auth-key` is required. */
   authenticated: boolean;
   /**
-   * Largest body, packed or unpacked, in bytes: what the route's contract needs, so that no request
-   * costs much before it is refused. 1 KiB if not given; CORE_BODY_BYTES_MAX if that is less.
+   * Largest body in bytes, both as sent and decompressed. It is what the route's contract needs, so
+   * that a bad request costs little. 1 KiB if not given; CORE_BODY_BYTES_MAX if that is less.
    */
   bodyBytesMax?: number;
   /**
-   * The handler looks at the body only until it returns or first awaits, so that it may be given
-   * memory which is used again after that. Other handlers have a copy.
+   * The handler looks at the body only until it returns or first awaits, so it needs no copy: the
+   * memory is used again after that. Other handlers get a copy.
    */
   readsAtOnce?: boolean;
   handle: (request: RouteRequest) => Promise<Reply> | Reply;
@@ -51,18 +51,18 @@ export function json(status: number, value: unknown): Reply {
   return { status, headers: jsonHeaders, body: JSON.stringify(value) };
 }
 
-/** For an answer that is given again and again: as bytes, so that it is made once. */
+/** For an answer that is the same every time: it is encoded once. */
 export function constantJson(status: number, value: unknown): Reply {
   return { status, headers: jsonHeaders, body: Buffer.from(JSON.stringify(value)) };
 }
 
-/** Those of nearly every answer: `write` knows them by their identity. */
+/** The headers of nearly every answer. `write` recognises this very object. */
 export const jsonHeaders = { 'Content-Type': 'application/json' } as const;
 
-/** The answer of every route that has nothing more to say. */
+/** The answer of every route that returns nothing. */
 export const okReply: Reply = constantJson(200, { ok: true });
 
-/** The calling node, which the server has put there on authenticated routes. */
+/** The calling node. The server has set it on authenticated routes. */
 export function callerOf(request: RouteRequest): KnownNode {
   if (request.node === undefined) throw new Error('the route is not marked as authenticated');
   return request.node;

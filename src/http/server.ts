@@ -1,8 +1,6 @@
-import uws, { type HttpRequest, type HttpResponse, type us_listen_socket } from 'uWebSockets.js';
-import { type BufferPool, createBufferPool } from '../buffer-pool.ts';
-import { type ClientAddresses, createClientAddresses } from '../client-address.ts';
-import { CoreError } from '../errors.ts';
-import type { Logger } from '../log.ts';
+import type { HttpRequest, HttpResponse } from 'uWebSockets.js';
+import type { BufferPool } from '../buffer-pool.ts';
+import type { ClientAddresses } from '../client-address.ts';
 import type { KnownNode, NodeDirectory } from '../nodes/directory.ts';
 import { classifyFailure } from '../stores/failures.ts';
 import {
@@ -10,182 +8,48 @@ import {
   BodyReading,
   type BodyResult,
   checkMediaType,
+  decompressBody,
   discardBytesMax,
-  isPacked,
+  isCompressed,
+  isUnread,
   noBody,
-  tooLarge,
-  unpackBody,
+  wholeBody,
 } from './body.ts';
-import { createDeadlines, type Deadlines } from './deadlines.ts';
-import { createFailureLog, type FailureLog } from './failure-log.ts';
+import type { Deadlines } from './deadlines.ts';
+import type { FailureLog } from './failure-log.ts';
+import { ambiguousFraming, refuse, refuseWhileStopping, unauthorized } from './refuse.ts';
+import { errorReply, nextRequestNumber, requestIdOf, write, writeLast } from './reply.ts';
 import { readForwardedFor, readHeaders } from './request-headers.ts';
-import { nextRequestNumber, requestIdOf } from './request-id.ts';
 import type { Reply, RequestHeaders, Route, RouteRequest } from './route.ts';
-import { errorReply, write, writeLast } from './write-reply.ts';
 
-export interface HttpServer {
-  port: number;
-  /** Stops accepting and waits until every request in flight is answered, or `deadlineMs` is over. */
-  close(deadlineMs: number): Promise<void>;
-}
+// The way of a request, from its head to its answer: serve, answer, handle, respond.
 
-export interface HttpServerOptions {
-  host: string;
-  /** 0 takes a free port. */
-  port: number;
-  /** The setting that moves the port, for whoever reads that it is taken. */
-  portSetting: string;
-  bodyBytesMax: number;
-  bodySecondsMax: number;
-  /** Whose `X-Forwarded-For` counts, as client-address.ts parses it. */
-  trustedProxies: string;
+/** What the requests of one server share. */
+export interface Serving {
   directory: Pick<NodeDirectory, 'known' | 'authenticate'>;
-  routes: readonly Route[];
-  log: Logger;
-}
-
-/** A body that is larger is rare, and its memory is better given back. */
-const bodyMemory = { bytesMax: 1_048_576, keptBytesMax: 16_777_216 };
-
-/** Largest body of a route that does not say: none of them needs one. */
-const bodyBytesDefault = 1_024;
-
-/** State of one server that its requests share. */
-interface Serving extends HttpServerOptions {
   buffers: BufferPool;
   deadlines: Deadlines;
   addresses: ClientAddresses;
+  failures: FailureLog;
+  /** Set while the process stops: requests that begin now are refused. */
   draining: boolean;
   inFlight: number;
+  /** Called when the last request in flight is answered. */
   onIdle: (() => void) | undefined;
-  failures: FailureLog;
-}
-
-/**
- * Listens. Several processes may share the port (SO_REUSEPORT); the kernel spreads connections.
- * @throws CoreError PORT_TAKEN.
- */
-export async function createHttpServer(options: HttpServerOptions): Promise<HttpServer> {
-  const buffers = createBufferPool(bodyMemory);
-  const serving: Serving = {
-    ...options,
-    buffers,
-    deadlines: createDeadlines(options.bodySecondsMax),
-    addresses: createClientAddresses(options.trustedProxies),
-    draining: false,
-    inFlight: 0,
-    onIdle: undefined,
-    failures: createFailureLog(options.log),
-  };
-  const app = uws.App();
-  for (const route of options.routes) {
-    const own = servedRoute(route, options.bodyBytesMax, false);
-    const handle = (response: HttpResponse, request: HttpRequest): void =>
-      serve(serving, own, response, request);
-    if (route.method === 'POST') app.post(route.path, handle);
-    else {
-      app.get(route.path, handle);
-      const head = servedRoute(route, options.bodyBytesMax, true);
-      app.head(route.path, (response, request) => serve(serving, head, response, request));
-    }
-  }
-  for (const path of new Set(options.routes.map((route) => route.path))) {
-    const allow = allowedMethods(options.routes.filter((route) => route.path === path));
-    app.any(path, (response, request) => {
-      refuse(response, request, methodNotAllowed(allow));
-    });
-  }
-  app.any('/*', (response, request) => {
-    refuse(response, request, new CoreError('NOT_FOUND', 'There is no such route'));
-  });
-  const socket = await listen(app, options);
-  return {
-    port: uws.us_socket_local_port(socket),
-    close: (deadlineMs) => drain(serving, socket, deadlineMs),
-  };
 }
 
 /** A route as it is served for one of its methods. */
-interface ServedRoute extends Route {
+export interface ServedRoute extends Route {
   bodyBytesMax: number;
   readsAtOnce: boolean;
   isHead: boolean;
 }
 
-/** The same fields in the same order for all routes, or V8 has to look for each field of each one. */
-function servedRoute(route: Route, bodyBytesMax: number, isHead: boolean): ServedRoute {
-  const { method, path, authenticated, readsAtOnce = false, handle } = route;
-  const bytesMax = Math.min(bodyBytesMax, route.bodyBytesMax ?? bodyBytesDefault);
-  return { method, path, authenticated, readsAtOnce, bodyBytesMax: bytesMax, handle, isHead };
-}
-
-/** Wherever GET is, HEAD is, too. */
-function allowedMethods(routes: readonly Route[]): string {
-  return routes.flatMap(({ method }) => (method === 'GET' ? ['GET', 'HEAD'] : [method])).join(', ');
-}
-
-function listen(
-  app: uws.TemplatedApp,
-  { host, port, portSetting }: HttpServerOptions,
-): Promise<us_listen_socket> {
-  return new Promise((resolve, reject) => {
-    app.listen(host, port, (socket) => {
-      if (socket) resolve(socket);
-      else reject(new CoreError('PORT_TAKEN', `Cannot listen on ${host}:${port} (${portSetting})`));
-    });
-  });
-}
-
-async function drain(
-  serving: Serving,
-  socket: us_listen_socket,
-  deadlineMs: number,
-): Promise<void> {
-  serving.draining = true;
-  uws.us_listen_socket_close(socket);
-  if (serving.inFlight > 0) {
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, deadlineMs);
-      serving.onIdle = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-    });
-  }
-  serving.deadlines.close();
-}
-
-function methodNotAllowed(allow: string): CoreError {
-  return new CoreError('METHOD_NOT_ALLOWED', `The method must be ${allow}`, {
-    headers: { Allow: allow },
-  });
-}
-
 /**
- * Answers without reading the body. Where a lot of it may follow, or its end is in doubt, the
- * connection is closed.
+ * One request. Everything here runs inside uWebSockets' callback: the headers are read, and the abort
+ * handler and the body reader are in place, before it returns.
  */
-function refuse(response: HttpResponse, request: HttpRequest, error: CoreError): void {
-  const isHead = request.getMethod() === 'head';
-  const { headers, framing } = readHeaders(request);
-  const requestNumber = nextRequestNumber();
-  if (framing === 'length' && Number(headers.contentLength || '0') <= discardBytesMax) {
-    write(response, errorReply(error), { requestNumber, closes: false, isHead });
-    return;
-  }
-  let aborted = false;
-  response.onAborted(() => {
-    aborted = true;
-  });
-  const reply = errorReply(framing === 'ambiguous' ? ambiguousFraming() : error);
-  writeLast(response, () => aborted, reply, { requestNumber, isHead });
-}
-
-/**
- * One request. Everything up to the first await runs inside uWebSockets' callback: headers are
- * read, the abort handler and the body reader are in place before it returns.
- */
-function serve(
+export function serve(
   serving: Serving,
   route: ServedRoute,
   response: HttpResponse,
@@ -197,7 +61,7 @@ function serve(
     return;
   }
   if (serving.draining) {
-    refuseToStart(response, route.isHead);
+    refuseWhileStopping(response, route.isHead);
     return;
   }
   if (route.authenticated && headers.authKey === '') {
@@ -216,43 +80,23 @@ function serve(
   });
   serving.inFlight += 1;
   if (route.authenticated) {
-    // Nearly every key is known already; then nothing has to be awaited.
+    // The process knows nearly every key already, and then awaits nothing.
     exchange.node = serving.directory.known(headers.authKey);
     if (exchange.node === undefined) {
-      askForKey(exchange);
+      lookUpKey(exchange);
       return;
     }
   } else exchange.address = addressOf(serving, response, request);
   reading.tell(exchange);
 }
 
-/** For a request that comes while this process stops. Its body is not read, so the connection closes. */
-function refuseToStart(response: HttpResponse, isHead: boolean): void {
-  let aborted = false;
-  response.onAborted(() => {
-    aborted = true;
-  });
-  const error = new CoreError('SHUTTING_DOWN', 'This process is stopping', {
-    headers: { 'Retry-After': '1' },
-  });
-  const options = { requestNumber: nextRequestNumber(), isHead };
-  writeLast(response, () => aborted, errorReply(error), options);
-}
-
-function askForKey(exchange: Exchange): void {
-  const { serving, response, headers } = exchange;
-  const key = authenticated(serving.directory.authenticate(headers.authKey));
-  if (exchange.mayBeLarge) holdBack(response, key, () => exchange.isAborted);
-  void answerUnknown(exchange, key);
-}
-
-/** Only routes without a key look at it. Must be called before the first await of a handler. */
+/** Who calls a route without a key. Call it before the first await of a handler. */
 function addressOf(serving: Serving, response: HttpResponse, request: HttpRequest): string {
   const peer = Buffer.from(response.getRemoteAddressAsText()).toString();
   return serving.addresses.senderOf(peer, () => readForwardedFor(request));
 }
 
-/** A request under way. */
+/** A request under way. It is a class so that V8 gives all requests one shape. */
 class Exchange implements BodyReader, RouteRequest {
   readonly serving: Serving;
   readonly route: ServedRoute;
@@ -260,15 +104,15 @@ class Exchange implements BodyReader, RouteRequest {
   readonly reading: BodyReading;
   readonly headers: RequestHeaders;
   readonly requestNumber = nextRequestNumber();
-  /** Set for the route. */
+  /** Set before the route's handler is called. */
   body: Uint8Array = noBody;
   /** Who calls, as client-address.ts tells senders apart; empty if a key tells it. */
   address = '';
-  /** Undefined on routes that need no key, and until it is known. */
+  /** Undefined on routes that need no key, and until the key is found. */
   node: KnownNode | undefined = undefined;
   isAborted = false;
   isChunked = false;
-  /** Over `discardBytesMax`, or of no declared length. */
+  /** The declared length is over `discardBytesMax`, or there is none. */
   mayBeLarge = false;
 
   constructor(
@@ -289,15 +133,29 @@ class Exchange implements BodyReader, RouteRequest {
     return requestIdOf(this.requestNumber);
   }
 
-  /** Within uWebSockets' callback, unless the body has not come in time. */
+  /** Called within uWebSockets' callback, unless the body did not arrive in time. */
   bodyEnded(received: BodyResult): void {
     answer(this, received, true);
   }
 }
 
+/** Looks up a key that the process does not know yet, while the body arrives. */
+function lookUpKey(exchange: Exchange): void {
+  const { serving, response, headers } = exchange;
+  const key = authenticated(serving.directory.authenticate(headers.authKey));
+  if (exchange.mayBeLarge) holdBack(response, key, () => exchange.isAborted);
+  void answerUnknown(exchange, key);
+}
+
+async function authenticated(found: Promise<KnownNode | undefined>): Promise<KnownNode> {
+  const node = await found;
+  if (node === undefined) throw unauthorized();
+  return node;
+}
+
 /**
- * Takes nothing more of a body off its connection until its key has been found good: what waits is
- * the kernel's, and for most of it the client's. What came with the head is kept meanwhile.
+ * Stops reading the connection until the key is found to be good. Bytes that wait are in the kernel,
+ * or with the client. Core keeps what came with the head.
  */
 function holdBack(response: HttpResponse, key: Promise<KnownNode>, isAborted: () => boolean): void {
   response.pause();
@@ -310,49 +168,9 @@ function holdBack(response: HttpResponse, key: Promise<KnownNode>, isAborted: ()
 }
 
 /**
- * The steps of a request whose key is known: check, unpack, handle, reply. Nothing is awaited that is
- * there, so that a heartbeat is answered within uWebSockets' callback (`isCorked`). Never throws: this
- * is the edge where every failure becomes a reply.
- */
-function answer(exchange: Exchange, received: BodyResult, isCorked: boolean): void {
-  let handled: Reply | Promise<Reply>;
-  try {
-    handled = handle(exchange, received);
-  } catch (thrown) {
-    refuseAfter(exchange, thrown, received);
-    return;
-  }
-  if ('then' in handled) {
-    handled.then(
-      (reply) => respond(exchange, { reply, closes: false, isCorked: false }),
-      (thrown: unknown) => refuseAfter(exchange, thrown, received),
-    );
-  } else respond(exchange, { reply: handled, closes: false, isCorked });
-}
-
-/** @throws CoreError, or rejects with whatever the route's handler does. */
-function handle(exchange: Exchange, received: BodyResult): Reply | Promise<Reply> {
-  const { route, headers } = exchange;
-  const bytesMax = route.bodyBytesMax;
-  const body = bodyOf(received, bytesMax);
-  if (route.method === 'POST') {
-    checkMediaType(headers);
-    if (isPacked(headers)) {
-      // A copy: unpacking takes longer than the body is good for.
-      return unpackBody(Buffer.from(body), bytesMax).then((unpacked) => {
-        exchange.body = unpacked;
-        return route.handle(exchange);
-      });
-    }
-  }
-  exchange.body = route.readsAtOnce ? body : Buffer.from(body);
-  return route.handle(exchange);
-}
-
-/**
- * A request whose key has to be looked up. A small body arrives meanwhile; where the key is wrong it
- * is read to its end, so that the client can read the answer, but not kept. Of a large one nothing
- * more is read then: it is answered at once and the connection closed.
+ * Answers once the key is looked up. If the key is wrong, Core reads a small body to its end without
+ * keeping it, so that the client can read the answer. A large body is not read any further: Core
+ * answers at once and closes the connection.
  */
 async function answerUnknown(exchange: Exchange, key: Promise<KnownNode>): Promise<void> {
   const { reading, mayBeLarge } = exchange;
@@ -362,12 +180,52 @@ async function answerUnknown(exchange: Exchange, key: Promise<KnownNode>): Promi
   } catch (thrown) {
     if (mayBeLarge) reading.abort();
     else reading.release();
-    refuseAfter(exchange, thrown, await reading.result());
+    answerFailure(exchange, thrown, await reading.result());
   }
 }
 
-/** Answers with a failure; a connection that has not been read to its end is closed. */
-function refuseAfter(exchange: Exchange, thrown: unknown, received: BodyResult): void {
+/**
+ * The steps of a request whose key is known: check, decompress, handle, reply. It awaits only what is
+ * not there yet, so a heartbeat is answered within uWebSockets' callback (`isCorked`). Never throws:
+ * this is the edge at which every failure becomes a reply.
+ */
+function answer(exchange: Exchange, received: BodyResult, isCorked: boolean): void {
+  let handled: Reply | Promise<Reply>;
+  try {
+    handled = handle(exchange, received);
+  } catch (thrown) {
+    answerFailure(exchange, thrown, received);
+    return;
+  }
+  if ('then' in handled) {
+    handled.then(
+      (reply) => respond(exchange, { reply, closes: false, isCorked: false }),
+      (thrown: unknown) => answerFailure(exchange, thrown, received),
+    );
+  } else respond(exchange, { reply: handled, closes: false, isCorked });
+}
+
+/** @throws CoreError, or rejects with whatever the route's handler does. */
+function handle(exchange: Exchange, received: BodyResult): Reply | Promise<Reply> {
+  const { route, headers } = exchange;
+  const bytesMax = route.bodyBytesMax;
+  const body = wholeBody(received, bytesMax);
+  if (route.method === 'POST') {
+    checkMediaType(headers);
+    if (isCompressed(headers)) {
+      // A copy, since decompressing takes longer than the body is valid.
+      return decompressBody(Buffer.from(body), bytesMax).then((decompressed) => {
+        exchange.body = decompressed;
+        return route.handle(exchange);
+      });
+    }
+  }
+  exchange.body = route.readsAtOnce ? body : Buffer.from(body);
+  return route.handle(exchange);
+}
+
+/** Answers with a failure. Closes the connection if the body has not been read to its end. */
+function answerFailure(exchange: Exchange, thrown: unknown, received: BodyResult): void {
   const error = classifyFailure(thrown);
   exchange.serving.failures.write(exchange.requestId, exchange.route, error);
   const closes = isUnread(received);
@@ -390,37 +248,4 @@ function respond(
   exchange.reading.release();
   serving.inFlight -= 1;
   if (serving.inFlight === 0) serving.onIdle?.();
-}
-
-/** @throws CoreError where there is no whole body. */
-function bodyOf(received: BodyResult, bytesMax: number): Uint8Array {
-  if (received.outcome === 'complete') return received.body;
-  if (received.outcome === 'too-large') throw tooLarge(bytesMax);
-  if (received.outcome === 'fragmented') {
-    throw new CoreError('MALFORMED_BODY', 'The body comes in too many chunks that are too small');
-  }
-  throw new CoreError('MALFORMED_BODY', 'The body did not arrive in time');
-}
-
-/** Whether bytes of the body are still to come: then the connection cannot be used again. */
-function isUnread(received: BodyResult): boolean {
-  if (received.outcome === 'too-large') return !received.drained;
-  return received.outcome !== 'complete';
-}
-
-async function authenticated(found: Promise<KnownNode | undefined>): Promise<KnownNode> {
-  const node = await found;
-  if (node === undefined) throw unauthorized();
-  return node;
-}
-
-function unauthorized(): CoreError {
-  return new CoreError('UNAUTHORIZED', 'The x-node-auth-key header is missing or not valid');
-}
-
-function ambiguousFraming(): CoreError {
-  return new CoreError(
-    'MALFORMED_BODY',
-    'The length of the body is not clear: send one Content-Length, or Transfer-Encoding: chunked',
-  );
 }

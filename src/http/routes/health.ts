@@ -1,16 +1,16 @@
 import { CoreError } from '../../errors.ts';
 import type { Readiness } from '../../stores/readiness.ts';
+import { errorReply } from '../reply.ts';
 import { json, okReply, type Reply, type Route } from '../route.ts';
-import { errorReply } from '../write-reply.ts';
 
-/** GET /healthz: the process lives. */
+/** GET /healthz: the process is alive. */
 export function healthzRoute(): Route {
   return { method: 'GET', path: '/healthz', authenticated: false, handle: () => okReply };
 }
 
 /**
- * GET /readyz for balancers, who need no key: 200 while every store answers, else 503. It names no
- * store, and asks the stores once a second at most, so that a flood of requests costs them nothing.
+ * GET /readyz for load balancers, which need no key: 200 while every store answers, else 503. It names
+ * no store. It asks the stores at most once a second, so that a flood of requests costs them nothing.
  */
 export function readyzRoute(deps: { readiness: Readiness }): Route {
   const unready = errorReply(new CoreError('STORE_UNAVAILABLE', 'This process is not ready'));
@@ -24,7 +24,7 @@ export function readyzRoute(deps: { readiness: Readiness }): Route {
   };
 }
 
-/** GET /readyz for operators: it asks the stores each time, and a 503 names those that are away. */
+/** GET /readyz for operators: asks the stores each time, and a 503 names those that are away. */
 export function readyzInFullRoute(deps: { readiness: Readiness }): Route {
   return {
     method: 'GET',

@@ -3,10 +3,10 @@ import { nodeHeartbeatSchema } from '../../contract/node.ts';
 import type { Heartbeats } from '../../nodes/heartbeat.ts';
 import { callerOf, constantJson, type Route } from '../route.ts';
 
-/** About a fleet's worth of different heartbeats, each of an address and a revision. */
+/** Enough for the different heartbeats of a whole fleet: an address and a revision each. */
 const remembered = { bodiesMax: 20_000, bytesMax: 128 };
 
-/** POST /node/heartbeat: the node lives, and asks whether it runs what it should. */
+/** POST /node/heartbeat: the node is alive, and asks whether it should sync its configuration. */
 export function heartbeatRoute(deps: { heartbeats: Heartbeats }): Route {
   const decode = createDecodeMemory(nodeHeartbeatSchema, remembered);
   const inSync = constantJson(200, { ok: true, needSync: false });

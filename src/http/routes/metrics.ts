@@ -17,9 +17,9 @@ import { readWebhookHealth, type WebhookHealth } from '../../webhooks/health.ts'
 import type { Route } from '../route.ts';
 
 /**
- * GET /metrics in Prometheus' text format. Every value comes from the stores, so that it does not
- * matter which of several api processes answers the scrape. While a store is away the metrics that
- * come from it are left out, and `core_store_up` says so: an alarm must not go with what it is about.
+ * GET /metrics in Prometheus' text format. Every value comes from the stores, so any api process can
+ * answer the scrape. While a store is away, its metrics are left out and `core_store_up` says so. The
+ * scrape itself succeeds, so that alarms about a store work while the store is away.
  */
 export function metricsRoute(deps: {
   pool: pg.Pool;
@@ -63,21 +63,19 @@ export function metricsRoute(deps: {
 type MakeGauge = (name: string, help: string, labelNames: string[]) => Gauge;
 
 function storeGauge(gauge: MakeGauge): (away: readonly StoreName[]) => void {
-  const up = gauge('core_store_up', '1 where the store answers this api process, else 0.', [
-    'store',
-  ]);
+  const up = gauge('core_store_up', '1 if the store answers this api process, else 0.', ['store']);
   return (away) => {
     for (const store of storeNames) up.set({ store }, away.includes(store) ? 0 : 1);
   };
 }
 
 function streamGauges(gauge: MakeGauge): (streams: readonly StreamBacklog[]) => void {
-  const bytes = gauge('core_backlog_bytes', 'Bytes in Redis not yet settled.', ['stream']);
+  const bytes = gauge('core_backlog_bytes', 'Bytes in the spool that are not settled.', ['stream']);
   const accepted = gauge('core_rows_accepted_total', 'Rows ever accepted.', ['stream']);
-  const unsettled = gauge('core_segments_unsettled', 'Segments sealed and not settled.', [
+  const unsettled = gauge('core_segments_unsettled', 'Segments that are sealed and not settled.', [
     'stream',
   ]);
-  const lag = gauge('core_lag_seconds', 'Age of the oldest entry accepted and not settled.', [
+  const lag = gauge('core_lag_seconds', 'Age of the oldest stream entry that is not settled.', [
     'stream',
   ]);
   const unknown = gauge(
@@ -96,7 +94,7 @@ function streamGauges(gauge: MakeGauge): (streams: readonly StreamBacklog[]) => 
   };
 }
 
-/** What Postgres knows besides; each is undefined while it is away. */
+/** The other values from Postgres; each is undefined while Postgres is away. */
 async function readCounts(pool: pg.Pool, health: HealthLimits) {
   const [nodes, unpublished, segments, rejected, audit] = await Promise.all([
     unlessAway(countNodes(pool, health)),
@@ -111,7 +109,7 @@ async function readCounts(pool: pg.Pool, health: HealthLimits) {
 function countGauges(gauge: MakeGauge): (counts: Awaited<ReturnType<typeof readCounts>>) => void {
   const oldest = gauge(
     'core_segments_oldest_seconds',
-    'Age of the oldest segment that is sealed and not settled; 0 where all are.',
+    'Age of the oldest segment that is sealed and not settled; 0 if all are settled.',
     [],
   );
   const nodes = gauge('core_nodes', 'Nodes by status.', ['status']);
@@ -122,7 +120,7 @@ function countGauges(gauge: MakeGauge): (counts: Awaited<ReturnType<typeof readC
   );
   const rejected = gauge(
     'core_rejected_rows_total',
-    'Rows that ClickHouse refused for what they hold; they are in rejected_rows.',
+    'Rows that ClickHouse refused for their data; they are in rejected_rows.',
     [],
   );
   const differences = gauge(
@@ -146,21 +144,21 @@ function countGauges(gauge: MakeGauge): (counts: Awaited<ReturnType<typeof readC
   };
 }
 
-/** @returns what sets them all; it is given undefined while Redis is away. */
+/** @returns a function that sets them all. Its argument is undefined while Redis is away. */
 function webhookGauges(gauge: MakeGauge): (health: WebhookHealth | undefined) => void {
   const failures = gauge(
     'core_webhook_failures_total',
-    'Attempts ever made that the webhook did not answer with 2xx.',
+    'Attempts that the webhook did not answer with 2xx.',
     [],
   );
   const failing = gauge(
     'core_webhook_failing_seconds',
-    'Time since the first failed attempt that no successful one followed; 0 if there is none.',
+    'Time since the first failed attempt after the last successful one; 0 if there is none.',
     [],
   );
   const dead = gauge(
     'core_webhook_dead_letters',
-    'Events that were given up; see core webhook list.',
+    'Events that Core has given up; see core webhook list.',
     [],
   );
   const waiting = gauge('core_webhook_waiting', 'Events that wait to be sent.', []);
@@ -172,7 +170,7 @@ function webhookGauges(gauge: MakeGauge): (health: WebhookHealth | undefined) =>
   };
 }
 
-/** A gauge without labels shows 0 by itself, so one that has no value is taken away. */
+/** A gauge without labels shows 0 by default, so a gauge without a value is removed. */
 function set(gauge: Gauge, value: number | undefined): void {
   if (value === undefined) gauge.remove();
   else gauge.set(value);

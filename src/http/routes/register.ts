@@ -17,7 +17,7 @@ export function registerRoute(deps: {
     method: 'POST',
     path: '/node/register',
     authenticated: false,
-    // Five short strings. A sender that has shown no key is given little memory.
+    // Five short strings fit. A sender without a key gets little memory.
     bodyBytesMax: 16_384,
     async handle(request) {
       const dto = decodeBody(registerNodeSchema, request.body);
