@@ -22,7 +22,7 @@ import { createReadiness } from '../stores/readiness.ts';
 import { pruneEvents } from '../subscriptions/events.ts';
 import { expireDue } from '../subscriptions/expire.ts';
 import { resetDue } from '../subscriptions/reset.ts';
-import { webhookTimeoutMs } from '../webhooks/queue.ts';
+import { webhookTimeoutMs } from '../webhooks/post.ts';
 
 import { openStores, type Running, rethrowUnmigrated } from './stores.ts';
 
@@ -158,10 +158,10 @@ async function startEvents(
 ): Promise<() => Promise<void>> {
   const { redisUrl, redisPrefix: prefix } = config.stores;
   if (config.events.webhook === undefined) {
-    const { passEvents } = await import('../webhooks/dispatch.ts');
+    const { dropPendingEvents } = await import('../webhooks/queue.ts');
     const { noteSuccess } = await import('../webhooks/health.ts');
     await noteSuccess(redis, prefix);
-    return () => passEvents(pool);
+    return () => dropPendingEvents(pool);
   }
   const { startWebhook } = await import('../webhooks/worker.ts');
   const target = { ...config.events.webhook, timeoutMs: webhookTimeoutMs };

@@ -1,8 +1,15 @@
 import type { Queue } from 'bullmq';
 import type { Command } from 'commander';
 import { CoreError } from '../errors.ts';
-import { type WebhookJob, webhookQueueName, webhookTimeoutMs } from '../webhooks/queue.ts';
-import type { TestOutcome } from '../webhooks/test-event.ts';
+import { webhookTimeoutMs } from '../webhooks/post.ts';
+import {
+  listDeadLetters,
+  retryDeadLetter,
+  retryDeadLetters,
+  type WebhookJob,
+  webhookQueueName,
+} from '../webhooks/queue.ts';
+import { sendTestEvent, type TestOutcome } from '../webhooks/send.ts';
 import { id, rowsMax } from './arguments.ts';
 import type { CliContext } from './context.ts';
 import type { Run } from './run.ts';
@@ -12,16 +19,15 @@ import { renderFields, renderObjects } from './table.ts';
 export function addWebhookCommands(program: Command, run: Run): void {
   const webhook = program
     .command('webhook')
-    .description('The webhook: dead letters, which it did not take, and a test');
+    .description('The webhook: events that it never took (dead letters), and a test');
 
   webhook
     .command('list')
-    .description('Events that were given up, newest first')
+    .description('Events that Core has given up, newest first')
     .option('--max <rows>', 'at most this many', rowsMax, 100)
     .addHelpText('after', '\nExample:\n  core webhook list')
     .action(
       run(async (context, options: { max: number }) => {
-        const { listDeadLetters } = await import('../webhooks/dead-letters.ts');
         const found = await inQueue(context, (queue) =>
           listDeadLetters(queue, { rowsMax: options.max }),
         );
@@ -31,7 +37,7 @@ export function addWebhookCommands(program: Command, run: Run): void {
 
   webhook
     .command('retry')
-    .description('Have a dead letter sent again, with all of its attempts')
+    .description('Send a dead letter again, with all of its attempts')
     .argument('[id]', 'id of the event', id)
     .option('--all', 'every dead letter')
     .addHelpText('after', '\nExamples:\n  core webhook retry 17\n  core webhook retry --all')
@@ -40,10 +46,9 @@ export function addWebhookCommands(program: Command, run: Run): void {
         if ((eventId === undefined) === (options.all !== true)) {
           throw new CoreError('INVALID_ARGUMENT', 'Give either the id of an event or --all');
         }
-        const letters = await import('../webhooks/dead-letters.ts');
         const retried = await inQueue(context, async (queue) => {
-          if (eventId === undefined) return letters.retryDeadLetters(queue);
-          await letters.retryDeadLetter(queue, eventId);
+          if (eventId === undefined) return retryDeadLetters(queue);
+          await retryDeadLetter(queue, eventId);
           return 1;
         });
         context.print({ retried });
@@ -60,10 +65,9 @@ export function addWebhookCommands(program: Command, run: Run): void {
         if (webhook === undefined) {
           throw new CoreError(
             'INVALID_SETTINGS',
-            'No webhook is set: set CORE_WEBHOOK_URL and CORE_WEBHOOK_SECRET as the worker has them',
+            'No webhook is set: set CORE_WEBHOOK_URL and CORE_WEBHOOK_SECRET to the values of the worker',
           );
         }
-        const { sendTestEvent } = await import('../webhooks/test-event.ts');
         const outcome = await sendTestEvent({ ...webhook, timeoutMs: webhookTimeoutMs });
         context.print(outcome, renderOutcome(outcome));
         return outcome.delivered ? undefined : { exitCode: 1 };
@@ -81,13 +85,13 @@ function renderOutcome({ delivered, status, tookMs, answer, reason }: TestOutcom
   });
 }
 
-/** BullMQ takes a while to load, and few commands need it. */
+/** Loads BullMQ only here, because it takes a while and few commands need it. */
 async function inQueue<T>(
   context: CliContext,
   work: (queue: Queue<WebhookJob>) => Promise<T>,
 ): Promise<T> {
   const { redisUrl, redisPrefix: prefix } = context.config.stores;
-  // Fails with one clear line where Redis is away.
+  // Opened only to name Redis in one clear line if it is away.
   await context.redis();
   const { openQueue } = await import('../stores/bullmq.ts');
   const { queue, close } = await openQueue<WebhookJob>(webhookQueueName, { redisUrl, prefix });

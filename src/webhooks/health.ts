@@ -2,15 +2,15 @@ import type { Redis } from 'ioredis';
 import { bullPrefix } from '../stores/bull-prefix.ts';
 import { webhookQueueName } from './queue.ts';
 
-/** How it goes with the webhook, over all workers. */
+/** The state of the webhook, over all workers. */
 export interface WebhookHealth {
   /** Attempts that ever failed. */
   failuresEver: number;
-  /** Time since the first failed attempt that no successful one followed; 0 if there is none. */
+  /** Time since the first failed attempt after the last successful one; 0 if there is none. */
   failingSeconds: number;
-  /** Events that were given up; see core webhook list. */
+  /** Events that Core has given up; see core webhook list. */
   deadLetters: number;
-  /** Events in the queue, also those that wait for their next attempt. */
+  /** Events in the queue, including those that wait for their next attempt. */
   waiting: number;
 }
 
@@ -35,7 +35,7 @@ export async function noteFailure(redis: Redis, prefix: string): Promise<void> {
     .exec();
 }
 
-/** A worker without a webhook calls it, too: a webhook that is not there does not fail. */
+/** A worker without a webhook calls it, too: a webhook that is not set cannot fail. */
 export async function noteSuccess(redis: Redis, prefix: string): Promise<void> {
   await redis.del(healthKeys(prefix).failingSince);
 }

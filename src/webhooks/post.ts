@@ -1,24 +1,25 @@
-import { webhookAddress } from './address.ts';
-import { signature } from './signature.ts';
+import { createHmac } from 'node:crypto';
+
+/** The whole time that the webhook has for an answer. */
+export const webhookTimeoutMs = 10_000;
 
 export interface WebhookTarget {
   url: string;
   secret: string;
-  /** Whole time of a request. */
+  /** For the whole request. */
   timeoutMs: number;
 }
 
 export interface WebhookAnswer {
   status: number;
-  /** The first bytes of its body, up to `answerBytesMax`. */
+  /** The first bytes of the answer's body, up to `answerBytesMax`. */
   body: Buffer;
 }
 
 /**
  * Posts one signed body to the operator's own URL and resolves with the answer, whatever its status.
- *
- * Redirects are not followed: a body that was signed for one place does not go to another.
- * @throws Error whose message an operator may read: no URL, no password and no secret is in it.
+ * It follows no redirect, because a body that is signed for one place must not go to another.
+ * @throws Error whose message an operator may read: it holds no URL, no password and no secret.
  */
 export async function postSigned(
   target: WebhookTarget,
@@ -50,7 +51,7 @@ export async function postSigned(
   }
 }
 
-/** Undefined for a status of success, else what an operator should know of it. */
+/** What an operator should know of an answer's status; undefined for success. */
 export function refusalOf(status: number): string | undefined {
   if (status >= 200 && status <= 299) return undefined;
   if (status === 401) {
@@ -58,6 +59,30 @@ export function refusalOf(status: number): string | undefined {
   }
   const isRedirect = status >= 300 && status <= 399;
   return `The webhook answered ${status}${isRedirect ? ', a redirect, which is not followed' : ''}`;
+}
+
+/**
+ * Takes the operator's URL apart. A user and a password in it become Basic authentication,
+ * percent-decoded, because fetch refuses them in a URL.
+ *
+ * Source: RFC 7617, section 2, with UTF-8.
+ */
+function webhookAddress(given: string): { url: string; authorization?: string } {
+  const url = new URL(given);
+  if (url.username === '' && url.password === '') return { url: url.href };
+  const pair = [url.username, url.password].map(decodeURIComponent).join(':');
+  url.username = '';
+  url.password = '';
+  return { url: url.href, authorization: `Basic ${Buffer.from(pair).toString('base64')}` };
+}
+
+/**
+ * Value of `x-core-signature`: the time of sending, and the HMAC-SHA256 of `<time>.<body>` in hex.
+ * The time is signed too, so that a receiver can refuse a request that somebody replays later.
+ */
+function signature(secret: string, body: string, unixSeconds: number): string {
+  const mac = createHmac('sha256', secret).update(`${unixSeconds}.${body}`).digest('hex');
+  return `t=${unixSeconds},v1=${mac}`;
 }
 
 async function firstBytes(response: Response, bytesMax: number): Promise<Buffer> {
@@ -82,16 +107,16 @@ const meanings: Partial<Record<string, string>> = {
   EHOSTUNREACH: 'there is no way to its host',
   ENETUNREACH: 'there is no way to its network',
   EPROTO: 'TLS failed',
-  ERR_SSL_WRONG_VERSION_NUMBER: 'it speaks no TLS: is the URL to begin with http://?',
+  ERR_SSL_WRONG_VERSION_NUMBER: 'it speaks no TLS: should the URL begin with http://?',
   ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is for another host name',
   CERT_HAS_EXPIRED: 'its certificate has expired',
-  DEPTH_ZERO_SELF_SIGNED_CERT: 'its certificate is signed by itself; see NODE_EXTRA_CA_CERTS',
-  SELF_SIGNED_CERT_IN_CHAIN: 'its certificate is signed by itself; see NODE_EXTRA_CA_CERTS',
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'nobody known has signed its certificate',
-  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'nobody known has signed its certificate',
+  DEPTH_ZERO_SELF_SIGNED_CERT: 'its certificate is self-signed; see NODE_EXTRA_CA_CERTS',
+  SELF_SIGNED_CERT_IN_CHAIN: 'its certificate is self-signed; see NODE_EXTRA_CA_CERTS',
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'its certificate is signed by an unknown authority',
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'its certificate is signed by an unknown authority',
 };
 
-/** The code and what it means, since messages of fetch may name the URL. */
+/** The error code and its meaning. The message of fetch is left out, since it may name the URL. */
 function reasonOf(thrown: unknown): string {
   const cause = (thrown as { cause?: { code?: unknown; message?: unknown } } | null)?.cause;
   if (cause?.message === 'bad port') return '(bad port): fetch does not connect to this port';

@@ -3,26 +3,25 @@ import type pg from 'pg';
 import type { Logger } from '../log.ts';
 import { bullPrefix } from '../stores/bull-prefix.ts';
 import { connectConsumer, openQueue } from '../stores/bullmq.ts';
-import { dispatchEvents } from './dispatch.ts';
 import { noteFailure, noteSuccess } from './health.ts';
 import type { WebhookTarget } from './post.ts';
-import { type WebhookJob, webhookQueueName } from './queue.ts';
+import { dispatchEvents, type WebhookJob, webhookQueueName } from './queue.ts';
 import { sendEvent } from './send.ts';
 
 const sendsAtOnce = 8;
-/** Longer than a send takes, so that no two workers send the same event at once. */
+/** Longer than a send takes, so that two workers never send the same event at once. */
 const lockDurationMs = 30_000;
 
 export interface Webhook {
-  /** Hands new events over; see dispatch.ts. */
+  /** Hands new events over to the queue. */
   dispatch(): Promise<void>;
-  /** Breaks off what is being sent (it is sent again) and gives the connections back. */
+  /** Aborts sends under way (they are sent again later) and closes the connections. */
   close(): Promise<void>;
 }
 
 /**
- * Sends events to the webhook, some at once, each repeated with a growing pause. What fails every
- * time stays in the queue as failed: the dead letters of `core webhook`.
+ * Sends events to the webhook, several at once. A failed event is repeated with growing pauses. An
+ * event that fails every time stays in the queue as a dead letter; see `core webhook`.
  */
 export async function startWebhook(options: {
   pool: pg.Pool;
@@ -53,12 +52,12 @@ export async function startWebhook(options: {
     },
   );
   worker.on('error', onError);
-  // Unknown at first: a worker before this one may have left it failing.
+  // Unknown at first: an earlier worker may have recorded that the webhook fails.
   let isFailing: boolean | undefined;
   worker.on('failed', (job, err) => {
     const isDead = job !== undefined && job.attemptsMade >= (job.opts.attempts ?? 1);
     const fields = { eventId: job?.data.eventId, reason: err.message };
-    if (isDead) log.error(fields, 'webhook given up: see core webhook list');
+    if (isDead) log.error(fields, 'webhook event given up: see core webhook list');
     else if (isFailing === true) log.debug(fields, 'webhook failed, to be repeated');
     else log.warn(fields, 'webhook fails; events are repeated until it takes them');
     isFailing = true;

@@ -10,7 +10,8 @@ import { until } from '../support/api.ts';
 import { commandLine } from '../support/cli.ts';
 import { openStores } from '../support/stores.ts';
 
-const stores = await openStores(t, { max: 4 });
+// Thousands of queries wait for a connection at once, on a machine that may be busy.
+const stores = await openStores(t, { max: 4, connectTimeoutMs: 120_000 });
 const { pool } = stores;
 const { core } = commandLine(stores.environment);
 const [one, two, three] = [

@@ -19,8 +19,8 @@ import { changeSubscription } from '../../src/subscriptions/change.ts';
 import { createSubscription } from '../../src/subscriptions/create.ts';
 import { deleteSubscription } from '../../src/subscriptions/delete.ts';
 import { createUser } from '../../src/subscriptions/users.ts';
-import { passEvents } from '../../src/webhooks/dispatch.ts';
 import { readWebhookHealth } from '../../src/webhooks/health.ts';
+import { dropPendingEvents } from '../../src/webhooks/queue.ts';
 import { startWebhook } from '../../src/webhooks/worker.ts';
 import { until } from '../support/api.ts';
 import { commandLine } from '../support/cli.ts';
@@ -34,7 +34,7 @@ interface Received {
   body: string;
 }
 
-/** A receiver that answers as `answer` says: a status, or never. */
+/** A receiver that answers with the status that `answer` returns, or not at all. */
 async function startReceiver(t: Test, answer: (count: number) => number | 'never') {
   const received: Received[] = [];
   const server = http.createServer(async (request, response) => {
@@ -53,7 +53,7 @@ async function startReceiver(t: Test, answer: (count: number) => number | 'never
   return { url: `http://127.0.0.1:${port}/hook?token=in-the-url`, received, server };
 }
 
-/** As docs/webhooks.md shows it. */
+/** Checks a signature in the way that docs/webhooks.md shows. */
 function verified({ headers, body }: Received): boolean {
   const [, time, given] = /^t=(\d+),v1=([0-9a-f]{64})$/.exec(
     String(headers['x-core-signature']),
@@ -99,7 +99,7 @@ async function start(t: Test) {
 }
 
 t.test(
-  'an event is sent until it is taken, signed, with the state of the subscription',
+  'an event is sent until the webhook takes it, signed, with the state of the subscription',
   async (t) => {
     const core = await start(t);
     const receiver = await startReceiver(t, (count) => [500, 302, 200, 204][count - 1] ?? 200);
@@ -114,7 +114,7 @@ t.test(
     t.ok(receiver.received.every(verified), 'each attempt is signed');
     t.notOk(
       verified({ headers: last?.headers ?? {}, body: `${last?.body} ` }),
-      'and the body whole',
+      'the signature covers the whole body',
     );
     t.equal(first?.body, last?.body);
     t.equal(last?.headers['x-core-event-id'], '1');
@@ -145,7 +145,7 @@ t.test('an event handed over twice is one job', async (t) => {
   const webhook = await core.webhook(receiver.url);
   await core.create();
   await webhook.dispatch();
-  // As after a crash between the two stores.
+  // The state after a crash between the two stores.
   await core.pool.query('UPDATE subscription_events SET pending = true');
   await core.create();
   await webhook.dispatch();
@@ -157,7 +157,7 @@ t.test('an event handed over twice is one job', async (t) => {
   t.same(ids.sort(), ['1', '2']);
 });
 
-t.test('what is never taken becomes a dead letter, and can be retried', async (t) => {
+t.test('an event that is never taken becomes a dead letter, and can be retried', async (t) => {
   const core = await start(t);
   let status = 503;
   const receiver = await startReceiver(t, () => status);
@@ -173,7 +173,7 @@ t.test('what is never taken becomes a dead letter, and can be retried', async (t
   ]);
   t.equal(receiver.received.length, 24);
   const logged = String(core.logged.read());
-  t.match(logged, 'webhook given up');
+  t.match(logged, 'webhook event given up');
   t.notMatch(logged, secret);
   t.notMatch(logged, 'in-the-url', 'the URL may hold a token');
   t.match(logged, 'webhook fails; events are repeated');
@@ -201,7 +201,7 @@ t.test('what is never taken becomes a dead letter, and can be retried', async (t
   }
 });
 
-t.test('no answer in time, and nobody there', async (t) => {
+t.test('no answer in time, and nobody listening', async (t) => {
   const core = await start(t);
   const receiver = await startReceiver(t, () => 'never');
   const webhook = await core.webhook(receiver.url, 20);
@@ -216,13 +216,13 @@ t.test('no answer in time, and nobody there', async (t) => {
   await core.cli('webhook', 'retry', '--all');
   const away = /The webhook cannot be reached \(ECONNREFUSED\)/;
   await until(letters, (found) => away.test(JSON.stringify(found)), 60_000);
-  t.pass('says that nobody listens');
+  t.pass('the error says that nobody listens');
 });
 
-t.test('where no webhook is set, events are let go', async (t) => {
+t.test('without a webhook, events are dropped', async (t) => {
   const core = await start(t);
   await core.create();
-  await passEvents(core.pool);
+  await dropPendingEvents(core.pool);
   const receiver = await startReceiver(t, () => 200);
   const webhook = await core.webhook(receiver.url);
   await core.create();
@@ -234,11 +234,11 @@ t.test('where no webhook is set, events are let go', async (t) => {
   t.same(
     receiver.received.map(({ headers }) => headers['x-core-event-id']),
     ['2'],
-    'one that is set later gets what happens from then on',
+    'a webhook that is set later gets only what happens from then on',
   );
 });
 
-/** nginx, which takes a post from one user only and says so. */
+/** An nginx that takes posts from one user only. Returns its port. */
 async function startNginx(t: Test, user: string, password: string): Promise<number> {
   const found = await findOrInstall('nginx', createLogger('warn'), new AbortController().signal);
   if (!('path' in found)) throw new Error(`nginx is needed: ${found.remedy}`);
@@ -270,7 +270,7 @@ async function startNginx(t: Test, user: string, password: string): Promise<numb
   return Number(port);
 }
 
-t.test('user and password of the URL are Basic authentication', async (t) => {
+t.test('user and password in the URL become Basic authentication', async (t) => {
   const core = await start(t);
   const [user, password] = ['ops@example.com', 'pä@ss /wörd%'];
   const port = await startNginx(t, user, password);
@@ -293,7 +293,7 @@ t.test('user and password of the URL are Basic authentication', async (t) => {
     exitCode: 1,
     value: { delivered: false, status: 401, reason: /answered 401: the user and password/ },
   });
-  t.notMatch(JSON.stringify(refused), /other|ops/, 'neither is shown');
+  t.notMatch(JSON.stringify(refused), /other|ops/, 'neither user nor password is shown');
   t.match(await posted(`http://127.0.0.1:${port}/moved`), {
     exitCode: 1,
     value: { status: 307, reason: 'The webhook answered 307, a redirect, which is not followed' },
@@ -304,7 +304,7 @@ t.test('user and password of the URL are Basic authentication', async (t) => {
   });
 });
 
-t.test('a test event is signed as every other and stored nowhere', async (t) => {
+t.test('a test event is signed like every other and stored nowhere', async (t) => {
   const core = await start(t);
   const receiver = await startReceiver(t, (count) => (count === 1 ? 200 : 500));
   const settings = { CORE_WEBHOOK_URL: receiver.url, CORE_WEBHOOK_SECRET: secret };
@@ -331,7 +331,7 @@ t.test('a test event is signed as every other and stored nowhere', async (t) => 
   });
 });
 
-t.test('settings', async (t) => {
+t.test('settings of the webhook', async (t) => {
   const url = 'https://example.com/hook';
   t.equal(readConfig({}).events.webhook, undefined);
   t.same(readConfig({ CORE_WEBHOOK_URL: url, CORE_WEBHOOK_SECRET: secret }).events.webhook, {
