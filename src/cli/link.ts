@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
 import QRCode from 'qrcode';
-import { linkEffects } from '../subscriptions/effects.ts';
 import { listLinks, rotateLink } from '../subscriptions/links.ts';
-import { shareUri } from '../subscriptions/share.ts';
+import { showShareLink } from '../subscriptions/share-link.ts';
+import { linkEffects } from '../subscriptions/show.ts';
 import { id, uuid } from './arguments.ts';
 import { confirm, yesOption } from './confirm.ts';
 import type { Run } from './run.ts';
@@ -41,7 +41,7 @@ Example:
     )
     .action(
       run(async (context, _options, given: string) => {
-        const uri = await shareUri(await context.postgres(), given);
+        const uri = await showShareLink(await context.postgres(), given);
         if (context.json) return context.print({ uri });
         // Low correction keeps a long URI scannable from a screen, where nothing gets smudged.
         const options = { type: 'terminal', small: true, errorCorrectionLevel: 'L' } as const;

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { deleteUser, requireInactive } from '../subscriptions/delete.ts';
-import { userEffects } from '../subscriptions/effects.ts';
+import { userEffects } from '../subscriptions/show.ts';
 import { createUser, listUsers, renameUser, showUser } from '../subscriptions/users.ts';
 import { afterId, id, name, rowsMax } from './arguments.ts';
 import { confirm, counted, yesOption } from './confirm.ts';

@@ -2,12 +2,11 @@ import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { inTransaction } from '../stores/postgres.ts';
 import { type EventKind, recordEvents } from './events.ts';
-import { bumpLinkedNodes } from './linked-nodes.ts';
 import { nextResetAt, type ResetPeriod } from './period.ts';
 import { type Subscription, showSubscription } from './show.ts';
-import { deriveStatus } from './status.ts';
+import { bumpLinkedNodes, deriveStatus } from './status.ts';
 
-/** What an operator may change; what is left out stays. */
+/** What an operator may change. Fields that are left out stay as they are. */
 export interface SubscriptionChange {
   /** Null: no limit. */
   trafficLimitBytes?: number | null | undefined;
@@ -29,9 +28,9 @@ interface Settings {
 }
 
 /**
- * Changes a subscription and derives its status anew: a raised limit or a later expiry gives access
- * back, a lower one takes it, and disabling takes it until it is enabled again. What is set to what
- * it is already makes no event.
+ * Changes a subscription and derives its status again. A raised limit or a later expiry gives access
+ * back, a lower limit or an earlier expiry takes it, and disabling takes it until it is enabled again.
+ * Setting a field to the value that it has records no event.
  * @throws CoreError NOT_FOUND.
  */
 export async function changeSubscription(
@@ -65,8 +64,8 @@ export async function changeSubscription(
       changeEvents(before, after, isNewPeriod).map((event) => ({ subscriptionId, ...event })),
     );
     await deriveStatus(client, [subscriptionId]);
-    // MTProto configurations hold the expiry of each user. Nodes whose bytes stay the same, as all
-    // others do, keep their revision.
+    // Only MTProto configurations hold the expiry of each user. The bytes of all others stay the same,
+    // so those nodes keep their revision.
     if (isOther(before.expiresAt, after.expiresAt)) {
       await bumpLinkedNodes(
         client,
@@ -78,7 +77,7 @@ export async function changeSubscription(
   });
 }
 
-/** Holds the row until the transaction ends, so that a settle or a reset waits, or was before. */
+/** Locks the row until the transaction ends, so that a settle or a reset is before or after it. */
 async function lockSettings(client: pg.PoolClient, subscriptionId: number): Promise<Settings> {
   const { rows } = await client.query<Settings>(
     `SELECT traffic_limit_bytes AS "trafficLimitBytes", expires_at AS "expiresAt",

@@ -4,18 +4,30 @@ import { CoreError } from '../errors.ts';
 import { bumpNodes } from '../nodes/bump.ts';
 import { lockLinks } from '../stores/locks.ts';
 import { inTransaction } from '../stores/postgres.ts';
-import { insertSubscriptions, type NewSubscription } from './insert.ts';
+import { nextResetAt, type ResetPeriod } from './period.ts';
+import { type SubscriptionStatus, statusSql } from './status.ts';
 
-/** The credential of one subscription on one protocol of one node. */
+export interface NewSubscription {
+  userId: number;
+  trafficLimitBytes: number | null;
+  expiresAt: Date | null;
+  /** Default: none. */
+  resetPeriod?: ResetPeriod | undefined;
+  /** Default: now. */
+  anchorAt?: Date | null | undefined;
+  disabled?: boolean | undefined;
+}
+
+/** The access of one subscription to one protocol of one node. The UUID is the credential. */
 export interface SubscriptionLink {
   uuid: string;
   nodeProtocolId: number;
 }
 
 /**
- * Adds a subscription with a link to every protocol of every node that is not revoked, and bumps
- * those nodes where it is active (it is not where it is disabled, or its expiry is past).
- * @throws CoreError NOT_FOUND where there is no such user.
+ * Adds a subscription with a link to every protocol of every node that is not revoked. If it is active
+ * (neither disabled nor expired), those nodes are bumped.
+ * @throws CoreError NOT_FOUND if there is no such user.
  */
 export async function createSubscription(
   pool: pg.Pool,
@@ -26,7 +38,7 @@ export async function createSubscription(
     await lockLinks(client, 'subscriptions');
     const users = await client.query('SELECT FROM users WHERE id = $1 FOR KEY SHARE', [userId]);
     if (users.rowCount === 0) throw new CoreError('NOT_FOUND', `There is no user ${userId}`);
-    const [made] = await insertSubscriptions(client, [subscription]);
+    const [made] = await addSubscriptions(client, [subscription]);
     assert(made !== undefined, 'an insert returns its row');
     const { subscriptionId, status } = made;
     assert(Number.isSafeInteger(subscriptionId), 'ids fit a JSON number');
@@ -52,4 +64,57 @@ export async function createSubscription(
       links: links.rows.map(({ uuid, nodeProtocolId }) => ({ uuid, nodeProtocolId })),
     };
   });
+}
+
+const statusOfNewSql = statusSql({
+  disabled: 'given.disabled',
+  expiresAt: 'given.expires_at',
+  used: '0',
+  limit: 'given.traffic_limit_bytes',
+});
+
+/**
+ * Adds subscriptions and records that they were created. The users must exist, and the caller adds
+ * the links.
+ * @returns one item per subscription, in the order given.
+ */
+export async function addSubscriptions(
+  client: pg.PoolClient,
+  subscriptions: readonly NewSubscription[],
+): Promise<{ subscriptionId: number; status: SubscriptionStatus }[]> {
+  const clock = await client.query<{ now: Date }>('SELECT now()');
+  const now = clock.rows[0]?.now;
+  assert(now !== undefined, 'Postgres knows the time');
+  const anchors = subscriptions.map((given) => given.anchorAt ?? now);
+  const { rows } = await client.query<{ subscriptionId: number; status: SubscriptionStatus }>(
+    `WITH given AS MATERIALIZED (
+       SELECT nextval(pg_get_serial_sequence('subscriptions', 'id')) AS id, *
+       FROM unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::text[],
+         $5::timestamptz[], $6::timestamptz[], $7::boolean[]) WITH ORDINALITY
+         AS given (user_id, traffic_limit_bytes, expires_at, reset_period, anchor_at,
+           next_reset_at, disabled, at)
+     ), made AS (
+       INSERT INTO subscriptions (id, user_id, traffic_limit_bytes, expires_at, reset_period,
+         anchor_at, next_reset_at, disabled, status) OVERRIDING SYSTEM VALUE
+       SELECT id, user_id, traffic_limit_bytes, expires_at, reset_period, anchor_at, next_reset_at,
+         disabled, ${statusOfNewSql} FROM given
+       RETURNING id, user_id, status
+     ), events AS (
+       INSERT INTO subscription_events (subscription_id, kind, data)
+       SELECT id, 'created', json_build_object('userId', user_id, 'status', status) FROM made
+     )
+     SELECT id AS "subscriptionId", status FROM made JOIN given USING (id) ORDER BY at`,
+    [
+      subscriptions.map((given) => given.userId),
+      subscriptions.map((given) => given.trafficLimitBytes),
+      subscriptions.map((given) => given.expiresAt),
+      subscriptions.map((given) => given.resetPeriod ?? 'none'),
+      anchors,
+      subscriptions.map((given, index) =>
+        nextResetAt(given.resetPeriod ?? 'none', anchors[index] ?? now, now),
+      ),
+      subscriptions.map((given) => given.disabled ?? false),
+    ],
+  );
+  return rows;
 }

@@ -2,14 +2,14 @@ import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { lockCounters, lockLinks } from '../stores/locks.ts';
 import { inTransaction } from '../stores/postgres.ts';
-import { subscriptionEffects } from './effects.ts';
 import { recordEvents } from './events.ts';
-import { bumpLinkedNodes } from './linked-nodes.ts';
+import { subscriptionEffects } from './show.ts';
+import { bumpLinkedNodes } from './status.ts';
 
 /**
- * Deletes a subscription with its links and its history of resets, and bumps the nodes it was
- * served on. Its rows stay in ClickHouse; those that come in later count as unknown.
- * @returns how many links went.
+ * Deletes a subscription with its links and its history of resets, and bumps the nodes that served it.
+ * Its rows stay in ClickHouse. Rows that arrive later count as rows of an unknown subscription.
+ * @returns how many links were deleted.
  * @throws CoreError NOT_FOUND.
  */
 export async function deleteSubscription(
@@ -17,7 +17,7 @@ export async function deleteSubscription(
   subscriptionId: number,
 ): Promise<{ links: number }> {
   return inTransaction(pool, async (client) => {
-    // Before the row: whoever adds a protocol holds its node and then asks for every subscription.
+    // Locked before the row: adding a protocol locks its node first and then every subscription.
     await lockLinks(client, 'subscriptions');
     const { rows } = await client.query<{ id: number; status: string }>(
       'SELECT id, status FROM subscriptions WHERE id = $1 FOR UPDATE',
@@ -27,14 +27,14 @@ export async function deleteSubscription(
       throw new CoreError('NOT_FOUND', `There is no subscription ${subscriptionId}`);
     }
     const { links } = await subscriptionEffects(client, subscriptionId);
-    await deleteHeld(client, rows, `subscription ${subscriptionId} deleted`);
+    await deleteLocked(client, rows, `subscription ${subscriptionId} deleted`);
     return { links };
   });
 }
 
 /**
  * Deletes a user with all subscriptions.
- * @throws CoreError NOT_FOUND; INVALID_ARGUMENT where a subscription is active and `force` is not set.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT if a subscription is active and `force` is not set.
  */
 export async function deleteUser(
   pool: pg.Pool,
@@ -42,7 +42,7 @@ export async function deleteUser(
   options: { force: boolean },
 ): Promise<{ userId: number; subscriptions: number }> {
   return inTransaction(pool, async (client) => {
-    // Before the rows, as above; and a settle locks many of them in an order of its own.
+    // Locked before the rows, as above. The counters, too: a settle locks many rows in its own order.
     await lockLinks(client, 'subscriptions');
     await lockCounters(client);
     const users = await client.query('SELECT FROM users WHERE id = $1 FOR UPDATE', [userId]);
@@ -53,7 +53,7 @@ export async function deleteUser(
     );
     const active = rows.filter((row) => row.status === 'active').length;
     if (!options.force) requireInactive(userId, active);
-    await deleteHeld(client, rows, `user ${userId} deleted`);
+    await deleteLocked(client, rows, `user ${userId} deleted`);
     await client.query('DELETE FROM users WHERE id = $1', [userId]);
     return { userId, subscriptions: rows.length };
   });
@@ -66,26 +66,26 @@ export function requireInactive(userId: number, activeSubscriptions: number): vo
   throw new CoreError('INVALID_ARGUMENT', message);
 }
 
-async function deleteHeld(
+async function deleteLocked(
   client: pg.PoolClient,
-  held: readonly { id: number; status: string }[],
+  locked: readonly { id: number; status: string }[],
   cause: string,
 ): Promise<void> {
-  // While the links are still there to tell the nodes.
+  // Bumped first, while the links still say which nodes.
   await bumpLinkedNodes(
     client,
-    held.filter((row) => row.status === 'active').map((row) => row.id),
+    locked.filter((row) => row.status === 'active').map((row) => row.id),
     cause,
   );
   await recordEvents(
     client,
-    held.map((row) => ({
+    locked.map((row) => ({
       subscriptionId: row.id,
       kind: 'deleted' as const,
       data: { status: row.status },
     })),
   );
   await client.query('DELETE FROM subscriptions WHERE id = ANY ($1::bigint[])', [
-    held.map((row) => row.id),
+    locked.map((row) => row.id),
   ]);
 }

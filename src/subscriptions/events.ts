@@ -20,7 +20,7 @@ export const eventKinds = [
 ] as const;
 export type EventKind = (typeof eventKinds)[number];
 
-/** Something that happened to a subscription, which may no longer exist. */
+/** Something that happened to a subscription. The subscription may no longer exist. */
 export interface SubscriptionEvent {
   eventId: number;
   subscriptionId: number;
@@ -29,7 +29,7 @@ export interface SubscriptionEvent {
   data: Record<string, unknown>;
 }
 
-/** Records events, in the transaction of what they tell of. */
+/** Records events, in the transaction of the changes that they report. */
 export async function recordEvents(
   client: pg.PoolClient,
   events: readonly { subscriptionId: number; kind: EventKind; data: Record<string, unknown> }[],
@@ -64,7 +64,7 @@ const pruneRowsMax = 10_000;
 const pruneRoundsMax = 1_000;
 
 /**
- * Deletes events that are older than this and have been handed to the webhook (or there is none).
+ * Deletes events that are older than this, unless they wait to be handed to a webhook.
  * @returns how many.
  */
 export async function pruneEvents(db: Queryable, options: { days: number }): Promise<number> {

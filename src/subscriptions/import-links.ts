@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 
-/** The UUID of a link that an import does not make up: client apps of the user hold it already. */
+/** A link whose UUID the import file gives, because client apps of the user hold it already. */
 export interface GivenLink {
   nodeProtocolId: number;
   /** In lower case, with dashes. */
@@ -9,11 +9,11 @@ export interface GivenLink {
 }
 
 /**
- * Makes the table, on this connection only, of the UUIDs that a pass over the file has met. A file
- * may hold millions, so they are not kept in memory. It goes with the transaction where there is
- * one, else with the connection.
+ * Creates a table, on this connection only, of the UUIDs that one pass over the file has seen. A file
+ * may hold millions, so they are not kept in memory. Postgres drops the table with the transaction or
+ * with the connection.
  */
-export async function createMetUuids(
+export async function createSeenUuids(
   client: pg.PoolClient,
   until: 'commit' | 'disconnect',
 ): Promise<void> {
@@ -24,9 +24,9 @@ export async function createMetUuids(
 }
 
 /**
- * What is wrong with the links of these lines, by number of the line: a protocol that does not exist
- * or whose node is revoked, a UUID that an earlier line of the file has, or one that is in use. Adds
- * the UUIDs to the table, so every line must be given once a pass, in the order of the file.
+ * What is wrong with the links of these lines, by line number: a protocol that does not exist or whose
+ * node is revoked, a UUID that an earlier line of the file has, or a UUID that is in use. It adds the
+ * UUIDs to the table, so pass every line once per pass, in the order of the file.
  */
 export async function faultsOfLinks(
   client: pg.PoolClient,
@@ -60,7 +60,7 @@ export async function faultsOfLinks(
      ORDER BY given.at DESC`,
     [...columns, given.map((link) => link.nodeProtocolId)],
   );
-  // From the last one back, so that what stays of a line is its first fault.
+  // The rows come last to first, so that the first fault of a line is the one that stays.
   for (const { line, nodeProtocolId, firstLine, isKnown } of rows) {
     let fault = 'the UUID is in use already';
     if (!isKnown) fault = `there is no protocol ${nodeProtocolId}`;
@@ -71,12 +71,12 @@ export async function faultsOfLinks(
 }
 
 /**
- * Gives each of these subscriptions a link to each of the protocols, with new UUIDs but for the given
- * ones.
- * @returns how many links there are.
- * @throws CoreError INVALID_ARGUMENT where somebody else has taken a given UUID since it was checked.
+ * Adds a link from each of these subscriptions to each of the protocols. A link without a given UUID
+ * gets a new one.
+ * @returns how many links were added.
+ * @throws CoreError INVALID_ARGUMENT if somebody else has taken a given UUID since it was checked.
  */
-export async function insertLinks(
+export async function addLinks(
   client: pg.PoolClient,
   subscriptions: readonly { subscriptionId: number; links: readonly GivenLink[] }[],
   nodeProtocolIds: readonly number[],
@@ -85,7 +85,7 @@ export async function insertLinks(
     links.map((link) => ({ subscriptionId, ...link })),
   );
   try {
-    // In the order of their UUIDs, so that neighbours in the index are written together.
+    // Written in the order of their UUIDs, so that neighbours in the index are written together.
     const { rowCount } = await client.query(
       `INSERT INTO subscription_links (uuid, subscription_id, node_protocol_id)
        SELECT coalesce(given.uuid, gen_random_uuid()) AS uuid, s, p

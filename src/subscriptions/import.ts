@@ -3,13 +3,13 @@ import type pg from 'pg';
 import { bumpNodes } from '../nodes/bump.ts';
 import { lockLinks } from '../stores/locks.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
-import { createMetUuids, faultsOfLinks, type GivenLink, insertLinks } from './import-links.ts';
-import { insertSubscriptions, type NewSubscription } from './insert.ts';
+import { addSubscriptions, type NewSubscription } from './create.ts';
+import { addLinks, createSeenUuids, faultsOfLinks, type GivenLink } from './import-links.ts';
 
-/** A subscription to add, of a user by id, or by name: one that nobody has makes a new user. */
+/** A subscription to add. The user is given by id or by name; an unknown name makes a new user. */
 export type ImportedSubscription = Omit<NewSubscription, 'userId'> & {
   user: { id: number } | { name: string };
-  /** Links whose UUIDs are known; all others get new ones. */
+  /** Links whose UUIDs the file gives. All others get new UUIDs. */
   links?: readonly GivenLink[] | undefined;
 };
 
@@ -24,21 +24,21 @@ export interface BadLine {
 }
 
 export interface ImportReport {
-  /** False where bad lines kept everything out. */
+  /** False if nothing was imported, because of bad lines or because there is no good line. */
   imported: boolean;
   subscriptions: number;
-  /** Users that were made. */
+  /** New users. */
   users: number;
   links: number;
   badLines: number;
-  /** The first ones. */
+  /** The first bad lines. */
   bad: BadLine[];
 }
 
 export interface ImportProgress {
   phase: 'checking' | 'writing';
   lines: number;
-  /** Known once everything has been checked. */
+  /** Known once every line is checked. */
   linesTotal: number | undefined;
 }
 
@@ -47,11 +47,11 @@ const badShownMax = 100;
 
 /**
  * Adds many subscriptions, each with a link to every protocol of every node that is not revoked.
- * `open` gives the lines and is called twice: once to check every line before anything is written,
- * once to write. All is one transaction, with one bump of the nodes at its end: either all good
- * lines are in, or nothing. With `keepGoing` bad lines are left out; without, they keep all out.
+ * `open` returns the lines. It is called twice: first to check every line, then to write. The writes
+ * are one transaction, with one bump of the nodes at its end, so either all good lines are imported or
+ * nothing is. With `keepGoing` bad lines are left out. Without it, one bad line stops the import.
  *
- * Memory holds one batch of lines at a time. Adding a protocol waits until this has ended.
+ * Memory holds one batch of lines at a time. Whoever adds a protocol waits until the import has ended.
  */
 export async function importSubscriptions(
   pool: pg.Pool,
@@ -87,7 +87,7 @@ async function check(
   let good = 0;
   const client = await pool.connect();
   try {
-    await createMetUuids(client, 'disconnect');
+    await createSeenUuids(client, 'disconnect');
     for await (const batch of batches(open())) {
       const checked = await checkBatch(client, batch);
       good += checked.good.length;
@@ -97,7 +97,7 @@ async function check(
       onLines(linesTotal);
     }
   } finally {
-    // The table of UUIDs goes with the connection.
+    // Closes the connection, so that Postgres drops the table of UUIDs.
     client.release(true);
   }
   return { good, linesTotal };
@@ -109,7 +109,7 @@ async function write(
   onLines: (lines: number) => void,
 ): Promise<Pick<ImportReport, 'subscriptions' | 'users' | 'links'>> {
   const written = { subscriptions: 0, users: 0, links: 0 };
-  await createMetUuids(client, 'commit');
+  await createSeenUuids(client, 'commit');
   await lockLinks(client, 'subscriptions');
   const protocols = await client.query<{ id: number; node_id: number }>(
     `SELECT p.id, p.node_id FROM node_protocols p JOIN nodes n ON n.id = p.node_id
@@ -121,7 +121,7 @@ async function write(
   for await (const batch of batches(open())) {
     const { good } = await checkBatch(client, batch);
     const made = await createMissingUsers(client, good);
-    const added = await insertSubscriptions(
+    const added = await addSubscriptions(
       client,
       good.map(({ user, links: _, ...rest }) => ({
         ...rest,
@@ -132,11 +132,11 @@ async function write(
     isAnyActive ||= added.some((row) => row.status === 'active');
     written.subscriptions += added.length;
     written.users += made.count;
-    written.links += await insertLinks(client, links, protocolIds);
+    written.links += await addLinks(client, links, protocolIds);
     lines += batch.length;
     onLines(lines);
   }
-  // Last, because whoever else bumps these nodes waits from here on.
+  // Bumped last, because from here on everybody else who bumps these nodes waits.
   if (isAnyActive) {
     const nodeIds = [...new Set(protocols.rows.map((row) => row.node_id))];
     await bumpNodes(client, nodeIds, 'subscriptions imported');
@@ -155,7 +155,7 @@ async function* batches(lines: AsyncIterable<ImportLine>): AsyncGenerator<Import
   if (batch.length > 0) yield batch;
 }
 
-/** What a line cannot say by itself: whether its user exists, and is one, and its links can be. */
+/** Checks what needs the database: whether each line names one existing user and possible links. */
 async function checkBatch(
   client: pg.PoolClient,
   batch: readonly ImportLine[],
@@ -235,6 +235,6 @@ function userIdOf(
   idsByName: ReadonlyMap<string, number>,
 ): number {
   const id = 'id' in user ? user.id : idsByName.get(user.name);
-  assert(id !== undefined, 'a name that nobody had was made a user');
+  assert(id !== undefined, 'an unknown name has become a new user');
   return id;
 }

@@ -6,7 +6,7 @@ import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { recordEvents } from './events.ts';
 import { showSubscription } from './show.ts';
 
-/** A link and what it is a link to. */
+/** A link, and the protocol that it leads to. */
 export interface ListedLink {
   uuid: string;
   subscriptionId: number;
@@ -16,8 +16,8 @@ export interface ListedLink {
 }
 
 /**
- * A subscription's links, by protocol of a node.
- * @throws CoreError NOT_FOUND where there is no such subscription.
+ * A subscription's links, in the order of their protocols' ids.
+ * @throws CoreError NOT_FOUND if there is no such subscription.
  */
 export async function listLinks(db: Queryable, subscriptionId: number): Promise<ListedLink[]> {
   await showSubscription(db, subscriptionId);
@@ -32,7 +32,7 @@ export async function listLinks(db: Queryable, subscriptionId: number): Promise<
 }
 
 /**
- * Gives a link a new UUID. The old one is gone from every config from the next revision on.
+ * Gives a link a new UUID. From the next revision on no configuration holds the old one.
  * @throws CoreError NOT_FOUND.
  */
 export async function rotateLink(pool: pg.Pool, uuid: string): Promise<ListedLink> {
@@ -57,15 +57,15 @@ export async function rotateLinks(pool: pg.Pool, subscriptionId: number): Promis
   return inTransaction(pool, async (client) => rotate(client, subscriptionId, null));
 }
 
-/** All links of the subscription, or the one with this UUID. */
+/** Rotates all links of the subscription, or the one with this UUID. */
 async function rotate(
   client: pg.PoolClient,
   subscriptionId: number,
   uuid: string | null,
 ): Promise<ListedLink[]> {
-  // Before the rows: whoever adds or removes a protocol holds its node and then asks for links.
+  // Locked before the rows: adding or removing a protocol locks its node first and then the links.
   await lockLinks(client, 'subscriptions');
-  // Held, so that the status cannot change between the look at it and the end.
+  // Locked, so that the status cannot change before the transaction ends.
   const subscriptions = await client.query<{ status: string }>(
     'SELECT status FROM subscriptions WHERE id = $1 FOR NO KEY UPDATE',
     [subscriptionId],
@@ -84,7 +84,7 @@ async function rotate(
   );
   if (rows.length === 0) return rows;
   const links = rows.toSorted((one, other) => one.nodeProtocolId - other.nodeProtocolId);
-  // Without the UUIDs: they are credentials, and events go out.
+  // The event has no UUIDs: they are credentials, and events leave Core.
   const data = { nodeProtocolIds: links.map((link) => link.nodeProtocolId) };
   await recordEvents(client, [{ subscriptionId, kind: 'links_rotated', data }]);
   if (status === 'active') {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 
-/** How often a subscription's used traffic starts again at nothing. */
+/** How often a subscription's used traffic is set back to zero. */
 export const resetPeriods = ['none', 'day', 'week', 'month'] as const;
 export type ResetPeriod = (typeof resetPeriods)[number];
 
@@ -8,8 +8,8 @@ const dayMs = 86_400_000;
 
 /**
  * When the n-th period after the anchor begins, in UTC. Days and weeks are multiples of 24 hours,
- * since UTC has no summer time. A month begins on the anchor's day of month and time of day, or on
- * the last day of a month that is too short. It is counted from the anchor itself, so that a short
+ * since UTC has no summer time. A month begins on the anchor's day of the month and time of day, or on
+ * the last day of a month that is too short. Months are counted from the anchor itself, so that a short
  * month does not move the later ones: Jan 31, Feb 28, Mar 31.
  */
 export function periodStart(
@@ -29,7 +29,7 @@ export function periodStart(
   return new Date(Date.UTC(year, month, Math.min(anchorAt.getUTCDate(), lastDay)) + timeOfDayMs);
 }
 
-/** Number of the latest period that has begun at this time; negative before the anchor. */
+/** The number of the period that this time is in; negative before the anchor. */
 function periodAt(period: Exclude<ResetPeriod, 'none'>, anchorAt: Date, at: Date): number {
   if (period === 'day') return Math.floor((at.getTime() - anchorAt.getTime()) / dayMs);
   if (period === 'week') return Math.floor((at.getTime() - anchorAt.getTime()) / (7 * dayMs));
@@ -40,8 +40,8 @@ function periodAt(period: Exclude<ResetPeriod, 'none'>, anchorAt: Date, at: Date
 }
 
 /**
- * The first reset after this time, or null where the period is `none`. An anchor that is yet to
- * come is itself the first reset: nothing is reset before it.
+ * The first reset after this time; null if the period is `none`. Nothing is reset before the anchor, so
+ * an anchor in the future is itself the first reset.
  */
 export function nextResetAt(period: ResetPeriod, anchorAt: Date, after: Date): Date | null {
   if (period === 'none') return null;
@@ -49,7 +49,7 @@ export function nextResetAt(period: ResetPeriod, anchorAt: Date, after: Date): D
   return next > anchorAt ? next : anchorAt;
 }
 
-/** The latest reset that is due at this time; the anchor where none is. */
+/** The latest reset that is due at this time; the anchor if none is due. */
 export function lastResetAt(period: Exclude<ResetPeriod, 'none'>, anchorAt: Date, at: Date): Date {
   return periodStart(period, anchorAt, Math.max(0, periodAt(period, anchorAt, at)));
 }

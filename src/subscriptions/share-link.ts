@@ -4,8 +4,47 @@ import { CoreError } from '../errors.ts';
 import { type ProtocolSettings, parseProtocolSettings } from '../protocols/settings.ts';
 import { shadowsocksUserKey } from '../protocols/shadowsocks-key.ts';
 import { mtProtoSecret } from '../render/mtproto.ts';
+import { hostSql, publicAddress } from '../render/public-address.ts';
+import type { Queryable } from '../stores/postgres.ts';
 
-/** What a share link is made of besides the settings. */
+interface LinkedProtocol {
+  nodeId: number;
+  nodeName: string;
+  host: string;
+  ip: string;
+  protocol: VpnProtocol;
+  port: number;
+  settings: { publicHost?: string; publicPort?: number };
+}
+
+/**
+ * The share link of a link: the URI for a client app. It exists even while the subscription has no
+ * access.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT if neither the node nor the protocol has an address.
+ */
+export async function showShareLink(db: Queryable, uuid: string): Promise<string> {
+  const { rows } = await db.query<LinkedProtocol>(
+    `SELECT n.id AS "nodeId", n.name AS "nodeName", ${hostSql} AS host, n.ip, p.protocol, p.port, p.settings
+     FROM subscription_links l
+     JOIN node_protocols p ON p.id = l.node_protocol_id
+     JOIN nodes n ON n.id = p.node_id
+     WHERE l.uuid = $1`,
+    [uuid],
+  );
+  const row = rows[0];
+  if (row === undefined) throw new CoreError('NOT_FOUND', `There is no link ${uuid}`);
+  const { host, port } = publicAddress(row, row.port, row.settings);
+  if (host === '') {
+    throw new CoreError(
+      'INVALID_ARGUMENT',
+      `Node ${row.nodeId} has no host or address yet, and its protocol no publicHost. Register the node, or give it a host: core node set ${row.nodeId} --host NAME`,
+    );
+  }
+  const name = `${row.nodeName} ${row.protocol}`;
+  return shareLink(row.protocol, row.settings, { uuid, host, port, name });
+}
+
+/** What a share link holds in addition to the settings. */
 interface Place {
   uuid: string;
   /** Host name or address, IPv6 without brackets. */
@@ -16,7 +55,7 @@ interface Place {
 }
 
 /**
- * The URI that a client app takes for a link.
+ * Writes a share link.
  * @param settings as stored with the protocol.
  * @throws CoreError INVALID_ARGUMENT for settings that Core would not have stored.
  */
@@ -56,7 +95,7 @@ function vlessLink(settings: ProtocolSettings['VLESS'], place: Place): string {
   return uri('vless', place.uuid, place, query);
 }
 
-/** The same query as VLESS, which is how client apps read it; only the user is a password. */
+/** Client apps read the same query as for VLESS; the user is the password. */
 function trojanLink(settings: ProtocolSettings['TROJAN'], place: Place): string {
   return uri('trojan', place.uuid, place, transportQuery(settings, place));
 }
@@ -103,8 +142,8 @@ function hysteriaLink(settings: ProtocolSettings['HYSTERIA2'], place: Place): st
 
 /**
  * https://core.telegram.org/api/links#mtproxy-links. The first byte of the secret says how a client
- * is to connect: `ee` as TLS to the domain that follows, `dd` with random padding, none plainly. The
- * least conspicuous of the modes that are on is taken.
+ * connects: `ee` as TLS to the domain that follows, `dd` with random padding, nothing without either.
+ * The link uses the least conspicuous of the modes that are on.
  */
 function telegramLink(settings: ProtocolSettings['MTPROTO'], place: Place): string {
   const { modes, tlsDomain } = settings;
@@ -117,7 +156,7 @@ function telegramLink(settings: ProtocolSettings['MTPROTO'], place: Place): stri
 
 type Query = readonly (readonly (string | undefined)[])[];
 
-/** Where security is none it is said too: apps differ in what they take for the default. */
+/** `security` is written even if it is `none`, because apps have different defaults. */
 function transportQuery(
   settings: ProtocolSettings['VLESS'] | ProtocolSettings['TROJAN'],
   place: Place,
@@ -137,17 +176,17 @@ function transportQuery(
   return query.filter((pair): pair is string[] => pair[1] !== undefined);
 }
 
-/** Share links know Xray's `raw` by the name it had before. */
+/** Share links use the old name of Xray's `raw`. */
 function networkName(network: ProtocolSettings['VLESS']['network']): string {
   return network === 'raw' ? 'tcp' : network;
 }
 
-/** The name to ask for: the certificate's, else the host where that is a name and not an address. */
+/** The server name for TLS: the certificate's, else the host if it is a name and not an address. */
 function serverNameOf(tls: { serverName?: string | undefined }, place: Place): string | undefined {
   return tls.serverName ?? (isIP(place.host) === 0 ? place.host : undefined);
 }
 
-/** @param user percent-encoded already where it needs to be. */
+/** @param user already percent-encoded. */
 function uri(scheme: string, user: string, place: Place, query: Query, path = ''): string {
   const host = isIPv6(place.host) ? `[${place.host}]` : place.host;
   const pairs = query

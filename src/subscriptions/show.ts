@@ -7,19 +7,19 @@ export interface Subscription {
   subscriptionId: number;
   userId: number;
   status: SubscriptionStatus;
-  /** Since the subscription was made. */
+  /** Since the subscription was created. */
   trafficBytesUp: number;
   trafficBytesDown: number;
-  /** Up and down together, since the last reset; what the limit is compared with. */
+  /** Up and down together since the last reset. The limit is compared with it. */
   usedBytes: number;
-  /** Null where the subscription has no limit. */
+  /** Null if the subscription has no limit. */
   trafficLimitBytes: number | null;
-  /** Null where it does not expire. */
+  /** Null if it does not expire. */
   expiresAt: Date | null;
   resetPeriod: ResetPeriod;
-  /** What periods are counted from. */
+  /** The start of the first period; the others are counted from it. */
   anchorAt: Date;
-  /** Null where nothing is ever reset. */
+  /** Null if nothing is ever reset. */
   nextResetAt: Date | null;
 }
 
@@ -58,4 +58,65 @@ export async function listSubscriptions(
     [page.afterId, page.rowsMax, page.userId ?? null],
   );
   return rows;
+}
+
+/** What an operator is told before a command that cannot be undone: what it would end. */
+export interface SubscriptionEffects {
+  /** Name of the user who holds them. */
+  userName: string;
+  subscriptions: number;
+  activeSubscriptions: number;
+  links: number;
+  /** Nodes that these links lead to. */
+  nodes: number;
+}
+
+/**
+ * What ends with one subscription.
+ * @throws CoreError NOT_FOUND.
+ */
+export function subscriptionEffects(
+  db: Queryable,
+  subscriptionId: number,
+): Promise<SubscriptionEffects> {
+  const none = `There is no subscription ${subscriptionId}`;
+  return readEffects(db, 's.id = $1', subscriptionId, none);
+}
+
+/**
+ * What ends with all subscriptions of a user.
+ * @throws CoreError NOT_FOUND.
+ */
+export function userEffects(db: Queryable, userId: number): Promise<SubscriptionEffects> {
+  return readEffects(db, 'u.id = $1', userId, `There is no user ${userId}`);
+}
+
+/**
+ * One link and its subscription.
+ * @throws CoreError NOT_FOUND.
+ */
+export function linkEffects(db: Queryable, uuid: string): Promise<SubscriptionEffects> {
+  return readEffects(db, 'l.uuid = $1', uuid, `There is no link ${uuid}`);
+}
+
+async function readEffects(
+  db: Queryable,
+  whose: string,
+  id: number | string,
+  none: string,
+): Promise<SubscriptionEffects> {
+  const { rows } = await db.query<SubscriptionEffects>(
+    `SELECT u.name AS "userName", count(DISTINCT s.id)::integer AS subscriptions,
+       count(DISTINCT s.id) FILTER (WHERE s.status = 'active')::integer AS "activeSubscriptions",
+       count(l.uuid)::integer AS links, count(DISTINCT p.node_id)::integer AS nodes
+     FROM users u
+     LEFT JOIN subscriptions s ON s.user_id = u.id
+     LEFT JOIN subscription_links l ON l.subscription_id = s.id
+     LEFT JOIN node_protocols p ON p.id = l.node_protocol_id
+     WHERE ${whose} GROUP BY u.id`,
+    [id],
+  );
+  const row = rows[0];
+  if (row === undefined) throw new CoreError('NOT_FOUND', none);
+  return row;
 }

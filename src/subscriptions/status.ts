@@ -1,16 +1,16 @@
 import type pg from 'pg';
+import { bumpNodes } from '../nodes/bump.ts';
 import { type EventKind, recordEvents } from './events.ts';
-import { bumpLinkedNodes } from './linked-nodes.ts';
 
 export type SubscriptionStatus = 'active' | 'limited' | 'expired' | 'disabled';
 
-/** Bytes used in the period, of the row `s`. Numeric: two counters may add up past a bigint. */
+/** Bytes that the row `s` used in its period. Numeric, since two counters may add up past a bigint. */
 export const usedSql =
   '(s.traffic_bytes_up::numeric + s.traffic_bytes_down - s.period_base_up - s.period_base_down)';
 
 /**
- * The one place that says which status a subscription has: an SQL expression over SQL expressions.
- * An operator's decision comes first, then time, then traffic.
+ * The one place that says which status a subscription has: an SQL expression made of SQL expressions.
+ * An operator's decision comes first, then the expiry, then the limit.
  */
 export function statusSql(of: {
   disabled: string;
@@ -31,21 +31,21 @@ const currentStatusSql = statusSql({
   limit: 's.traffic_limit_bytes',
 });
 
-/** Highest threshold that the row `s` has reached; 0 without a limit. */
+/** The highest threshold that the row `s` has reached; 0 without a limit. */
 const warnedSql = `CASE
     WHEN ${usedSql} * 100 >= s.traffic_limit_bytes::numeric * 95 THEN 95
     WHEN ${usedSql} * 100 >= s.traffic_limit_bytes::numeric * 80 THEN 80
     ELSE 0 END`;
 
 /**
- * Whether traffic took the row `s` over its limit or over a threshold that it was not yet warned
- * of. For settle: a row without a limit costs one comparison.
+ * Whether traffic took the row `s` over its limit, or over a threshold that it has had no warning for.
+ * Settle uses it: a row without a limit costs one comparison.
  */
 export const crossedSql = `(s.traffic_limit_bytes IS NOT NULL AND ${usedSql} * 100
     >= s.traffic_limit_bytes::numeric * CASE s.warned_percent WHEN 0 THEN 80 WHEN 80 THEN 95 ELSE 100 END
     AND (s.warned_percent < 95 OR s.status = 'active'))`;
 
-/** A subscription whose status is another than before. */
+/** A subscription whose status has changed. */
 export interface StatusChange {
   subscriptionId: number;
   before: SubscriptionStatus;
@@ -53,12 +53,12 @@ export interface StatusChange {
 }
 
 /**
- * Derives the status of these subscriptions anew, and the warnings they have been given; records an
- * event for every change and every threshold reached, and bumps the nodes of those that may be
- * served now and might not before, or the other way round. Call it in the transaction of whatever
- * changed, which must hold the rows: it waits for nobody then.
+ * Derives the status and the warnings of these subscriptions again. It records an event for every
+ * change and every threshold reached, and bumps the nodes of those that gained or lost access. Call it
+ * in the transaction that made the change. That transaction must hold the rows, so that this waits for
+ * nobody.
  *
- * Where used traffic fell under a threshold (a reset, a raised limit), the threshold warns again.
+ * If used traffic fell under a threshold (a reset, a raised limit), the threshold warns again.
  * @returns those whose status changed.
  */
 export async function deriveStatus(
@@ -102,8 +102,8 @@ export async function deriveStatus(
 }
 
 /**
- * One text for all of them, without ids and numbers where there are several: one call bumps all
- * nodes, in the order of their ids, and a node keeps few distinct causes.
+ * One cause for all changes, without ids if there are several. One call can then bump all nodes in the
+ * order of their ids, and a node keeps few distinct causes.
  */
 function causeOf(changes: readonly StatusChange[]): string {
   const statuses = [...new Set(changes.map((change) => change.after))];
@@ -114,8 +114,28 @@ function causeOf(changes: readonly StatusChange[]): string {
   return `subscriptions became ${statuses.toSorted().join(' or ')}`;
 }
 
-/** To be served again is an event of its own after an operator's decision. */
+/** Access after an operator's decision is `enabled`; access after anything else is `activated`. */
 function eventOf({ before, after }: StatusChange): EventKind {
   if (before === 'disabled') return 'enabled';
   return after === 'active' ? 'activated' : after;
+}
+
+/** Bumps every node to which one of these subscriptions has a link. */
+export async function bumpLinkedNodes(
+  client: pg.PoolClient,
+  subscriptionIds: readonly number[],
+  cause: string,
+): Promise<void> {
+  if (subscriptionIds.length === 0) return;
+  const { rows } = await client.query<{ node_id: number }>(
+    `SELECT DISTINCT p.node_id FROM subscription_links l
+     JOIN node_protocols p ON p.id = l.node_protocol_id
+     WHERE l.subscription_id = ANY ($1::bigint[])`,
+    [subscriptionIds],
+  );
+  await bumpNodes(
+    client,
+    rows.map((row) => row.node_id),
+    cause,
+  );
 }

@@ -8,7 +8,7 @@ export interface User {
   createdAt: Date;
 }
 
-/** Adds a user. Names need not differ: ids tell users apart. */
+/** Adds a user. Two users may have the same name, since ids tell them apart. */
 export async function createUser(db: Queryable, user: { name: string }): Promise<number> {
   const { rows } = await db.query<{ id: number }>(
     'INSERT INTO users (name) VALUES ($1) RETURNING id',

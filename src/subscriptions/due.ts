@@ -5,20 +5,21 @@ import { recordEvents } from './events.ts';
 import { lastResetAt, nextResetAt, type ResetPeriod } from './period.ts';
 import { deriveStatus } from './status.ts';
 
-/** How many subscriptions one call takes; the rest follow a second later. */
-const dueMax = 5_000;
+/** How many subscriptions one call takes. The rest follow a second later. */
+const expiriesMax = 10_000;
+const resetsMax = 5_000;
 
 export interface Reset {
   resetId: number;
   cause: 'schedule' | 'operator';
-  /** The end of the period by the calendar; null where an operator ended it. */
+  /** The end of the period by the calendar; null if an operator ended it. */
   dueAt: Date | null;
   resetAt: Date;
   usedBytesUp: number;
   usedBytesDown: number;
 }
 
-/** A row that this transaction holds, with the counters that nobody can change until it ends. */
+/** A row that this transaction holds, so that nobody can change its counters until it ends. */
 interface Held {
   id: number;
   usedUp: string;
@@ -38,11 +39,35 @@ const heldColumns = `id, (traffic_bytes_up - period_base_up)::text AS "usedUp",
   anchor_at AS "anchorAt", next_reset_at AS "nextResetAt", now()`;
 
 /**
- * Resets subscriptions whose time has come. The worker calls it once a second. Where Core was down
- * over several periods there is one reset, which ends the last of them, and the next one is in the
- * future: a period is never reset twice. Traffic that is settled later counts for the new period,
- * whenever it was recorded. A subscription that a transaction holds just now (a settle) is left for
- * the next call, so this waits for nobody.
+ * Marks subscriptions whose time is over as expired, records that, and bumps the nodes that served
+ * them, in one transaction. The worker calls it once a second. It leaves a subscription that another
+ * transaction holds for the next call, so it waits for nobody.
+ * @returns the ids of those that expired.
+ */
+export async function expireDue(pool: pg.Pool): Promise<number[]> {
+  return inTransaction(pool, async (client) => {
+    const { rows } = await client.query<{ id: number }>(
+      `SELECT id FROM subscriptions
+       WHERE expires_at <= now() AND status IN ('active', 'limited')
+       ORDER BY expires_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED`,
+      [expiriesMax],
+    );
+    const changes = await deriveStatus(
+      client,
+      rows.map((row) => row.id),
+    );
+    return changes
+      .filter((change) => change.after === 'expired')
+      .map((change) => change.subscriptionId);
+  });
+}
+
+/**
+ * Resets subscriptions whose period is over. The worker calls it once a second. If Core was down for
+ * several periods, one reset ends the last of them, and the next reset is in the future: no period is
+ * reset twice. Traffic that is settled later counts for the new period, whenever it was recorded. It
+ * leaves a subscription that another transaction holds (a settle) for the next call, so it waits for
+ * nobody.
  * @returns the ids of those that were reset.
  */
 export async function resetDue(pool: pg.Pool): Promise<number[]> {
@@ -50,7 +75,7 @@ export async function resetDue(pool: pg.Pool): Promise<number[]> {
     const { rows } = await client.query<HeldRow>(
       `SELECT ${heldColumns} FROM subscriptions WHERE next_reset_at <= now()
        ORDER BY next_reset_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED`,
-      [dueMax],
+      [resetsMax],
     );
     const held = rows.map((row): Held => {
       const { id, usedUp, usedDown, resetPeriod, anchorAt, now } = row;
@@ -69,7 +94,7 @@ export async function resetDue(pool: pg.Pool): Promise<number[]> {
 }
 
 /**
- * Starts a subscription's period anew at once. The next reset by the calendar stays as it is.
+ * Starts a new period of a subscription at once. The next reset by the calendar stays as it is.
  * @throws CoreError NOT_FOUND.
  */
 export async function resetSubscription(pool: pg.Pool, subscriptionId: number): Promise<void> {
@@ -86,7 +111,7 @@ export async function resetSubscription(pool: pg.Pool, subscriptionId: number): 
   });
 }
 
-/** Rows are held by this transaction, so what was read of them is what is written to history. */
+/** This transaction holds the rows, so the history gets exactly what was read from them. */
 async function startPeriod(
   client: pg.PoolClient,
   held: readonly Held[],
