@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { isAddress, isHost } from '../src/contract/address.ts';
+import { isAddress, isHost } from '../src/contract/fields.ts';
 import {
   escapedJson,
   hiddenCharacter,

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { InvalidArgumentError } from 'commander';
 import { z } from 'zod';
-import { hostFault, ipFault, isAddress, isHost } from '../contract/address.ts';
 import { type VpnProtocol, vpnProtocols } from '../contract/enums.ts';
+import { hostFault, ipFault, isAddress, isHost } from '../contract/fields.ts';
 import { limits } from '../contract/limits.ts';
 import { holdsPlaceholder, keptMarker, maskText } from '../fleet/secrets.ts';
 import { integer } from '../integer.ts';

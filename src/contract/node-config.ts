@@ -1,20 +1,20 @@
 /** What a node is told to run: the 200 of GET /node/config/latest. */
 export interface NodeConfig {
   revision: number;
-  /** From the UUID of a subscription link to whom its traffic belongs. */
+  /** Maps the UUID of a link to the user and subscription that its traffic belongs to. */
   clientMap: Record<string, { userId: number; subscriptionId: number | null }>;
   services: { xray?: XrayServiceConfig; mtproto?: MtProtoServiceConfig };
 }
 
 /**
- * The node's Xray inbounds, routing and outbounds, with the field names of Xray 26. Where Xray
- * renamed a field and still reads the old name (`network` for `method`, `clients` for `users`), the
- * name that its last stable release knows is used. Pages: https://xtls.github.io/en/config/ and
+ * The node's Xray inbounds, routing and outbounds, with the field names of Xray 26. If Xray has renamed
+ * a field and still reads the old name (`network` for `method`, `clients` for `users`), Core uses the
+ * name that Xray's last stable release knows. The pages are https://xtls.github.io/en/config/ and
  * below; test/golden/README.md names one for every block.
  */
 export interface XrayServiceConfig {
   inbounds: XrayInbound[];
-  /** The first one takes what no rule claims. */
+  /** The first one takes the traffic that no rule matches. */
   outbounds: XrayOutbound[];
   routing: { domainStrategy: string; rules: Record<string, unknown>[] };
   policy: XrayPolicy;
@@ -56,7 +56,7 @@ export interface TrojanInboundSettings {
   clients: { password: string; email: string }[];
 }
 
-/** Shadowsocks 2022: keys in base64, one of the server and one of each client. Never without one. */
+/** Shadowsocks 2022: keys in base64, one of the server and one of each client. There is always a client. */
 export interface ShadowsocksInboundSettings {
   method: '2022-blake3-aes-128-gcm' | '2022-blake3-aes-256-gcm';
   password: string;
@@ -64,7 +64,7 @@ export interface ShadowsocksInboundSettings {
   network: 'tcp,udp' | 'tcp' | 'udp';
 }
 
-/** Hysteria2. `auth` is the link's UUID. Never without a client. */
+/** Hysteria2. `auth` is the link's UUID. There is always a client. */
 export interface HysteriaInboundSettings {
   version: 2;
   clients: { auth: string; email: string }[];
@@ -115,8 +115,8 @@ export interface XrayPolicy {
 }
 
 /**
- * Xray's gRPC interface on loopback, from which an agent reads the counters. Whoever can connect to
- * it can change what Xray runs, so an agent may move it to a port of its own, never off loopback.
+ * Xray's gRPC interface on loopback, from which an agent reads the counters. Whoever can connect to it
+ * can change what Xray runs, so an agent may move it to another port but never off loopback.
  */
 export interface XrayApi {
   tag: string;
@@ -143,9 +143,9 @@ export interface MtProtoInbound {
 }
 
 /**
- * `name` is the link's UUID; `secret` its 32 hex digits, without the dashes. What follows is absent
- * where it is not limited, and goes to telemt's `user_max_tcp_conns`, `user_max_unique_ips` and
- * `user_expirations` of section `access`.
+ * `name` is the link's UUID; `secret` is its 32 hex digits, without the dashes. The other fields are
+ * absent if there is no limit. They go to telemt's `user_max_tcp_conns`, `user_max_unique_ips` and
+ * `user_expirations` in the section `access`.
  */
 export interface MtProtoUser {
   name: string;

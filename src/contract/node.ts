@@ -7,7 +7,7 @@ import { limits } from './limits.ts';
 const byteCount = z.int().min(0);
 /** Ids: positive integers. */
 const id = z.int().min(1);
-/** Postgres cannot store U+0000 in text, so it is refused where it would have to. */
+/** Text that Postgres stores. Postgres cannot store U+0000, so it is refused here. */
 const text = (charsMax: number) =>
   z
     .string()
@@ -18,8 +18,8 @@ const text = (charsMax: number) =>
 const name = line.max(limits.nameCharsMax);
 
 /**
- * Taken in any case, handed on in upper case. Only ASCII letters have another case here: to
- * toUpperCase a sharp s is SS and a dotless i is I, and a name that nobody defined would pass.
+ * Accepts any case and returns upper case. It changes only ASCII letters: toUpperCase makes SS of a
+ * sharp s and I of a dotless i, so an undefined name could pass as a defined one.
  */
 const anyCase = <const T extends readonly [string, ...string[]]>(values: T) =>
   z
@@ -27,7 +27,7 @@ const anyCase = <const T extends readonly [string, ...string[]]>(values: T) =>
     .transform((given) => given.replaceAll(/[a-z]+/g, (letters) => letters.toUpperCase()))
     .pipe(z.enum(values));
 
-/** ISO 8601 with `Z` or an offset, to milliseconds since the epoch. `nowMs` bounds the future. */
+/** ISO 8601 with `Z` or an offset, as milliseconds since the epoch. `nowMs` bounds the future. */
 const timestamp = (nowMs: () => number) =>
   z.iso.datetime({ offset: true }).transform((given, context) => {
     const atMs = Date.parse(given);
@@ -59,11 +59,11 @@ export type NodeHeartbeatDto = z.output<typeof nodeHeartbeatSchema>;
 export const nodeConfigAppliedSchema = z.object({ revision: z.int().min(0) });
 export type NodeConfigAppliedDto = z.output<typeof nodeConfigAppliedSchema>;
 
-/** Whatever a node says of an error is kept, within bounds (nodes/kept-details.ts). */
+/** Core keeps whatever a node says about an error, within bounds (nodes/kept-details.ts). */
 export const nodeErrorSchema = z.object({
   message: z.string().max(limits.errorMessageCharsMax),
   code: z.string().max(limits.errorCodeCharsMax).optional(),
-  // Not a z.record, which checks each name.
+  // Not z.record, which would check each name.
   details: z
     .custom<Record<string, unknown>>(
       (given) => typeof given === 'object' && given !== null && !Array.isArray(given),
@@ -73,7 +73,7 @@ export const nodeErrorSchema = z.object({
 });
 export type NodeErrorDto = z.output<typeof nodeErrorSchema>;
 
-/** The three ingest bodies. The time source is given, so that a test can move the clock. */
+/** The bodies of the three kinds of posts. `nowMs` is a parameter so that a test can move the clock. */
 export function ingestSchemas(options: { entriesMax: number; nowMs: () => number }) {
   const at = timestamp(options.nowMs);
   const usageEntry = z.object({
@@ -106,13 +106,13 @@ export function ingestSchemas(options: { entriesMax: number; nowMs: () => number
   };
 }
 
-/** Entries that are checked before the faults found so far are counted; most bodies have fewer. */
+/** Faults are counted after this many entries. Most bodies have fewer entries. */
 const sliceEntries = 128;
 
 /**
- * An array of up to `entriesMax` entries whose check ends with the slice in which `limits.issuesMax`
- * faults are reached. zod's own array checks every entry and keeps every fault: 10,000 empty objects,
- * 85 bytes of gzip, were 50,000 faults.
+ * An array of up to `entriesMax` entries. The check stops after the slice that reaches
+ * `limits.issuesMax` faults. zod's own array checks every entry and keeps every fault: 10,000 empty
+ * objects, which are 85 bytes of gzip, would be 50,000 faults.
  */
 function boundedList<S extends z.ZodType>(entry: S, entriesMax: number) {
   const slice = z.array(entry);
@@ -142,7 +142,7 @@ function asRaw({ message, path }: z.core.$ZodIssue): z.core.$ZodRawIssue {
   return { code: 'custom', message, path: [...path], input: undefined };
 }
 
-/** A fault of a slice as one of the whole list. */
+/** A fault with its place in the slice, as a fault with its place in the whole list. */
 function shifted(issue: z.core.$ZodIssue, by: number): z.core.$ZodRawIssue {
   const [index, ...rest] = issue.path;
   return { ...asRaw(issue), path: [Number(index) + by, ...rest] };
