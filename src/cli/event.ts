@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { listEvents } from '../subscriptions/events.ts';
 import { afterId, id, rowsMax } from './arguments.ts';
-import type { Run } from './run.ts';
+import type { Run } from './context.ts';
 import { renderObjects } from './table.ts';
 
 /** `core event …` */

@@ -10,8 +10,7 @@ import { type FleetFile, parseFleetFile } from '../fleet/file.ts';
 import type { PlanLine } from '../fleet/plan-lines.ts';
 import { jsonText, printable } from '../text.ts';
 import { confirm, counted, countedLinks, yesOption } from './confirm.ts';
-import type { CliContext } from './context.ts';
-import type { Run } from './run.ts';
+import type { CliContext, Run } from './context.ts';
 import { cellText, renderFields, renderObjects } from './table.ts';
 
 const fileBytesMax = 67_108_864;

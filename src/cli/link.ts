@@ -5,7 +5,7 @@ import { showShareLink } from '../subscriptions/share-link.ts';
 import { linkEffects } from '../subscriptions/show.ts';
 import { id, uuid } from './arguments.ts';
 import { confirm, yesOption } from './confirm.ts';
-import type { Run } from './run.ts';
+import type { Run } from './context.ts';
 import { renderObjects } from './table.ts';
 
 /** `core link …` */

@@ -5,14 +5,14 @@ import { listDrift, type NodeDrift } from '../publish/drift.ts';
 import { listRevisions } from '../publish/revisions.ts';
 import { rollBackNode } from '../publish/rollback.ts';
 import { nodeId, revision } from './arguments.ts';
-import type { Run } from './run.ts';
+import type { Run } from './context.ts';
 import { renderObjects } from './table.ts';
 
 /** `core node revisions`, `errors`, `drift` and `rollback`. */
 export function addNodeHistoryCommands(node: Command, run: Run): void {
   node
     .command('revisions')
-    .description('What a node was to run, newest first: causes, and reports against each')
+    .description('Revisions of a node, newest first, with causes and reports')
     .argument('<id>', 'id of the node', nodeId)
     .addHelpText('after', '\nExample:\n  core node revisions 1')
     .action(
@@ -43,14 +43,15 @@ export function addNodeHistoryCommands(node: Command, run: Run): void {
 
   node
     .command('drift')
-    .description('Which node runs what, and which changes no worker has published yet')
-    .option('--behind', 'only nodes that do not run what they should')
+    .description('What each node runs, and which changes no worker has published yet')
+    .option('--behind', 'only nodes that do not run their newest configuration')
     .addHelpText('after', '\nExample:\n  core node drift --behind')
     .action(
       run(async (context, options: { behind?: boolean }) => {
         const all = await listDrift(await context.postgres(), context.config.nodes);
         const found = options.behind === true ? all.filter(isBehind) : all;
-        const none = options.behind === true ? 'Every node runs what it should.' : 'No nodes.';
+        const none =
+          options.behind === true ? 'Every node runs its newest configuration.' : 'No nodes.';
         const text = renderObjects(found.map(driftRow), driftColumns, none);
         context.print(found, text + unpublishedLines(found));
       }),
@@ -58,14 +59,18 @@ export function addNodeHistoryCommands(node: Command, run: Run): void {
 
   node
     .command('rollback')
-    .description('Give a node the settings it last applied well, until the next change of them')
+    .description('Return a node to the settings that it last applied, until they change again')
     .argument('<id>', 'id of the node', nodeId)
-    .option('--to <revision>', 'the revision to go back to, in place of the last one', revision)
+    .option(
+      '--to <revision>',
+      'the revision to return to (default: the last applied one)',
+      revision,
+    )
     .addHelpText(
       'after',
       `
-Protocols, outbounds and rules are those of the earlier revision; who is let in stays as it is today.
-The node gets a new revision.
+Protocols, outbounds and rules are those of the earlier revision. Users have the access that they have
+today. The node gets a new revision.
 
 Example:
   core node rollback 1`,

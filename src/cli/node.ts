@@ -1,12 +1,21 @@
 import type { Command } from 'commander';
 import { CoreError } from '../errors.ts';
-import { createNode, type NodeChange, setMaintenance, updateNode } from '../nodes/change.ts';
-import type { NodeState } from '../nodes/node-state.ts';
-import { listNodes, showNode } from '../nodes/node-state.ts';
+import {
+  createNode,
+  deleteNode,
+  type IssuedNode,
+  type NodeChange,
+  rekeyNode,
+  revokeNode,
+  setMaintenance,
+  updateNode,
+} from '../nodes/change.ts';
+import { type NodeEffects, nodeEffects } from '../nodes/effects.ts';
+import { listNodes, type NodeState, showNode } from '../nodes/node-state.ts';
 import { host, hostOrNone, ip, name, nameOrNone, nodeId, onOrOff } from './arguments.ts';
-import { addNodeEnds, printIssued } from './node-end.ts';
+import { confirm, counted, countedLinks, yesOption } from './confirm.ts';
+import type { CliContext, Run } from './context.ts';
 import { addNodeHistoryCommands } from './node-history.ts';
-import type { Run } from './run.ts';
 import { renderFields, renderObjects } from './table.ts';
 
 /** `core node …` */
@@ -19,10 +28,10 @@ export function addNodeCommands(program: Command, run: Run): void {
     .command('create')
     .description('Add a node and issue the code that it registers with, once')
     .requiredOption('--name <name>', 'what operators call it', name)
-    .option('--region <region>', 'where it stands', name, '')
+    .option('--region <region>', 'where it is', name, '')
     .option(
       '--host <host>',
-      'public host name or address; else the one that the node reports',
+      'public host name or address; if not given, what the node reports',
       host,
       '',
     )
@@ -37,48 +46,11 @@ export function addNodeCommands(program: Command, run: Run): void {
 
   addNodeLists(node, run);
   addNodeEnds(node, run);
-
-  node
-    .command('set')
-    .description('Change what a node is called and where it is')
-    .argument('<id>', 'id of the node', nodeId)
-    .option('--name <name>', 'what operators call it', name)
-    .option('--region <region>', 'where it stands; empty: what the node reports', nameOrNone)
-    .option(
-      '--host <host>',
-      'public host name or address; empty: what the node reports',
-      hostOrNone,
-    )
-    .option('--ip <address>', 'public address, until the node reports another', ip)
-    .addHelpText('after', '\nExample:\n  core node set 1 --name berlin-1')
-    .action(
-      run(async (context, change: NodeChange, id: number) => {
-        if (Object.keys(change).length === 0) {
-          throw new CoreError('INVALID_ARGUMENT', 'Nothing to change: name at least one option');
-        }
-        await updateNode(await context.postgres(), id, change);
-        context.print({ nodeId: id, ...change });
-      }),
-    );
-
-  node
-    .command('maintenance')
-    .description('Show a node as under maintenance, or end that; it is served all the same')
-    .argument('<id>', 'id of the node', nodeId)
-    .argument('<state>', 'on or off', onOrOff)
-    .option('--reason <text>', 'why, for other operators', name)
-    .addHelpText('after', '\nExample:\n  core node maintenance 1 on --reason "new disk"')
-    .action(
-      run(async (context, options: { reason?: string }, id: number, on: boolean) => {
-        const reason = options.reason ?? null;
-        await setMaintenance(await context.postgres(), id, on ? { on, reason } : { on });
-        context.print({ nodeId: id, maintenance: on, reason: on ? reason : null });
-      }),
-    );
-
+  addNodeChanges(node, run);
   addNodeHistoryCommands(node, run);
 }
 
+/** `core node list` and `show`. */
 function addNodeLists(node: Command, run: Run): void {
   node
     .command('list')
@@ -122,7 +94,7 @@ const listColumns = [
 
 const reported = ['reportedName', 'reportedHost', 'reportedRegion'] as const;
 
-/** What a node said of itself is shown if it differs from what holds. */
+/** The columns for what a node says of itself. Each is shown only if it differs from what Core uses. */
 function reportedColumns(nodes: readonly NodeState[]): (typeof reported)[number][] {
   const differs = {
     reportedName: (node: NodeState) => node.reportedName !== node.name,
@@ -132,4 +104,117 @@ function reportedColumns(nodes: readonly NodeState[]): (typeof reported)[number]
   return reported.filter((field) =>
     nodes.some((node) => node[field] !== null && differs[field](node)),
   );
+}
+
+/** `core node set` and `maintenance`. */
+function addNodeChanges(node: Command, run: Run): void {
+  node
+    .command('set')
+    .description('Change what a node is called and where it is')
+    .argument('<id>', 'id of the node', nodeId)
+    .option('--name <name>', 'what operators call it', name)
+    .option('--region <region>', 'where it is; empty: what the node reports', nameOrNone)
+    .option(
+      '--host <host>',
+      'public host name or address; empty: what the node reports',
+      hostOrNone,
+    )
+    .option('--ip <address>', 'public address, until the node reports another', ip)
+    .addHelpText('after', '\nExample:\n  core node set 1 --name berlin-1')
+    .action(
+      run(async (context, change: NodeChange, id: number) => {
+        if (Object.keys(change).length === 0) {
+          throw new CoreError('INVALID_ARGUMENT', 'Nothing to change: name at least one option');
+        }
+        await updateNode(await context.postgres(), id, change);
+        context.print({ nodeId: id, ...change });
+      }),
+    );
+
+  node
+    .command('maintenance')
+    .description('Mark a node as under maintenance, or end that; Core serves it all the same')
+    .argument('<id>', 'id of the node', nodeId)
+    .argument('<state>', 'on or off', onOrOff)
+    .option('--reason <text>', 'why, for other operators', name)
+    .addHelpText('after', '\nExample:\n  core node maintenance 1 on --reason "new disk"')
+    .action(
+      run(async (context, options: { reason?: string }, id: number, on: boolean) => {
+        const reason = options.reason ?? null;
+        await setMaintenance(await context.postgres(), id, on ? { on, reason } : { on });
+        context.print({ nodeId: id, maintenance: on, reason: on ? reason : null });
+      }),
+    );
+}
+
+interface EndOptions {
+  yes?: boolean;
+}
+
+/** `core node rekey`, `revoke` and `delete`. A node does not come back from these by itself. */
+function addNodeEnds(node: Command, run: Run): void {
+  ending(node, 'rekey', 'Issue a new code; the old key stops working at once').action(
+    run(async (context, options: EndOptions, id: number) => {
+      await confirmEnd(context, 'Issuing a new code for', id, options, (node) => [
+        ...keyEffects(node),
+        `leaves it without a configuration until it registers with the new code, with its ${countedLinks(node)}`,
+      ]);
+      printIssued(context, await rekeyNode(await context.postgres(), id, context.config.nodes));
+    }),
+  );
+
+  ending(node, 'revoke', 'End a node permanently: its key stops working at once').action(
+    run(async (context, options: EndOptions, id: number) => {
+      await confirmEnd(context, 'Revoking', id, options, (node) => [
+        ...keyEffects(node),
+        'ends it permanently: it can never register again',
+        `leaves its ${countedLinks(node)}, but nobody keeps the node up to date`,
+      ]);
+      await revokeNode(await context.postgres(), id);
+      context.print({ nodeId: id, status: 'revoked' });
+    }),
+  );
+
+  ending(node, 'delete', 'Remove a node with its protocols, links, outbounds and history').action(
+    run(async (context, options: EndOptions, id: number) => {
+      await confirmEnd(context, 'Deleting', id, options, (node) => [
+        ...keyEffects(node),
+        `ends ${counted(node.protocols, 'protocol')} and ${countedLinks(node)}`,
+        'removes its outbounds with their counters, its rules and its history',
+      ]);
+      const removed = await deleteNode(await context.postgres(), id);
+      context.print({ nodeId: id, status: 'deleted', ...removed });
+    }),
+  );
+}
+
+function ending(node: Command, name: 'rekey' | 'revoke' | 'delete', description: string): Command {
+  return node
+    .command(name)
+    .description(description)
+    .argument('<id>', 'id of the node', nodeId)
+    .option(...yesOption)
+    .addHelpText('after', `\nExample:\n  core node ${name} 1`);
+}
+
+async function confirmEnd(
+  context: CliContext,
+  doing: string,
+  id: number,
+  { yes }: EndOptions,
+  effectsOf: (node: NodeEffects) => string[],
+): Promise<void> {
+  const node = await nodeEffects(await context.postgres(), id);
+  const what = `${doing} node ${id} (${node.name})`;
+  await confirm(context, { what, effects: effectsOf(node), answer: node.name, yes });
+}
+
+function keyEffects({ isRegistered }: NodeEffects): string[] {
+  return [isRegistered ? 'ends its key at once' : 'ends the code that it has'];
+}
+
+/** Prints the code. Core shows it this once only. */
+function printIssued(context: CliContext, issued: IssuedNode): void {
+  const { nodeId, code, expiresAt } = issued;
+  context.print({ nodeId, code }, renderFields({ nodeId, code, 'valid until': expiresAt }));
 }

@@ -12,8 +12,7 @@ import {
 } from '../settings/outbounds.ts';
 import { name, nodeId, outboundProtocol, position, settings } from './arguments.ts';
 import { confirm, counted, yesOption } from './confirm.ts';
-import type { CliContext } from './context.ts';
-import type { Run } from './run.ts';
+import type { CliContext, Run } from './context.ts';
 import { renderObjects, settingsToShow } from './table.ts';
 
 /** `core outbound …` */

@@ -4,10 +4,10 @@ import { Command, CommanderError } from 'commander';
 import type { Config } from '../config.ts';
 import { CoreError, errorBody } from '../errors.ts';
 import { projectRoot } from '../root.ts';
+import { classifyFailure } from '../stores/failures.ts';
 import { escapedJson, printable, printableLines } from '../text.ts';
-import { createCliContext } from './context.ts';
+import { type CommandBody, createCliContext, type Run } from './context.ts';
 import { addEventCommands } from './event.ts';
-import { oneLine } from './failure.ts';
 import { addFleetCommands } from './fleet.ts';
 import { addLinkCommands } from './link.ts';
 import { addNodeCommands } from './node.ts';
@@ -16,7 +16,6 @@ import { addProtocolCommands } from './protocol.ts';
 import { addReconcileCommand } from './reconcile.ts';
 import { addRoleCommands } from './roles.ts';
 import { addRuleCommands } from './rule.ts';
-import type { CommandBody, Run } from './run.ts';
 import { addSegmentCommands } from './segments.ts';
 import { addSqlCommand } from './sql.ts';
 import { addStatusCommand } from './status.ts';
@@ -25,10 +24,13 @@ import { addSubscriptionCommands } from './subscription.ts';
 import { addUserCommands } from './user.ts';
 import { addWebhookCommands } from './webhook.ts';
 
+/** SQLSTATE of a missing table. */
+const undefinedTable = '42P01';
+
 export interface CliOptions {
-  /** Read only once a command runs, so that `--help` needs no valid settings. */
+  /** Called when a command runs, so that `--help` needs no valid settings. */
   readConfig: () => Config;
-  /** Default: that of the process. */
+  /** Default: stdin of the process. */
   stdin?: NodeJS.ReadableStream;
   stdout: NodeJS.WritableStream;
   stderr: NodeJS.WritableStream;
@@ -36,13 +38,13 @@ export interface CliOptions {
 
 export interface CliEnd {
   exitCode: number;
-  /** True where something may be left that would keep the process alive. */
+  /** True if something may be left that keeps the process alive. */
   atOnce: boolean;
 }
 
 /**
- * Runs one command line (without `node` and the script) and resolves with how the process is to
- * end. Failures are one line on stderr, or with `--json` one JSON value; stdout then holds nothing.
+ * Runs one command line (without `node` and the script) and resolves with how the process should end.
+ * A failure is one line on stderr, or one JSON value with `--json`. Stdout stays empty then.
  */
 export async function runCli(args: readonly string[], options: CliOptions): Promise<CliEnd> {
   let end: CliEnd = { exitCode: 0, atOnce: false };
@@ -65,6 +67,28 @@ export async function runCli(args: readonly string[], options: CliOptions): Prom
   }
 }
 
+/** Turns whatever a command threw into a CoreError whose message is one line for the operator. */
+function oneLine(thrown: unknown): CoreError {
+  if (thrown instanceof CommanderError) {
+    const message = thrown.message.replace(/^error: /, '').replaceAll(/\s*\n\s*/g, ' ');
+    return new CoreError('INVALID_ARGUMENT', message, { cause: thrown });
+  }
+  if ((thrown as { code?: unknown } | null)?.code === undefinedTable) {
+    return new CoreError(
+      'MIGRATION_FAILED',
+      'The database lacks the tables of Core; run core migrate',
+      {
+        cause: thrown,
+      },
+    );
+  }
+  const error = classifyFailure(thrown);
+  if (error.code !== 'INTERNAL' && error.code !== 'STORE_UNAVAILABLE') return error;
+  if (error === thrown || !(thrown instanceof Error)) return error;
+  // Print the original message of unexpected errors. An operator may see it; a node must not.
+  return new CoreError(error.code, `${error.message}: ${thrown.message}`, { cause: thrown });
+}
+
 function endOfOptions(args: readonly string[]): number {
   const end = args.indexOf('--');
   return end === -1 ? args.length : end;
@@ -72,7 +96,7 @@ function endOfOptions(args: readonly string[]): number {
 
 type AnyBody = CommandBody<object, unknown, unknown>;
 
-/** Commander hands over the positional arguments, up to two, the options, the command. */
+/** Commander passes the positional arguments (up to two), the options and the command, in this order. */
 async function runCommand(
   body: AnyBody,
   given: readonly unknown[],
@@ -118,7 +142,7 @@ Examples:
     .exitOverride()
     .configureOutput({
       writeOut: (text) => stdout.write(printableLines(text)),
-      // Only a command that is a group writes help here; faults are thrown and printed by runCli.
+      // Only the help of a group comes here. Faults are thrown, and runCli prints them.
       writeErr: (text) => stderr.write(printableLines(text)),
       outputError: () => undefined,
     });
@@ -142,13 +166,13 @@ Examples:
   return program;
 }
 
-/** A group without a command, like `core node`, is a fault that names the commands it has. */
+/** Makes a group without a command, like `core node`, a fault that names the group's commands. */
 function refuseBareGroups(group: Command): void {
   if (group.commands.length === 0) return;
   const path = group.parent === null ? group.name() : `${group.parent.name()} ${group.name()}`;
   const names = group.commands.map((command) => command.name()).join(', ');
   group.usage('[options] <command>');
-  // What follows a command that there is not is no fault of its own.
+  // Arguments after an unknown command are no fault of their own.
   group.allowExcessArguments();
   group.argument('[command]').action((given: string | undefined) => {
     const fault = given === undefined ? 'needs a command' : `has no command ${given}`;

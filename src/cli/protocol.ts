@@ -6,8 +6,7 @@ import { protocolSettings } from '../settings/harmless.ts';
 import { addProtocol, listProtocols, removeProtocol, setProtocol } from '../settings/protocols.ts';
 import { id, nodeId, port, settings, vpnProtocol } from './arguments.ts';
 import { confirm, countedLinks, yesOption } from './confirm.ts';
-import { protocolSettingsHelp } from './protocol-settings-help.ts';
-import type { Run } from './run.ts';
+import type { Run } from './context.ts';
 import { renderObjects, settingsToShow } from './table.ts';
 
 /** `core protocol …` */
@@ -41,7 +40,7 @@ Examples:
 
   protocol
     .command('set')
-    .description('Change a protocol; its links stay, and so do keys that --settings does not name')
+    .description('Change a protocol; its links stay, and so do the keys that --settings leaves out')
     .argument('<id>', 'id of the protocol', id)
     .option('--port <port>', 'port that the node listens on', port)
     .option('--settings <json>', 'all settings of the protocol: a JSON object or @file', settings)
@@ -87,7 +86,7 @@ function addProtocolList(protocol: Command, run: Run): void {
     .command('list')
     .description('Protocols of one node, or of all')
     .option('--node <id>', 'id of the node', nodeId)
-    .option('--secrets', 'with keys, and all else that is not known to be harmless')
+    .option('--secrets', 'with keys, and everything else that is not known to be harmless')
     .addHelpText('after', '\nExample:\n  core protocol list --node 1')
     .action(
       run(async (context, options: { node?: number; secrets?: boolean }) => {
@@ -113,3 +112,37 @@ interface SetOptions {
   port?: number;
   settings?: Record<string, unknown>;
 }
+
+/** For `core protocol add --help`. docs/protocols.md has an example of every protocol. */
+const protocolSettingsHelp = `\
+Settings (all optional unless marked; a name that is not listed is refused):
+  every protocol   listen       address to listen on (0.0.0.0)
+                   publicHost   host in share links (the node's host, else its ip)
+                   publicPort   port in share links (the port)
+  VLESS, VMESS     network      raw, ws, grpc or xhttp (raw)
+  and TROJAN       security     none or tls, with VLESS also reality (none)
+                   ws           { path, host }
+                   grpc         { serviceName }
+                   xhttp        { path, host, mode }
+                   tls          { certificateFile, keyFile, serverName, alpn }: paths on the node;
+                                the files are needed with security tls
+                   sniffing     whether rules can match domains (true)
+  VLESS            reality      { target, serverNames, privateKey, publicKey, shortIds,
+                                minClientVer }; target, a host:port, is needed with security
+                                reality; Core makes keys and short ids that are not given
+                   flow         xtls-rprx-vision
+  SHADOWSOCKS      method       2022-blake3-aes-128-gcm or 2022-blake3-aes-256-gcm (the first)
+                   serverKey    16 or 32 bytes in base64 (Core makes one)
+                   network      tcp,udp or tcp or udp (tcp,udp)
+                   sniffing     as above
+  HYSTERIA2        tls          needed: { certificateFile, keyFile, serverName }
+                   udpIdleTimeout   seconds (Xray's own, 60)
+                   masquerade   { type: proxy, url, rewriteHost }, { type: file, dir } or
+                                { type: string, content, statusCode }
+                   sniffing     as above
+  MTPROTO          tlsDomain    site that the TLS mode imitates (www.cloudflare.com)
+                   modes        { classic, secure, tls } (tls only)
+                   adTag        32 hex digits
+                   maxTcpConns  connections of one user
+                   maxUniqueIps addresses of one user
+`;

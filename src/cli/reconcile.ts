@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { differencesLeftOut, type Reconciliation, reconcile } from '../audit/reconcile.ts';
 import { date } from './arguments.ts';
-import type { Run } from './run.ts';
+import type { Run } from './context.ts';
 import { renderFields, renderTable } from './table.ts';
 
 /** `core reconcile` */

@@ -1,7 +1,6 @@
 import type { Command } from 'commander';
 import { requireHttpBinary } from '../http/native-binary.ts';
-import type { CliContext } from './context.ts';
-import type { Run } from './run.ts';
+import type { CliContext, Run } from './context.ts';
 
 // The modules of the roles are loaded when asked for: they bring the HTTP server and the workers,
 // which no other command should wait for.

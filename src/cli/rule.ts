@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { routingRule } from '../settings/harmless.ts';
 import { addRule, listRules, moveRule, removeRule } from '../settings/rules.ts';
 import { id, nodeId, position, settings } from './arguments.ts';
-import type { Run } from './run.ts';
+import type { Run } from './context.ts';
 import { renderObjects, settingsToShow } from './table.ts';
 
 /** `core rule …` */

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { listRejected, listUnsettled } from '../spool/backlog.ts';
 import { id, rowsMax } from './arguments.ts';
-import type { Run } from './run.ts';
+import type { Run } from './context.ts';
 import { renderObjects } from './table.ts';
 
 /** `core segments …`; without a command it lists. */

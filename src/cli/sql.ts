@@ -2,8 +2,7 @@ import { ClickHouseError } from '@clickhouse/client';
 import type { Command } from 'commander';
 import { CoreError } from '../errors.ts';
 import { query } from './arguments.ts';
-import type { CliContext } from './context.ts';
-import type { Run } from './run.ts';
+import type { CliContext, Run } from './context.ts';
 import { type Cell, type ColumnPlan, formatRows, planColumns } from './table.ts';
 
 /** Column widths come from this many rows; later ones are printed as they arrive. */

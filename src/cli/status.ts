@@ -3,8 +3,7 @@ import { countNodes, type NodeStatus, nodeStatuses } from '../nodes/node-state.t
 import { roles } from '../presence/processes.ts';
 import { countUnpublished } from '../publish/drift.ts';
 import { countUnsettled, readBacklog, type StreamBacklog } from '../spool/backlog.ts';
-import type { CliContext } from './context.ts';
-import type { Run } from './run.ts';
+import type { CliContext, Run } from './context.ts';
 import { findRunning, missingParts, type Part, parts, type Running } from './running.ts';
 import { bytesText, renderFields, renderTable } from './table.ts';
 

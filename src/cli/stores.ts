@@ -2,8 +2,7 @@ import type { Command } from 'commander';
 import { CoreError } from '../errors.ts';
 import { maskPassword } from '../processes/reachable.ts';
 import { analystUrl, readSecrets, secretsFile } from '../secrets.ts';
-import type { CliContext } from './context.ts';
-import type { Run } from './run.ts';
+import type { CliContext, Run } from './context.ts';
 import { renderFields } from './table.ts';
 
 /** `core stores` */

@@ -4,7 +4,7 @@ import { userEffects } from '../subscriptions/show.ts';
 import { createUser, listUsers, renameUser, showUser } from '../subscriptions/users.ts';
 import { afterId, id, name, rowsMax } from './arguments.ts';
 import { confirm, counted, yesOption } from './confirm.ts';
-import type { Run } from './run.ts';
+import type { Run } from './context.ts';
 import { renderObjects } from './table.ts';
 
 /** `core user …` */

@@ -11,8 +11,7 @@ import {
 } from '../webhooks/queue.ts';
 import { sendTestEvent, type TestOutcome } from '../webhooks/send.ts';
 import { id, rowsMax } from './arguments.ts';
-import type { CliContext } from './context.ts';
-import type { Run } from './run.ts';
+import type { CliContext, Run } from './context.ts';
 import { renderFields, renderObjects } from './table.ts';
 
 /** `core webhook …` */

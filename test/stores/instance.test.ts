@@ -81,7 +81,7 @@ t.test('a command does not speak to the Core of another data directory', async (
       error: {
         code: 'INSTANCE_MISMATCH',
         message: new RegExp(
-          `Core ${id}, and the data directory .*copied that of the Core ${other}`,
+          `Core ${id}, and the data directory .*copied belongs to the Core ${other}`,
         ),
       },
     },

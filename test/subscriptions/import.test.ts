@@ -2,7 +2,7 @@ import { createReadStream, readdirSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import t, { type Test } from 'tap';
-import { splitLines } from '../../src/cli/import/split-lines.ts';
+import { splitLines } from '../../src/cli/import/read.ts';
 import { createNode } from '../../src/nodes/change.ts';
 import { showNode } from '../../src/nodes/node-state.ts';
 import { addProtocol } from '../../src/settings/protocols.ts';

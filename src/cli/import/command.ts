@@ -12,8 +12,7 @@ import {
   importSubscriptions,
 } from '../../subscriptions/import.ts';
 import { printable } from '../../text.ts';
-import type { CliContext } from '../context.ts';
-import type { Run } from '../run.ts';
+import type { CliContext, Run } from '../context.ts';
 import { renderFields } from '../table.ts';
 import { type ImportFormat, importFormats, readImport } from './read.ts';
 
@@ -29,7 +28,7 @@ export function addImportCommand(subscription: Command, run: Run): void {
     .description('Add many subscriptions from a CSV or NDJSON file, all or none')
     .argument('<file>', 'a .csv or .ndjson file, or - for standard input')
     .addOption(
-      new Option('--format <format>', 'needed where the name does not say it').choices(
+      new Option('--format <format>', 'needed if the file name does not say it').choices(
         importFormats,
       ),
     )
@@ -38,12 +37,12 @@ export function addImportCommand(subscription: Command, run: Run): void {
       'after',
       `
 A CSV file has a header. Columns, or fields of a JSON line:
-  user      name; a user who does not exist is made
+  user      name; Core adds a user who does not exist
   user_id   in place of user
   limit     traffic of a period, like 10GB; empty: none
   expires   like 2030-01-31T00:00:00Z; empty: never
   reset     none, day, week or month; empty: none
-  anchor    what periods are counted from; empty: now
+  anchor    start of the first period; empty: now
   status    active or disabled; empty: active
   link_ID   UUID of the link to protocol ID that client apps hold already; empty: a new one
 Every line is checked before anything is written. See docs/import.md.
@@ -63,23 +62,19 @@ async function importFile(
   const format = options.format ?? formatOf(file);
   const pool = await context.postgres();
   const progress = createProgress(context);
-  // What is read twice cannot be a pipe.
-  const spooled = file === '-' ? await spoolInput(context.stdin) : undefined;
+  // The import reads its file twice, and a pipe can be read only once.
+  const copied = file === '-' ? await copyInput(context.stdin) : undefined;
   try {
-    const report = await importSubscriptions(
-      pool,
-      () => readImport(spooled?.file ?? file, format),
-      {
-        keepGoing: options.keepGoing === true,
-        onProgress: progress.update,
-      },
-    );
+    const report = await importSubscriptions(pool, () => readImport(copied?.file ?? file, format), {
+      keepGoing: options.keepGoing === true,
+      onProgress: progress.update,
+    });
     progress.stop();
     await context.write(context.json ? `${JSON.stringify(report)}\n` : renderReport(report));
     return report.imported ? undefined : { exitCode: 1 };
   } finally {
     progress.stop();
-    await spooled?.remove();
+    await copied?.remove();
   }
 }
 
@@ -88,11 +83,11 @@ function formatOf(file: string): ImportFormat {
   if (format !== undefined) return format;
   throw new CoreError(
     'INVALID_ARGUMENT',
-    'Give --format: the name ends in neither .csv nor .ndjson',
+    'Give --format: the file name ends in neither .csv nor .ndjson',
   );
 }
 
-async function spoolInput(
+async function copyInput(
   stdin: NodeJS.ReadableStream,
 ): Promise<{ file: string; remove: () => Promise<void> }> {
   const folder = await mkdtemp(path.join(tmpdir(), 'core-import-'));
@@ -107,7 +102,7 @@ async function spoolInput(
   }
 }
 
-/** A bar for who watches; a file or `--json` gets none. */
+/** A progress bar at a terminal; none for a file or with `--json`. */
 function createProgress(context: CliContext): {
   update: ((progress: ImportProgress) => void) | undefined;
   stop: () => void;

@@ -3,19 +3,18 @@ import { CsvError, parse } from 'csv-parse/sync';
 import { CoreError } from '../../errors.ts';
 import type { ImportLine } from '../../subscriptions/import.ts';
 import { type ImportColumn, importColumns, isImportColumn, toSubscription } from './row.ts';
-import { splitLines } from './split-lines.ts';
 
 export const importFormats = ['csv', 'ndjson'] as const;
 export type ImportFormat = (typeof importFormats)[number];
 
-/** Longest line, so that a file without line ends cannot fill the memory. */
+const newline = 0x0a;
+/** Bounds a line, so that a file without line ends cannot fill the memory. */
 const lineBytesMax = 65_536;
 const tooLong = { fault: `over ${lineBytesMax} bytes` };
 
 /**
- * The lines of an import file, a few at a time. What is wrong with one line is that line's fault; a
- * file that cannot be read at all, or a CSV header with unknown columns, fails the whole.
- * @throws CoreError INVALID_ARGUMENT.
+ * Reads the lines of an import file, a few at a time. A line that is wrong has a fault of its own.
+ * @throws CoreError INVALID_ARGUMENT if the file cannot be read, or its CSV header has unknown columns.
  */
 export async function* readImport(file: string, format: ImportFormat): AsyncGenerator<ImportLine> {
   try {
@@ -56,14 +55,13 @@ async function* readCsv(file: string): AsyncGenerator<ImportLine> {
 }
 
 /**
- * The values of one line; undefined where it is empty. No value has a reason to hold a line end, so
- * a line is parsed by itself: a quote that somebody forgot to close is that line's fault, and cannot
- * swallow the lines after it.
+ * The values of one line; undefined if the line is empty. Each line is parsed by itself, since no value
+ * needs a line end. A quote that somebody forgot to close then cannot swallow the lines after it.
  */
 function readRecord(text: string): string[] | { fault: string } | undefined {
   const line = text.endsWith('\r') ? text.slice(0, -1) : text;
   if (line === '') return undefined;
-  // What has no quotes needs no parser, and is most of a file.
+  // Most lines have no quotes, and need no parser.
   if (!line.includes('"')) return line.split(',');
   try {
     const [record] = parse(line, { record_delimiter: '\n' }) as string[][];
@@ -107,7 +105,7 @@ async function* readNdjson(file: string): AsyncGenerator<ImportLine> {
   }
 }
 
-/** Numbers and text; anything else is a fault. */
+/** Accepts numbers and text. Anything else is a fault. */
 function readObject(text: string): Record<string, string | undefined> {
   let value: unknown;
   try {
@@ -136,4 +134,36 @@ function toLine(line: number, values: () => Record<string, string | undefined>):
   } catch (thrown) {
     return { line, fault: (thrown as Error).message };
   }
+}
+
+/**
+ * Splits a stream of bytes into lines of UTF-8 text, numbered from 1. A line over the bound comes
+ * without its text, and is never held in memory as a whole.
+ */
+export async function* splitLines(
+  input: AsyncIterable<Buffer>,
+  bytesMax: number,
+): AsyncGenerator<{ line: number; text: string | undefined }> {
+  let line = 1;
+  let held: Buffer[] = [];
+  let heldBytes = 0;
+  const take = (last: Buffer): { line: number; text: string | undefined } => {
+    const isTooLong = heldBytes + last.length > bytesMax;
+    const text = isTooLong ? undefined : Buffer.concat([...held, last]).toString('utf8');
+    held = [];
+    heldBytes = 0;
+    return { line: line++, text };
+  };
+  for await (const chunk of input) {
+    let start = 0;
+    for (let end = chunk.indexOf(newline); end !== -1; end = chunk.indexOf(newline, start)) {
+      yield take(chunk.subarray(start, end));
+      start = end + 1;
+    }
+    const rest = chunk.subarray(start);
+    heldBytes += rest.length;
+    if (heldBytes <= bytesMax) held.push(rest);
+    else held = [];
+  }
+  if (heldBytes > 0) yield take(Buffer.alloc(0));
 }

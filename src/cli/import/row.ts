@@ -13,13 +13,13 @@ export const importColumns = [
   'anchor',
   'status',
 ] as const;
-/** The UUID of the link to the protocol with this id. */
+/** Holds the UUID of the link to the protocol with this id. */
 type LinkColumn = `link_${number}`;
 export type ImportColumn = (typeof importColumns)[number] | LinkColumn;
 
 const linkColumn = /^link_([1-9]\d{0,14})$/;
 
-/** A line's values as text; empty and missing are the same. */
+/** A line's values as text. Empty and missing mean the same. */
 export type ImportValues = Partial<Record<ImportColumn, string>>;
 
 export function isImportColumn(given: string): given is ImportColumn {
@@ -27,7 +27,7 @@ export function isImportColumn(given: string): given is ImportColumn {
 }
 
 /**
- * A subscription of a line's values.
+ * Makes a subscription of a line's values.
  * @throws InvalidArgumentError that names the column at fault.
  */
 export function toSubscription(values: ImportValues): ImportedSubscription {
@@ -63,13 +63,13 @@ function readLinks(values: ImportValues): GivenLink[] {
   return links;
 }
 
-/** Also 32 hex digits, as the secret of an MTProto link is written. */
+/** A UUID, or its 32 hex digits without dashes, which is how an MTProto secret is written. */
 function linkUuid(given: string): string {
   const parts = /^([0-9a-f]{8})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{12})$/i.exec(given);
   return uuid(parts === null ? given : parts.slice(1).join('-'));
 }
 
-/** Other statuses follow from expiry and traffic. */
+/** The other statuses follow from expiry and traffic, so nobody sets them. */
 function status(given: string): 'active' | 'disabled' {
   if (given === 'active' || given === 'disabled') return given;
   throw new InvalidArgumentError('It must be active or disabled.');
@@ -82,7 +82,7 @@ function read<T>(
 ): T | undefined {
   const text = values[column]?.trim() ?? '';
   if (text === '') return undefined;
-  // Postgres text cannot hold U+0000.
+  // Postgres cannot store U+0000 in text.
   if (text.includes('\u0000')) throw new InvalidArgumentError(`${column}: it must not hold U+0000`);
   try {
     return parse(text);
