@@ -10,26 +10,26 @@ import { type OutboundProtocol, outboundProtocols } from '../settings/outbounds.
 import { type ResetPeriod, resetPeriods } from '../subscriptions/period.ts';
 import { hiddenFault, isStorable } from '../text.ts';
 
-// Parsers of single arguments, for commander: what they throw becomes one line that names the
-// option. What they let through, the modules may take as checked.
+// Parsers of single arguments, for commander. What they throw becomes one line that names the option.
+// The modules behind the commands may rely on the checks made here.
 
 const int4Max = 2_147_483_647;
 const settingsBytesMax = 1_048_576;
 
-/** Id of a node. */
+/** The id of a node. */
 export const nodeId = integer(1, int4Max);
-/** Id of anything else. */
+/** The id of anything else. */
 export const id = integer(1, Number.MAX_SAFE_INTEGER);
 /** An id to list after. */
 export const afterId = integer(0, Number.MAX_SAFE_INTEGER);
 export const port = integer(1, 65_535);
 /** A place in an order, from 1. */
 export const position = integer(1, 100_000);
-/** Number of a node's revision. */
+/** The number of a node's revision. */
 export const revision = integer(1, int4Max);
 export const rowsMax = integer(1, 100_000);
 
-/** A name, tag or reason: something to read, on one line. */
+/** A name, tag or reason: readable text on one line. */
 export function name(given: string): string {
   const trimmed = given.trim();
   if (trimmed === '') throw new InvalidArgumentError('It must not be empty.');
@@ -41,7 +41,7 @@ export function name(given: string): string {
   return trimmed;
 }
 
-/** `Must be …`, as checks of the wire say it, in the words of this file. */
+/** Makes `It must be ….` of `Must be …`, the form in which the wire's checks say it. */
 function sentence(fault: string): string {
   return `It ${fault.charAt(0).toLowerCase()}${fault.slice(1)}.`;
 }
@@ -52,7 +52,7 @@ export function host(given: string): string {
   throw new InvalidArgumentError(sentence(hostFault));
 }
 
-/** A name or a host as above, or nothing. */
+/** A name or a host as above, or an empty string. */
 export const nameOrNone = (given: string): string => (given.trim() === '' ? '' : name(given));
 export const hostOrNone = (given: string): string => (given.trim() === '' ? '' : host(given));
 
@@ -61,7 +61,7 @@ export function ip(given: string): string {
   throw new InvalidArgumentError(sentence(ipFault));
 }
 
-/** A UUID, in any case; as Postgres writes it. */
+/** A UUID in any case. Returns it as Postgres writes it. */
 export function uuid(given: string): string {
   const lower = given.toLowerCase();
   if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(lower)) return lower;
@@ -75,14 +75,14 @@ export function onOrOff(given: string): boolean {
   throw new InvalidArgumentError('It must be on or off.');
 }
 
-/** A VPN protocol, in any case. */
+/** A VPN protocol. Any case is accepted. */
 export function vpnProtocol(given: string): VpnProtocol {
   const found = vpnProtocols.find((protocol) => protocol === given.toUpperCase());
   if (found !== undefined) return found;
   throw new InvalidArgumentError(`It must be one of ${vpnProtocols.join(', ')}.`);
 }
 
-/** An Xray outbound protocol, in any case. */
+/** An Xray outbound protocol. Any case is accepted. */
 export function outboundProtocol(given: string): OutboundProtocol {
   const found = outboundProtocols.find((protocol) => protocol === given.toLowerCase());
   if (found !== undefined) return found;
@@ -164,14 +164,14 @@ export function date(given: string): Date {
   );
 }
 
-/** How often traffic is reset, in any case. */
+/** How often traffic is reset. Any case is accepted. */
 export function resetPeriod(given: string): ResetPeriod {
   const found = resetPeriods.find((period) => period === given.toLowerCase());
   if (found !== undefined) return found;
   throw new InvalidArgumentError(`It must be one of ${resetPeriods.join(', ')}.`);
 }
 
-// Commander makes an empty string of null, so these leave it to the command.
+// Commander turns null into ''; the command converts these words to null instead.
 
 /** Bytes, or `none`. */
 export const bytesOrNone = (given: string): number | 'none' =>
@@ -181,7 +181,7 @@ export const bytesOrNone = (given: string): number | 'none' =>
 export const dateOrNever = (given: string): Date | 'never' =>
   given.toLowerCase() === 'never' ? 'never' : date(given);
 
-/** A query that reads. ClickHouse itself refuses all other writes, but not an INSERT into a file. */
+/** A query that only reads. INSERT is refused here, because ClickHouse would let it write to a file. */
 export function query(given: string): string {
   const start = given.replace(/^(\s|--[^\n]*(\n|$)|\/\*[\s\S]*?\*\/)+/, '');
   if (start === '') throw new InvalidArgumentError('It is empty.');

@@ -2,23 +2,23 @@ import { CoreError } from '../errors.ts';
 import { hiddenCharacter } from '../text.ts';
 import type { CliContext } from './context.ts';
 
-/** What `--yes` is called in the help of a command that asks. */
-export const yesOption = ['--yes', 'do it without asking, as a script must'] as const;
+/** The option of every command that asks. */
+export const yesOption = ['--yes', 'do it without asking; a script needs it'] as const;
 
 export interface Question {
   /** What is about to happen, like `Deleting node 3 (fra-1)`. */
   what: string;
-  /** What it would do, each as the end of a sentence: `ends 14 links`. */
+  /** What it would do. Each completes a sentence that begins with `what`: `ends 14 links`. */
   effects: readonly string[];
-  /** What is to be typed: the name of what is at stake. */
+  /** What the operator must type: the name of what would end, or yes. */
   answer: string;
   yes: boolean | undefined;
 }
 
 /**
- * Returns if an operator wants what cannot be undone: by `--yes`, or at a terminal by typing the answer,
- * after having read what it would do.
- * @throws CoreError CONFIRMATION_NEEDED; nothing was changed then.
+ * Returns once the operator has confirmed a change that cannot be undone: by `--yes`, or at a terminal
+ * by typing the answer after reading the effects.
+ * @throws CoreError CONFIRMATION_NEEDED otherwise, before anything is changed.
  */
 export async function confirm(context: CliContext, question: Question): Promise<void> {
   const { what, effects, yes } = question;
@@ -29,7 +29,7 @@ export async function confirm(context: CliContext, question: Question): Promise<
       `${what} ${effects.join(', ')}. It cannot be undone, and nothing was changed: give --yes to do it`,
     );
   }
-  // A name that cannot be typed is not asked for.
+  // An operator cannot type a name with hidden characters, so `yes` is asked for instead.
   const answer = hiddenCharacter(question.answer) === undefined ? question.answer.trim() : 'yes';
   const lines = effects.map((effect) => `  ${effect}\n`).join('');
   const typed = await context.ask(

@@ -14,25 +14,25 @@ import type { CliContext, Run } from './context.ts';
 import { cellText, renderFields, renderObjects } from './table.ts';
 
 const fileBytesMax = 67_108_864;
-/** Exit code of `core apply --dry-run --exit-code` where there is something to change. */
+/** Exit code of `core apply --dry-run --exit-code` if there is something to change. */
 const changesExitCode = 2;
 
 /** `core apply` and `core export` */
 export function addFleetCommands(program: Command, run: Run): void {
   program
     .command('apply')
-    .description('Bring nodes, protocols, outbounds and rules to what a file declares')
+    .description('Make nodes, protocols, outbounds and rules match a file')
     .argument('<file>', 'YAML, as core export writes it')
     .option('--dry-run', 'print the plan and change nothing')
-    .option('--exit-code', `with --dry-run: exit with ${changesExitCode} where there are changes`)
+    .option('--exit-code', `with --dry-run: exit with ${changesExitCode} if there are changes`)
     .option('--prune', 'also remove the nodes that the file does not name')
     .option(...yesOption)
     .addHelpText(
       'after',
       `
-Nodes are matched by name, protocols by port and kind, outbounds by tag. A list that the file leaves
-out (protocols, outbounds, rules) stays as it is; one that is there is complete. Prints the plan,
-then carries it out, all or nothing. Asks before nodes or links end.
+Core matches nodes by name, protocols by port and kind, outbounds by tag. A list that the file leaves
+out (protocols, outbounds, rules) stays as it is. A list that it has is complete. The command prints
+the plan and carries it out, all or nothing. It asks before nodes or links end.
 
 Examples:
   core apply fleet.yaml --dry-run
@@ -52,13 +52,13 @@ Examples:
   program
     .command('export')
     .description('Write the fleet as a file that core apply takes')
-    .argument('[file]', 'where to write it; stdout where not given')
+    .argument('[file]', 'where to write it (default: stdout)')
     .option('--secrets', 'with keys and passwords, as an empty Core needs them')
     .addHelpText(
       'after',
       `
-Without --secrets everything that is not known to be harmless is <kept>: core apply leaves what is
-stored there. The file is a new one that only its owner can read.
+Without --secrets the export has <kept> for everything that is not known to be harmless, and core apply
+then keeps what is stored. The file is a new one that only its owner can read.
 
 Example:
   core export fleet.yaml`,
@@ -85,8 +85,8 @@ interface ApplyArguments {
 }
 
 /**
- * Nobody is asked while the fleet is locked. If something ends for good, the first round stops at its plan.
- * The second one carries it out if its plan is still the same.
+ * Applies the file, and asks without holding the fleet's locks. If nodes or links would end, the first
+ * round stops at its plan. The second round carries the plan out if it is still the same.
  */
 async function applyAsked(
   context: CliContext,
@@ -130,7 +130,7 @@ function readFleetText(file: string): string {
   throw new CoreError('INVALID_ARGUMENT', `${file} has over ${fileBytesMax} bytes`);
 }
 
-/** A new file that only its owner can read, whatever was there before: it may hold keys. */
+/** Writes a new file that only its owner can read, because it may hold keys. */
 function writeFleetText(file: string, text: string): void {
   try {
     requireRegular(file);
@@ -142,11 +142,11 @@ function writeFleetText(file: string, text: string): void {
   }
 }
 
-/** A new file would take the place of a device or a pipe. */
+/** Refuses devices and pipes, because the new file would replace them. */
 function requireRegular(file: string): void {
   const isRegular = statSync(file, { throwIfNoEntry: false })?.isFile() ?? true;
   if (isRegular && !/^\/(dev|proc|sys)\//.test(path.resolve(file))) return;
-  throw new Error('it is no regular file; without a file the export goes to standard output');
+  throw new Error('it is not a regular file; leave it out to write to standard output');
 }
 
 function messageOf(cause: unknown): string {

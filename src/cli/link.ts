@@ -12,7 +12,7 @@ import { renderObjects } from './table.ts';
 export function addLinkCommands(program: Command, run: Run): void {
   const link = program
     .command('link')
-    .description('Links: the credential of a subscription on a protocol');
+    .description('Links: the access of a subscription to a protocol');
 
   link
     .command('list')
@@ -29,12 +29,12 @@ export function addLinkCommands(program: Command, run: Run): void {
 
   link
     .command('show')
-    .description('The URI of a link for a client app, and its QR code')
+    .description('The share link for a client app, and its QR code')
     .argument('<uuid>', 'UUID of the link', uuid)
     .addHelpText(
       'after',
       `
-The URI is the credential itself. With --json there is no QR code.
+The share link is a credential. With --json there is no QR code.
 
 Example:
   core link show 11111111-1111-4111-8111-111111111111`,
@@ -43,7 +43,7 @@ Example:
       run(async (context, _options, given: string) => {
         const uri = await showShareLink(await context.postgres(), given);
         if (context.json) return context.print({ uri });
-        // Low correction keeps a long URI scannable from a screen, where nothing gets smudged.
+        // Low error correction is enough on a screen, and keeps the code of a long URI scannable.
         const options = { type: 'terminal', small: true, errorCorrectionLevel: 'L' } as const;
         context.print({ uri }, `${uri}\n\n`);
         return context.draw(`${await QRCode.toString(uri, options)}\n`);

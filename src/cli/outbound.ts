@@ -20,7 +20,7 @@ export function addOutboundCommands(program: Command, run: Run): void {
   const outbound = program.command('outbound').description('Ways out of a node, and their traffic');
 
   takesOutbound(outbound.command('add'))
-    .description('Configure an outbound; a tag known from usage reports keeps its counters')
+    .description('Configure an outbound; a tag that the node has reported keeps its counters')
     .addHelpText(
       'after',
       '\nExample:\n  core outbound add --node 1 --tag direct --protocol freedom',
@@ -37,10 +37,10 @@ export function addOutboundCommands(program: Command, run: Run): void {
 
   outbound
     .command('move')
-    .description('Change the order; what no rule claims goes to the first outbound')
+    .description('Change the order; the first outbound takes the traffic that no rule matches')
     .requiredOption('--node <id>', 'id of the node', nodeId)
     .requiredOption('--tag <tag>', 'the outbound to move', name)
-    .requiredOption('--to <position>', 'its place among the configured ones, from 1', position)
+    .requiredOption('--to <position>', 'its place among the configured outbounds, from 1', position)
     .addHelpText('after', '\nExample:\n  core outbound move --node 1 --tag direct --to 1')
     .action(
       run(async (context, { node, tag, to }: { node: number; tag: string; to: number }) => {
@@ -51,7 +51,7 @@ export function addOutboundCommands(program: Command, run: Run): void {
 
   outbound
     .command('remove')
-    .description('Take an outbound out of the configuration; its counters stay')
+    .description('Remove an outbound from the configuration; its counters stay')
     .requiredOption('--node <id>', 'id of the node', nodeId)
     .requiredOption('--tag <tag>', 'the outbound to remove', name)
     .addHelpText('after', '\nExample:\n  core outbound remove --node 1 --tag warp')
@@ -78,7 +78,7 @@ function addOutboundList(outbound: Command, run: Run): void {
     .command('list')
     .description('Outbounds of a node with their traffic')
     .requiredOption('--node <id>', 'id of the node', nodeId)
-    .option('--secrets', 'with their settings: keys, and all else that is masked')
+    .option('--secrets', 'with their settings, including keys and everything else that is masked')
     .addHelpText('after', '\nExample:\n  core outbound list --node 1')
     .action(
       run(async (context, options: { node: number; secrets?: boolean }) => {

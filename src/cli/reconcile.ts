@@ -8,13 +8,11 @@ import { renderFields, renderTable } from './table.ts';
 export function addReconcileCommand(program: Command, run: Run): void {
   program
     .command('reconcile')
-    .description(
-      'Compare segments with rows, and rows with counters; exit code 1 where they differ',
-    )
+    .description('Compare segments with rows, and rows with counters; exit code 1 if they differ')
     .option('--since <date>', 'only segments settled since then, and no counters', date)
     .addHelpText(
       'after',
-      '\nIt may run at any time, also while Core does.\n\nExamples:\n  core reconcile\n  core reconcile --since 2026-11-01T00:00:00Z --json',
+      '\nIt may run at any time, even while Core runs.\n\nExamples:\n  core reconcile\n  core reconcile --since 2026-11-01T00:00:00Z --json',
     )
     .action(
       run(async (context, options: { since?: Date }) => {
@@ -22,7 +20,7 @@ export function addReconcileCommand(program: Command, run: Run): void {
           { pool: await context.postgres(), clickhouse: await context.clickhouse() },
           { since: options.since ?? null, signal: new AbortController().signal },
         );
-        // Waited for: after an exit code of its own the process ends at once.
+        // Awaited, because the process ends at once after a command with an exit code of its own.
         await context.write(context.json ? `${JSON.stringify(found)}\n` : renderFound(found));
         return found.differences === 0 ? undefined : { exitCode: 1 };
       }),
@@ -37,7 +35,7 @@ function renderFound(found: Reconciliation): string {
       : {}),
     subscriptions:
       found.subscriptions === null
-        ? 'not compared: with --since counters cannot be, they have no times'
+        ? 'not compared: counters have no times, so --since cannot compare them'
         : `${found.subscriptions} compared with the sums of their rows`,
     differences: found.differences,
   });

@@ -2,14 +2,14 @@ import type { Command } from 'commander';
 import { requireHttpBinary } from '../http/native-binary.ts';
 import type { CliContext, Run } from './context.ts';
 
-// The modules of the roles are loaded when asked for: they bring the HTTP server and the workers,
-// which no other command should wait for.
+// The modules of the roles are loaded only for a role, because they load the HTTP server and the
+// workers, and no other command should wait for those.
 
 /** `core up`, `core serve`, `core work`, `core migrate` */
 export function addRoleCommands(program: Command, run: Run): void {
   program
     .command('up')
-    .description('Start everything: the stores that have no URL, the HTTP server, the workers')
+    .description('Start everything: the stores without a URL, the HTTP server and the workers')
     .addHelpText('after', '\nExample:\n  CORE_PORT=9000 core up')
     .action(
       run(async (context) => {
@@ -22,7 +22,7 @@ export function addRoleCommands(program: Command, run: Run): void {
 
   program
     .command('serve')
-    .description('Serve HTTP only, with stores that run elsewhere')
+    .description('Serve HTTP only; the stores run elsewhere')
     .addHelpText('after', '\nExample:\n  CORE_API_PROCESSES=4 core serve')
     .action(
       run(async (context) => {
@@ -35,7 +35,7 @@ export function addRoleCommands(program: Command, run: Run): void {
 
   program
     .command('work')
-    .description('Run the workers only, with stores that run elsewhere')
+    .description('Run the workers only; the stores run elsewhere')
     .addHelpText('after', '\nExample:\n  core work')
     .action(
       run(async (context) => {
@@ -51,7 +51,7 @@ export function addRoleCommands(program: Command, run: Run): void {
     .action(
       run(async (context) => {
         const { migrate } = await import('../app/migrate.ts');
-        // Opened only to name the one that is away in a clear line.
+        // Opened only to name a store that is away in one clear line.
         await context.postgres();
         await context.clickhouse();
         await migrate(context.config, context.log);
@@ -60,7 +60,7 @@ export function addRoleCommands(program: Command, run: Run): void {
     );
 }
 
-/** A role has no result but how it ended. */
+/** A role's only result is its exit code. */
 function ended(context: CliContext, exitCode: number): { exitCode: number } {
   if (context.json) context.print({ exitCode });
   return { exitCode };

@@ -9,14 +9,16 @@ import { renderObjects, settingsToShow } from './table.ts';
 export function addRuleCommands(program: Command, run: Run): void {
   const rule = program
     .command('rule')
-    .description('Routing rules of a node: which outbound takes what, the first match wins');
+    .description(
+      'Routing rules of a node: which outbound takes which traffic; the first match wins',
+    );
 
   rule
     .command('add')
     .description('Add a routing rule')
     .requiredOption('--node <id>', 'id of the node', nodeId)
     .requiredOption('--rule <json>', "Xray's RuleObject: a JSON object or @file", settings)
-    .option('--at <position>', 'its place, from 1; after all others where not given', position)
+    .option('--at <position>', 'its place, from 1 (default: the last)', position)
     .addHelpText(
       'after',
       `
@@ -34,7 +36,10 @@ Example:
     .command('list')
     .description('Rules of a node in their order')
     .requiredOption('--node <id>', 'id of the node', nodeId)
-    .option('--secrets', 'with the UUIDs of links, and all else that is not known to be harmless')
+    .option(
+      '--secrets',
+      'with the UUIDs of links, and everything else that is not known to be harmless',
+    )
     .addHelpText('after', '\nExample:\n  core rule list --node 1')
     .action(
       run(async (context, options: { node: number; secrets?: boolean }) => {

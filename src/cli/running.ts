@@ -15,35 +15,35 @@ import type { CliContext } from './context.ts';
 export interface RunningProcess {
   host: string;
   pid: number;
-  /** `lost`: it ended without a word, or its host is cut off. */
+  /** `lost`: it ended without recording that, or its host is cut off. */
   state: 'running' | 'lost' | 'stopped';
-  /** When it was started; of one that does not run, when it was last seen. */
+  /** When a running process was started; when any other was last seen. */
   since: string;
 }
 
 export interface RunningStore {
   up: boolean;
-  /** Since when a process of Core has had no answer; null if it answers, or if nobody knows. */
+  /** Since when a process of Core has had no answer; null if the store answers or nobody knows. */
   since: string | null;
-  /** What this command was told, if the store is not up. */
+  /** Why this command cannot use the store; null if it can. */
   reason: string | null;
 }
 
-/** What runs. A role is null if Postgres and Redis are both away, so that nobody knows. */
+/** What runs. A role is null if Postgres and Redis are both away, since nobody knows then. */
 export type Running = Record<ProcessRole, RunningProcess[] | null> &
   Record<StoreName, RunningStore>;
 
 export const parts = [...roles, ...storeNames] as const;
 export type Part = (typeof parts)[number];
 
-/** The stores that answer this command, and what runs. */
+/** What runs, and the stores that answer this command. */
 export interface Found {
   pool: pg.Pool | undefined;
   redis: Redis | undefined;
   running: Running;
 }
 
-/** Asks every store, and those that answer for the processes of Core. */
+/** Asks every store whether it answers, and one that answers which processes of Core run. */
 export async function findRunning(context: CliContext): Promise<Found> {
   const [postgres, redis, clickhouse] = await Promise.all([
     unlessAway(context.postgres()),
@@ -69,7 +69,7 @@ export async function findRunning(context: CliContext): Promise<Found> {
   };
 }
 
-/** The parts of Core that do not run, or of which nobody knows whether they do. */
+/** The parts of Core that do not run, or that nobody knows to run. */
 export function missingParts(running: Running): Part[] {
   return parts.filter((part) => {
     if (part !== 'api' && part !== 'worker') return !running[part].up;
@@ -101,7 +101,7 @@ async function readRecords(
   return null;
 }
 
-/** The first time that a process which runs has had no answer from the store. */
+/** Since when some running process has had no answer from the store. */
 function awaySince(store: StoreName, records: readonly ProcessRecord[]): string | null {
   const told = records
     .filter((record) => stateOf(record) === 'running')
@@ -115,8 +115,8 @@ function stateOf({ stoppedAt, seenSecondsAgo }: ProcessRecord): RunningProcess['
 }
 
 /**
- * Those that run and those that were lost. If there is neither, the last one that was stopped. One that was
- * started again on its host is not lost.
+ * The processes that run and those that were lost. If there are none, the one that was stopped last. A
+ * process that was started again on its host does not count as lost.
  */
 function processesOf(role: ProcessRole, records: readonly ProcessRecord[]): RunningProcess[] {
   const own = records.filter((record) => record.role === role);

@@ -8,7 +8,7 @@ import { renderObjects } from './table.ts';
 export function addSegmentCommands(program: Command, run: Run): void {
   const segments = program
     .command('segments')
-    .description('Segments that are sealed and not settled, with what holds them up')
+    .description('Segments that are sealed and not settled, and why')
     .addHelpText('after', '\nExamples:\n  core segments\n  core segments retry 1764000000123');
 
   segments
@@ -25,7 +25,7 @@ export function addSegmentCommands(program: Command, run: Run): void {
 
   segments
     .command('retry')
-    .description('Have a worker try a segment at once, whatever failed before')
+    .description('Make a worker try a segment at once, even if it has failed before')
     .argument('<id>', 'id of the segment', id)
     .addHelpText('after', '\nExample:\n  core segments retry 1764000000123')
     .action(
@@ -33,7 +33,7 @@ export function addSegmentCommands(program: Command, run: Run): void {
         const { redisUrl, redisPrefix: prefix } = context.config.stores;
         const db = await context.postgres();
         await context.redis();
-        // BullMQ takes a while to load, and no other command needs it.
+        // Loads BullMQ only here, because it takes a while.
         const { retrySegment } = await import('../load/retry.ts');
         const { stream } = await retrySegment({ db, redisUrl, prefix }, segmentId);
         context.print({ segmentId, stream, requested: true });
@@ -42,7 +42,7 @@ export function addSegmentCommands(program: Command, run: Run): void {
 
   segments
     .command('rejected')
-    .description('Rows that ClickHouse refused for what they hold, newest first')
+    .description('Rows that ClickHouse refused for their data, newest first')
     .option('--max <rows>', 'at most this many', rowsMax, 100)
     .addHelpText('after', '\nExample:\n  core segments rejected --json')
     .action(

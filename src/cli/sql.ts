@@ -5,7 +5,7 @@ import { query } from './arguments.ts';
 import type { CliContext, Run } from './context.ts';
 import { type Cell, type ColumnPlan, formatRows, planColumns } from './table.ts';
 
-/** Column widths come from this many rows; later ones are printed as they arrive. */
+/** Column widths come from this many rows. Later rows are printed as they arrive. */
 const plannedRowsMax = 1_000;
 const messageCharsMax = 400;
 
@@ -14,7 +14,7 @@ export function addSqlCommand(program: Command, run: Run): void {
   program
     .command('sql')
     .description('Ask ClickHouse; the tables are usage and session_events')
-    .argument('<query>', 'a query that reads', query)
+    .argument('<query>', 'a query that only reads', query)
     .addHelpText(
       'after',
       `
@@ -33,7 +33,7 @@ Examples:
     );
 }
 
-/** An array of row objects. Rows are passed on as they come, so an answer may be of any size. */
+/** Prints an array of row objects. It writes rows as they arrive, so an answer may have any size. */
 async function printJson(context: CliContext, sql: string): Promise<void> {
   let opening = '[';
   for await (const rows of await ask(context, sql, 'JSONEachRow')) {
@@ -68,9 +68,9 @@ async function printTable(context: CliContext, sql: string): Promise<void> {
 }
 
 /**
- * Level 2 refuses every write to a table and lets the query have SETTINGS of its own. It is a guard
- * against slips, not against an operator, who can write to ClickHouse without this command. The
- * embedded server is asked as its user `analyst`, who only reads in any case.
+ * Asks with `readonly` 2, which refuses every write to a table but allows a query's own SETTINGS. It
+ * prevents slips: an operator can write to ClickHouse without this command. The embedded server is
+ * asked as its user `analyst`, who can only read anyway.
  */
 async function ask(
   context: CliContext,
@@ -90,8 +90,8 @@ async function ask(
 }
 
 /**
- * What ClickHouse says of the query, on one line, with the name of the error. A syntax error goes
- * on with everything that ClickHouse would have understood, which is cut.
+ * What ClickHouse says about the query, on one line with the name of the error. The message is cut,
+ * because a syntax error lists everything that ClickHouse would have accepted.
  */
 function refusedQuery(error: ClickHouseError): CoreError {
   const said = error.message.replaceAll(/\s+/g, ' ').trim();

@@ -7,7 +7,7 @@ import type { CliContext, Run } from './context.ts';
 import { findRunning, missingParts, type Part, parts, type Running } from './running.ts';
 import { bytesText, renderFields, renderTable } from './table.ts';
 
-/** Exit code if something does not run that has to; a failure has 1. */
+/** Exit code if a needed part does not run. A failure of the command has 1. */
 const missingExitCode = 3;
 
 /** `core status` */
@@ -17,14 +17,14 @@ export function addStatusCommand(program: Command, run: Run): void {
     .description('What runs, nodes by state, backlog, lag, and segments that are not settled')
     .option(
       '--need <parts>',
-      `what has to run, with commas between: ${parts.join(', ')} (all of them)`,
+      `the parts that must run, separated by commas: ${parts.join(', ')} (all of them)`,
       neededParts,
       [...parts],
     )
     .addHelpText(
       'after',
       `
-Exits with ${missingExitCode} if something that has to run does not.
+Exits with ${missingExitCode} if a part that must run does not.
 
 Examples:
   core status --json
@@ -48,14 +48,14 @@ function neededParts(given: string): Part[] {
   });
 }
 
-/** What comes from a store that is away is null. */
+/** Values from a store that is away are null. */
 interface Status {
   running: Running;
   nodes: Record<NodeStatus | 'total', number> | null;
   backlog: { bytes: number; entries: number; streams: StreamBacklog[] } | null;
-  /** Age of the oldest row that is accepted and not settled. */
+  /** Age of the oldest row that is not settled. */
   lagSeconds: number | null;
-  /** Nodes with a change that no worker has published yet, and since when the first of them waits. */
+  /** Nodes with a change that no worker has published yet, and since when the first one waits. */
   unpublished: { nodes: number; since: Date | null } | null;
   segments: { count: number; rows: number; oldestSeconds: number } | null;
 }
@@ -114,7 +114,7 @@ function renderStatus(status: Status): string {
   return `${summary}${filled.join('')}`;
 }
 
-/** One part that does not run, and since when, if anybody knows. */
+/** Names a part that does not run, and since when, if that is known. */
 function missingText(running: Running, part: Part): string {
   if (part === 'api' || part === 'worker') {
     const processes = running[part];

@@ -14,7 +14,7 @@ export function addStoresCommand(program: Command, run: Run): void {
     .addHelpText(
       'after',
       `
-clickhouseAnalyst is a user that only reads; the other three are what Core itself uses.
+clickhouseAnalyst is a user who can only read. Core itself uses the other three.
 
 Examples:
   core stores
@@ -33,13 +33,13 @@ interface StoreUrls {
   postgres: string;
   redis: string;
   clickhouse: string;
-  /** Null if ClickHouse is an external one, whose users Core does not know. */
+  /** Null for an external ClickHouse, since Core does not know its users. */
   clickhouseAnalyst: string | null;
 }
 
 /**
  * The URLs with their passwords.
- * @throws CoreError SECRETS_UNUSABLE if embedded servers are to be used and none ever ran.
+ * @throws CoreError SECRETS_UNUSABLE if a store is embedded and has never run.
  */
 function storeUrls({ config }: CliContext): StoreUrls {
   const { postgresUrl, redisUrl, clickhouseUrl } = config.stores;

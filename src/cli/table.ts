@@ -2,10 +2,10 @@ import { maskSecrets } from '../fleet/secrets.ts';
 import type { Harmless } from '../settings/harmless.ts';
 import { jsonText, printable } from '../text.ts';
 
-/** A value of a table cell or of `--json`, before it is made text. */
+/** A value of a table cell, before it becomes text. */
 export type Cell = unknown;
 
-/** How a cell reads: `-` for nothing, ISO 8601 for a date, JSON for an object. */
+/** The text of a cell: `-` for nothing, ISO 8601 for a date, JSON for an object. */
 export function cellText(cell: Cell): string {
   if (cell === null || cell === undefined) return '-';
   if (cell instanceof Date) return cell.toISOString();
@@ -13,7 +13,7 @@ export function cellText(cell: Cell): string {
   return printable(String(cell));
 }
 
-/** Columns aligned by the widest cell, numbers to the right; the last line ends with a newline. */
+/** A table with aligned columns, numbers to the right. The last line ends with a newline. */
 export function renderTable(
   columns: readonly string[],
   rows: readonly (readonly Cell[])[],
@@ -21,7 +21,7 @@ export function renderTable(
   return formatRows(planColumns(columns, rows), rows, columns);
 }
 
-/** Width of each column and whether it holds numbers only. */
+/** The width of a column, and whether it holds only numbers. */
 export interface ColumnPlan {
   width: number;
   alignRight: boolean;
@@ -39,12 +39,12 @@ export function planColumns(
   });
 }
 
-/** ClickHouse's 64-bit integers come as text, so that no digit is lost. */
+/** Text counts as a number, too: ClickHouse sends 64-bit integers as text, so that no digit is lost. */
 function isNumeric(cell: Cell): boolean {
   return typeof cell === 'number' || (typeof cell === 'string' && /^-?\d+$/.test(cell));
 }
 
-/** Lines of a plan made earlier: for rows that come after the first ones were printed. */
+/** Formats rows by a plan that was made earlier, for rows that arrive after the first were printed. */
 export function formatRows(
   plan: readonly ColumnPlan[],
   rows: readonly (readonly Cell[])[],
@@ -66,19 +66,19 @@ function formatLine(plan: readonly ColumnPlan[], cells: readonly Cell[]): string
     .trimEnd();
 }
 
-/** Code points rather than UTF-16 units. */
+/** Counts code points, not UTF-16 units. */
 function charsOf(text: string): number {
   return [...text].length;
 }
 
-/** One object, a field a line. */
+/** An object with one field per line. */
 export function renderFields(fields: Record<string, Cell>): string {
   const names = Object.keys(fields);
   const width = Math.max(...names.map(charsOf));
   return names.map((name) => `${name.padEnd(width)}  ${cellText(fields[name])}\n`).join('');
 }
 
-/** Objects of one shape as a table whose columns are the fields; a line instead where none are. */
+/** Objects of one shape as a table, or the line `none` if there are none. */
 export function renderObjects(
   objects: readonly object[],
   columns: readonly string[],
@@ -91,7 +91,7 @@ export function renderObjects(
   );
 }
 
-/** Settings as a table or `--json` has them: masked as a plan masks them, unless secrets are asked for. */
+/** Settings for a table or `--json`. They are masked as in a plan, unless the operator wants secrets. */
 export function settingsToShow(
   settings: unknown,
   harmless: Harmless,
@@ -100,7 +100,7 @@ export function settingsToShow(
   return options.secrets === true ? settings : maskSecrets(settings, harmless);
 }
 
-/** A byte count for people: powers of 1,000, three digits. */
+/** A byte count for people, with three digits and units of powers of 1,000. */
 export function bytesText(bytes: number): string {
   const units = ['B', 'kB', 'MB', 'GB', 'TB', 'PB', 'EB'];
   let value = bytes;

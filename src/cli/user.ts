@@ -69,7 +69,7 @@ function addUserDelete(user: Command, run: Run): void {
     .command('delete')
     .description('Delete a user with all subscriptions; rows in ClickHouse stay')
     .argument('<id>', 'id of the user', id)
-    .option('--force', 'also where subscriptions are active')
+    .option('--force', 'even if subscriptions are active')
     .option(...yesOption)
     .addHelpText('after', '\nExample:\n  core user delete 1 --force')
     .action(
