@@ -7,7 +7,7 @@ import type { Baseline } from './ledger.ts';
 export interface Reading {
   proxyId: string;
   counters: Counters;
-  /** What the process that counted was started with. */
+  /** The configuration that the counting process was started with. */
   config: NodeConfig;
 }
 
@@ -29,11 +29,11 @@ const protocols: Record<string, VpnProtocol> = {
 };
 
 /**
- * What has happened between the baseline and a reading, as posts for Core, and the baseline that
- * follows. Pure. Without a reading (no proxy runs) only those who have rested go offline.
+ * Turns what happened between the baseline and a reading into posts for Core, and returns the next
+ * baseline. Pure. Without a reading (no proxy runs) users can only go offline.
  *
- * v2ray does not say who is connected: a user whose counters move is online, and is offline once
- * they have rested for `restMs`.
+ * v2ray does not say who is connected. So a user is online while its counters move, and offline once
+ * they have not moved for `restMs`.
  */
 export function account(
   before: Baseline,
@@ -89,7 +89,7 @@ function moved(before: Baseline, reading: Reading) {
   const since = (name: string): number => {
     const value = reading.counters[name] ?? 0;
     const known = base[name] ?? 0;
-    // Less than before: somebody else has reset the counter, and it counts from zero again.
+    // A lower value means that somebody else has reset the counter, so it counts from zero again.
     return value < known ? value : value - known;
   };
   const bytesOf = (owner: string) => ({
@@ -109,7 +109,7 @@ function moved(before: Baseline, reading: Reading) {
   return { usage, items };
 }
 
-/** A link stands in one inbound only, and that inbound's tag holds the node protocol. */
+/** The links of a configuration. Each is in one inbound, and the inbound's tag has the protocol's id. */
 function linksOf(config: NodeConfig): Map<string, Link> {
   const links = new Map<string, Link>();
   for (const inbound of config.services.xray?.inbounds ?? []) {

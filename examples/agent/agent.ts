@@ -12,11 +12,11 @@ import type { Settings } from './settings.ts';
 const reportsMax = 16;
 
 export interface Agent {
-  /** Stops in reverse: no more calls, a last look at the counters, the proxy. */
+  /** Stops the calls to Core, then reads the counters a last time, then stops the proxy. */
   close(): Promise<void>;
 }
 
-/** Wires the parts: the proxy with its counters, the spool, and the conversation with Core. */
+/** Connects the parts: the proxy with its counters, the stored posts, and the calls to Core. */
 export async function startAgent(
   settings: Settings,
   identity: Identity,
@@ -36,7 +36,7 @@ export async function startAgent(
   const service = createService({ settings, ledger, configs, runner, log, report: reports.put });
   await service.start();
   const applied = configs.applied();
-  // The agent may have been killed between its apply and its report.
+  // Reported again, because the agent may have been killed between its apply and its report.
   if (applied !== undefined) reports.put({ kind: 'applied', revision: applied });
 
   const talking = talk({
@@ -56,22 +56,22 @@ export async function startAgent(
   };
 }
 
-/** What Core has not heard yet of the configuration, oldest first. */
+/** Reports about the configuration that Core has not received yet, oldest first. */
 function createReports(client: CoreClient, log: Logger) {
   const waiting: Report[] = [];
   let last = '';
   return {
     put(report: Report): void {
-      // The same once more is no news, for instance a configuration that fails again.
+      // The same report again says nothing new, for instance that a configuration fails once more.
       if (JSON.stringify(waiting.at(-1)) === JSON.stringify(report)) return;
       waiting.push(report);
       if (waiting.length > reportsMax) waiting.shift();
     },
-    /** Core did not hear of the last report after all. */
+    /** Makes the last report count as not sent: Core has not received it after all. */
     forgetLast(): void {
       last = '';
     },
-    /** Sends until all are sent or Core does not answer. */
+    /** Sends reports until all are sent or Core does not answer. */
     async send(): Promise<void> {
       for (let report = waiting[0]; report !== undefined; report = waiting[0]) {
         const text = JSON.stringify(report);
@@ -107,7 +107,7 @@ interface Talk {
   signal: AbortSignal;
 }
 
-/** Heartbeats until the signal; after one that asks for it, the configuration is pulled. */
+/** Sends heartbeats until the signal. If Core asks for it, pulls the configuration. */
 async function talk(context: Talk): Promise<void> {
   const { settings, client, reports, applied, log, signal } = context;
   const pull = createPull(context);
@@ -133,14 +133,14 @@ async function talk(context: Talk): Promise<void> {
       }
       isAway = answer.kind === 'away';
     } catch (thrown) {
-      log.error({ err: thrown }, 'a turn failed');
+      log.error({ err: thrown }, 'a heartbeat failed');
       reports.put({ kind: 'error', code: 'AGENT', message: describe(thrown), revision: applied() });
     }
     await pause(waitMs, signal);
   }
 }
 
-/** Fetches a revision once; one that could not be applied again after a while. */
+/** Pulls each revision once. Pulls a revision that could not be applied again after a while. */
 function createPull({ settings, client, service, reports, log }: Talk): () => Promise<void> {
   let seen: { revision: number; isApplied: boolean; atMs: number } | undefined;
   return async () => {
@@ -149,7 +149,7 @@ function createPull({ settings, client, service, reports, log }: Talk): () => Pr
     const tryAgain = triedAtMs !== undefined && now - triedAtMs >= settings.reapplySeconds * 1_000;
     const answer = await client.config(tryAgain ? undefined : seen?.revision);
     if (answer.kind === 'notModified') {
-      // Core has not heard of the apply: its answer to the report was lost.
+      // Core still asks for a sync, so it has not received the report of this apply.
       if (!seen?.isApplied) return;
       reports.forgetLast();
       reports.put({ kind: 'applied', revision: seen.revision });
@@ -161,7 +161,7 @@ function createPull({ settings, client, service, reports, log }: Talk): () => Pr
     }
     const config = answer.value;
     if (!Number.isSafeInteger(config.revision) || typeof config.clientMap !== 'object') {
-      throw new Error('Core sent something that is no configuration');
+      throw new Error('Core sent something that is not a configuration');
     }
     const report = await service.apply(config);
     seen = { revision: config.revision, isApplied: report.kind === 'applied', atMs: now };

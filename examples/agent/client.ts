@@ -18,7 +18,7 @@ export type UsageBody = z.input<IngestSchemas['usage']>;
 export type OutboundBody = z.input<IngestSchemas['outbound']>;
 export type SessionsBody = z.input<IngestSchemas['session']>;
 
-/** One of the three routes that take rows in, with the body that it takes. */
+/** A post with entries: one of the three routes, with the body that it takes. */
 export type IngestPost =
   | { path: '/node/usage'; body: UsageBody }
   | { path: '/node/outbound-usage'; body: OutboundBody }
@@ -29,9 +29,9 @@ export type Answer<T> =
   | { kind: 'ok'; value: T }
   /** The configuration is still the one of the ETag that was sent. */
   | { kind: 'notModified' }
-  /** A 4xx other than 429: the same request will be refused again. `code` is one of docs/errors.md. */
+  /** A 4xx other than 429: Core will refuse the same request again. `code` is one of docs/errors.md. */
   | { kind: 'refused'; status: number; code: string; message: string }
-  /** No answer, 429 or 5xx: nobody knows whether it was taken. The same bytes may be sent again. */
+  /** No answer, 429 or 5xx. Core may have stored the request; send the same bytes again. */
   | { kind: 'away'; reason: string; retryAfterMs: number };
 
 export interface ClientOptions {
@@ -39,13 +39,13 @@ export interface ClientOptions {
   url: string;
   /** For one request with its answer. */
   timeoutMs: number;
-  /** Longest wait between two attempts, also where Retry-After asks for more. */
+  /** Longest wait between two attempts, even if Retry-After asks for more. */
   backOffMsMax: number;
   /** Ends every wait and every request under way. */
   signal: AbortSignal;
 }
 
-/** Below this a body is not worth packing. */
+/** A smaller body is not worth compressing. */
 const gzipBytesMin = 4_096;
 const backOffBaseMs = 250;
 const errorCharsMax = 500;
@@ -53,21 +53,21 @@ const errorCharsMax = 500;
 export type CoreClient = ReturnType<typeof createClient>;
 
 /**
- * The eight node routes. No function throws for what Core or the network does: see `Answer`.
- * `authKey` is needed by all but `register`.
+ * The eight node routes. No function throws because of Core or the network; see `Answer`.
+ * All but `register` need `authKey`.
  */
 export function createClient(options: ClientOptions, authKey?: string) {
   const once = <T>(request: Request): Promise<Answer<T>> => attempt<T>(options, authKey, request);
   const post = <T>(path: string, body: unknown): Promise<Answer<T>> =>
     once<T>({ method: 'POST', path, body: JSON.stringify(body) });
   return {
-    /** Once only: the code is used up, whatever becomes of the answer. */
+    /** Call it once: the code is used up even if the answer is lost. */
     register: (body: RegisterBody) =>
       post<{ authKey: string; nodeId: number }>('/node/register', body),
     heartbeat: (body: HeartbeatBody) => post<{ needSync: boolean }>('/node/heartbeat', body),
     applied: (body: AppliedBody) => post<unknown>('/node/config/applied', body),
     error: (body: ErrorBody) => post<unknown>('/node/error', body),
-    /** @param revision the one that the caller has already seen: it is not sent again. */
+    /** @param revision one that the caller has already; Core does not send it again. */
     config: (revision: number | undefined) =>
       once<NodeConfig>({
         method: 'GET',
@@ -75,8 +75,8 @@ export function createClient(options: ClientOptions, authKey?: string) {
         headers: revision === undefined ? {} : { 'if-none-match': `"${revision}"` },
       }),
     /**
-     * Usage, outbound usage or session events, as JSON text. Repeats the same bytes under the same
-     * key until Core has taken or refused them; 'away' only where the signal ended it.
+     * Posts entries, as JSON text. Repeats the same bytes with the same key until Core has taken or
+     * refused them. The answer is 'away' only if the signal ended the repeats.
      */
     deliver: (path: IngestPost['path'], body: string, idempotencyKey: string) =>
       repeat(options, () =>
@@ -97,7 +97,7 @@ interface Request {
   headers?: Record<string, string>;
 }
 
-/** Repeats until there is an answer; the wait doubles, with full jitter, and honours Retry-After. */
+/** Repeats until there is an answer. The wait doubles, with full jitter, plus what Retry-After asks for. */
 async function repeat<T>(
   options: ClientOptions,
   send: () => Promise<Answer<T>>,
@@ -116,9 +116,10 @@ async function attempt<T>(
   authKey: string | undefined,
   request: Request,
 ): Promise<Answer<T>> {
-  const packed = request.body !== undefined && request.body.length >= gzipBytesMin;
+  const isCompressed = request.body !== undefined && request.body.length >= gzipBytesMin;
   const cut = new AbortController();
-  const abort = (): void => cut.abort(new Error('given up: stopping, or no answer in time'));
+  const abort = (): void =>
+    cut.abort(new Error('given up: the agent stops, or there was no answer in time'));
   const timer = setTimeout(abort, options.timeoutMs);
   options.signal.addEventListener('abort', abort);
   if (options.signal.aborted) abort();
@@ -129,12 +130,12 @@ async function attempt<T>(
         ...request.headers,
         ...(authKey === undefined ? {} : { 'x-node-auth-key': authKey }),
         ...(request.body === undefined ? {} : { 'content-type': 'application/json' }),
-        ...(packed ? { 'content-encoding': 'gzip' } : {}),
+        ...(isCompressed ? { 'content-encoding': 'gzip' } : {}),
       },
       signal: cut.signal,
       ...(request.body === undefined
         ? {}
-        : { body: packed ? gzipSync(request.body) : request.body }),
+        : { body: isCompressed ? gzipSync(request.body) : request.body }),
     });
     const text = await response.text();
     if (response.status === 304) return { kind: 'notModified' };
@@ -158,7 +159,7 @@ function readRetryAfterMs(headers: Headers): number {
   return Number.isFinite(seconds) && seconds > 0 ? seconds * 1_000 : 0;
 }
 
-/** Core's errors are JSON; a proxy in front of it may answer anything. */
+/** Core's errors are JSON. A proxy in front of Core may answer anything. */
 function readError(text: string): { code: string; message: string } {
   try {
     const { error } = JSON.parse(text) as { error?: { code?: unknown; message?: unknown } };
@@ -170,15 +171,15 @@ function readError(text: string): { code: string; message: string } {
   }
 }
 
-/** fetch says only 'fetch failed'; what happened is in the cause. */
+/** Adds the cause, because fetch itself only says 'fetch failed'. */
 export function describe(thrown: unknown): string {
   if (!(thrown instanceof Error)) return String(thrown);
   const { cause } = thrown;
   return cause instanceof Error ? `${thrown.message}: ${cause.message}` : thrown.message;
 }
 
-/** Waits; returns early, without an error, where `signal` is aborted. */
+/** Waits. Returns early, without an error, if `signal` is aborted. */
 export async function pause(ms: number, signal: AbortSignal): Promise<void> {
-  // The one way that this timer fails is the signal.
+  // Only the signal makes this timer fail.
   await delay(ms, undefined, { signal }).catch(() => undefined);
 }

@@ -6,8 +6,8 @@ import { readIfThere, readJson, writeDurable } from '../../src/durable-file.ts';
 export type ConfigStore = ReturnType<typeof openConfigStore>;
 
 /**
- * The configurations that this node has been given, two files a revision: as Core sent it and as
- * the proxy reads it. The proxy's counters are accounted by the one that it was started with.
+ * The configurations that Core has sent, two files per revision: as Core sent it, and as the proxy reads
+ * it. Counters belong to the configuration that their proxy was started with.
  */
 export function openConfigStore(dataDir: string) {
   const dir = path.join(dataDir, 'configs');
@@ -17,9 +17,9 @@ export function openConfigStore(dataDir: string) {
   let applied = readJson<{ applied: number }>(stateFile)?.applied;
 
   return {
-    /** The revision that the node runs, as of its last successful apply. */
+    /** The revision of the last successful apply. */
     applied: () => applied,
-    /** Its file for the proxy; undefined where that revision has nothing to run. */
+    /** The proxy's file of that revision; undefined if the revision has nothing to run. */
     appliedFile(): string | undefined {
       if (applied === undefined || readIfThere(proxyFile(applied)) === undefined) return undefined;
       return proxyFile(applied);
@@ -30,7 +30,7 @@ export function openConfigStore(dataDir: string) {
       writeDurable(proxyFile(config.revision), json);
       return proxyFile(config.revision);
     },
-    /** What a proxy file was made from, and the API port that it opens. */
+    /** The configuration that a proxy file was made from, and the API port that the file opens. */
     read(file: string): { config: NodeConfig; apiPort: number } {
       const config = readJson<NodeConfig>(file.replace(/\.proxy\.json$/, '.node.json'));
       const proxy = readJson<{ inbounds: { port: number }[] }>(file);
@@ -39,7 +39,7 @@ export function openConfigStore(dataDir: string) {
       return { config, apiPort };
     },
     isSame: (file: string, json: string): boolean => readFileSync(file, 'utf8') === json,
-    /** @param running the file that the proxy was started with, which is kept, too. */
+    /** @param running the file that the proxy was started with. It is kept, too. */
     setApplied(revision: number, running: string | undefined): void {
       writeDurable(stateFile, JSON.stringify({ applied: revision }));
       applied = revision;

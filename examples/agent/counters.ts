@@ -8,15 +8,15 @@ export type Counters = Record<string, number>;
 
 const timeoutMs = 5_000;
 const outputBytesMax = 67_108_864;
-/** v2ctl takes an answer of up to 4 MiB, some 20,000 users. */
+/** v2ctl reads an answer of up to 4 MiB, which is some 20,000 users. */
 const clientsMax = 10_000;
 const hexDigits = [...'0123456789abcdef'];
 
 /**
- * Reads the counters of users and outbounds through `v2ctl api`, without resetting them: whoever
- * resets and then crashes has lost what was read.
- * @param clients how many there are in the configuration; many are asked for in parts.
- * @throws where the proxy does not answer.
+ * Reads the counters of users and outbounds through `v2ctl api`. It does not reset them, because an
+ * agent that crashes after a reset would lose what it read.
+ * @param clients how many the configuration has. Many are read in parts.
+ * @throws if the proxy does not answer.
  */
 export async function readCounters(options: {
   program: string;
@@ -42,7 +42,7 @@ export async function readCounters(options: {
   return counters;
 }
 
-/** v2ctl prints protobuf's text format, in which a value of zero is left out. */
+/** Reads protobuf's text format, which leaves out a value of zero. */
 export function parseCounters(text: string): Counters {
   const counters: Counters = {};
   for (const [, name, value] of text.matchAll(/name: "([^"]*)"(?:\s+value: (\d+))?/g)) {

@@ -2,13 +2,13 @@ import type { Logger } from '../../src/log.ts';
 import { type CoreClient, pause } from './client.ts';
 import type { Ledger } from './ledger.ts';
 
-/** Answers after which the same body will never be taken: see docs/durability.md. */
+/** After these answers Core will never take the same body; see docs/durability.md. */
 const finalStatuses = new Set([400, 413, 415, 422]);
 
 /**
- * Sends the spool to Core in order, one post at a time, until `signal` ends it. A post leaves the
- * spool after a 200, or goes to `refused/` where Core will never take it; after any other refusal
- * (a revoked key, a proxy's 404) it is kept and tried again.
+ * Sends the stored posts to Core in order, one at a time, until `signal` ends it. A post is dropped
+ * after a 200. A post that Core will never take goes to `refused/`. After any other refusal (a revoked
+ * key, a proxy's 404) the post is kept and sent again.
  */
 export async function drain(deps: {
   client: CoreClient;
@@ -25,10 +25,10 @@ export async function drain(deps: {
     if (answer.kind === 'ok') {
       ledger.drop(post);
     } else if (answer.kind === 'refused' && finalStatuses.has(answer.status)) {
-      log.error({ post: post.name, answer }, 'Core refused a post for good: it is in refused/');
+      log.error({ post: post.name, answer }, 'Core will never take a post: it is in refused/');
       ledger.setAside(post, answer);
     } else if (!signal.aborted) {
-      log.error({ post: post.name, answer }, 'Core refused a post: it is kept and tried again');
+      log.error({ post: post.name, answer }, 'Core refused a post: it is kept and sent again');
       await pause(deps.retryMs, signal);
     }
   }

@@ -5,15 +5,15 @@ import { type ClientOptions, createClient } from './client.ts';
 import { isRunning, processId } from './process-id.ts';
 import type { Settings } from './settings.ts';
 
-/** Who this node is to Core: `identity.json`, readable by its owner only. */
+/** How Core knows this node: `identity.json`, which only its owner can read. */
 export interface Identity {
   nodeId: number;
   authKey: string;
 }
 
 /**
- * The identity in the data directory, or a new one from Core for the registration code.
- * @throws Error saying what is needed.
+ * Reads the identity from the data directory, or gets a new one from Core for the registration code.
+ * @throws Error that says what is needed.
  */
 export async function loadOrRegister(
   settings: Settings,
@@ -24,7 +24,9 @@ export async function loadOrRegister(
   if (known !== undefined) return { identity: known, isNew: false };
   const { code, name, host, ip, region } = settings;
   if (code === undefined) {
-    throw new Error(`${settings.dataDir} holds no key: start with --code from core node create`);
+    throw new Error(
+      `${settings.dataDir} holds no key: start with --code and the code from core node create`,
+    );
   }
   const answer = await createClient(options).register({ code, name, host, ip, region });
   if (answer.kind === 'refused') {
@@ -35,7 +37,7 @@ export async function loadOrRegister(
   if (answer.kind !== 'ok') {
     const reason = answer.kind === 'away' ? answer.reason : answer.kind;
     throw new Error(
-      `${new URL(options.url).origin} did not answer the registration (${reason}). See whether Core listens there (--url) and start again; if the code is then refused, get a new one with core node rekey`,
+      `${new URL(options.url).origin} did not answer the registration (${reason}). Check that Core listens there (--url) and start again; if Core then refuses the code, get a new one with core node rekey`,
     );
   }
   const identity = { nodeId: answer.value.nodeId, authKey: answer.value.authKey };
@@ -44,8 +46,8 @@ export async function loadOrRegister(
 }
 
 /**
- * Two agents on one data directory would count everything twice, so there is one.
- * @throws Error where another agent runs on it.
+ * Locks the data directory, because two agents on it would count everything twice.
+ * @throws Error if another agent runs on it.
  */
 export function claimDataDir(dataDir: string): { release(): void } {
   mkdirSync(dataDir, { recursive: true, mode: 0o700 });

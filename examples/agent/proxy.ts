@@ -10,11 +10,11 @@ import { isRunning, processesIn, processId } from './process-id.ts';
 const run = promisify(execFile);
 
 export interface RunningProxy {
-  /** See processId: counters belong to this process and no other. */
+  /** As processId returns it. Counters belong to this one process. */
   id: string;
   pid: number;
   configFile: string;
-  /** Resolves once it has ended, with what its log says last. */
+  /** Resolves with the last lines of its log once it has ended. */
   exited: Promise<string>;
 }
 
@@ -22,16 +22,16 @@ const testMsMax = 30_000;
 const startMsMax = 20_000;
 const stopMsMax = 5_000;
 const pollMs = 20;
-/** A process that this agent did not start gives no notice of its end. */
+/** Interval at which the agent checks a proxy that it did not start: no event tells of its end. */
 const adoptedPollMs = 250;
 const logCharsMax = 2_000;
 
 export type ProxyRunner = ReturnType<typeof createProxyRunner>;
 
 /**
- * Starts, stops and finds the proxy. Its working directory is a folder of this agent's own, and its
- * configuration file stands in its arguments: by these two an agent that was killed finds, at its
- * next start, the proxy that goes on serving, and knows what it runs.
+ * Starts, stops and finds the proxy. The proxy's working directory is a folder of this agent's own, and
+ * its arguments name its configuration file. After the agent was killed, its next start finds the proxy
+ * that still serves by the folder, and what the proxy runs by the arguments.
  */
 export function createProxyRunner(options: { program: string; dataDir: string }) {
   mkdirSync(path.join(options.dataDir, 'proxy'), { recursive: true, mode: 0o700 });
@@ -40,7 +40,7 @@ export function createProxyRunner(options: { program: string; dataDir: string })
   const lastWords = (): string => (readIfThere(logFile) ?? '').trim().slice(-logCharsMax);
 
   return {
-    /** Undefined where the proxy would take this configuration, else what it says against it. */
+    /** Why the proxy refuses this configuration; undefined if it accepts it. */
     async test(configFile: string): Promise<string | undefined> {
       try {
         await run(options.program, ['-test', '-config', configFile], {
@@ -56,12 +56,12 @@ export function createProxyRunner(options: { program: string; dataDir: string })
 
     /**
      * Resolves once every inbound listens.
-     * @throws Error with what the proxy logged, where it ends or does not get there in 20 s.
+     * @throws Error with what the proxy logged, if it ends or is not up in 20 s.
      */
     async start(configFile: string): Promise<RunningProxy> {
       const log = openSync(logFile, 'w', 0o600);
-      // In a session of its own, so that a Ctrl-C reaches the agent only, which reads the counters
-      // a last time before it stops the proxy.
+      // Detached, so that a Ctrl-C reaches only the agent. The agent then reads the counters a last time
+      // before it stops the proxy.
       const child = spawn(options.program, ['-config', configFile], {
         cwd: dir,
         stdio: ['ignore', log, log],
@@ -79,7 +79,7 @@ export function createProxyRunner(options: { program: string; dataDir: string })
       const { pid } = child;
       const giveUpAtMs = performance.now() + startMsMax;
       while (!ended && performance.now() < giveUpAtMs) {
-        // v2ray logs this line after all of its inbounds have been opened.
+        // v2ray logs this line once all of its inbounds are open.
         const isUp = /V2Ray [\d.]+ started/.test(readIfThere(logFile) ?? '');
         const id = pid === undefined ? undefined : processId(pid);
         if (isUp && pid !== undefined && id !== undefined) return { id, pid, configFile, exited };
@@ -90,7 +90,7 @@ export function createProxyRunner(options: { program: string; dataDir: string })
       throw new Error(`${options.program} did not start: ${words}`);
     },
 
-    /** The proxy that a killed agent has left running, if any. */
+    /** The proxy that a killed agent left running, if there is one. */
     adopt(): RunningProxy | undefined {
       for (const { pid, argv } of processesIn(dir)) {
         const configFile = argv[argv.indexOf('-config') + 1];
@@ -101,7 +101,7 @@ export function createProxyRunner(options: { program: string; dataDir: string })
       return undefined;
     },
 
-    /** Ends the proxy and with it all sessions. */
+    /** Ends the proxy, and all sessions with it. */
     async stop(proxy: RunningProxy): Promise<void> {
       for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
         if (isRunning(proxy.id)) kill(proxy.pid, signal);
@@ -117,12 +117,12 @@ function kill(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
   } catch (thrown) {
-    // It has ended by itself in the meantime.
+    // ESRCH: it has ended by itself meanwhile.
     if ((thrown as NodeJS.ErrnoException).code !== 'ESRCH') throw thrown;
   }
 }
 
 async function untilGone(id: string): Promise<void> {
-  // The timer keeps no process alive: the agent decides when it ends.
+  // The timer does not keep the agent's process alive.
   while (isRunning(id)) await delay(adoptedPollMs, undefined, { ref: false });
 }

@@ -8,7 +8,7 @@ import type {
 /** A JSON object of v2ray's. */
 type Block = Record<string, unknown>;
 
-/** What the node is to run, or everything in it that v2ray 4.34 cannot run. */
+/** The proxy's configuration, or everything in the node's that v2ray 4.34 cannot run. */
 export type Rendered =
   | { kind: 'config'; json: string }
   /** The node has no Xray inbound, so there is nothing to run. */
@@ -18,9 +18,9 @@ export type Rendered =
 const blockedTag = 'core-agent-blocked';
 
 /**
- * The proxy's file for Core's NodeConfig. Pure, and stable to the byte: equal text means that no
- * restart is needed.
- * @param options.apiPort in place of the API port that Core chose.
+ * Turns Core's NodeConfig into the proxy's file. Pure, and stable to the byte, so equal text means that
+ * the proxy needs no restart.
+ * @param options.apiPort replaces the API port that Core chose.
  */
 export function renderForProxy(
   config: NodeConfig,
@@ -28,7 +28,10 @@ export function renderForProxy(
 ): Rendered {
   const { xray, mtproto } = config.services;
   if (mtproto !== undefined) {
-    return { kind: 'refused', message: 'services.mtproto needs telemt, which is not run here' };
+    return {
+      kind: 'refused',
+      message: 'services.mtproto needs telemt, which this agent does not run',
+    };
   }
   if (xray === undefined || xray.inbounds.length === 0) return { kind: 'nothing' };
   try {
@@ -39,12 +42,12 @@ export function renderForProxy(
 }
 
 /**
- * The configuration of v2ray 4.34 (the `v2ray` of Debian) for what Core renders for Xray 26: VLESS,
- * VMess and Trojan over `raw`, which it calls `tcp`, and `ws`, with TLS or without. What it would
- * ignore without harm is left out: the host that a WebSocket inbound insists on, `routeOnly`, QUIC
+ * Turns what Core renders for Xray 26 into a configuration of v2ray 4.34 (Debian's `v2ray`): VLESS,
+ * VMess and Trojan over `ws` and `raw` (v2ray calls it `tcp`), with or without TLS. It leaves out what
+ * v2ray would ignore without harm: the host that a WebSocket inbound insists on, `routeOnly`, QUIC
  * sniffing, online counters. https://www.v2fly.org/en_US/config/overview.html
- * @throws Error naming every inbound with anything else. An inbound that silently did not run would
- * be worse than an apply that fails.
+ * @throws Error that names every inbound with anything else. A failed apply is better than an inbound
+ * that silently does not run.
  */
 export function v2rayConfig(
   xray: XrayServiceConfig,
@@ -56,7 +59,7 @@ export function v2rayConfig(
   const port = options.apiPort ?? Number(new URL(`tcp://${xray.api.listen}`).port);
   return {
     log: { loglevel: 'warning', access: 'none' },
-    // Counters are all that this agent asks for: nobody can change the proxy through its API.
+    // The API offers only the counters, so nobody can change the proxy through it.
     api: { tag, services: ['StatsService'] },
     stats: {},
     policy: {
@@ -73,14 +76,14 @@ export function v2rayConfig(
       },
       ...xray.inbounds.map(inboundOf),
     ],
-    // The first one takes what no rule claims.
+    // The first one takes the traffic that no rule matches.
     outbounds: [...xray.outbounds, { tag: blockedTag, protocol: 'blackhole', settings: {} }],
     routing: {
       domainStrategy: xray.routing.domainStrategy,
       rules: [
         { type: 'field', inboundTag: [tag], outboundTag: tag },
-        // A user of the proxy must not reach the API, which trusts whoever speaks to it. A name may
-        // stand for a loopback address, so it is the port that is blocked.
+        // A user of the proxy must not reach the API, because the API trusts everybody. The rule blocks
+        // the port, since a name may resolve to a loopback address.
         { type: 'field', port: String(port), outboundTag: blockedTag },
         ...xray.routing.rules.map((rule) => ({ ...rule, type: 'field' })),
       ],
@@ -108,7 +111,7 @@ function inboundOf(inbound: XrayInbound): Block {
   const { tag, listen, port, protocol, settings, sniffing } = inbound;
   return {
     ...{ tag, listen, port, protocol, settings },
-    // faultsOf has let through only those that have streamSettings of this type.
+    // faultsOf has accepted only inbounds with streamSettings of this type.
     streamSettings: streamOf((inbound as { streamSettings: XrayStreamSettings }).streamSettings),
     ...(sniffing?.enabled === true
       ? { sniffing: { enabled: true, destOverride: ['http', 'tls'] } }
