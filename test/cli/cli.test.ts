@@ -45,7 +45,7 @@ async function spawnCore(
   return { exitCode, stdout, stderr };
 }
 
-t.test('before the migrations, and the migrations', async (t) => {
+t.test('commands before the migrations name the remedy, and core migrate repeats', async (t) => {
   const early = await core('node', 'list');
   t.same(early, {
     exitCode: 1,
@@ -86,7 +86,7 @@ t.test('nodes', async (t) => {
   const rekeyed = await json('node', 'rekey', nodeId, '--yes');
   t.not(rekeyed['code'], created['code']);
   const before = await core('--json', 'node', 'list');
-  t.match(JSON.parse(before.stdout), [{ nodeId: 1 }], '--json is taken before the command too');
+  t.match(JSON.parse(before.stdout), [{ nodeId: 1 }], '--json may also come before the command');
 
   await json('node', 'create', '--name', 'gone');
   t.same(await json('node', 'revoke', '2', '--yes'), { nodeId: 2, status: 'revoked' });
@@ -173,7 +173,7 @@ t.test('protocol add --help lists every setting of every protocol', async (t) =>
   }
 });
 
-/** Two entries of a session stream, each with three rows of 52 bytes. */
+/** Appends two stream entries to a session stream, each with three rows of 52 bytes. */
 async function appendSessions(redis: Redis): Promise<void> {
   const { redisPrefix: prefix, config } = stores;
   const spool = createSpool({ redis, prefix, ...config.spool, nowMs: Date.now });
@@ -224,7 +224,10 @@ t.test('status', async (t) => {
     backlog: { bytes: 312, entries: 2 },
     segments: { count: 1, rows: 3 },
   });
-  t.ok(status.lagSeconds >= 3_599, 'the lag is that of the oldest entry that is not settled');
+  t.ok(
+    status.lagSeconds >= 3_599,
+    'the lag is the age of the oldest stream entry that is not settled',
+  );
   t.ok(status.segments.oldestSeconds >= 599);
   t.equal(status.backlog.streams.length, 5);
   t.match(
@@ -242,13 +245,13 @@ t.test('status', async (t) => {
   await pool.query("UPDATE segments SET state = 'settled'");
   await pool.query('UPDATE streams SET sealed_id = $1', [anHourAgo]);
   const fresh = await json<{ lagSeconds: number }>('status', '--need', storesOnly);
-  t.ok(fresh.lagSeconds < 600, 'entries that are not sealed yet count');
+  t.ok(fresh.lagSeconds < 600, 'stream entries that are not sealed yet count');
   const last = (await redis.xrevrange(stream, '+', '-'))[0]?.[0] ?? '';
   await pool.query('UPDATE streams SET sealed_id = $1', [last]);
   t.match(
     await json('status', '--need', storesOnly),
     { lagSeconds: 0, segments: { count: 0 } },
-    'settled ones do not',
+    'settled stream entries do not count',
   );
 });
 
@@ -257,7 +260,7 @@ t.test('sql', async (t) => {
     { n: 0, s: '0' },
     { n: 1, s: '1' },
   ]);
-  t.same(await json('sql', 'SELECT * FROM usage'), [], 'the database is the one of the URL');
+  t.same(await json('sql', 'SELECT * FROM usage'), [], 'the query runs in the database of the URL');
   t.equal(
     (await core('sql', 'SELECT 18446744073709551615 AS big, NULL AS none, 1.5 AS x')).stdout,
     '                 big  none    x\n18446744073709551615  -     1.5\n',
@@ -277,7 +280,7 @@ t.test('sql', async (t) => {
   }
 });
 
-t.test('faults are one line on stderr', async (t) => {
+t.test('a fault is one line on stderr', async (t) => {
   const cases: [args: string[], message: RegExp][] = [
     [['node', 'show', '99'], /^There is no node 99$/],
     [['subscription', 'show', '99'], /^There is no subscription 99$/],
@@ -408,7 +411,7 @@ t.test('the built program', async (t) => {
     text(child.stderr),
     once(child, 'close') as Promise<[number]>,
   ]);
-  t.same([exitCode, complaint], [0, ''], 'a reader that has seen enough is no failure');
+  t.same([exitCode, complaint], [0, ''], 'it is no failure if the reader closes the pipe');
 });
 
 t.test('byte counts', async (t) => {
@@ -461,7 +464,11 @@ t.test('tables', async (t) => {
     ),
     'id  name\n 1  a\n10  -\n',
   );
-  t.equal(cellText('a\u001b[2J\nb\u202ec'), 'a\\x1b[2J\\x0ab\\u202ec', 'cannot move the cursor');
+  t.equal(
+    cellText('a\u001b[2J\nb\u202ec'),
+    'a\\x1b[2J\\x0ab\\u202ec',
+    'text cannot move the cursor',
+  );
   t.equal(cellText(new Date(0)), '1970-01-01T00:00:00.000Z');
   t.equal(cellText({ a: 1 }), '{"a":1}');
   t.same([0, 999, 1_000, 1_234_567, 999_999].map(bytesText), [
@@ -501,7 +508,7 @@ t.test('link show', async (t) => {
   t.same(await json('link', 'show', uuid.toUpperCase()), { uri });
   const { stdout } = await core('link', 'show', uuid);
   t.ok(stdout.startsWith(`${uri}\n\n`));
-  // A QR code of version 1 is 21 modules wide, and two rows of modules are one line.
+  // The smallest QR code is 21 modules high, and a line shows two rows of modules.
   const lines = stdout.trimEnd().split('\n').slice(2);
   t.ok(lines.length > 10, `${lines.length} lines`);
   t.match(lines[2], /[\u2580\u2584\u2588]/);

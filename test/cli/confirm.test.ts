@@ -13,7 +13,7 @@ const { core, json } = commandLine(stores.environment);
 const folder = t.testdir({});
 let uuid = '';
 
-/** Node 1 with two protocols, two subscriptions of user 1 on them, one of which is disabled. */
+/** Node 1 has two protocols. User 1 has two subscriptions with links to both; one is disabled. */
 t.beforeEach(async () => {
   await pool.query('TRUNCATE nodes, users RESTART IDENTITY CASCADE');
   await json('node', 'create', '--name', 'fra 1');
@@ -27,7 +27,7 @@ t.beforeEach(async () => {
   uuid = link?.uuid ?? '';
 });
 
-/** Everything that a command could have changed. */
+/** The rows of every table that a command could change. */
 async function everything(): Promise<unknown[]> {
   const tables = ['nodes', 'registration_codes', 'node_protocols', 'users', 'subscriptions'];
   const all = [...tables, 'subscription_links', 'subscription_events'];
@@ -76,7 +76,7 @@ const commands = (): [args: string[], message: string][] => [
   ],
 ];
 
-t.test('without a terminal and --yes a command only says what it would do', async (t) => {
+t.test('without a terminal and without --yes a command only says what it would do', async (t) => {
   const before = await everything();
   for (const [args, message] of commands()) {
     if (args[0] === 'apply') fleetFile(args.includes('--prune') ? '[]' : one);
@@ -94,7 +94,7 @@ t.test('without a terminal and --yes a command only says what it would do', asyn
   }
 });
 
-t.test('with --yes a command does it, and says what it did', async (t) => {
+t.test('with --yes a command acts, and says what it did', async (t) => {
   t.match((await json('link', 'rotate', uuid, '--yes'))['uuid'], /^(?!0000)[0-9a-f-]{36}$/);
   t.equal((await json<unknown[]>('subscription', 'rotate', '1', '--yes')).length, 2);
   t.same(await json('subscription', 'delete', '1', '--yes'), {
@@ -117,17 +117,17 @@ t.test('with --yes a command does it, and says what it did', async (t) => {
   t.match(await json('user', 'delete', '1', '--force', '--yes'), { subscriptions: 1 });
 });
 
-t.test('apply', async (t) => {
+t.test('apply asks only if nodes or links end', async (t) => {
   t.match(await json('apply', fleetFile('[]'), '--prune', '--dry-run'), { remove: 1 });
   t.match(await json('apply', fleetFile('[{ name: ams-1 }]')), { create: 1, remove: 0 });
-  t.match(await json('apply', fleetFile(one), '--yes'), { remove: 1 }, 'a protocol with links');
+  t.match(await json('apply', fleetFile(one), '--yes'), { remove: 1 }, 'a protocol that has links');
   await pool.query('DELETE FROM subscriptions');
   const bare = fleetFile('[{ name: fra 1, protocols: [] }, { name: ams-1 }]');
-  t.match(await json('apply', bare), { remove: 1 }, 'a protocol that nobody has a link to');
+  t.match(await json('apply', bare), { remove: 1 }, 'a protocol without links needs no --yes');
   t.match(await json('apply', fleetFile('[]'), '--prune', '--yes'), { remove: 2 });
 });
 
-/** Runs the program at a terminal of its own, at which something is typed once it asks. */
+/** Runs the program at a terminal of its own, and types an answer once the program asks. */
 async function atTerminal(args: string[], typed: string, first?: () => Promise<unknown>) {
   const program = path.join(projectRoot, 'dist', 'src', 'bin', 'core.js');
   const words = [process.execPath, program, ...args].map((word) => `'${word}'`);
@@ -149,14 +149,14 @@ async function atTerminal(args: string[], typed: string, first?: () => Promise<u
   return { exitCode, shown };
 }
 
-t.test('at a terminal the name is typed', async (t) => {
+t.test('at a terminal the operator types the name', async (t) => {
   const before = await everything();
   const wrong = await atTerminal(['node', 'delete', '1'], 'ams 1\n');
   t.equal(wrong.exitCode, 1);
   t.match(wrong.shown, 'core: Not confirmed: nothing was changed');
   const ended = await atTerminal(['node', 'delete', '1'], '\u0004');
   t.equal(ended.exitCode, 1, 'end of input');
-  t.match(ended.shown, /\ncore: Not confirmed/, 'on a line of its own');
+  t.match(ended.shown, /\ncore: Not confirmed/, 'the error is on a line of its own');
   t.not((await atTerminal(['node', 'delete', '1'], '\u0003')).exitCode, 0, 'Ctrl-C');
   t.match((await atTerminal(['node', 'delete', '1', '--json'], 'fra 1\n')).shown, 'give --yes');
   t.same(await everything(), before);
@@ -172,7 +172,7 @@ t.test('at a terminal the name is typed', async (t) => {
   t.same(await json('node', 'list'), []);
 });
 
-t.test('at a terminal a plan is shown before the question', async (t) => {
+t.test('at a terminal the plan comes before the question', async (t) => {
   const file = fleetFile('[]');
   const { exitCode, shown } = await atTerminal(['apply', file, '--prune'], 'yes\n');
   t.equal(exitCode, 0);
@@ -186,7 +186,7 @@ t.test('at a terminal a plan is shown before the question', async (t) => {
   t.same(await json('node', 'list'), []);
 });
 
-t.test('a plan that is no longer the one that was confirmed is not carried out', async (t) => {
+t.test('a plan that has changed since the question is not carried out', async (t) => {
   const file = fleetFile('[]');
   const { shown } = await atTerminal(['apply', file, '--prune'], 'yes\n', () =>
     json('node', 'create', '--name', 'ams-1'),

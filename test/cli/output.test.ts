@@ -14,13 +14,13 @@ const { pool } = stores;
 const { core, json } = commandLine(stores.environment);
 const folder = t.testdir({});
 
-/** What Postgres can store of them, in one text. */
+/** One text with all hidden characters that Postgres can store. */
 const odd = Object.values(hiddenCharacters)
   .filter((character) => character !== '\u0000' && !/\p{Cs}/u.test(character))
   .join('x');
 const raw = /[^\P{C}\n]|[\p{Zl}\p{Zp}]/u;
 
-/** Every text of these columns, as if it had come in by another way. */
+/** Columns that the test fills with hidden characters, as if they had come in by another way. */
 const columns = {
   users: ['name'],
   nodes: ['name', 'host', 'region', 'ip', 'reported_name', 'reported_host', 'reported_region'],
@@ -102,18 +102,18 @@ for (const command of listing) {
     const table = await core(...command);
     t.same([table.exitCode, table.stderr], [0, '']);
     isClean(t, 'text', table.stdout);
-    t.match(table.stdout, /\\(x|u00)1b/, 'the characters are shown');
+    t.match(table.stdout, /\\(x|u00)1b/, 'the text shows the characters as escapes');
     const printed = await core(...command, '--json');
     t.same([printed.exitCode, printed.stderr], [0, '']);
     isClean(t, '--json', printed.stdout);
     t.ok(
       JSON.stringify(JSON.parse(printed.stdout)).includes(JSON.stringify(odd).slice(1, -1)),
-      'the JSON says what is stored',
+      'the JSON holds the stored text',
     );
   });
 }
 
-t.test('plans, reports and errors', async (t) => {
+t.test('plans, reports and errors show hidden characters as escapes', async (t) => {
   const fleet = path.join(folder, 'fleet.yaml');
   writeFileSync(fleet, 'version: 1\nnodes: []\n');
   const broken = path.join(folder, 'broken.yaml');
@@ -143,13 +143,13 @@ t.test('plans, reports and errors', async (t) => {
     for (const more of [[], ['--json']]) {
       const name = [...command, ...more].join(' ').replaceAll(/[^ -~]/g, '?');
       const { stdout, stderr } = await core(...command, ...more);
-      t.not(stdout + stderr, '', `${name} says something`);
+      t.not(stdout + stderr, '', `${name} writes something`);
       isClean(t, name, stdout + stderr);
     }
   }
 });
 
-t.test('the program itself, and its log', async (t) => {
+t.test('the log of the program shows hidden characters as escapes', async (t) => {
   const program = path.join(projectRoot, 'dist/src/bin/core.js');
   const database = `${stores.databaseUrl}%C2%9B%1B%E2%80%AE`;
   const child = spawn(process.execPath, [program, 'serve'], {
@@ -158,7 +158,7 @@ t.test('the program itself, and its log', async (t) => {
   });
   const [stderr] = await Promise.all([text(child.stderr), once(child, 'close')]);
   t.match(stderr, 'does not exist');
-  t.match(stderr, '\\u009b', 'the log says the name');
+  t.match(stderr, '\\u009b', 'the log has the name');
   isClean(t, 'log', stderr);
 });
 

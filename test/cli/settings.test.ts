@@ -7,7 +7,7 @@ const { pool } = stores;
 
 const { core, json } = commandLine(stores.environment);
 
-/** Each of these must fail with one line. */
+/** Checks that each of these fails with one line. */
 async function refused(t: Tap, faults: readonly [command: string[], message: RegExp][]) {
   for (const [args, message] of faults) {
     const run = await core(...args);
@@ -18,7 +18,7 @@ async function refused(t: Tap, faults: readonly [command: string[], message: Reg
 }
 type Tap = Pick<typeof t, 'same' | 'match'>;
 
-/** Why the worker will render the node anew, the newest last. */
+/** The newest cause for which the worker will render the node. */
 async function lastCause(): Promise<string | undefined> {
   const { rows } = await pool.query<{ causes: string[] }>(
     'SELECT change_causes AS causes FROM nodes WHERE id = 1',
@@ -59,7 +59,11 @@ t.test('rules: add, list, move, remove', async (t) => {
 
   t.same(await json('rule', 'move', '2', '--to', '1'), { ruleId: 2, nodeId: 1, position: 1 });
   t.equal(await lastCause(), 'rule 2 moved');
-  t.match(await json('rule', 'move', '2', '--to', '99'), { position: 3 }, 'past the last one');
+  t.match(
+    await json('rule', 'move', '2', '--to', '99'),
+    { position: 3 },
+    'a position past the end is the last one',
+  );
   t.same(await json('rule', 'remove', '1'), { ruleId: 1, nodeId: 1, status: 'removed' });
   t.equal(await lastCause(), 'rule 1 removed');
   t.same(await json('rule', 'list', '--node', '1'), [
@@ -68,7 +72,7 @@ t.test('rules: add, list, move, remove', async (t) => {
   ]);
 });
 
-t.test('rules that cannot be', async (t) => {
+t.test('impossible rules are refused', async (t) => {
   const add = (rule: string, node = '1') => ['rule', 'add', '--node', node, '--rule', rule];
   const good = '{"network":"udp","outboundTag":"direct"}';
   await refused(t, [
@@ -91,7 +95,7 @@ t.test('rules that cannot be', async (t) => {
   await refused(t, [[add(good), /revoked/]]);
 });
 
-t.test('names, hosts and addresses that cannot be', async (t) => {
+t.test('impossible names, hosts and addresses are refused', async (t) => {
   const set = (...args: string[]) => ['node', 'set', '1', ...args];
   const create = (...args: string[]) => ['node', 'create', '--name', 'x', ...args];
   const hidden = {
@@ -143,10 +147,10 @@ t.test('names, hosts and addresses that cannot be', async (t) => {
       /domain\[0\]: Must not hold the character U\+2028/,
     ],
   ]);
-  t.match(await json('node', 'list'), [{ name: 'n', host: '', ip: '' }], 'and nothing changed');
+  t.match(await json('node', 'list'), [{ name: 'n', host: '', ip: '' }], 'nothing has changed');
 });
 
-/** Folds two tags that nobody configured, and leaves the outbounds of node 1 as it found them. */
+/** Prunes two tags that nobody configured, and leaves the outbounds of node 1 as it found them. */
 async function checkPrune(t: Test): Promise<void> {
   const others = '(others)';
   await refused(t, [
@@ -203,7 +207,7 @@ t.test('outbounds: set, move, remove', async (t) => {
   t.equal(await lastCause(), 'outbound block moved');
   t.same(await tags(), ['block', 'direct', 'warp']);
   await json('outbound', 'move', ...of('block'), '--to', '99');
-  t.same(await tags(), ['direct', 'warp', 'block'], 'past the last one');
+  t.same(await tags(), ['direct', 'warp', 'block'], 'a position past the end is the last one');
 
   await addRule({ network: 'udp', outboundTag: 'block' });
   await refused(t, [
@@ -248,7 +252,7 @@ t.test('protocols: set, remove', async (t) => {
   const list = () => json<Listed[]>('protocol', 'list', '--node', '1', '--secrets');
   const [vless] = await list();
   const privateKey = vless?.settings.reality?.privateKey;
-  t.match(privateKey, /^[\w-]{43}$/, 'a key was made');
+  t.match(privateKey, /^[\w-]{43}$/, 'Core has made a key');
 
   t.same(await json('protocol', 'set', '1', '--port', '8443'), { nodeProtocolId: 1, nodeId: 1 });
   t.equal(await lastCause(), 'protocol 1 changed');
@@ -272,7 +276,7 @@ t.test('protocols: set, remove', async (t) => {
     [['protocol', 'set', '9', '--port', '1'], /There is no protocol 9/],
     [['protocol', 'remove', '9'], /There is no protocol 9/],
   ]);
-  t.match((await list())[0], { port: 8443 }, 'what is refused changes nothing');
+  t.match((await list())[0], { port: 8443 }, 'refused commands change nothing');
 
   t.same(await json('protocol', 'remove', '1', '--yes'), {
     nodeProtocolId: 1,
@@ -281,6 +285,6 @@ t.test('protocols: set, remove', async (t) => {
   });
   t.equal(await lastCause(), 'protocol 1 removed');
   t.match(await list(), [{ nodeProtocolId: 2 }]);
-  t.same(await links(), before.slice(1), 'its links go with it');
+  t.same(await links(), before.slice(1), 'its links end with it');
   await json('protocol', 'set', '2', '--port', '8443');
 });

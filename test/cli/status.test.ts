@@ -16,7 +16,7 @@ interface Shown {
   value: any;
 }
 
-/** Migrated stores, and what `core status` says of them, as text and as JSON. */
+/** Migrated stores, and what `core status` says about them, as text and as JSON. */
 async function start(t: Test) {
   const stores = await openDatabases(t);
   await stores.migrate();
@@ -34,7 +34,7 @@ async function start(t: Test) {
   return { ...stores, status };
 }
 
-/** A role of Core as a process of its own, once status says that it runs. */
+/** Starts a role of Core as another process, and waits until status says that it runs. */
 async function startRole(
   t: Test,
   core: Awaited<ReturnType<typeof start>>,
@@ -55,7 +55,7 @@ async function startRole(
 const answering = { up: true, since: null, reason: null };
 const isoTime = /^\d{4}-\d\d-\d\dT[\d:.]+Z$/;
 
-t.test('core status says what runs, and exits with 3 while something does not', async (t) => {
+t.test('core status says what runs, and exits with 3 while a part does not run', async (t) => {
   const core = await start(t);
   const none = await core.status();
   t.equal(none.exitCode, 3);
@@ -91,7 +91,7 @@ t.test('core status says what runs, and exits with 3 while something does not', 
 
   api.signal('SIGKILL');
   await api.exited;
-  // A process counts as running until it was not seen for a quarter of a minute.
+  // A process counts as running until nobody has seen it for 15 seconds.
   await core.pool.query(`UPDATE processes SET seen_at = seen_at - interval '1 minute'`);
   const lost = await core.status();
   t.match(lost.value.running.api, [{ pid: api.pid, state: 'lost', since: isoTime }]);
@@ -101,11 +101,11 @@ t.test('core status says what runs, and exits with 3 while something does not', 
   t.same(
     (await core.status()).value.running.api.map(({ pid }: { pid: number }) => pid),
     [again.pid],
-    'one that was started again on its host is not lost',
+    'a process that was started again on its host does not count as lost',
   );
 });
 
-/** A durable Redis of the test's own, which it may end. */
+/** A durable Redis of the test's own, so that the test may end it. */
 async function startOwnRedis(t: Test): Promise<{ url: string; child: ChildProcess }> {
   const found = await findOrInstall(
     'redis-server',

@@ -3,13 +3,13 @@ import { maskPassword } from '../../src/processes/reachable.ts';
 import { makeSecrets } from '../../src/secrets.ts';
 import { commandLine } from '../support/cli.ts';
 
-// What other tools make of the URLs is in other-users.test.ts, which has the servers.
+// test/embedded/other-users.test.ts uses the URLs with other tools, because it has the servers.
 
 /** Runs `core stores` with these settings. */
 const stores = (settings: Record<string, string>, ...args: string[]) =>
   commandLine(settings).core('stores', ...args);
 
-t.test('the URLs of embedded stores, masked unless asked otherwise', async (t) => {
+t.test('the URLs of embedded stores are masked without --reveal', async (t) => {
   const dataDir = t.testdir({});
   const secrets = makeSecrets(dataDir);
   const settings = { CORE_DATA_DIR: dataDir };
@@ -31,7 +31,7 @@ t.test('the URLs of embedded stores, masked unless asked otherwise', async (t) =
   });
 });
 
-t.test('external stores are shown as they are set; Core knows no analyst of theirs', async (t) => {
+t.test('external stores are shown as they are set, and without an analyst', async (t) => {
   const settings = {
     CORE_DATA_DIR: t.testdir({}),
     DATABASE_URL: 'postgres://u:of-postgres@db.example.net/core',
@@ -59,7 +59,7 @@ t.test('before the first start there are no passwords, and the error says so', a
   });
 });
 
-t.test('a password is masked at any place in a URL', async (t) => {
+t.test('a password is masked wherever it is in a URL', async (t) => {
   for (const [url, masked] of [
     ['redis://:p@h:6379', 'redis://:***@h:6379'],
     ['redis://h:6379/0?password=p&db=1', 'redis://h:6379/0?password=***&db=1'],

@@ -78,7 +78,7 @@ t.test('links, delete, users', async (t) => {
   });
 });
 
-t.test('what cannot be meant is refused', async (t) => {
+t.test('impossible arguments are refused', async (t) => {
   const faults: [args: string[], message: RegExp][] = [
     [['subscription', 'set', '1'], /Nothing to set/],
     [['subscription', 'set', '1', '--limit', '0'], /--limit/],

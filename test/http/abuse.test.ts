@@ -25,28 +25,31 @@ function headOf(authKey: string, path = '/node/usage'): string {
   return `POST ${path} HTTP/1.1\r\nHost: core\r\nx-node-auth-key: ${authKey}\r\n`;
 }
 
-t.test('a body that is slow, stalls or never begins is closed after the time-out', async (t) => {
-  const api = await startTestApi(t, { CORE_BODY_SECONDS_MAX: '1' });
-  const { authKey } = await registerTestNode(api);
-  const head = headOf(authKey);
-  for (const parts of [
-    [`${head}Content-Length: 100\r\n\r\n`],
-    [`${head}Content-Length: 100\r\n\r\n{"entries":`],
-    [`${head}Content-Length: 100\r\n\r\n`, ...'{"entries":'],
-    [`${head}Transfer-Encoding: chunked\r\n\r\n5\r\n{"ent\r\n`],
-    [`${head}Content-Length: 2000000\r\n\r\n${' '.repeat(70_000)}`],
-  ]) {
-    const { answers, closed } = await exchange(api.port, parts);
-    t.ok(closed);
-    t.equal(answers.length, 1);
-    t.equal(answers[0]?.status, 400);
-    t.equal(codeOf(answers[0]?.body ?? Buffer.alloc(0)), 'MALFORMED_BODY');
-    t.equal(answers[0]?.headers.get('connection')?.[0], 'close');
-  }
-  t.equal((await get(api, '/healthz')).status, 200);
-});
+t.test(
+  'a body that is slow, stalls or never begins gets a 400 and a closed connection after the time-out',
+  async (t) => {
+    const api = await startTestApi(t, { CORE_BODY_SECONDS_MAX: '1' });
+    const { authKey } = await registerTestNode(api);
+    const head = headOf(authKey);
+    for (const parts of [
+      [`${head}Content-Length: 100\r\n\r\n`],
+      [`${head}Content-Length: 100\r\n\r\n{"entries":`],
+      [`${head}Content-Length: 100\r\n\r\n`, ...'{"entries":'],
+      [`${head}Transfer-Encoding: chunked\r\n\r\n5\r\n{"ent\r\n`],
+      [`${head}Content-Length: 2000000\r\n\r\n${' '.repeat(70_000)}`],
+    ]) {
+      const { answers, closed } = await exchange(api.port, parts);
+      t.ok(closed);
+      t.equal(answers.length, 1);
+      t.equal(answers[0]?.status, 400);
+      t.equal(codeOf(answers[0]?.body ?? Buffer.alloc(0)), 'MALFORMED_BODY');
+      t.equal(answers[0]?.headers.get('connection')?.[0], 'close');
+    }
+    t.equal((await get(api, '/healthz')).status, 200);
+  },
+);
 
-t.test('4 GB of declared length is refused at once and closed', async (t) => {
+t.test('a declared length of 4 GB is refused at once and the connection closed', async (t) => {
   const api = await startTestApi(t);
   const { authKey } = await registerTestNode(api);
   for (const head of [headOf(authKey), headOf('A'.repeat(43)), headOf('x', '/nothing')]) {
@@ -65,7 +68,7 @@ t.test('4 GB of declared length is refused at once and closed', async (t) => {
   t.equal((await get(api, '/healthz')).status, 200);
 });
 
-t.test('a head in two packets with no body is answered', async (t) => {
+t.test('a head in two packets without a body is answered', async (t) => {
   const api = await startTestApi(t);
   const { authKey } = await registerTestNode(api);
   const text = `GET /node/config/latest HTTP/1.1\r\nHost: core\r\nx-node-auth-key: ${authKey}\r\nContent-Length: 0\r\n\r\n`;
@@ -77,7 +80,7 @@ t.test('a head in two packets with no body is answered', async (t) => {
   }
 });
 
-t.test('a body in chunks that are too many and too small is refused', async (t) => {
+t.test('a body in too many chunks that are too small is refused', async (t) => {
   const api = await startTestApi(t);
   const { authKey } = await registerTestNode(api);
   const chunked = (bytes: number, chunkBytes: number): string => {
@@ -102,7 +105,7 @@ t.test('a body in chunks that are too many and too small is refused', async (t) 
   t.match(answers[0]?.body.toString(), /too many chunks that are too small/);
 });
 
-t.test('no shape of framing lets a second request in', async (t) => {
+t.test('no kind of framing lets a second request in', async (t) => {
   const api = await startTestApi(t);
   const { authKey } = await registerTestNode(api);
   const body = JSON.stringify({ entries: [] });
@@ -118,9 +121,9 @@ t.test('no shape of framing lets a second request in', async (t) => {
     'an empty encoding': `Transfer-Encoding:\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
     'another encoding': `Transfer-Encoding: gzip\r\n\r\n0\r\n\r\n`,
     'two encodings': `Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n`,
-    'an encoding spelt with a space': `Transfer-Encoding : chunked\r\nContent-Length: 0\r\n\r\n`,
+    'an encoding header with a space': `Transfer-Encoding : chunked\r\nContent-Length: 0\r\n\r\n`,
     'a chunk extension': `Transfer-Encoding: chunked\r\n\r\ne;a=b\r\n${body}\r\n0\r\n\r\n`,
-    'chunks, and more behind': `Transfer-Encoding: chunked\r\n\r\n${chunked}`,
+    'chunks, and more bytes after them': `Transfer-Encoding: chunked\r\n\r\n${chunked}`,
     'a chunk longer than it says': `Transfer-Encoding: chunked\r\n\r\n1\r\n${body}\r\n0\r\n\r\n`,
     'a negative length': 'Content-Length: -1\r\n\r\n',
     'a signed length': 'Content-Length: +0\r\n\r\n',
@@ -128,7 +131,7 @@ t.test('no shape of framing lets a second request in', async (t) => {
   const everyShape = Object.entries(shapes).flatMap(([name, shape]) =>
     ['/node/usage', '/node/nothing', '/healthz'].map((path) => ({ name, shape, path })),
   );
-  // Side by side: what uWebSockets cannot read it closes only when it has been idle for 10 s.
+  // All at once, because uWebSockets closes what it cannot read only after 10 s without traffic.
   await Promise.all(
     everyShape.map(async ({ name, shape, path }) => {
       const { answers, closed } = await exchange(api.port, [
@@ -156,7 +159,7 @@ t.test('no shape of framing lets a second request in', async (t) => {
   t.equal(plain.answers[0]?.headers.get('connection')?.[0], 'close', 'and its connection closed');
 });
 
-t.test('of a header that comes twice the first counts', async (t) => {
+t.test('if a header comes twice, the first one counts', async (t) => {
   const api = await startTestApi(t);
   const { authKey } = await registerTestNode(api);
   const wrong = `x-node-auth-key: ${'A'.repeat(43)}\r\n`;
@@ -171,7 +174,7 @@ t.test('of a header that comes twice the first counts', async (t) => {
   t.equal(last.answers[0]?.status, 401);
 });
 
-t.test('a wrong key is refused before anything of the body is looked at', async (t) => {
+t.test('a wrong key is refused before Core looks at the body', async (t) => {
   const api = await startTestApi(t);
   const gzip = { 'content-encoding': 'gzip' };
   for (const authKey of ['', 'short', 'A'.repeat(43)]) {
@@ -189,7 +192,7 @@ t.test('a wrong key is refused before anything of the body is looked at', async 
   }
 });
 
-t.test('of a large body with a wrong key next to nothing is read', async (t) => {
+t.test('Core reads next to nothing of a large body with a wrong key', async (t) => {
   const api = await startTestApi(t);
   const wrong = headOf('A'.repeat(43));
   const bodyBytes = 4_000_000;
@@ -197,7 +200,7 @@ t.test('of a large body with a wrong key next to nothing is read', async (t) => 
     `${wrong}Content-Length: ${bodyBytes}\r\n\r\n`,
     `${wrong}Transfer-Encoding: chunked\r\n\r\n${bodyBytes.toString(16)}\r\n`,
   ]) {
-    // Nothing but the first byte of the body ever comes: an answer shows that no more is awaited.
+    // Only the first byte of the body ever comes, so an answer shows that Core waits for no more.
     const { answers, closed } = await exchange(api.port, [head, '{']);
     t.ok(closed);
     t.equal(answers.length, 1);
@@ -207,10 +210,10 @@ t.test('of a large body with a wrong key next to nothing is read', async (t) => 
   const node = await registerTestNode(api);
   const entries = Array.from({ length: 9_000 }, (_, index) => usageEntry({ userId: index + 1 }));
   const reply = await post(api, '/node/usage', { entries }, { node });
-  t.equal(reply.status, 200, 'one with a key that has to be looked up first is taken');
+  t.equal(reply.status, 200, 'a large body is taken if its key has to be looked up first');
 });
 
-t.test('a sender without a key is given 16 KiB', async (t) => {
+t.test('a sender without a key may send 16 KiB', async (t) => {
   const api = await startTestApi(t);
   const dto = { code: 'NOPE', name: 'n', host: 'h', ip: '192.0.2.1', region: 'r' };
   const gzip = { 'content-encoding': 'gzip' };
@@ -253,11 +256,11 @@ t.test(
       const text = JSON.stringify(value);
       for (const over of [0, 1]) {
         const body = Buffer.from(text.padEnd(bytesMax + over));
-        const packed = { 'content-encoding': 'gzip' };
+        const gzip = { 'content-encoding': 'gzip' };
         const length = { 'content-length': String(body.length) };
         const replies = [await send(api, method, path, { node, body, headers: length })];
         if (method === 'POST') {
-          const options = { node, headers: packed, body: gzipSync(body) };
+          const options = { node, headers: gzip, body: gzipSync(body) };
           replies.push(await send(api, method, path, options));
         }
         for (const reply of replies) {
@@ -272,7 +275,7 @@ t.test(
 t.test('gzip bombs are 413 and cost no more than their bound', async (t) => {
   const api = await startTestApi(t);
   const node = await registerTestNode(api);
-  // 400 MB in 400 KB, eight at once: unpacked they would be 3.2 GB.
+  // 400 MB in 400 KB, eight at once: decompressed they would be 3.2 GB.
   const bomb = gzipSync(Buffer.alloc(400_000_000, 0x20));
   const send = () =>
     post(api, '/node/usage', bomb, { node, headers: { 'content-encoding': 'gzip' } });
@@ -291,7 +294,7 @@ t.test('gzip bombs are 413 and cost no more than their bound', async (t) => {
   t.ok(peak - before < 400_000_000, `${Math.round((peak - before) / 1e6)} MB more at the peak`);
 });
 
-t.test('guesses at codes are limited by address over two processes', async (t) => {
+t.test('guesses at codes are limited by address, over two processes', async (t) => {
   const api = await startTestApi(t, { CORE_REGISTRATION_FAILURES_MAX: '6' });
   const other = { ...(await secondApi(t, api)), agent: api.agent };
   for (let count = 0; count < 3; count += 1) {
@@ -307,20 +310,20 @@ t.test('guesses at codes are limited by address over two processes', async (t) =
   const counted = () => api.redis.get(`${api.config.stores.redisPrefix}:register:127.0.0.1`);
   t.equal(await counted(), '8');
   for (const at of [api, other]) t.equal((await register(at)).status, 429);
-  t.equal(await counted(), '8', 'who is locked out costs Redis nothing more');
+  t.equal(await counted(), '8', 'a sender who is locked out costs Redis nothing more');
   const { code } = await api.issueCode();
-  t.equal((await register(api, { code })).status, 200, 'a right code is taken all the same');
+  t.equal((await register(api, { code })).status, 200, 'a right code is still taken');
   t.equal((await register(api, { code })).status, 429, 'and a used one is a wrong one');
 });
 
-t.test('behind a proxy the lock-out hits the guesser, and nobody else', async (t) => {
+t.test('behind a proxy the lock-out hits the guesser and nobody else', async (t) => {
   const settings = { CORE_REGISTRATION_FAILURES_MAX: '3', CORE_TRUSTED_PROXIES: '127.0.0.0/8' };
   const api = await startTestApi(t, settings);
   const from = (forwardedFor: string, code = 'NOPE') => register(api, { code, forwardedFor });
   for (let count = 0; count < 3; count += 1) t.equal((await from('203.0.113.66')).status, 403);
   t.equal((await from('203.0.113.66')).status, 429);
   t.equal((await from('198.51.100.7, 203.0.113.66')).status, 429, 'whatever it claims to be');
-  t.equal((await from('198.51.100.7')).status, 403, 'another address has failures of its own');
+  t.equal((await from('198.51.100.7')).status, 403, 'each address has its own count of failures');
   const { code } = await api.issueCode();
   t.equal((await from('198.51.100.7', code)).status, 200);
   const own = await api.issueCode();
@@ -332,7 +335,7 @@ t.test('behind a proxy the lock-out hits the guesser, and nobody else', async (t
   t.equal((await from('2001:db8:0:5:ffff::4')).status, 429, 'a host can choose within its /64');
   t.equal((await from('2001:db8:0:6::1')).status, 403);
 
-  // Some proxies add a line of their own; the one before it is the sender's.
+  // Some proxies append a line of their own; the line before it is the sender's.
   const body = '{"code":"NOPE","name":"","host":"","ip":"","region":""}';
   const { answers } = await exchange(
     api.port,
@@ -345,7 +348,7 @@ t.test('behind a proxy the lock-out hits the guesser, and nobody else', async (t
   t.equal(answers[0]?.status, 429);
 });
 
-t.test('without a trusted proxy nobody escapes by a header', async (t) => {
+t.test('without a trusted proxy nobody escapes the lock-out by a header', async (t) => {
   const api = await startTestApi(t, { CORE_REGISTRATION_FAILURES_MAX: '2' });
   for (const host of ['1', '2', '3']) {
     const reply = await register(api, { forwardedFor: `198.51.100.${host}` });
@@ -372,8 +375,8 @@ t.test('a revoked key dies on every process within a second', async (t) => {
   );
 });
 
-t.test('thousands of idle connections leave the api answering others', async (t) => {
-  // The api is a process of its own: each end of a connection counts against one process's limit.
+t.test('the api answers while thousands of connections are idle', async (t) => {
+  // The api is another process, because each end of a connection counts against its process's limit.
   const api = await startTestApi(t);
   const node = await registerTestNode(api);
   const { stores } = api.config;
@@ -406,7 +409,7 @@ t.test('thousands of idle connections leave the api answering others', async (t)
     for (const socket of batch) socket.on('error', () => undefined);
     await Promise.all(batch.map((socket) => once(socket, 'connect')));
     idle.push(...batch);
-    // Half of them are idle in the middle of a head, which is no better.
+    // Half of them are idle in the middle of a head.
     for (const socket of batch.slice(100)) socket.write('POST /node/usage HTTP/1.1\r\nHo');
   }
   for (let userId = 1; userId <= 20; userId += 1) {
@@ -414,7 +417,7 @@ t.test('thousands of idle connections leave the api answering others', async (t)
     t.equal(reply.status, 200);
   }
   core.signal('SIGTERM');
-  t.equal((await core.exited).code, 0, 'and stop cleanly');
+  t.equal((await core.exited).code, 0, 'and it stops cleanly');
 });
 
 function register(
@@ -434,7 +437,7 @@ async function secondApi(t: Test, api: TestApi): Promise<{ url: string }> {
   return { url: `http://127.0.0.1:${second.port}` };
 }
 
-/** How many files a process may have open; little where the system does not tell. */
+/** How many files this process may open; 0 if the system does not say. */
 function openFilesMax(): number {
   try {
     const text = readFileSync('/proc/self/limits', 'latin1');

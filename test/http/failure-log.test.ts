@@ -25,7 +25,7 @@ function memoryLog(level: string) {
   return { lines, log: pino({ level }, destination) };
 }
 
-t.test('ten lines a second of one failure are written, and the rest is counted', async (t) => {
+t.test('the log gets ten lines a second for one error code, and a count of the rest', async (t) => {
   const { lines, log } = memoryLog('info');
   let nowMs = 5_000;
   const failures = createFailureLog(log, () => nowMs);
@@ -37,9 +37,13 @@ t.test('ten lines a second of one failure are written, and the rest is counted',
   fail('STORE_UNAVAILABLE', 25);
   t.equal(lines.length, 10);
   fail('INTERNAL', 1);
-  t.match(lines.at(-1), { level: 50, code: 'INTERNAL' }, 'another failure has a bound of its own');
+  t.match(
+    lines.at(-1),
+    { level: 50, code: 'INTERNAL' },
+    'another error code has a bound of its own',
+  );
   fail('VALIDATION_FAILED', 100);
-  t.equal(lines.length, 11, 'what a client did wrong is for debug');
+  t.equal(lines.length, 11, 'what a client did wrong is logged at debug level only');
   nowMs += 999;
   fail('STORE_UNAVAILABLE', 1);
   t.equal(lines.length, 11);
@@ -50,7 +54,7 @@ t.test('ten lines a second of one failure are written, and the rest is counted',
   t.equal(lines[12]?.leftOut, undefined);
 });
 
-t.test('a node that is refused again and again does not fill the log', async (t) => {
+t.test('a node that is refused many times does not fill the log', async (t) => {
   const { lines, log } = memoryLog('warn');
   const settings = { CORE_SPOOL_BYTES_MAX: '1048576', CORE_SPOOL_SHARDS: '1' };
   const api = await startTestApi(t, settings, log);
@@ -72,7 +76,7 @@ t.test('a node that is refused again and again does not fill the log', async (t)
   const seconds = (performance.now() - startedMs) / 1_000;
   t.same(new Set(refused.map((reply) => reply.status)), new Set([503]));
   t.ok(before > 0, 'the first failure is written');
-  // Ten lines a second, and a second may have begun before these requests did.
+  // Ten lines a second; the first second may have begun before these requests.
   const linesMax = 10 * (Math.ceil(seconds) + 1);
   t.ok(lines.length - before <= linesMax, `${lines.length - before} lines in ${seconds} s`);
 });

@@ -3,21 +3,21 @@ import { get, registerTestNode, startTestApi, until } from '../support/api.ts';
 import { startPlainNginx } from '../support/proxies.ts';
 import { exchange } from '../support/raw.ts';
 
-// docs/http.md says what a client sees that sends these, and why Core cannot do better by itself.
+// docs/http.md says what a client that sends these sees, and why Core alone cannot do better.
 
 const host = 'Host: core\r\n';
 const lines = (count: number): string =>
   Array.from({ length: count }, (_, index) => `x-${index}: v\r\n`).join('');
 
-/** uWebSockets.js takes these for the beginning of a request, and waits for the rest. */
+/** uWebSockets.js sees the beginning of a request in these, and waits for the rest. */
 const waitedFor: Record<string, readonly string[]> = {
   'HTTP/1.0': [`GET /healthz HTTP/1.0\r\n${host}\r\n`],
   'HTTP/1.0 without a host': ['GET /healthz HTTP/1.0\r\n\r\n'],
   'HTTP/0.9': ['GET /healthz\r\n'],
   'HTTP/2 by prior knowledge': ['PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0'],
-  'a version that there is not': [`GET /healthz HTTP/1.2\r\n${host}\r\n`],
+  'an unknown version': [`GET /healthz HTTP/1.2\r\n${host}\r\n`],
   'bare LF': ['GET /healthz HTTP/1.1\nHost: core\n\n'],
-  'bare LF behind one header': [`GET /healthz HTTP/1.1\r\n${host}A: b\n\r\n`],
+  'bare LF after one header': [`GET /healthz HTTP/1.1\r\n${host}A: b\n\r\n`],
   'no header at all': ['GET /healthz HTTP/1.1\r\n\r\n'],
   '49 headers': [`GET /healthz HTTP/1.1\r\n${host}${lines(48)}\r\n`],
   'a folded header': [`GET /healthz HTTP/1.1\r\n${host}A: b\r\n c\r\n\r\n`],
@@ -32,10 +32,10 @@ const waitedFor: Record<string, readonly string[]> = {
   'a TLS greeting': ['\x16\x03\x01\x00\xf1\x01\x00\x00\xed\x03\x03'],
 };
 
-/** These it closes at once, before Core hears of them. */
+/** uWebSockets.js closes these at once, before Core hears of them. */
 const closedAtOnce: Record<string, readonly string[]> = {
   'no host': ['GET /healthz HTTP/1.1\r\nAccept: */*\r\n\r\n'],
-  'a method that there is not': [`BREW /healthz HTTP/1.1\r\n${host}\r\n`],
+  'an unknown method': [`BREW /healthz HTTP/1.1\r\n${host}\r\n`],
   'a method in lower case': [`get /healthz HTTP/1.1\r\n${host}\r\n`],
   'a length of ten digits': [
     `POST /node/usage HTTP/1.1\r\n${host}Content-Length: 4294967296\r\n\r\n`,
@@ -48,7 +48,7 @@ const closedAtOnce: Record<string, readonly string[]> = {
   ],
 };
 
-t.test('what uWebSockets.js cannot read is never served, and keeps nobody waiting', async (t) => {
+t.test('what uWebSockets.js cannot read is never served, and delays nobody', async (t) => {
   const api = await startTestApi(t);
   const node = await registerTestNode(api);
   const kinds = Object.entries({ ...waitedFor, ...closedAtOnce });
@@ -70,10 +70,10 @@ t.test('what uWebSockets.js cannot read is never served, and keeps nobody waitin
     },
   );
   await Promise.all(all);
-  t.equal((await throughNginx).status, 502, 'nginx with nothing but proxy_pass');
+  t.equal((await throughNginx).status, 502, 'nginx with only a proxy_pass');
 });
 
-t.test('it takes what looks odd and is not', async (t) => {
+t.test('unusual but valid requests are served', async (t) => {
   const api = await startTestApi(t);
   for (const [name, text] of Object.entries({
     '48 headers': `GET /healthz HTTP/1.1\r\n${host}${lines(47)}\r\n`,

@@ -9,7 +9,7 @@ import { post, registerTestNode, startTestApi, until, usageEntry } from '../supp
 
 /** Names and labels of all series, and their values. */
 async function seriesOf(route: Route): Promise<Map<string, number>> {
-  // It looks at nothing of the request.
+  // The route does not look at the request.
   const { body } = await route.handle({} as RouteRequest);
   const lines = String(body)
     .split('\n')
@@ -22,7 +22,7 @@ async function seriesOf(route: Route): Promise<Map<string, number>> {
   );
 }
 
-t.test('nothing that a node says becomes a label, or a series more', async (t) => {
+t.test('nothing that a node says becomes a label or another series', async (t) => {
   const api = await startTestApi(t, { CORE_SPOOL_SHARDS: '1', CORE_LOAD_INTERVAL_MS: '50' });
   const { pool, redis, config, log } = api;
   await migrateClickHouse(config.stores.clickhouseUrl, pool, log);

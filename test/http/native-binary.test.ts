@@ -31,15 +31,18 @@ t.test('a Node without a binary is refused in one line', async (t) => {
   refused(copy, new RegExp(`^${message.replace(/[().]/g, '\\$&')}\\d`));
   refused(path.join(copy, 'empty'), /ABI none\)$/);
 
-  // As on a system whose C library is another one: it is there, and cannot be loaded.
+  // As on a system with another C library: the binary exists but cannot be loaded.
   writeFileSync(path.join(copy, 'binaries', own), 'not a library');
   refused(copy, /has no binary for it .*(file too short|invalid ELF header|not a)/);
 });
 
-t.test('a system without an embedded ClickHouse is told which setting helps', async (t) => {
-  requireChdb();
-  t.throws(() => requireChdb('linux', 'riscv64'), {
-    code: 'EMBEDDED_SERVER_FAILED',
-    message: /no embedded ClickHouse for linux riscv64 \(@chdb\/.*CLICKHOUSE_URL/,
-  });
-});
+t.test(
+  'without an embedded ClickHouse for the system, the error names the setting that helps',
+  async (t) => {
+    requireChdb();
+    t.throws(() => requireChdb('linux', 'riscv64'), {
+      code: 'EMBEDDED_SERVER_FAILED',
+      message: /no embedded ClickHouse for linux riscv64 \(@chdb\/.*CLICKHOUSE_URL/,
+    });
+  },
+);

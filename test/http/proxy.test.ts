@@ -48,12 +48,12 @@ async function checkConfiguration(t: Test, through: Through, key: Key): Promise<
   const path = '/node/config/latest';
   const plain = await through('GET', path, { headers: key });
   t.equal(plain.status, 200);
-  const packed = await through('GET', path, { headers: { ...key, 'accept-encoding': 'gzip' } });
-  t.equal(packed.headers['content-encoding'], 'gzip');
-  t.same(gunzipSync(packed.body), plain.body);
+  const gzip = await through('GET', path, { headers: { ...key, 'accept-encoding': 'gzip' } });
+  t.equal(gzip.headers['content-encoding'], 'gzip');
+  t.same(gunzipSync(gzip.body), plain.body);
   const etag = String(plain.headers['etag']);
   t.match(etag, /^"\d+"$/);
-  // The first answer was rendered for it; the process hears of that revision a little later.
+  // Core renders the first answer on demand, and the process hears of its revision a little later.
   const known = await until(
     () => through('GET', path, { headers: { ...key, 'if-none-match': etag } }),
     ({ status }) => status === 304,
@@ -141,15 +141,15 @@ for (const [name, startProxy] of programs) {
     const { authKey } = JSON.parse(registered.body.toString());
     const key = { 'x-node-auth-key': authKey };
 
-    await t.test('usage, packed, chunked and without either', (t) => checkUsage(t, through, key));
-    await t.test('a configuration, packed and known already', (t) =>
+    await t.test('usage: compressed, chunked and plain', (t) => checkUsage(t, through, key));
+    await t.test('a configuration: compressed, and unchanged', (t) =>
       checkConfiguration(t, through, key),
     );
-    await t.test('what Core refuses, and what never comes to it', (t) =>
+    await t.test('what Core refuses, and what never reaches it', (t) =>
       checkRefusals(t, through, key),
     );
     await t.test('many requests on few connections', (t) => checkMany(t, through, key));
-    await t.test('the lock-out of wrong codes goes by the address of the client', (t) =>
+    await t.test('the lock-out for wrong codes goes by the address of the client', (t) =>
       checkLockOut(t, proxy, api),
     );
   });

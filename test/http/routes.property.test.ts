@@ -14,7 +14,7 @@ const event = {
   occurredAt: '2026-01-01T00:00:00Z',
 };
 const registration = { code: 'NOPE', name: 'n', host: 'h', ip: '192.0.2.1', region: 'r' };
-/** Bodies of which each is right for some route. */
+/** Each of these bodies is valid for some route. */
 const bodies = [
   { entries: [usageEntry()] },
   { items: [{ tag: 'direct', bytesUp: 1, bytesDown: 2 }] },
@@ -75,7 +75,7 @@ const key = fc.oneof(
   text,
 );
 
-t.test('any request gets an answer that the contract allows', async (t) => {
+t.test('every request gets an answer that the contract allows', async (t) => {
   const api = await startTestApi(t, { CORE_BODY_BYTES_MAX: '65536' });
   const node = await registerTestNode(api);
   const met = new Map<number, number>();
@@ -92,8 +92,8 @@ t.test('any request gets an answer that the contract allows', async (t) => {
     );
     if (one.key !== 'none')
       headers['x-node-auth-key'] = one.key === 'right' ? node.authKey : one.key;
-    // Given for every method: with GET Node would send the body without saying how long it is, and
-    // the server would take it for the next request.
+    // Set for every method. With GET, Node would send the body without its length, and the server would
+    // read it as the next request.
     headers['content-length'] = String(one.body.length);
     const sent = http.request(api.url + one.path, {
       method: one.method,

@@ -17,7 +17,7 @@ import {
 } from '../support/api.ts';
 import { freePorts } from '../support/free-port.ts';
 
-/** Rows and bytes that the spool holds of one kind, over all shards. */
+/** Stream entries and rows of one kind in the spool, over all shards. */
 async function spooled(api: TestApi, kind: string): Promise<{ entries: number; rows: number }> {
   let entries = 0;
   let rows = 0;
@@ -62,7 +62,7 @@ t.test('registration', async (t) => {
   });
 
   const registered = await post(api, '/node/register', dto);
-  t.equal(registered.status, 200, 'what is refused leaves the code as it is');
+  t.equal(registered.status, 200, 'a refused registration does not use up the code');
   t.equal(registered.json['nodeId'], nodeId);
   t.match(registered.json['authKey'], /^[A-Za-z0-9_-]{43}$/);
 
@@ -75,7 +75,7 @@ t.test('registration', async (t) => {
   t.match(
     stored.rows[0],
     { reported_name: 'fra-1', reported_host: 'fra-1.example.net', reported_region: 'eu' },
-    'and what the node says beside it',
+    'and beside it what the node says',
   );
 
   const used = await post(api, '/node/register', dto);
@@ -142,7 +142,7 @@ t.test('heartbeat, config, applied and error', async (t) => {
   t.equal(config.status, 200);
   t.same(config.json, { revision: 1, clientMap: {}, services: {} });
   t.equal(config.headers['etag'], '"1"');
-  // The first render is notified to the api as any change is; until it has heard, it answers in full.
+  // The api hears of the first render by a notification. Until then it answers in full.
   const askAgain = () =>
     get(api, '/node/config/latest', {
       node,
@@ -150,12 +150,12 @@ t.test('heartbeat, config, applied and error', async (t) => {
     });
   const same = await until(askAgain, (reply) => reply.status === 304, 1_000);
   t.equal(same.text, '');
-  const packed = await get(api, '/node/config/latest', {
+  const gzip = await get(api, '/node/config/latest', {
     node,
     headers: { 'accept-encoding': 'gzip' },
   });
-  t.equal(packed.headers['content-encoding'], 'gzip');
-  t.same(packed.json, config.json);
+  t.equal(gzip.headers['content-encoding'], 'gzip');
+  t.same(gzip.json, config.json);
 
   const never = await post(api, '/node/config/applied', { revision: 2 }, { node });
   t.equal(never.status, 409);
@@ -186,7 +186,7 @@ t.test('heartbeat, config, applied and error', async (t) => {
   t.same((await post(api, '/node/heartbeat', { revision: 9 }, { node })).json['needSync'], true);
 });
 
-t.test('what is taken and what is refused', async (t) => {
+t.test('which entries are taken and which are refused', async (t) => {
   const api = await startTestApi(t);
   const node = await registerTestNode(api);
   const usage = (entries: unknown) => post(api, '/node/usage', { entries }, { node });
@@ -228,7 +228,7 @@ t.test('what is taken and what is refused', async (t) => {
   t.equal((await usage(Array.from({ length: 10_001 }, () => usageEntry()))).status, 400);
   t.equal((await usage([usageEntry()])).status, 200);
   t.equal((await usage([usageEntry()])).status, 200);
-  t.same(await spooled(api, 'usage'), { entries: 8, rows: 8 }, 'equal bytes were a retry');
+  t.same(await spooled(api, 'usage'), { entries: 8, rows: 8 }, 'equal bytes count as a retry');
 
   t.equal((await usage([])).status, 200);
   t.equal((await post(api, '/node/outbound-usage', { items: [] }, { node })).status, 200);
@@ -322,7 +322,7 @@ t.test('methods, routes and health', async (t) => {
   t.equal((await send(api, 'HEAD', '/node/usage')).headers['allow'], 'POST');
 });
 
-t.test('metrics are told to operators only', async (t) => {
+t.test('only operators get metrics', async (t) => {
   const api = await startTestApi(t);
   const shown = await get(api.admin, '/metrics');
   t.match(shown.text, /core_nodes\{status="online"\} 0/);
@@ -352,8 +352,12 @@ t.test('HEAD answers as GET does, without the body', async (t) => {
     ['healthz', '/healthz', {}],
     ['readyz', '/readyz', {}],
     ['a configuration', '/node/config/latest', { node }],
-    ['one packed', '/node/config/latest', { node, headers: gzip }],
-    ['one that the node has', '/node/config/latest', { node, headers: { 'if-none-match': etag } }],
+    ['a compressed configuration', '/node/config/latest', { node, headers: gzip }],
+    [
+      'a configuration that the node has',
+      '/node/config/latest',
+      { node, headers: { 'if-none-match': etag } },
+    ],
     ['no key', '/node/config/latest', {}],
     ['a wrong key', '/node/config/latest', { node: { nodeId: 0, authKey: 'A'.repeat(43) } }],
     ['no such route', '/node/nothing', {}],
@@ -361,7 +365,7 @@ t.test('HEAD answers as GET does, without the body', async (t) => {
   ];
   for (const [name, path, options] of asked) {
     const expected = await get(api, path, options);
-    // Over the connection that the answer before left open: a body too many would be read as this one.
+    // Uses the connection of the answer before, so a body too many would be read as this answer.
     const head = await send(api, 'HEAD', path, options);
     t.equal(head.status, expected.status, name);
     t.equal(head.text, '', name);
@@ -373,20 +377,20 @@ t.test('HEAD answers as GET does, without the body', async (t) => {
   t.ok(Number((await send(api, 'HEAD', '/healthz')).headers['content-length']) > 0);
 });
 
-t.test('a HEAD with a body in doubt is answered, and its connection closed', async (t) => {
+t.test('a HEAD with unclear framing is answered, and its connection closed', async (t) => {
   const api = await startTestApi(t);
   for (const framing of [
     'Content-Length: 0\r\nContent-Length: 9\r\n\r\n',
     'Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
   ]) {
-    // There is no body that would end it, so this waits until the connection is closed.
+    // The answer has no body that would end it, so this waits until the connection is closed.
     const answered = await rawRequest(api, [`HEAD /healthz HTTP/1.1\r\nHost: x\r\n${framing}`]);
     t.match(answered, /\r\nConnection: close\r\n/);
     t.match(answered, /\r\nContent-Length: [1-9]\d*\r\n\r\n$/, 'a length, and no body');
   }
 });
 
-t.test('readyz names the store that is away to operators only', async (t) => {
+t.test('readyz names the store that is away, but only to operators', async (t) => {
   const ready = await startTestApi(t);
   t.same((await get(ready.admin, '/readyz')).json, { ok: true });
   t.same((await get(ready, '/readyz')).json, { ok: true });
@@ -492,7 +496,7 @@ t.test('idempotency', async (t) => {
   t.equal(
     (await spooled(api, 'outbound')).rows,
     4,
-    'without a key outbound usage counts each time',
+    'outbound usage without a key counts every time',
   );
   t.equal((await outbound(items, 'x'.repeat(200))).status, 200);
   const long = await outbound(items, 'x'.repeat(201));
@@ -506,7 +510,7 @@ t.test('idempotency', async (t) => {
   t.equal((await spooled(api, 'usage')).rows, 2, 'equal bytes of one node are a retry');
 });
 
-t.test('a copy after its key has expired counts as new', async (t) => {
+t.test('a repeat after its key has expired counts as new', async (t) => {
   const api = await startTestApi(t, { CORE_IDEMPOTENCY_SECONDS: '1' });
   const node = await registerTestNode(api);
   const body = { entries: [usageEntry()] };
@@ -517,7 +521,7 @@ t.test('a copy after its key has expired counts as new', async (t) => {
   t.equal((await spooled(api, 'usage')).rows, 2);
 });
 
-t.test('a clock that jumps a day refuses or takes, and loses nothing', async (t) => {
+t.test('if the clock jumps a day, entries are taken or refused, and none is lost', async (t) => {
   const api = await startTestApi(t);
   const node = await registerTestNode(api);
   const usage = (recordedAt: string) =>
@@ -549,10 +553,10 @@ t.test('a full backlog refuses and stores nothing', async (t) => {
   t.equal(refused.json.error?.code, 'BACKLOG_FULL');
   t.ok(Number(refused.headers['retry-after']) >= 1);
   t.equal((await spooled(api, 'usage')).rows, 24_000);
-  t.equal((await fill(3)).status, 200, 'what was stored before is still answered with 200');
+  t.equal((await fill(3)).status, 200, 'a repeat of a stored post still gets a 200');
 });
 
-t.test('stopping answers what is in flight and turns the rest away', async (t) => {
+t.test('a process that stops answers what is in flight and refuses the rest', async (t) => {
   const api = await startTestApi(t);
   const node = await registerTestNode(api);
   const body = JSON.stringify({ entries: [usageEntry()] });
@@ -586,7 +590,7 @@ function connect(api: TestApi): Promise<net.Socket> {
   });
 }
 
-/** What comes first on a connection, up to the end of a JSON body. */
+/** The first answer on a connection, up to the end of its JSON body. */
 function firstReply(socket: net.Socket): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = '';
@@ -599,7 +603,7 @@ function firstReply(socket: net.Socket): Promise<string> {
   });
 }
 
-/** Sends each part on its own, and returns the first reply. */
+/** Sends each part in a packet of its own, and returns the first answer. */
 async function rawRequest(api: TestApi, parts: readonly string[]): Promise<string> {
   const socket = await connect(api);
   socket.setNoDelay(true);

@@ -18,7 +18,7 @@ import { openStores } from '../support/stores.ts';
 const options = { registrationSeconds: 60, staleSeconds: 30, offlineSeconds: 90 };
 const dayMs = 86_400_000;
 
-// Many wait for a connection at once below, on a machine that may be busy.
+// Many queries wait for a connection at once, on a machine that may be busy.
 const { pool, redis, prefix } = await openStores(t, { max: 8, connectTimeoutMs: 60_000 });
 
 let userId = 0;
@@ -53,7 +53,7 @@ async function kinds(subscriptionId: number): Promise<string[]> {
   return events.map((event) => event.kind);
 }
 
-/** Whether the work gives the node a new revision. */
+/** Whether the work results in a new revision of the node. */
 async function bumps(work: () => Promise<unknown>): Promise<boolean> {
   await publishNow({ pool, redis, prefix });
   const before = (await showNode(pool, nodeId, options)).revision;
@@ -62,7 +62,7 @@ async function bumps(work: () => Promise<unknown>): Promise<boolean> {
   return (await showNode(pool, nodeId, options)).revision > before;
 }
 
-/** Lets the subscription's period have begun this long ago, and its resets be due since. */
+/** Moves the subscription's anchor into the past, so that its resets are due. */
 async function backdate(subscriptionId: number, period: string, ms: number): Promise<Date> {
   const { rows } = await pool.query<{ anchor_at: Date }>(
     `UPDATE subscriptions SET reset_period = $2, anchor_at = now() - make_interval(secs => $3),
@@ -74,11 +74,11 @@ async function backdate(subscriptionId: number, period: string, ms: number): Pro
   return rows[0]?.anchor_at ?? new Date(0);
 }
 
-t.test('warnings, once a threshold and period, and the limit', async (t) => {
+t.test('each threshold warns once a period, and the limit takes access', async (t) => {
   const id = await create({ trafficLimitBytes: 1_000 });
   t.notOk(await bumps(() => traffic(id, 799)));
   t.same(await kinds(id), ['created']);
-  t.notOk(await bumps(() => traffic(id, 0, 1)), 'a warning changes no config');
+  t.notOk(await bumps(() => traffic(id, 0, 1)), 'a warning changes no configuration');
   t.same(await kinds(id), ['created', 'warning_80']);
   await traffic(id, 100);
   t.same(await kinds(id), ['created', 'warning_80'], 'once');
@@ -121,30 +121,34 @@ t.test('a raised limit gives access back, a lowered one takes it', async (t) => 
   ]);
   const before = (await kinds(id)).length;
   await changeSubscription(pool, id, { trafficLimitBytes: 1_500 });
-  t.equal((await kinds(id)).length, before, 'the same again is no event');
+  t.equal((await kinds(id)).length, before, 'the same value again records no event');
   await t.rejects(changeSubscription(pool, 99, {}), { code: 'NOT_FOUND' });
 });
 
-t.test('expiry moves, and disabled is above all else', async (t) => {
+t.test('an expiry can move, and disabled comes before everything else', async (t) => {
   const past = new Date(Date.now() - 1_000);
   const later = new Date(Date.now() + 600_000);
   const id = await create({ trafficLimitBytes: 100 });
   t.ok(await bumps(() => changeSubscription(pool, id, { expiresAt: past })));
   t.equal((await showSubscription(pool, id)).status, 'expired');
-  t.same(await expireDue(pool), [], 'it is already');
+  t.same(await expireDue(pool), [], 'it has expired already');
   t.ok(await bumps(() => changeSubscription(pool, id, { expiresAt: later })));
   t.equal((await showSubscription(pool, id)).status, 'active');
   t.ok(await bumps(() => changeSubscription(pool, id, { disabled: true })));
   t.notOk(await bumps(() => resetSubscription(pool, id)));
-  t.equal((await showSubscription(pool, id)).status, 'disabled', 'over a reset');
+  t.equal((await showSubscription(pool, id)).status, 'disabled', 'a reset does not enable it');
   await changeSubscription(pool, id, { expiresAt: past });
-  t.equal((await showSubscription(pool, id)).status, 'disabled', 'over an expiry');
+  t.equal((await showSubscription(pool, id)).status, 'disabled', 'an expiry does not enable it');
   t.same(await expireDue(pool), []);
   await changeSubscription(pool, id, { expiresAt: null });
   await traffic(id, 200);
-  t.equal((await showSubscription(pool, id)).status, 'disabled', 'over its limit');
+  t.equal((await showSubscription(pool, id)).status, 'disabled', 'traffic over its limit does not enable it');
   await changeSubscription(pool, id, { disabled: false });
-  t.equal((await showSubscription(pool, id)).status, 'limited', 'enabled is not unlimited');
+  t.equal(
+    (await showSubscription(pool, id)).status,
+    'limited',
+    'enabling does not remove the limit',
+  );
   await resetSubscription(pool, id);
   t.equal((await showSubscription(pool, id)).status, 'active');
   t.same(await kinds(id), [
@@ -165,10 +169,13 @@ t.test('expiry moves, and disabled is above all else', async (t) => {
   ]);
   const born = await create({ expiresAt: past });
   t.equal((await showSubscription(pool, born)).status, 'expired');
-  t.notOk(await bumps(() => create({ disabled: true })), 'nobody is served by it');
+  t.notOk(
+    await bumps(() => create({ disabled: true })),
+    'a disabled subscription changes no configuration',
+  );
 });
 
-t.test('a reset at its time gives access back', async (t) => {
+t.test('a reset on schedule gives access back', async (t) => {
   const id = await create({ trafficLimitBytes: 100, resetPeriod: 'day' });
   await traffic(id, 70, 40);
   t.same(await resetDue(pool), [], 'not yet');
@@ -195,7 +202,7 @@ t.test('a reset at its time gives access back', async (t) => {
   t.match(await showSubscription(pool, id), { status: 'active', usedBytes: 99 });
 });
 
-t.test('down over three periods: one reset, which ends the last one', async (t) => {
+t.test('after three missed periods one reset ends the last of them', async (t) => {
   const id = await create({ resetPeriod: 'week' });
   await traffic(id, 10);
   const anchor = await backdate(id, 'week', 24 * dayMs);
@@ -207,7 +214,7 @@ t.test('down over three periods: one reset, which ends the last one', async (t) 
   t.same((await showSubscription(pool, id)).nextResetAt, new Date(anchor.getTime() + 28 * dayMs));
 });
 
-t.test('an operator resets beside the calendar, and changes the period', async (t) => {
+t.test('an operator resets without moving the calendar, and changes the period', async (t) => {
   const id = await create({ resetPeriod: 'month', anchorAt: new Date('2024-01-31T12:00:00Z') });
   const { nextResetAt } = await showSubscription(pool, id);
   t.equal(nextResetAt?.getUTCHours(), 12);
@@ -225,7 +232,7 @@ t.test('an operator resets beside the calendar, and changes the period', async (
   await t.rejects(resetSubscription(pool, 99), { code: 'NOT_FOUND' });
 });
 
-t.test('settles and resets side by side lose no byte and reset no period twice', async (t) => {
+t.test('concurrent settles and resets lose no byte and reset no period twice', async (t) => {
   const ids: number[] = [];
   for (let n = 0; n < 10; n += 1) {
     const id = await create({ trafficLimitBytes: 25, resetPeriod: 'day' });
@@ -257,7 +264,7 @@ t.test('settles and resets side by side lose no byte and reset no period twice',
   }
 });
 
-t.test('a moved expiry reaches the nodes that are told of it, and no others', async (t) => {
+t.test('a moved expiry bumps only nodes whose configuration holds it', async (t) => {
   const id = await create({ expiresAt: new Date('2040-01-01T00:00:00Z') });
   const move = (year: number) => () =>
     changeSubscription(pool, id, { expiresAt: new Date(`${year}-01-01T00:00:00Z`) });
@@ -286,21 +293,24 @@ t.test('links: list, rotate one, rotate all', async (t) => {
   t.equal(new Set([...all, ...before].map((link) => link.uuid)).size, 4);
   t.same(all, await listLinks(pool, id));
   await changeSubscription(pool, id, { disabled: true });
-  t.notOk(await bumps(() => rotateLinks(pool, id)), 'nobody is served by it');
+  t.notOk(
+    await bumps(() => rotateLinks(pool, id)),
+    'a disabled subscription changes no configuration',
+  );
   const events = await listEvents(pool, { subscriptionId: id, afterId: 0, rowsMax: 100 });
   t.notOk(JSON.stringify(events).includes(rotated), 'events hold no credential');
   await t.rejects(rotateLinks(pool, 99), { code: 'NOT_FOUND' });
   await t.rejects(listLinks(pool, 99), { code: 'NOT_FOUND' });
 });
 
-t.test('a protocol that is added while a subscription is limited serves it later', async (t) => {
+t.test('a limited subscription gets links to protocols that are added meanwhile', async (t) => {
   const id = await create({ trafficLimitBytes: 10 });
   await traffic(id, 10);
   await addProtocol(pool, { nodeId, protocol: 'VLESS', port: 445, settings: {} });
   t.equal((await listLinks(pool, id)).length, 3);
 });
 
-t.test('delete', async (t) => {
+t.test('delete a subscription, and a user', async (t) => {
   const id = await create({ resetPeriod: 'day' });
   await resetSubscription(pool, id);
   t.ok(await bumps(() => deleteSubscription(pool, id)));
@@ -308,12 +318,12 @@ t.test('delete', async (t) => {
   await t.rejects(deleteSubscription(pool, id), { code: 'NOT_FOUND' });
   t.equal((await pool.query('SELECT FROM subscription_links')).rowCount, 0);
   t.same(await kinds(id), ['created', 'reset', 'deleted'], 'events stay');
-  t.equal((await traffic(id, 1)).knownRows, 0, 'later rows are unknown');
+  t.equal((await traffic(id, 1)).knownRows, 0, 'later rows count as unknown');
 
   const active = await create();
   await create({ disabled: true });
   await t.rejects(deleteUser(pool, userId, { force: false }), { code: 'INVALID_ARGUMENT' });
-  t.equal((await showUser(pool, userId)).subscriptions, 2, 'nothing is deleted then');
+  t.equal((await showUser(pool, userId)).subscriptions, 2, 'nothing was deleted');
   await renameUser(pool, { userId, name: 'bob' });
   t.match(await showUser(pool, userId), { name: 'bob' });
   const deleteAll = async () => {

@@ -55,7 +55,7 @@ async function uuids(): Promise<string[][]> {
 
 const other = /^[0-9a-f]{8}-[0-9a-f]{4}-4/;
 
-t.test('links keep the UUIDs of the file, the others are new', async (t) => {
+t.test('links get the UUIDs of the file, and the others new ones', async (t) => {
   const file = write(t, 'a.csv', [
     'link_2,user,LINK_1',
     `,a,${one.toUpperCase()}`,
@@ -76,7 +76,7 @@ t.test('links keep the UUIDs of the file, the others are new', async (t) => {
   ]);
 });
 
-t.test('NDJSON', async (t) => {
+t.test('links in NDJSON', async (t) => {
   const lines = [`{"user":"a","link_1":"${one}","link_2":null}`, `{"user":"b","link_2":"${two}"}`];
   t.match(await importFile(write(t, 'a.ndjson', lines)), { imported: true });
   t.match(await uuids(), [
@@ -85,7 +85,7 @@ t.test('NDJSON', async (t) => {
   ]);
 });
 
-t.test('UUIDs that cannot be are bad lines', async (t) => {
+t.test('impossible UUIDs make bad lines', async (t) => {
   const bad = write(t, 'bad.csv', [
     'user,user_id,link_1,link_2,link_3,link_9',
     `a,,${one},,,`,
@@ -122,7 +122,7 @@ t.test('UUIDs that cannot be are bad lines', async (t) => {
   t.match(header.stderr, /unknown columns: link_0; known are .*, link_ID$/m);
 });
 
-t.test('a UUID that comes twice is found over batches', async (t) => {
+t.test('a UUID that comes twice is found even in another batch', async (t) => {
   const nth = (n: number) => `00000000-0000-4000-8000-${String(n).padStart(12, '0')}`;
   const rows = Array.from({ length: 5_200 }, (_, n) => `u,${nth(n)}`);
   const file = write(t, 'a.csv', ['user,link_1', ...rows, `u,${nth(7)}`]);
@@ -135,7 +135,7 @@ t.test('a UUID that comes twice is found over batches', async (t) => {
   );
 });
 
-t.test('a UUID that somebody takes meanwhile keeps all out', async (t) => {
+t.test('if somebody takes a UUID meanwhile, nothing is imported', async (t) => {
   await importFile(write(t, 'first.csv', ['user', 'x']));
   const file = write(t, 'a.csv', ['user,link_1', `a,${two}`, `b,${one}`]);
   const client = await pool.connect();

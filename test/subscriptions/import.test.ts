@@ -39,7 +39,7 @@ async function subscriptions() {
   return listSubscriptions(pool, { afterId: 0, rowsMax: 1_000 });
 }
 
-t.test('a CSV file: users are made, links too, and each node is bumped once', async (t) => {
+t.test('a CSV file adds users, subscriptions and links, and bumps each node once', async (t) => {
   const { nodeId } = await createNode(pool, { name: 'n', region: 'eu', host: '', ip: '' }, options);
   await addProtocol(pool, { nodeId, protocol: 'VLESS', port: 443, settings: {} });
   await addProtocol(pool, { nodeId, protocol: 'TROJAN', port: 444, settings: {} });
@@ -96,68 +96,65 @@ t.test('a CSV file: users are made, links too, and each node is bumped once', as
   t.equal((await showNode(pool, nodeId, options)).revision, before + 1);
 });
 
-t.test(
-  'bad lines are listed by number, and keep everything out unless told otherwise',
-  async (t) => {
-    await createUser(pool, { name: 'twin' });
-    await createUser(pool, { name: 'twin' });
-    const file = write(
-      t,
-      'bad.csv',
-      [
-        'user,user_id,limit,expires,reset,status',
-        'good,,1GB,,,',
-        'x,,ten,,,',
-        'x,,,tomorrow,,',
-        'x,,,,yearly,',
-        'x,,,,,limited',
-        'x,1,,,,',
-        ',,,,,',
-        ',99,,,,',
-        'twin,,,,,',
-        'x,y',
-        'good,,2GB,,,',
-      ].join('\n'),
-    );
-    const refused = await importJson(file);
-    t.equal(refused.exitCode, 1);
-    t.match(refused.report, { imported: false, subscriptions: 0, users: 0, badLines: 9 });
-    t.match(
-      refused.report.bad.map(({ line, fault }) => `${line} ${fault}`),
-      [
-        /^3 limit: It must be a number with/,
-        /^4 expires: It must be a date/,
-        /^5 reset: It must be one of none, day, week, month/,
-        /^6 status: It must be active or disabled/,
-        /^7 user, user_id: one of the two is needed/,
-        /^8 user, user_id: one of the two is needed/,
-        /^9 user_id: there is no user 99/,
-        /^10 user: several users are called twin/,
-        /^11 2 columns instead of 6/,
-      ],
-    );
-    t.same(await subscriptions(), []);
-    t.equal(
-      (await listUsers(pool, { afterId: 0, rowsMax: 9 })).length,
-      2,
-      'no user is made either',
-    );
-    const shown = await core('subscription', 'import', file);
-    t.match(shown.stdout, /^line 3: limit: It must be/);
-    t.match(shown.stdout, /^imported +nothing$/m);
-    t.equal(shown.stderr, '', 'no bar where nobody watches');
+t.test('bad lines are listed by number, and stop the import without --keep-going', async (t) => {
+  await createUser(pool, { name: 'twin' });
+  await createUser(pool, { name: 'twin' });
+  const file = write(
+    t,
+    'bad.csv',
+    [
+      'user,user_id,limit,expires,reset,status',
+      'good,,1GB,,,',
+      'x,,ten,,,',
+      'x,,,tomorrow,,',
+      'x,,,,yearly,',
+      'x,,,,,limited',
+      'x,1,,,,',
+      ',,,,,',
+      ',99,,,,',
+      'twin,,,,,',
+      'x,y',
+      'good,,2GB,,,',
+    ].join('\n'),
+  );
+  const refused = await importJson(file);
+  t.equal(refused.exitCode, 1);
+  t.match(refused.report, { imported: false, subscriptions: 0, users: 0, badLines: 9 });
+  t.match(
+    refused.report.bad.map(({ line, fault }) => `${line} ${fault}`),
+    [
+      /^3 limit: It must be a number with/,
+      /^4 expires: It must be a date/,
+      /^5 reset: It must be one of none, day, week, month/,
+      /^6 status: It must be active or disabled/,
+      /^7 user, user_id: one of the two is needed/,
+      /^8 user, user_id: one of the two is needed/,
+      /^9 user_id: there is no user 99/,
+      /^10 user: several users are called twin/,
+      /^11 2 columns instead of 6/,
+    ],
+  );
+  t.same(await subscriptions(), []);
+  t.equal(
+    (await listUsers(pool, { afterId: 0, rowsMax: 9 })).length,
+    2,
+    'no user was added either',
+  );
+  const shown = await core('subscription', 'import', file);
+  t.match(shown.stdout, /^line 3: limit: It must be/);
+  t.match(shown.stdout, /^imported +nothing$/m);
+  t.equal(shown.stderr, '', 'no progress bar without a terminal');
 
-    const kept = await importJson(file, '--keep-going');
-    t.equal(kept.exitCode, 0);
-    t.match(kept.report, { imported: true, subscriptions: 2, users: 1, badLines: 9 });
-    t.match(await subscriptions(), [
-      { trafficLimitBytes: 1_000_000_000 },
-      { trafficLimitBytes: 2_000_000_000 },
-    ]);
-  },
-);
+  const kept = await importJson(file, '--keep-going');
+  t.equal(kept.exitCode, 0);
+  t.match(kept.report, { imported: true, subscriptions: 2, users: 1, badLines: 9 });
+  t.match(await subscriptions(), [
+    { trafficLimitBytes: 1_000_000_000 },
+    { trafficLimitBytes: 2_000_000_000 },
+  ]);
+});
 
-t.test('a quote that is not closed is the fault of its own line', async (t) => {
+t.test('a quote that is not closed is a fault of its own line', async (t) => {
   const file = write(
     t,
     'quotes.csv',
@@ -210,8 +207,8 @@ t.test('NDJSON, also from standard input', async (t) => {
   const piped = await withInput.core('subscription', 'import', '-', '--format', 'ndjson', '--json');
   t.match(JSON.parse(piped.stdout), { imported: true, subscriptions: 2 });
   t.match(await subscriptions(), [{ trafficLimitBytes: 1_000 }, { trafficLimitBytes: 1_000 }]);
-  const spools = readdirSync(tmpdir()).filter((name) => name.startsWith('core-import-'));
-  t.same(spools, [], 'nothing is left behind');
+  const copies = readdirSync(tmpdir()).filter((name) => name.startsWith('core-import-'));
+  t.same(copies, [], 'nothing is left behind');
   const bad = ['{', '[]', '{"user":["a"]}', '{"user":"a","uesr":"b"}', `"${'x'.repeat(70_000)}"`];
   const { report } = await importJson(write(t, 'bad.ndjson', `${bad.join('\n')}\n`));
   t.match(report.bad, [
@@ -223,7 +220,7 @@ t.test('NDJSON, also from standard input', async (t) => {
   ]);
 });
 
-t.test('several batches, and the first hundred of many bad lines', async (t) => {
+t.test('several batches, and the first hundred bad lines of many', async (t) => {
   const rows = Array.from({ length: 5_500 }, (_, n) => `user-${n % 3_000},1GB`);
   const good = write(t, 'many.csv', ['user,limit', ...rows].join('\n'));
   t.match((await importJson(good)).report, { subscriptions: 5_500, users: 3_000 });
@@ -258,7 +255,7 @@ t.test('files that cannot be read at all', async (t) => {
   t.match(nothing, { exitCode: 1, report: { imported: false, badLines: 0 } });
 });
 
-t.test('a bar for who watches', async (t) => {
+t.test('a progress bar at a terminal', async (t) => {
   const file = write(t, 'a.csv', 'user\na\n');
   const watched = commandLine(stores.environment, { isStderrTerminal: true });
   const { exitCode, stderr } = await watched.core('subscription', 'import', file);
@@ -266,7 +263,7 @@ t.test('a bar for who watches', async (t) => {
   t.match(stderr, /lines/);
 });
 
-t.test('lines are split wherever the chunks end', async (t) => {
+t.test('lines are split correctly wherever the chunks end', async (t) => {
   const file = write(t, 'x', 'ä\n\nbcd\n0123456789\ne');
   for (const highWaterMark of [1, 2, 3, 64]) {
     const lines: [number, string | undefined][] = [];

@@ -142,7 +142,7 @@ t.test('mtproto', async (t) => {
   t.match(withModes({ tls: true, secure: true }), /secret=ee/);
 });
 
-t.test('an IPv6 address is in brackets where there is an authority', async (t) => {
+t.test('an IPv6 address is in brackets if the URI has an authority', async (t) => {
   const host = '2001:db8::1';
   for (const name of ['vless-raw-none', 'trojan-raw-tls', 'hysteria2-hysteria-tls']) {
     const url = new URL(linkOf(name, { host }));
@@ -152,7 +152,7 @@ t.test('an IPv6 address is in brackets where there is an authority', async (t) =
   t.match(linkOf('mtproto-telemt-tls', { host }), 'server=2001%3Adb8%3A%3A1&');
 });
 
-t.test('the name to ask a certificate for is never an address', async (t) => {
+t.test('the server name for TLS is never an address', async (t) => {
   const tls = { certificateFile: '/c.pem', keyFile: '/k.pem' };
   const given: [VpnProtocol, object][] = [
     ['TROJAN', { security: 'tls', tls }],

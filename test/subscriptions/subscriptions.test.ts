@@ -15,7 +15,7 @@ import { openStores } from '../support/stores.ts';
 const options = { registrationSeconds: 60, staleSeconds: 30, offlineSeconds: 90 };
 const bigintMax = '9223372036854775807';
 
-// A hundred transactions at once wait for four connections, however slow the machine.
+// A hundred transactions wait for four connections, on a machine that may be slow.
 const { pool, redis, prefix } = await openStores(t, { max: 4, connectTimeoutMs: 120_000 });
 
 let userId = 0;
@@ -32,7 +32,7 @@ async function addServingNode(): Promise<{ nodeId: number; nodeProtocolId: numbe
   return { nodeId, ...(await addProtocol(pool, vless)) };
 }
 
-/** Has what waits published, and returns the node's revision. */
+/** Publishes what waits, and returns the node's revision. */
 async function revisionOf(nodeId: number): Promise<number> {
   await publishNow({ pool, redis, prefix });
   return (await showNode(pool, nodeId, options)).revision;
@@ -97,7 +97,7 @@ t.test('create, show, list', async (t) => {
   await t.rejects(showSubscription(pool, 99), { code: 'NOT_FOUND' });
 });
 
-t.test('a protocol and a subscription added side by side are linked', async (t) => {
+t.test('concurrently added protocols and subscriptions are linked', async (t) => {
   const { nodeId } = await addServingNode();
   await Promise.all(
     Array.from({ length: 20 }, (_, index) =>
@@ -167,16 +167,20 @@ t.test('counters', async (t) => {
     [limited, 50n, 49n],
     [1_000_000, 1n, 1n],
   ]);
-  t.same(first, { knownRows: 2, limited: [] }, 'an unknown one is no fault');
-  t.equal(await revisionOf(nodeId), before, 'traffic alone changes no config');
-  t.same((await settle([[limited, 1n, 0n]])).limited, [limited], 'the limit itself is the limit');
+  t.same(first, { knownRows: 2, limited: [] }, 'an unknown subscription is no fault');
+  t.equal(await revisionOf(nodeId), before, 'traffic alone changes no configuration');
+  t.same(
+    (await settle([[limited, 1n, 0n]])).limited,
+    [limited],
+    'reaching the limit exactly limits',
+  );
   t.equal(await revisionOf(nodeId), before + 1);
   t.match(await showSubscription(pool, limited), {
     status: 'limited',
     trafficBytesUp: 51,
     trafficBytesDown: 49,
   });
-  t.same((await settle([[limited, 1n, 0n]])).limited, [], 'crossed once');
+  t.same((await settle([[limited, 1n, 0n]])).limited, [], 'a limit is crossed once');
   t.match(await showSubscription(pool, limited), { status: 'limited', trafficBytesUp: 52 });
   t.match(await showSubscription(pool, free), { status: 'active', trafficBytesDown: 7 });
 
@@ -187,16 +191,24 @@ t.test('counters', async (t) => {
     'SELECT traffic_bytes_up::text AS up, traffic_bytes_down::text AS down FROM subscriptions WHERE id = $1',
     [free],
   );
-  t.same(rows[0], { up: bigintMax, down: bigintMax }, 'a counter stops rather than fail');
+  t.same(
+    rows[0],
+    { up: bigintMax, down: bigintMax },
+    'a counter stops at its maximum instead of failing',
+  );
 
   await pool.query(
     "UPDATE subscriptions SET status = 'disabled', disabled = true, traffic_bytes_up = 0",
   );
-  t.same((await settle([[limited, 1_000n, 0n]])).limited, [], 'only an active one is limited');
+  t.same(
+    (await settle([[limited, 1_000n, 0n]])).limited,
+    [],
+    'only an active subscription becomes limited',
+  );
   t.equal((await showSubscription(pool, limited)).status, 'disabled');
 });
 
-t.test('segments settled side by side add up', async (t) => {
+t.test('concurrently settled segments add up', async (t) => {
   const ids: number[] = [];
   for (let count = 0; count < 10; count += 1) {
     ids.push((await createSubscription(pool, { userId, ...unlimited })).subscriptionId);

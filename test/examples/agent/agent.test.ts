@@ -56,7 +56,7 @@ const count = (up: number, down: number) => ({
   [`user>>>${uuid}>>>traffic>>>downlink`]: down,
 });
 
-t.test('accounting: what has moved since the baseline', async (t) => {
+t.test('accounting: the difference to the baseline', async (t) => {
   const take = (
     before: Baseline,
     proxyId: string,
@@ -110,18 +110,26 @@ t.test('accounting: what has moved since the baseline', async (t) => {
     [[3, 0]],
     'a new process counts anew',
   );
-  t.same(bytes(take(second.baseline, 'a', count(2, 20)).posts), [[2, 0]], 'somebody has reset it');
+  t.same(
+    bytes(take(second.baseline, 'a', count(2, 20)).posts),
+    [[2, 0]],
+    'a lower value means a reset',
+  );
   const rest = take(second.baseline, 'a', count(15, 20), atMs + 11_000);
   t.match(rest.posts, [
     { body: { events: [{ eventType: 'OFFLINE', occurredAt: '2026-11-24T10:00:01.000Z' }] } },
   ]);
   t.same(rest.baseline.online, {});
   const stopped = account(second.baseline, undefined, { nowMs: atMs + 11_000, restMs: 10_000 });
-  t.same(stopped.baseline.counters, second.baseline.counters, 'no proxy: only who has rested goes');
+  t.same(
+    stopped.baseline.counters,
+    second.baseline.counters,
+    'without a proxy users can only go offline',
+  );
   t.equal(stopped.posts.length, 1);
 });
 
-t.test('many users go in several bodies', async (t) => {
+t.test('many users are split into several bodies', async (t) => {
   const config = configOf();
   const counters: Record<string, number> = {};
   const clients = Array.from({ length: 12_000 }, (_, index) => `user-${index}`);
@@ -147,7 +155,7 @@ t.test('many users go in several bodies', async (t) => {
   t.same(sizes, [5_000, 5_000, 2_000]);
 });
 
-t.test("v2ctl's text", async (t) => {
+t.test('the output of v2ctl', async (t) => {
   const text = `stat: <\n  name: "user>>>a>>>traffic>>>uplink"\n  value: 12\n>\nstat: <\n  name: "user>>>a>>>traffic>>>downlink"\n>\n`;
   t.same(parseCounters(text), { 'user>>>a>>>traffic>>>uplink': 12 });
 });
@@ -166,7 +174,7 @@ t.test('ledger: posts and baseline are one commit', async (t) => {
   const names = readdirSync(spool).sort();
   t.equal(names.length, 2);
 
-  // The state of a crash after the commit and before the second file.
+  // The state after a crash between the commit and the second file.
   const posts = names.map((name) => JSON.parse(readFileSync(path.join(spool, name), 'utf8')));
   const baseline = { ...nothing, proxyId: 'p1' };
   writeFileSync(path.join(dir, 'journal.json'), JSON.stringify({ sequence: 1, baseline, posts }));
@@ -181,7 +189,7 @@ t.test('ledger: posts and baseline are one commit', async (t) => {
   t.ok(again.isFull());
   if (post !== undefined) again.drop(post);
   const second = await again.next(signal);
-  t.throws(() => post && again.drop(post), 'only the oldest leaves');
+  t.throws(() => post && again.drop(post), 'only the oldest post can be dropped');
   if (second !== undefined) again.setAside(second, { status: 400 });
   t.equal(readdirSync(path.join(dir, 'refused')).length, 2, 'the post and the answer');
   const last = open();
@@ -195,7 +203,7 @@ interface Call {
   body: Buffer;
 }
 
-/** A server that gives each request the next of these answers. */
+/** A server that answers each request with the next of these answers. */
 async function serve(
   t: Test,
   answers: { status: number; headers?: Record<string, string>; body?: string }[],
@@ -247,7 +255,7 @@ t.test('client: the same bytes under the same key until Core has taken them', as
   }
 });
 
-t.test('client: refusals, an unchanged configuration, nobody there', async (t) => {
+t.test('client: refusals, an unchanged configuration, and nobody listening', async (t) => {
   const { url, calls } = await serve(t, [
     { status: 401, body: '{"error":{"code":"UNAUTHORIZED","message":"no"}}' },
     { status: 304 },
@@ -276,33 +284,36 @@ t.test('client: refusals, an unchanged configuration, nobody there', async (t) =
   t.match(await clientOf('http://127.0.0.1:1').heartbeat({}), { kind: 'away' });
 });
 
-t.test('drain: in order; for good refused is set aside, otherwise refused is kept', async (t) => {
-  const dir = scratchFolder(t);
-  const ledger = openLedger(dir, { bytesMax: 1e6 });
-  ledger.commit([usagePost, usagePost, usagePost], nothing);
-  const { url, calls } = await serve(t, [
-    { status: 400, body: '{"error":{"code":"VALIDATION_FAILED","message":"m"}}' },
-    { status: 401, body: '{"error":{"code":"UNAUTHORIZED","message":"m"}}' },
-  ]);
-  const stop = new AbortController();
-  const client = clientOf(url, stop.signal);
-  const log = createLogger('silent');
-  const draining = drain({ client, ledger, log, retryMs: 1, signal: stop.signal });
-  while (ledger.size().posts > 0) await new Promise((resume) => setImmediate(resume));
-  stop.abort();
-  await draining;
-  const keys = calls.map((call) => call.headers['idempotency-key']);
-  t.equal(keys.length, 4);
-  t.equal(keys[1], keys[2], 'a revoked key: the post is tried again');
-  t.equal(new Set(keys).size, 3);
-  const refused = readdirSync(path.join(dir, 'refused')).sort();
-  t.same(refused, ['000000000001-0000.answer.json', '000000000001-0000.json']);
-  t.match(JSON.parse(readFileSync(path.join(dir, 'refused', refused[0] ?? ''), 'utf8')), {
-    code: 'VALIDATION_FAILED',
-  });
-});
+t.test(
+  'drain: in order; a post that Core will never take is set aside, any other refused post is kept',
+  async (t) => {
+    const dir = scratchFolder(t);
+    const ledger = openLedger(dir, { bytesMax: 1e6 });
+    ledger.commit([usagePost, usagePost, usagePost], nothing);
+    const { url, calls } = await serve(t, [
+      { status: 400, body: '{"error":{"code":"VALIDATION_FAILED","message":"m"}}' },
+      { status: 401, body: '{"error":{"code":"UNAUTHORIZED","message":"m"}}' },
+    ]);
+    const stop = new AbortController();
+    const client = clientOf(url, stop.signal);
+    const log = createLogger('silent');
+    const draining = drain({ client, ledger, log, retryMs: 1, signal: stop.signal });
+    while (ledger.size().posts > 0) await new Promise((resume) => setImmediate(resume));
+    stop.abort();
+    await draining;
+    const keys = calls.map((call) => call.headers['idempotency-key']);
+    t.equal(keys.length, 4);
+    t.equal(keys[1], keys[2], 'after a 401 the same post is sent again');
+    t.equal(new Set(keys).size, 3);
+    const refused = readdirSync(path.join(dir, 'refused')).sort();
+    t.same(refused, ['000000000001-0000.answer.json', '000000000001-0000.json']);
+    t.match(JSON.parse(readFileSync(path.join(dir, 'refused', refused[0] ?? ''), 'utf8')), {
+      code: 'VALIDATION_FAILED',
+    });
+  },
+);
 
-t.test('a registration that nobody answers says where it was sent, and what to set', async (t) => {
+t.test('a registration without an answer names the address and the option', async (t) => {
   const [port] = await freePorts(1);
   const url = `http://127.0.0.1:${port}`;
   const where = { url, code: 'x', name: '', host: '', ip: '', region: '' };
@@ -318,7 +329,7 @@ t.test('a registration that nobody answers says where it was sent, and what to s
   });
 });
 
-t.test('one agent a data directory', async (t) => {
+t.test('one agent per data directory', async (t) => {
   const dir = mkdtempSync(path.join(scratchFolder(t), 'd'));
   const claim = claimDataDir(dir);
   t.throws(() => claimDataDir(dir), { message: /Another agent/ });
@@ -328,7 +339,7 @@ t.test('one agent a data directory', async (t) => {
   claimDataDir(dir).release();
 });
 
-t.test('v2ray takes what is made for it', async (t) => {
+t.test('v2ray accepts the configuration that the agent makes', async (t) => {
   const made = renderForProxy(configOf());
   t.equal(made.kind, 'config');
   if (made.kind !== 'config') return;
@@ -348,12 +359,12 @@ t.test('v2ray takes what is made for it', async (t) => {
   t.equal(config.outbounds[0].tag, 'direct', 'the default outbound stays the first');
   t.equal(config.routing.rules[1].port, '10085', 'no user reaches the API');
   const again = renderForProxy({ ...configOf(), revision: 9 });
-  t.same(again, made, 'another revision of the same: no restart');
+  t.same(again, made, 'another revision with the same content needs no restart');
   const empty = { ...configOf(), services: {} };
   t.same(renderForProxy(empty), { kind: 'nothing' });
 });
 
-t.test('what v2ray 4.34 does not know is refused, by name', async (t) => {
+t.test('the agent refuses what v2ray 4.34 does not know, and names it', async (t) => {
   const cases: [Record<string, unknown>, RegExp][] = [
     [{ streamSettings: { network: 'raw', security: 'reality' } }, /in-5: .* security reality/],
     [{ streamSettings: { network: 'xhttp', security: 'none' } }, /network xhttp/],

@@ -45,14 +45,14 @@ t.test('V2Ray takes VLESS, VMess and Trojan over raw and ws, with TLS and withou
   }
 });
 
-t.test('V2Ray refuses a fault, so that taking a configuration says something', async (t) => {
+t.test('V2Ray refuses a faulty configuration, so its acceptance proves something', async (t) => {
   const config = v2rayConfig(xrayOf('VLESS', {}));
   const inbounds = config['inbounds'] as { settings: Record<string, unknown> }[];
   for (const inbound of inbounds) delete inbound.settings['decryption'];
   await t.rejects(acceptedBy('fault', config), /decryption/);
 });
 
-t.test('what V2Ray does not know is an error that names the inbound', async (t) => {
+t.test('anything that V2Ray does not know is an error that names the inbound', async (t) => {
   const unknown = goldenCases.filter((given) => {
     return (
       given.protocol !== 'MTPROTO' && !/^(vless|vmess|trojan)-(raw|ws)-(none|tls)$/.test(given.name)
