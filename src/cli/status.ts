@@ -91,7 +91,7 @@ function renderStatus(status: Status): string {
     running: parts.filter((part) => !missing.includes(part)).join(', ') || 'nothing',
     'not running': missing.map((part) => missingText(running, part)).join('; ') || 'nothing',
     nodes: nodes && `${nodes.total} (${states})`,
-    backlog: backlog && `${bytesText(backlog.bytes)} in ${backlog.entries} entries`,
+    backlog: backlog && `${bytesText(backlog.bytes)} in ${backlog.entries} stream entries`,
     lag: lagSeconds === null ? null : `${lagSeconds} s`,
     'not published': unpublishedText(status.unpublished),
     'not settled':

@@ -34,11 +34,11 @@ export interface HttpServerOptions {
 /** Buffers over `bytesMax` are rare, so their memory is given back. */
 const bodyMemory = { bytesMax: 1_048_576, keptBytesMax: 16_777_216 };
 
-/** Largest body of a route that does not say: such a route needs no body. */
+/** Largest body of a route that names no bound, since such a route needs no body. */
 const bodyBytesDefault = 1_024;
 
 /**
- * Listens. Several processes may share the port (SO_REUSEPORT); the kernel spreads connections.
+ * Starts the HTTP server. Several processes may share the port (SO_REUSEPORT); the kernel spreads connections.
  * @throws CoreError PORT_TAKEN.
  */
 export async function createHttpServer(options: HttpServerOptions): Promise<HttpServer> {

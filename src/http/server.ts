@@ -31,7 +31,7 @@ export interface Serving {
   deadlines: Deadlines;
   addresses: ClientAddresses;
   failures: FailureLog;
-  /** Set while the process stops: requests that begin now are refused. */
+  /** Set once the process stops. Requests that begin after that are refused. */
   draining: boolean;
   inFlight: number;
   /** Called when the last request in flight is answered. */

@@ -39,7 +39,7 @@ export async function createSubscription(
     const users = await client.query('SELECT FROM users WHERE id = $1 FOR KEY SHARE', [userId]);
     if (users.rowCount === 0) throw new CoreError('NOT_FOUND', `There is no user ${userId}`);
     const [made] = await addSubscriptions(client, [subscription]);
-    assert(made !== undefined, 'an insert returns its row');
+    assert(made !== undefined, 'RETURNING gives the new row');
     const { subscriptionId, status } = made;
     assert(Number.isSafeInteger(subscriptionId), 'ids fit a JSON number');
     const links = await client.query<SubscriptionLink & { nodeId: number }>(

@@ -15,7 +15,7 @@ export async function createUser(db: Queryable, user: { name: string }): Promise
     [user.name],
   );
   const userId = rows[0]?.id;
-  assert(userId !== undefined, 'an insert returns its row');
+  assert(userId !== undefined, 'RETURNING gives the new row');
   return userId;
 }
 

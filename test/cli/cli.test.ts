@@ -237,7 +237,7 @@ t.test('status', async (t) => {
   const { stdout } = await core('status');
   t.match(stdout, /^nodes +3 \(0 online, 0 outdated, .* 2 pending, 1 revoked\)$/m);
   t.match(stdout, /^not published +1 nodes, change not yet published since 20/m);
-  t.match(stdout, /^backlog +312 B in 2 entries$/m);
+  t.match(stdout, /^backlog +312 B in 2 stream entries$/m);
   t.match(await json('segments'), [
     { stream, seq: 1, attempts: 2, lastError: 'ClickHouse is away' },
   ]);

@@ -3,7 +3,7 @@ import { maskPassword } from '../../src/processes/reachable.ts';
 import { makeSecrets } from '../../src/secrets.ts';
 import { commandLine } from '../support/cli.ts';
 
-// test/embedded/other-users.test.ts uses the URLs with other tools, because it has the servers.
+// test/other-users.test.ts uses the URLs with other tools, because it has the servers.
 
 /** Runs `core stores` with these settings. */
 const stores = (settings: Record<string, string>, ...args: string[]) =>

@@ -18,7 +18,7 @@ import {
 import { freePorts } from '../support/free-port.ts';
 
 /** Stream entries and rows of one kind in the spool, over all shards. */
-async function spooled(api: TestApi, kind: string): Promise<{ entries: number; rows: number }> {
+async function inSpool(api: TestApi, kind: string): Promise<{ entries: number; rows: number }> {
   let entries = 0;
   let rows = 0;
   for (let shard = 0; shard < api.config.spool.shards; shard += 1) {
@@ -228,12 +228,12 @@ t.test('which entries are taken and which are refused', async (t) => {
   t.equal((await usage(Array.from({ length: 10_001 }, () => usageEntry()))).status, 400);
   t.equal((await usage([usageEntry()])).status, 200);
   t.equal((await usage([usageEntry()])).status, 200);
-  t.same(await spooled(api, 'usage'), { entries: 8, rows: 8 }, 'equal bytes count as a retry');
+  t.same(await inSpool(api, 'usage'), { entries: 8, rows: 8 }, 'equal bytes count as a retry');
 
   t.equal((await usage([])).status, 200);
   t.equal((await post(api, '/node/outbound-usage', { items: [] }, { node })).status, 200);
   t.equal((await post(api, '/node/session-events', { events: [] }, { node })).status, 200);
-  t.same(await spooled(api, 'outbound'), { entries: 0, rows: 0 });
+  t.same(await inSpool(api, 'outbound'), { entries: 0, rows: 0 });
 
   const event = {
     userId: 4,
@@ -304,7 +304,7 @@ t.test('bodies', async (t) => {
   ]);
   t.match(slow, /^HTTP\/1\.1 200 /, 'a byte at a time');
 
-  t.same(await spooled(api, 'usage'), { entries: 2, rows: 2 });
+  t.same(await inSpool(api, 'usage'), { entries: 2, rows: 2 });
 });
 
 t.test('methods, routes and health', async (t) => {
@@ -409,7 +409,7 @@ t.test('readyz names the store that is away, but only to operators', async (t) =
   t.ok(shown.headers['retry-after']);
 });
 
-t.test('a flood of readyz is nothing that the stores notice', async (t) => {
+t.test('a flood of readyz requests costs the stores nothing', async (t) => {
   const api = await startTestApi(t);
   const pings = async (): Promise<number> =>
     Number(/^cmdstat_ping:calls=(\d+)/m.exec(await api.redis.info('commandstats'))?.[1] ?? 0);
@@ -419,32 +419,29 @@ t.test('a flood of readyz is nothing that the stores notice', async (t) => {
     const replies = await Promise.all(Array.from({ length: 100 }, () => get(api, '/readyz')));
     t.ok(replies.every(({ status }) => status === 200));
   }
-  // Once a second; other tests on the same server ask, too.
+  // Core pings once a second; other tests on the same server ping, too.
   t.ok((await pings()) - before < requests / 10);
   await get(api.admin, '/readyz');
-  t.ok((await pings()) > before, 'it is by pings that Redis is asked');
+  t.ok((await pings()) > before, "an operator's readyz pings Redis");
 });
 
-t.test(
-  'every answer has a type and an id of its own, in the order in which they were asked',
-  async (t) => {
-    const api = await startTestApi(t);
-    const node = await registerTestNode(api);
-    const replies = [];
-    // Enough for the count to need another digit, and answers that are written in both ways.
-    for (let round = 1; round <= 12; round += 1) {
-      replies.push(await post(api, '/node/heartbeat', {}, { node }));
-      replies.push(await post(api, '/node/usage', { entries: [usageEntry()] }, { node }));
-      replies.push(await get(api, '/readyz'));
-      replies.push(await post(api, '/node/usage', {}, { node }));
-    }
-    const ids = replies.map((reply) => String(reply.headers['x-request-id']));
-    t.ok(ids.every((id) => /^[0-9a-f]{8}-[0-9]{13}$/.test(id)));
-    t.equal(new Set(ids).size, replies.length);
-    t.same(ids, ids.toSorted());
-    t.ok(replies.every((reply) => reply.headers['content-type'] === 'application/json'));
-  },
-);
+t.test('every answer has a type and an id, and ids follow the order of the requests', async (t) => {
+  const api = await startTestApi(t);
+  const node = await registerTestNode(api);
+  const replies = [];
+  // Enough requests for another digit in the ids, and answers of both kinds of headers.
+  for (let round = 1; round <= 12; round += 1) {
+    replies.push(await post(api, '/node/heartbeat', {}, { node }));
+    replies.push(await post(api, '/node/usage', { entries: [usageEntry()] }, { node }));
+    replies.push(await get(api, '/readyz'));
+    replies.push(await post(api, '/node/usage', {}, { node }));
+  }
+  const ids = replies.map((reply) => String(reply.headers['x-request-id']));
+  t.ok(ids.every((id) => /^[0-9a-f]{8}-[0-9]{13}$/.test(id)));
+  t.equal(new Set(ids).size, replies.length);
+  t.same(ids, ids.toSorted());
+  t.ok(replies.every((reply) => reply.headers['content-type'] === 'application/json'));
+});
 
 t.test('no log line holds a key, a code or a body', async (t) => {
   const lines: string[] = [];
@@ -485,16 +482,16 @@ t.test('idempotency', async (t) => {
 
   const copies = await Promise.all(Array.from({ length: 50 }, () => outbound(items, 'k1')));
   t.ok(copies.every((reply) => reply.status === 200));
-  t.equal((await spooled(api, 'outbound')).rows, 1, '50 concurrent copies are one');
+  t.equal((await inSpool(api, 'outbound')).rows, 1, '50 concurrent copies are one');
   const reused = await outbound(changed, 'k1');
   t.equal(reused.status, 422);
   t.equal(reused.json.error?.code, 'IDEMPOTENCY_KEY_REUSED');
   t.equal((await outbound(items, 'k1', other)).status, 200);
-  t.equal((await spooled(api, 'outbound')).rows, 2, 'a key belongs to its node');
+  t.equal((await inSpool(api, 'outbound')).rows, 2, 'a key belongs to its node');
   await outbound(items);
   await outbound(items);
   t.equal(
-    (await spooled(api, 'outbound')).rows,
+    (await inSpool(api, 'outbound')).rows,
     4,
     'outbound usage without a key counts every time',
   );
@@ -507,7 +504,7 @@ t.test('idempotency', async (t) => {
   await post(api, '/node/usage', usage, { node });
   await post(api, '/node/usage', usage, { node });
   await post(api, '/node/usage', usage, { node: other });
-  t.equal((await spooled(api, 'usage')).rows, 2, 'equal bytes of one node are a retry');
+  t.equal((await inSpool(api, 'usage')).rows, 2, 'equal bytes of one node are a retry');
 });
 
 t.test('a repeat after its key has expired counts as new', async (t) => {
@@ -518,7 +515,7 @@ t.test('a repeat after its key has expired counts as new', async (t) => {
   const keys = () => api.redis.keys(`${api.config.stores.redisPrefix}:*:seen:*`);
   await until(keys, (found) => found.length === 0);
   t.equal((await post(api, '/node/usage', body, { node })).status, 200);
-  t.equal((await spooled(api, 'usage')).rows, 2);
+  t.equal((await inSpool(api, 'usage')).rows, 2);
 });
 
 t.test('if the clock jumps a day, entries are taken or refused, and none is lost', async (t) => {
@@ -539,7 +536,7 @@ t.test('if the clock jumps a day, entries are taken or refused, and none is lost
   api.setClock(() => now + dayMs);
   t.equal((await usage(at(2_000))).status, 200);
   t.equal((await post(api, '/node/heartbeat', {}, { node })).status, 200);
-  t.equal((await spooled(api, 'usage')).rows, 3);
+  t.equal((await inSpool(api, 'usage')).rows, 3);
 });
 
 t.test('a full backlog refuses and stores nothing', async (t) => {
@@ -552,7 +549,7 @@ t.test('a full backlog refuses and stores nothing', async (t) => {
   t.equal(refused.status, 503);
   t.equal(refused.json.error?.code, 'BACKLOG_FULL');
   t.ok(Number(refused.headers['retry-after']) >= 1);
-  t.equal((await spooled(api, 'usage')).rows, 24_000);
+  t.equal((await inSpool(api, 'usage')).rows, 24_000);
   t.equal((await fill(3)).status, 200, 'a repeat of a stored post still gets a 200');
 });
 
@@ -579,7 +576,7 @@ t.test('a process that stops answers what is in flight and refuses the rest', as
   await closing;
   inFlight.destroy();
   idle.destroy();
-  t.same(await spooled(api, 'usage'), { entries: 1, rows: 1 });
+  t.same(await inSpool(api, 'usage'), { entries: 1, rows: 1 });
   await t.rejects(connect(api), { code: 'ECONNREFUSED' }, 'nobody listens any more');
 });
 

@@ -142,7 +142,11 @@ t.test('an expiry can move, and disabled comes before everything else', async (t
   t.same(await expireDue(pool), []);
   await changeSubscription(pool, id, { expiresAt: null });
   await traffic(id, 200);
-  t.equal((await showSubscription(pool, id)).status, 'disabled', 'traffic over its limit does not enable it');
+  t.equal(
+    (await showSubscription(pool, id)).status,
+    'disabled',
+    'traffic over its limit does not enable it',
+  );
   await changeSubscription(pool, id, { disabled: false });
   t.equal(
     (await showSubscription(pool, id)).status,
@@ -239,7 +243,7 @@ t.test('concurrent settles and resets lose no byte and reset no period twice', a
     await backdate(id, 'day', dayMs + 60_000);
     ids.push(id);
   }
-  const settle = () =>
+  const addSums = () =>
     inTransaction(pool, (client) =>
       addTraffic(client, {
         subscriptionIds: BigUint64Array.from(ids, BigInt),
@@ -249,7 +253,7 @@ t.test('concurrent settles and resets lose no byte and reset no period twice', a
       }),
     );
   const works: (() => Promise<unknown>)[] = [];
-  for (let n = 0; n < 20; n += 1) works.push(settle, () => resetDue(pool));
+  for (let n = 0; n < 20; n += 1) works.push(addSums, () => resetDue(pool));
   for (const id of ids) works.push(() => resetSubscription(pool, id));
   await Promise.all(works.map((work) => work()));
   await resetDue(pool);

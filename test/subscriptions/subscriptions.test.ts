@@ -150,7 +150,7 @@ t.test('counters', async (t) => {
     (await createSubscription(pool, { userId, trafficLimitBytes, expiresAt: null })).subscriptionId;
   const free = await create(null);
   const limited = await create(100);
-  const settle = (sums: [id: number, up: bigint, down: bigint][]) =>
+  const addSums = (sums: [id: number, up: bigint, down: bigint][]) =>
     inTransaction(pool, (client) =>
       addTraffic(client, {
         subscriptionIds: BigUint64Array.from(sums, ([id]) => BigInt(id)),
@@ -161,8 +161,8 @@ t.test('counters', async (t) => {
     );
 
   const before = await revisionOf(nodeId);
-  t.same(await settle([]), { knownRows: 0, limited: [] });
-  const first = await settle([
+  t.same(await addSums([]), { knownRows: 0, limited: [] });
+  const first = await addSums([
     [free, 5n, 7n],
     [limited, 50n, 49n],
     [1_000_000, 1n, 1n],
@@ -170,7 +170,7 @@ t.test('counters', async (t) => {
   t.same(first, { knownRows: 2, limited: [] }, 'an unknown subscription is no fault');
   t.equal(await revisionOf(nodeId), before, 'traffic alone changes no configuration');
   t.same(
-    (await settle([[limited, 1n, 0n]])).limited,
+    (await addSums([[limited, 1n, 0n]])).limited,
     [limited],
     'reaching the limit exactly limits',
   );
@@ -180,13 +180,13 @@ t.test('counters', async (t) => {
     trafficBytesUp: 51,
     trafficBytesDown: 49,
   });
-  t.same((await settle([[limited, 1n, 0n]])).limited, [], 'a limit is crossed once');
+  t.same((await addSums([[limited, 1n, 0n]])).limited, [], 'a limit is crossed once');
   t.match(await showSubscription(pool, limited), { status: 'limited', trafficBytesUp: 52 });
   t.match(await showSubscription(pool, free), { status: 'active', trafficBytesDown: 7 });
 
   const huge = 2n ** 64n - 1n;
-  await settle([[free, huge, 2n ** 62n]]);
-  await settle([[free, huge, 2n ** 62n]]);
+  await addSums([[free, huge, 2n ** 62n]]);
+  await addSums([[free, huge, 2n ** 62n]]);
   const { rows } = await pool.query(
     'SELECT traffic_bytes_up::text AS up, traffic_bytes_down::text AS down FROM subscriptions WHERE id = $1',
     [free],
@@ -201,7 +201,7 @@ t.test('counters', async (t) => {
     "UPDATE subscriptions SET status = 'disabled', disabled = true, traffic_bytes_up = 0",
   );
   t.same(
-    (await settle([[limited, 1_000n, 0n]])).limited,
+    (await addSums([[limited, 1_000n, 0n]])).limited,
     [],
     'only an active subscription becomes limited',
   );

@@ -18,7 +18,7 @@ function xrayOf(protocol: VpnProtocol, settings: Record<string, unknown>): XrayS
   return xray;
 }
 
-/** Resolves where V2Ray takes the configuration, as it does before it starts with it. */
+/** Resolves if V2Ray accepts the configuration; it makes the same check when it starts. */
 async function acceptedBy(name: string, config: Record<string, unknown>): Promise<string> {
   const file = path.join(folder, `${name}.json`);
   writeFileSync(file, JSON.stringify(config));
