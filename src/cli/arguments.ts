@@ -41,7 +41,7 @@ export function name(given: string): string {
   return trimmed;
 }
 
-/** Makes `It must be ….` of `Must be …`, the form in which the wire's checks say it. */
+/** The checks of the wire say `Must be …`; the command line says `It must be ….`. */
 function sentence(fault: string): string {
   return `It ${fault.charAt(0).toLowerCase()}${fault.slice(1)}.`;
 }
@@ -61,7 +61,7 @@ export function ip(given: string): string {
   throw new InvalidArgumentError(sentence(ipFault));
 }
 
-/** A UUID in any case. Returns it as Postgres writes it. */
+/** A UUID. Returns it in lower case, as Postgres writes it. */
 export function uuid(given: string): string {
   const lower = given.toLowerCase();
   if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(lower)) return lower;
@@ -75,14 +75,14 @@ export function onOrOff(given: string): boolean {
   throw new InvalidArgumentError('It must be on or off.');
 }
 
-/** A VPN protocol. Any case is accepted. */
+/** A VPN protocol, in upper or lower case. */
 export function vpnProtocol(given: string): VpnProtocol {
   const found = vpnProtocols.find((protocol) => protocol === given.toUpperCase());
   if (found !== undefined) return found;
   throw new InvalidArgumentError(`It must be one of ${vpnProtocols.join(', ')}.`);
 }
 
-/** An Xray outbound protocol. Any case is accepted. */
+/** An Xray outbound protocol, in upper or lower case. */
 export function outboundProtocol(given: string): OutboundProtocol {
   const found = outboundProtocols.find((protocol) => protocol === given.toLowerCase());
   if (found !== undefined) return found;
@@ -133,7 +133,7 @@ const byteUnits: Record<string, bigint> = {
   TIB: 1_099_511_627_776n,
 };
 
-/** A number of bytes with an optional unit: KB is 1,000 and KiB 1,024, in any case. */
+/** A number of bytes with an optional unit: KB is 1,000 and KiB is 1,024, in upper or lower case. */
 export function bytes(given: string): number {
   const parts = /^(\d{1,16})(?:\.(\d{1,12}))?\s*([a-zA-Z]*)$/.exec(given.trim());
   const unit = byteUnits[(parts?.[3] ?? '').toUpperCase()];
@@ -164,7 +164,7 @@ export function date(given: string): Date {
   );
 }
 
-/** How often traffic is reset. Any case is accepted. */
+/** How often traffic is reset, in upper or lower case. */
 export function resetPeriod(given: string): ResetPeriod {
   const found = resetPeriods.find((period) => period === given.toLowerCase());
   if (found !== undefined) return found;
@@ -181,7 +181,7 @@ export const bytesOrNone = (given: string): number | 'none' =>
 export const dateOrNever = (given: string): Date | 'never' =>
   given.toLowerCase() === 'never' ? 'never' : date(given);
 
-/** A query that only reads. INSERT is refused here, because ClickHouse would let it write to a file. */
+/** A query that only reads. Refuses INSERT itself, because ClickHouse would let it write to a file. */
 export function query(given: string): string {
   const start = given.replace(/^(\s|--[^\n]*(\n|$)|\/\*[\s\S]*?\*\/)+/, '');
   if (start === '') throw new InvalidArgumentError('It is empty.');

@@ -29,7 +29,7 @@ export async function confirm(context: CliContext, question: Question): Promise<
       `${what} ${effects.join(', ')}. It cannot be undone, and nothing was changed: give --yes to do it`,
     );
   }
-  // An operator cannot type a name with hidden characters, so `yes` is asked for instead.
+  // An operator cannot type a name with hidden characters, so the command asks for `yes`.
   const answer = hiddenCharacter(question.answer) === undefined ? question.answer.trim() : 'yes';
   const lines = effects.map((effect) => `  ${effect}\n`).join('');
   const typed = await context.ask(

@@ -11,14 +11,15 @@ import { readInstance } from '../stores/instance.ts';
 import { createPool } from '../stores/postgres.ts';
 import { connectRedis, createRedis } from '../stores/redis.ts';
 
-// The stores of a command. Each function waits until the store answers, and closes it with the lifecycle.
-// @throws CoreError STORE_UNAVAILABLE if the store is away; INSTANCE_MISMATCH if it is another Core's.
+// The stores of a command. Each function waits until its store answers, and leaves the closing to the
+// lifecycle.
 
 /** An operator waits at a prompt, so a store that does not answer in this time counts as away. */
 const connectTimeoutMs = 3_000;
 /** The longest that a query of the operator's own may run. */
 const analysisTimeoutMs = 600_000;
 
+/** @throws CoreError STORE_UNAVAILABLE; INSTANCE_MISMATCH if it is the Postgres of another Core. */
 export async function openPostgres(config: Config, lifecycle: Lifecycle): Promise<pg.Pool> {
   const { postgresUrl: url } = config.stores;
   const pool = createPool(url, { max: 2, connectTimeoutMs });
@@ -48,6 +49,7 @@ async function requireOwnInstance({ embedded, stores }: Config, pool: pg.Pool): 
   );
 }
 
+/** @throws CoreError STORE_UNAVAILABLE; INSTANCE_MISMATCH if it is the Redis of another Core. */
 export async function openRedis(config: Config, lifecycle: Lifecycle): Promise<Redis> {
   const redis = createRedis(config.stores.redisUrl, { connectTimeoutMs });
   lifecycle.use('Redis', () => redis.disconnect());
@@ -74,6 +76,7 @@ export async function openAnalysis(
   return openClickHouse(config, lifecycle, analystUrl(config, secrets));
 }
 
+/** @throws CoreError STORE_UNAVAILABLE; INSTANCE_MISMATCH if it is the ClickHouse of another Core. */
 export async function openClickHouse(
   config: Config,
   lifecycle: Lifecycle,

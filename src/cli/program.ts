@@ -38,7 +38,7 @@ export interface CliOptions {
 
 export interface CliEnd {
   exitCode: number;
-  /** True if something may be left that keeps the process alive. */
+  /** The process must exit at once, because something may be left that keeps it alive. */
   atOnce: boolean;
 }
 

@@ -43,7 +43,7 @@ export interface Found {
   running: Running;
 }
 
-/** Asks every store whether it answers, and one that answers which processes of Core run. */
+/** Asks every store whether it answers. Postgres, or else Redis, says which processes of Core run. */
 export async function findRunning(context: CliContext): Promise<Found> {
   const [postgres, redis, clickhouse] = await Promise.all([
     unlessAway(context.postgres()),

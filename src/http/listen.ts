@@ -38,7 +38,8 @@ const bodyMemory = { bytesMax: 1_048_576, keptBytesMax: 16_777_216 };
 const bodyBytesDefault = 1_024;
 
 /**
- * Starts the HTTP server. Several processes may share the port (SO_REUSEPORT); the kernel spreads connections.
+ * Starts the HTTP server. Several processes may share the port (SO_REUSEPORT), and the kernel spreads
+ * the connections.
  * @throws CoreError PORT_TAKEN.
  */
 export async function createHttpServer(options: HttpServerOptions): Promise<HttpServer> {

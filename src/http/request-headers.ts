@@ -2,10 +2,10 @@ import type { HttpRequest } from 'uWebSockets.js';
 import type { RequestHeaders } from './route.ts';
 
 /**
- * How the end of the body is marked. `ambiguous` means that a proxy in front of Core could read the
- * end differently, so that a client could hide a second request from it. These are several
- * Content-Length or Transfer-Encoding headers, both kinds together, or an encoding other than
- * `chunked` (uWebSockets treats every encoding as chunked).
+ * How the end of the body is marked. `ambiguous` means that a proxy in front of Core could see another
+ * end than Core, so that a client could hide a second request from the proxy. There are three such
+ * cases: several Content-Length or Transfer-Encoding headers, both kinds together, and an encoding
+ * other than `chunked` (uWebSockets treats every encoding as chunked).
  */
 export type Framing = 'length' | 'chunked' | 'ambiguous';
 
@@ -28,8 +28,8 @@ export function readForwardedFor(request: HttpRequest): string {
   return lines.join(',');
 }
 
-// All requests share one callback and one variable, because V8 must look up the code of a new function
-// first. This is safe: forEach goes through all headers before it returns.
+// All requests share one callback and one variable, because V8 would first have to find the code of a
+// new function. This is safe: forEach goes through all headers before it returns.
 let found: Found;
 const keep = (name: string, value: string): void => found.keep(name, value);
 

@@ -24,7 +24,7 @@ export interface BadLine {
 }
 
 export interface ImportReport {
-  /** False if nothing was imported, because of bad lines or because there is no good line. */
+  /** False if bad lines stopped the import, or if there was no good line. */
   imported: boolean;
   subscriptions: number;
   /** New users. */

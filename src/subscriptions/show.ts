@@ -17,7 +17,7 @@ export interface Subscription {
   /** Null if it does not expire. */
   expiresAt: Date | null;
   resetPeriod: ResetPeriod;
-  /** The start of the first period; the others are counted from it. */
+  /** Periods are counted from here. */
   anchorAt: Date;
   /** Null if nothing is ever reset. */
   nextResetAt: Date | null;
