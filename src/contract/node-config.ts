@@ -56,7 +56,7 @@ export interface TrojanInboundSettings {
   clients: { password: string; email: string }[];
 }
 
-/** Shadowsocks 2022: keys in base64, one of the server and one of each client. There is always a client. */
+/** Shadowsocks 2022: keys in base64, one of the server and one of each client. `clients` is not empty. */
 export interface ShadowsocksInboundSettings {
   method: '2022-blake3-aes-128-gcm' | '2022-blake3-aes-256-gcm';
   password: string;
@@ -64,7 +64,7 @@ export interface ShadowsocksInboundSettings {
   network: 'tcp,udp' | 'tcp' | 'udp';
 }
 
-/** Hysteria2. `auth` is the link's UUID. There is always a client. */
+/** Hysteria2. `auth` is the link's UUID. `clients` is not empty. */
 export interface HysteriaInboundSettings {
   version: 2;
   clients: { auth: string; email: string }[];

@@ -106,7 +106,7 @@ export function ingestSchemas(options: { entriesMax: number; nowMs: () => number
   };
 }
 
-/** Faults are counted after this many entries. Most bodies have fewer entries. */
+/** Entries per slice. The check counts its faults after each slice; most bodies are one slice. */
 const sliceEntries = 128;
 
 /**
@@ -142,7 +142,7 @@ function asRaw({ message, path }: z.core.$ZodIssue): z.core.$ZodRawIssue {
   return { code: 'custom', message, path: [...path], input: undefined };
 }
 
-/** A fault with its place in the slice, as a fault with its place in the whole list. */
+/** Moves a fault's place from the slice to the whole list. */
 function shifted(issue: z.core.$ZodIssue, by: number): z.core.$ZodRawIssue {
   const [index, ...rest] = issue.path;
   return { ...asRaw(issue), path: [Number(index) + by, ...rest] };
