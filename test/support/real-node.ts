@@ -84,7 +84,9 @@ export function agentOn(
       return sums;
     },
     past: (): Counters => ({ ...past }),
-    spooled: (): number => readdirSync(path.join(dataDir, 'spool')).length,
+    /** Posts that Core has not acknowledged. A killed agent may also leave a `.tmp` file, which is none. */
+    spooled: (): number =>
+      readdirSync(path.join(dataDir, 'spool')).filter((name) => name.endsWith('.json')).length,
     refused: (): number => readdirSync(path.join(dataDir, 'refused')).length,
   };
 }
