@@ -1,12 +1,6 @@
 import type { HttpResponse } from 'uWebSockets.js';
-import { promisify } from 'node:util';
-import { gunzip } from 'node:zlib';
 import type { BufferPool } from '../buffer-pool.ts';
 import { CoreError } from '../errors.ts';
-import type { Deadlines, Expiring } from './deadlines.ts';
-import type { RequestHeaders } from './route.ts';
-
-const gunzipAsync = promisify(gunzip);
 
 /**
  * Core reads a body that is over its bound to its end, so that the client can read the answer. Past
@@ -187,54 +181,6 @@ export class BodyReading implements Expiring {
 
 export const noBody = Buffer.alloc(0);
 
-/**
- * The media type of a POST must be JSON. A body without a Content-Type counts as JSON.
- * @throws CoreError UNSUPPORTED_MEDIA_TYPE.
- */
-export function checkMediaType(headers: RequestHeaders): void {
-  if (headers.contentType === 'application/json' && headers.contentEncoding === '') return;
-  const mediaType = (headers.contentType.split(';')[0] ?? '').trim().toLowerCase();
-  if (mediaType !== '' && mediaType !== 'application/json') {
-    throw new CoreError('UNSUPPORTED_MEDIA_TYPE', 'The body must be application/json');
-  }
-  const encoding = headers.contentEncoding.trim().toLowerCase();
-  if (encoding !== '' && encoding !== 'gzip' && encoding !== 'identity') {
-    throw new CoreError('UNSUPPORTED_MEDIA_TYPE', 'The only Content-Encoding understood is gzip');
-  }
-}
-
-/** Whether the body is gzip. Most bodies are not. */
-export function isCompressed({ contentEncoding }: RequestHeaders): boolean {
-  return contentEncoding !== '' && contentEncoding.trim().toLowerCase() === 'gzip';
-}
-
-/**
- * Decompresses a gzip body, and stops at the bound: a small body may claim to hold anything.
- * @throws CoreError BODY_TOO_LARGE or MALFORMED_BODY.
- */
-export async function decompressBody(body: Buffer, bytesMax: number): Promise<Uint8Array> {
-  try {
-    return await gunzipAsync(body, { maxOutputLength: bytesMax, chunkSize: chunkBytes(body) });
-  } catch (cause) {
-    if ((cause as { code?: unknown }).code === 'ERR_BUFFER_TOO_LARGE') {
-      throw tooLarge(bytesMax, cause);
-    }
-    throw new CoreError('MALFORMED_BODY', 'The body is not valid gzip', { cause });
-  }
-}
-
-/**
- * Bytes decompressed at a time. zlib works off the event loop, but each chunk that it hands back is a
- * turn of the loop. With zlib's own 16 KiB a body of megabytes waits for hundreds of turns, which take
- * seconds under load. The last four bytes of gzip say how much it holds. A client may lie there, so
- * they only decide how much is allocated at a time.
- */
-function chunkBytes(compressed: Buffer): number {
-  const length = compressed.length;
-  const hinted = length < 4 ? 0 : compressed.readUInt32LE(length - 4) + 1;
-  return Math.min(1_048_576, Math.max(16_384, hinted));
-}
-
 /** @throws CoreError BODY_TOO_LARGE or MALFORMED_BODY if the body is not complete. */
 export function wholeBody(received: BodyResult, bytesMax: number): Uint8Array {
   if (received.outcome === 'complete') return received.body;
@@ -245,7 +191,7 @@ export function wholeBody(received: BodyResult, bytesMax: number): Uint8Array {
   throw new CoreError('MALFORMED_BODY', 'The body did not arrive in time');
 }
 
-function tooLarge(bytesMax: number, cause?: unknown): CoreError {
+export function tooLarge(bytesMax: number, cause?: unknown): CoreError {
   return new CoreError('BODY_TOO_LARGE', `The body is over ${bytesMax} bytes`, { cause });
 }
 
@@ -253,4 +199,71 @@ function tooLarge(bytesMax: number, cause?: unknown): CoreError {
 export function isUnread(received: BodyResult): boolean {
   if (received.outcome === 'too-large') return !received.drained;
   return received.outcome !== 'complete';
+}
+
+/** What must end in time. `before`, `after` and `addedAt` belong to the list that holds it. */
+export interface Expiring {
+  expire(): void;
+  before: Expiring | undefined;
+  after: Expiring | undefined;
+  /** The tick at which it was added; -1 while it is in no list. */
+  addedAt: number;
+}
+
+/**
+ * One time limit for many items. An item that is still in the list after the limit expires: at most a
+ * quarter of the limit late, and never more than a second. The list is linked through its items,
+ * because most bodies arrive at once and a timer for each would cost more than everything else about
+ * them. A Map would allocate again every few items.
+ */
+export interface Deadlines {
+  add(item: Expiring): void;
+  /** Does nothing if the item is no longer in the list. */
+  delete(item: Expiring): void;
+  close(): void;
+}
+
+/** Checks per time limit. A limit of more than four seconds gets one check a second. */
+const ticksPerLimit = 4;
+const tickMsMax = 1_000;
+
+export function createDeadlines(secondsMax: number): Deadlines {
+  const tickMs = Math.min(tickMsMax, (secondsMax * 1_000) / ticksPerLimit);
+  const ticksMax = Math.ceil((secondsMax * 1_000) / tickMs);
+  // The order of adding is the order of the deadlines, since all items have the same limit.
+  let oldest: Expiring | undefined;
+  let newest: Expiring | undefined;
+  let ticks = 0;
+
+  const remove = (item: Expiring): void => {
+    if (item.addedAt < 0) return;
+    if (item.before === undefined) oldest = item.after;
+    else item.before.after = item.after;
+    if (item.after === undefined) newest = item.before;
+    else item.after.before = item.before;
+    item.before = undefined;
+    item.after = undefined;
+    item.addedAt = -1;
+  };
+  const timer = setInterval(() => {
+    ticks += 1;
+    // Items added between ticks get one extra tick.
+    while (oldest !== undefined && ticks - oldest.addedAt > ticksMax) {
+      const item = oldest;
+      remove(item);
+      item.expire();
+    }
+  }, tickMs);
+  timer.unref();
+  return {
+    add(item) {
+      item.addedAt = ticks;
+      item.before = newest;
+      if (newest === undefined) oldest = item;
+      else newest.after = item;
+      newest = item;
+    },
+    delete: remove,
+    close: () => clearInterval(timer),
+  };
 }

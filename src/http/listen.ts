@@ -4,7 +4,7 @@ import { createClientAddresses } from '../client-address.ts';
 import { CoreError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { NodeDirectory } from '../nodes/directory.ts';
-import { createDeadlines } from './deadlines.ts';
+import { createDeadlines } from './body.ts';
 import { createFailureLog } from './failure-log.ts';
 import { methodNotAllowed, notFound, refuse } from './refuse.ts';
 import type { Route } from './route.ts';

@@ -1,4 +1,5 @@
 import type { HttpRequest } from 'uWebSockets.js';
+import { CoreError } from '../errors.ts';
 import type { RequestHeaders } from './route.ts';
 
 /**
@@ -93,4 +94,25 @@ function framingOf(lengths: number, encodings: readonly string[]): Framing {
   const encoding = encodings[0];
   if (encoding === undefined) return 'length';
   return encoding.trim().toLowerCase() === 'chunked' ? 'chunked' : 'ambiguous';
+}
+
+/**
+ * The media type of a POST must be JSON. A body without a Content-Type counts as JSON.
+ * @throws CoreError UNSUPPORTED_MEDIA_TYPE.
+ */
+export function checkMediaType(headers: RequestHeaders): void {
+  if (headers.contentType === 'application/json' && headers.contentEncoding === '') return;
+  const mediaType = (headers.contentType.split(';')[0] ?? '').trim().toLowerCase();
+  if (mediaType !== '' && mediaType !== 'application/json') {
+    throw new CoreError('UNSUPPORTED_MEDIA_TYPE', 'The body must be application/json');
+  }
+  const encoding = headers.contentEncoding.trim().toLowerCase();
+  if (encoding !== '' && encoding !== 'gzip' && encoding !== 'identity') {
+    throw new CoreError('UNSUPPORTED_MEDIA_TYPE', 'The only Content-Encoding understood is gzip');
+  }
+}
+
+/** Whether the body is gzip. Most bodies are not. */
+export function isCompressed({ contentEncoding }: RequestHeaders): boolean {
+  return contentEncoding !== '' && contentEncoding.trim().toLowerCase() === 'gzip';
 }

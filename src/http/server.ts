@@ -7,19 +7,17 @@ import {
   type BodyReader,
   BodyReading,
   type BodyResult,
-  checkMediaType,
-  decompressBody,
+  type Deadlines,
   discardBytesMax,
-  isCompressed,
   isUnread,
   noBody,
   wholeBody,
 } from './body.ts';
-import type { Deadlines } from './deadlines.ts';
+import { decompressBody } from './decompress.ts';
 import type { FailureLog } from './failure-log.ts';
 import { ambiguousFraming, refuse, refuseWhileStopping, unauthorized } from './refuse.ts';
 import { errorReply, nextRequestNumber, requestIdOf, write, writeLast } from './reply.ts';
-import { readForwardedFor, readHeaders } from './request-headers.ts';
+import { checkMediaType, isCompressed, readForwardedFor, readHeaders } from './request-headers.ts';
 import type { Reply, RequestHeaders, Route, RouteRequest } from './route.ts';
 
 // The way of a request, from its head to its answer: serve, answer, handle, respond.
