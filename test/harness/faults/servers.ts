@@ -1,8 +1,7 @@
-import { appendFileSync, mkdirSync, mkdtempSync } from 'node:fs';
+import { appendFileSync, mkdirSync, mkdtempSync, readFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { pino } from 'pino';
-import { readPidFile } from '../../../bench/pid-file.ts';
 import { migrate } from '../../../src/app/migrate.ts';
 import { type Config, readConfig } from '../../../src/config.ts';
 import { startClickHouse } from '../../../src/embedded/clickhouse/start.ts';
@@ -16,15 +15,14 @@ import { projectRoot } from '../../../src/root.ts';
 import { makeSecrets, withSecrets } from '../../../src/secrets.ts';
 import { createClickHouse } from '../../../src/stores/clickhouse.ts';
 import { createRedis } from '../../../src/stores/redis.ts';
+import { fixedPorts } from '../../support/free-port.ts';
 import { type CuttingProxy, startCuttingProxy } from './cutting-proxy.ts';
 import { type FailpointServer, startFailpointServer } from './failpoint-server.ts';
 import { type Killable, startKillable, type Victim } from './killable.ts';
-import { fixedPorts } from './ports.ts';
 import { poisonUserId } from './posts.ts';
 import type { Removal } from './removals.ts';
-import type { ScenarioName } from './scenarios.ts';
 
-/** A whole Core with stores of its own, every process of it in the harness' hands. */
+/** A whole Core with stores of its own. The harness can kill every process of it. */
 export interface Servers {
   config: Config;
   dataDir: string;
@@ -33,26 +31,26 @@ export interface Servers {
   processes: ReadonlyMap<Victim, Killable>;
   /** Deaths that the harness did not cause, one line each. */
   deaths: readonly string[];
-  /** In front of the api and the stores, where the scenario asks for them; else empty. */
+  /** In front of the api and of each store. Empty unless they were asked for. */
   proxies: ReadonlyMap<string, CuttingProxy>;
 }
 
 const coreProgram = path.join(projectRoot, 'dist', 'src', 'bin', 'core.js');
 const removalProgram = path.join(projectRoot, 'dist', 'test', 'harness', 'faults', 'core.js');
-/** Often, so that a round is short. */
+/** Short, so that a round is short. */
 const settleMsMin = 250;
 const loadIntervalMs = 150;
 const lateIntervalMs = 300;
 
 /**
  * Starts the stores, migrates them, and starts an api and a worker that ask the harness at every
- * failpoint. With a removal both run from test/harness/faults/core.ts, which takes that protection away.
+ * failpoint. With a removal both run from core.ts of this folder, which takes that protection away.
  */
 export async function startServers(
   lifecycle: Lifecycle,
-  asked: { removal: Removal | undefined; scenario: ScenarioName | undefined; workers: 1 | 2 },
+  asked: { removal: Removal | undefined; hasProxies: boolean; workers: 1 | 2 },
 ): Promise<Servers> {
-  const { removal, scenario, workers } = asked;
+  const { removal, hasProxies, workers } = asked;
   const dataDir = mkdtempSync(path.join(os.tmpdir(), 'core-faults-'));
   mkdirSync(path.join(dataDir, 'logs'));
   const ports = await fixedPorts(10);
@@ -70,11 +68,32 @@ export async function startServers(
     lifecycle.use(name, () => killable.stop());
     processes.set(name, killable);
   };
-  const pidFile = (name: string) => (): number | undefined => readPidFile(dataDir, name);
+  await startStores(keep, { config, dataDir, passwords, removal, log });
+  await migrate(config, log);
+  await refusePoison(config.stores.clickhouseUrl);
+  const proxies = await startProxies(config, hasProxies ? proxyPorts : [], lifecycle);
+  Object.assign(environment, proxiedUrls(config, proxies));
+  const roleOptions = { environment, removal, dataDir, log };
+  await startRoles(keep, roleOptions);
+  if (workers === 2) await startSecondWorker(lifecycle, roleOptions);
+  const url = `http://127.0.0.1:${proxies.get('api')?.port ?? config.http.port}`;
+  return { config, dataDir, url, failpoints, processes, deaths, proxies };
+}
+
+async function startStores(
+  keep: Keep,
+  of: {
+    config: Config;
+    dataDir: string;
+    passwords: ReturnType<typeof makeSecrets>;
+    removal: Removal | undefined;
+    log: Logger;
+  },
+): Promise<void> {
+  const { config, dataDir, passwords, removal, log } = of;
   const { postgresPort, redisPort: port, clickhousePort } = config.embedded;
   const { redis: password } = passwords;
-  // Each start is waited for, also after one has failed: a store that came up once the lifecycle had
-  // been closed would be registered too late, and never be stopped.
+  const pidFile = (name: string) => (): number | undefined => readPidFile(dataDir, name);
   const starts = await Promise.allSettled([
     keep(
       'postgres',
@@ -96,25 +115,24 @@ export async function startServers(
       pidFile('clickhouse'),
     ),
   ]);
+  // All three starts have ended here, even if one failed: a store that registers with a lifecycle that
+  // is closed already would never be stopped.
   for (const started of starts) {
     if (started.status === 'rejected') throw started.reason;
   }
-  await migrate(config, log);
-  await refusePoison(config.stores.clickhouseUrl);
-  const proxies = await startProxies(
-    config,
-    scenario === 'lost-replies' ? proxyPorts : [],
-    lifecycle,
-  );
-  Object.assign(environment, proxiedUrls(config, proxies));
-  const roleOptions = { environment, removal, dataDir, log };
-  await startRoles(keep, roleOptions);
-  if (workers === 2) await startSecondWorker(lifecycle, roleOptions);
-  const url = `http://127.0.0.1:${proxies.get('api')?.port ?? config.http.port}`;
-  return { config, dataDir, url, failpoints, processes, deaths, proxies };
 }
 
-/** `ports` are those of the api, of operators, of the three stores and of the failpoint server. */
+/** Process id of an embedded server; undefined if the harness has not started it yet. */
+function readPidFile(dataDir: string, name: string): number | undefined {
+  try {
+    return Number(readFileSync(path.join(dataDir, `${name}.pid`), 'utf8').trim()) || undefined;
+  } catch {
+    // There is no such file yet.
+    return undefined;
+  }
+}
+
+/** `ports`: the api's, the operators' listener's, the three stores' and the failpoint server's. */
 function settingsOf(of: {
   dataDir: string;
   ports: readonly number[];
@@ -130,9 +148,9 @@ function settingsOf(of: {
     CORE_CLICKHOUSE_PORT: String(clickhouse),
     CORE_LOAD_INTERVAL_MS: String(loadIntervalMs),
     CORE_LATE_INTERVAL_MS: String(lateIntervalMs),
-    // At the first refusal, so that a round with poisoned rows takes no longer than others.
+    // ClickHouse's first refusal counts, so that a round with poisoned rows takes no longer than others.
     CORE_POISON_ATTEMPTS: '1',
-    // Without it the little load of a round would make groups of one segment only.
+    // A round has little load. Without this setting every group would be a single segment.
     CORE_SETTLE_MS_MIN: String(settleMsMin),
     CORE_LOG_LEVEL: 'warn',
     CORE_FAILPOINT_URL: `http://127.0.0.1:${failpoint}`,
@@ -140,7 +158,7 @@ function settingsOf(of: {
   };
 }
 
-/** Starts a process that the harness may kill, and stops it with the lifecycle. */
+/** Starts a process that the harness may kill. The lifecycle stops it. */
 type Keep = (
   name: Victim,
   start: (signal: AbortSignal) => Promise<Supervised>,
@@ -163,8 +181,8 @@ async function startRoles(keep: Keep, options: RoleOptions): Promise<void> {
 }
 
 /**
- * A second worker, at whose failpoints nobody is asked: whoever asks at a worker's is thereby the first
- * one, of which the pid is known.
+ * Starts a second worker, which does not ask at failpoints. So a worker that asks is the first one,
+ * whose process id the harness knows.
  */
 async function startSecondWorker(lifecycle: Lifecycle, options: RoleOptions): Promise<void> {
   const { CORE_FAILPOINT_URL: _, ...environment } = options.environment;
@@ -174,7 +192,7 @@ async function startSecondWorker(lifecycle: Lifecycle, options: RoleOptions): Pr
   lifecycle.use('worker 2', () => second.stop());
 }
 
-/** Makes ClickHouse refuse the rows of one user, as a table would that an operator has changed. */
+/** Makes ClickHouse refuse the rows of one user, as if an operator had changed the table. */
 async function refusePoison(url: string): Promise<void> {
   const clickhouse = createClickHouse(url);
   try {
@@ -186,7 +204,7 @@ async function refusePoison(url: string): Promise<void> {
   }
 }
 
-/** One in front of the api and of each store; none where there are no ports for them. */
+/** Starts a proxy in front of the api and of each store, or none if `ports` is empty. */
 async function startProxies(
   { http, embedded }: Config,
   ports: readonly number[],
@@ -208,7 +226,7 @@ async function startProxies(
   return proxies;
 }
 
-/** Settings that send Core through the proxies. */
+/** Settings that make Core connect through the proxies. */
 function proxiedUrls(
   { stores }: Config,
   proxies: ReadonlyMap<string, CuttingProxy>,
@@ -226,7 +244,7 @@ function proxiedUrls(
   };
 }
 
-/** From here on a kill takes everything with it that came since the start. */
+/** From now on, a kill of Redis loses everything since its start. */
 async function stopAppending(url: string): Promise<void> {
   const client = createRedis(url);
   try {
@@ -270,7 +288,7 @@ function startCore(
   );
 }
 
-/** The supervisor warns where a process dies; a death counts unless the harness has killed it. */
+/** The supervisor warns when a process dies. The death counts unless the harness killed the process. */
 function createHarnessLog(
   file: string,
   { deaths, processes }: { deaths: string[]; processes: ReadonlyMap<string, Killable> },

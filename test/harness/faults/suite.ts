@@ -3,6 +3,7 @@ import { Redis } from 'ioredis';
 import { Lifecycle } from '../../../src/lifecycle.ts';
 import { createClickHouse } from '../../../src/stores/clickhouse.ts';
 import { createPool } from '../../../src/stores/postgres.ts';
+import { residentBytes } from '../memory.ts';
 import { createFaultLedger } from './load.ts';
 import { type FaultStores, findViolations, type Violation } from './oracle.ts';
 import type { Removal } from './removals.ts';
@@ -14,7 +15,7 @@ import {
   roundLine,
   type Summary,
 } from './report.ts';
-import { type RoundContext, residentBytes, runRound } from './round.ts';
+import { type RoundContext, runRound } from './round.ts';
 import { lastingScenarios, pairedScenarios, type ScenarioName, scenarios } from './scenarios.ts';
 import { type FaultMix, planRound } from './schedule.ts';
 import { type Servers, startServers } from './servers.ts';
@@ -66,7 +67,8 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
     say('starting Postgres, Redis, ClickHouse, api and worker');
     const { scenario } = options;
     const workers = pairedScenarios.includes(scenario) ? 2 : options.mix.workers;
-    servers = await startServers(lifecycle, { removal, scenario, workers });
+    const hasProxies = scenario === 'lost-replies';
+    servers = await startServers(lifecycle, { removal, hasProxies, workers });
     const stores = openStores(servers, lifecycle);
     if (options.window !== undefined) await setWindow(stores, options.window);
     const world = await createFaultWorld(stores.pool);

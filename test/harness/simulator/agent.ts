@@ -1,22 +1,13 @@
-import { randomUUID } from 'node:crypto';
 import type { RecordableHistogram } from 'node:perf_hooks';
-import { gzipSync } from 'node:zlib';
-import { type Built, buildOutbound, buildSession, buildUsage, createClock } from './bodies.ts';
-import { createTarget, type OutgoingRequest } from './client.ts';
-import { type AgentConfigState, pullAndApply, startConfigState } from './config-sync.ts';
-import { type DeliverContext, type Delivery, deliver, pause } from './deliver.ts';
-import {
-  type IngestKind,
-  type Ledger,
-  recordAcked,
-  recordUnexpected,
-  recordUnknown,
-} from './ledger.ts';
+import { createClock } from './bodies.ts';
+import { createTarget } from './client.ts';
+import { type DeliverContext, type Delivery, deliver } from './deliver.ts';
+import { type Ledger, recordUnexpected } from './ledger.ts';
 import type { FleetOptions } from './options.ts';
-import { createRandom, jittered, nodeSeed, type Random } from './random.ts';
+import { createRandom, nodeSeed, type Random } from './random.ts';
 import type { FleetNode } from './world.ts';
 
-/** One simulated node: what it has in memory, and how it reaches Core. */
+/** One simulated node: what it has in memory, and how it reaches Core. loops.ts runs it. */
 export interface Agent {
   node: FleetNode;
   options: FleetOptions;
@@ -34,18 +25,31 @@ export interface Agent {
   end: AbortController;
 }
 
-const gzipShare = 0.3;
-/** How often a usage or session post carries an Idempotency-Key that it does not need. */
-const extraKeyShare = 0.2;
-const cutAfterMsMax = 15;
-/** Posts that Core has to refuse, as a broken agent would send them. */
-const probeShare = 0.01;
+/** What an agent keeps of the configuration that it runs. */
+interface AgentConfigState {
+  /** The revision that Core has acknowledged as applied. */
+  applied: number | undefined;
+  /** An applied post ended without an answer, so Core may have a newer revision than `applied`. */
+  appliedUnknown: boolean;
+  etag: string | undefined;
+  revision: number | undefined;
+  pulls: number;
+  notModified: number;
+  /** Links in the last client map that lack or misname their user or subscription. */
+  wrongClients: number;
+}
 
-const paths: Record<IngestKind, string> = {
-  usage: '/node/usage',
-  outbound: '/node/outbound-usage',
-  session: '/node/session-events',
-};
+function startConfigState(): AgentConfigState {
+  return {
+    applied: undefined,
+    appliedUnknown: false,
+    etag: undefined,
+    revision: undefined,
+    pulls: 0,
+    notModified: 0,
+    wrongClients: 0,
+  };
+}
 
 export function createAgent(
   node: FleetNode,
@@ -78,162 +82,6 @@ export function createAgent(
     online: new Set(),
     stop: new AbortController(),
     end,
-  };
-}
-
-/** Runs the agent's loops until `stop`, then until every unanswered post is settled or `end`. */
-export async function runAgent(agent: Agent): Promise<void> {
-  const { options, node } = agent;
-  const reports = node.members.length > 0;
-  await Promise.all([
-    every(agent, options.heartbeatEveryMs, () => heartbeat(agent)),
-    reports ? every(agent, options.usageEveryMs, () => postUsage(agent)) : undefined,
-    every(agent, options.outboundEveryMs, () => postOutbound(agent)),
-    reports ? every(agent, options.sessionEveryMs, () => postSession(agent)) : undefined,
-  ]);
-  agent.delivery.target.connections.destroy();
-}
-
-/** One at a time, so an agent that cannot deliver holds one post of each kind and no more. */
-async function every(agent: Agent, ms: number, work: () => Promise<void>): Promise<void> {
-  let waitMs = agent.random() * ms;
-  while (await pause(waitMs, agent.stop.signal)) {
-    await work();
-    waitMs = jittered(agent.random, ms);
-  }
-}
-
-async function heartbeat(agent: Agent): Promise<void> {
-  const { random, config } = agent;
-  // An agent that has just been restarted has no revision to name.
-  const revision = config.applied !== undefined && random() > 0.01 ? config.applied : undefined;
-  const ip = random() < 0.5 ? { ip: agent.node.ip } : {};
-  const answer = await send(agent, 'heartbeat', '/node/heartbeat', {
-    ...ip,
-    ...(revision === undefined ? {} : { revision }),
-  });
-  if (answer.kind !== 'done') return;
-  const { needSync } = JSON.parse(answer.body.toString('utf8')) as { needSync?: unknown };
-  if (typeof needSync !== 'boolean') recordUnexpected(agent.ledger, 'heartbeat: no needSync');
-  if (revision === undefined && needSync === false) {
-    recordUnexpected(
-      agent.ledger,
-      `heartbeat: node ${agent.node.nodeId} without revision, no sync`,
-    );
-  }
-  if (needSync === true || random() < 0.05) await pullAndApply(agent, needSync === true);
-}
-
-async function postUsage(agent: Agent): Promise<void> {
-  const built = buildUsage(agent.node, agent.random, {
-    atMs: agent.nextMs(),
-    entries: agent.options.entries,
-    entriesMax: agent.entriesMax,
-  });
-  await post(agent, 'usage', built, agent.random() < extraKeyShare ? randomUUID() : undefined);
-  if (agent.random() < probeShare) await probeInvalid(agent, built);
-}
-
-async function postOutbound(agent: Agent): Promise<void> {
-  const key = randomUUID();
-  const acked = await post(agent, 'outbound', buildOutbound(agent.node, agent.random), key);
-  if (acked && agent.random() < probeShare) await probeKeyReuse(agent, key);
-}
-
-async function postSession(agent: Agent): Promise<void> {
-  const { node, random, online } = agent;
-  const built = buildSession(node, random, { atMs: agent.nextMs(), online });
-  await post(agent, 'session', built, random() < extraKeyShare ? randomUUID() : undefined);
-}
-
-/** Delivers one post, at times twice or cut off, and books how it ended. True where acked. */
-async function post(
-  agent: Agent,
-  kind: IngestKind,
-  built: Built,
-  key: string | undefined,
-): Promise<boolean> {
-  const { random, options, ledger, delivery } = agent;
-  const request = pack(agent, paths[kind], built.body, key);
-  const isCut = random() < options.cuts;
-  const isTwice = random() < options.duplicates;
-  const cutFirstAfterMs = isCut ? random() * cutAfterMsMax : undefined;
-  let ends: Delivery[];
-  if (isTwice && random() < 0.5) {
-    ends = await Promise.all([
-      deliver(delivery, kind, request, { cutFirstAfterMs }),
-      deliver(delivery, kind, request),
-    ]);
-  } else {
-    ends = [await deliver(delivery, kind, request, { cutFirstAfterMs })];
-    if (isTwice) ends.push(await deliver(delivery, kind, request));
-  }
-  if (isTwice) ledger.tally.duplicates += 1;
-  return book(agent, kind, built, ends);
-}
-
-/** What a post delivered once or twice comes to: acked if any was, else unknown if any may be. */
-function book(agent: Agent, kind: IngestKind, built: Built, ends: readonly Delivery[]): boolean {
-  const { ledger, node } = agent;
-  for (const end of ends) {
-    if (end.kind === 'refused') {
-      recordUnexpected(ledger, `${kind} of node ${node.nodeId} refused: ${end.reason}`);
-    }
-  }
-  const { rows, cells } = built;
-  if (ends.some((end) => end.kind === 'done')) {
-    recordAcked(ledger, { kind, nodeId: node.nodeId, rows, cells });
-    return true;
-  }
-  if (ends.some((end) => end.kind === 'unknown' || (end.kind === 'refused' && end.mayBeStored))) {
-    recordUnknown(ledger, { kind, nodeId: node.nodeId, cells });
-  } else if (ends.every((end) => end.kind === 'undelivered')) {
-    ledger.tally.undelivered += 1;
-  }
-  return false;
-}
-
-/** Good entries with one bad one among them: refused whole, so that none of them is stored. */
-async function probeInvalid(agent: Agent, built: Built): Promise<void> {
-  const entries = built.body['entries'] as Record<string, unknown>[];
-  const at = Math.floor(agent.random() * entries.length);
-  const broken = entries.map((entry, index) => (index === at ? { ...entry, bytesUp: -1 } : entry));
-  await probe(agent, pack(agent, paths.usage, { entries: broken }, undefined), 400);
-}
-
-/** A used key with another body: refused, and nothing is added to the counters. */
-async function probeKeyReuse(agent: Agent, key: string): Promise<void> {
-  const other = buildOutbound(agent.node, agent.random);
-  await probe(agent, pack(agent, paths.outbound, other.body, key), 422);
-}
-
-async function probe(agent: Agent, request: OutgoingRequest, status: number): Promise<void> {
-  agent.ledger.tally.probes += 1;
-  const end = await deliver(agent.delivery, 'probe', request);
-  if (end.kind === 'unknown' || end.kind === 'undelivered') return;
-  if (end.status === status) return;
-  const { path } = request;
-  recordUnexpected(agent.ledger, `${path} answered ${end.status} where ${status} is due`);
-}
-
-function pack(
-  agent: Agent,
-  path: string,
-  body: Record<string, unknown>,
-  key: string | undefined,
-): OutgoingRequest {
-  const plain = Buffer.from(JSON.stringify(body));
-  const isPacked = agent.random() < gzipShare;
-  return {
-    method: 'POST',
-    path,
-    headers: {
-      'content-type': 'application/json',
-      'x-node-auth-key': agent.authKey,
-      ...(isPacked ? { 'content-encoding': 'gzip' } : {}),
-      ...(key === undefined ? {} : { 'idempotency-key': key }),
-    },
-    body: isPacked ? gzipSync(plain, { level: 1 }) : plain,
   };
 }
 

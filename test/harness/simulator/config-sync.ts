@@ -3,32 +3,6 @@ import { type Agent, send } from './agent.ts';
 import { deliver } from './deliver.ts';
 import { recordUnexpected } from './ledger.ts';
 
-/** What an agent keeps of the configuration that it runs. */
-export interface AgentConfigState {
-  /** The revision that Core has acknowledged as applied. */
-  applied: number | undefined;
-  /** An applied post ended without an answer, so Core may have a newer revision than `applied`. */
-  appliedUnknown: boolean;
-  etag: string | undefined;
-  revision: number | undefined;
-  pulls: number;
-  notModified: number;
-  /** Links in the last client map that lack or misname their user or subscription. */
-  wrongClients: number;
-}
-
-export function startConfigState(): AgentConfigState {
-  return {
-    applied: undefined,
-    appliedUnknown: false,
-    etag: undefined,
-    revision: undefined,
-    pulls: 0,
-    notModified: 0,
-    wrongClients: 0,
-  };
-}
-
 /** Pulls the configuration as an agent does, and reports the revision that it then runs. */
 export async function pullAndApply(agent: Agent, isBehind: boolean): Promise<void> {
   const { config, ledger, node } = agent;
