@@ -1,5 +1,10 @@
 import assert from 'node:assert/strict';
-import { createRandom, integerIn, type Random } from '../../test/harness/simulator/random.ts';
+import {
+  createRandom,
+  integerIn,
+  type Random,
+  shuffled,
+} from '../../test/harness/simulator/random.ts';
 import type { BenchWorld } from './world.ts';
 
 /** One usage entry as the benches send it. All numbers have a fixed count of digits. */
@@ -106,7 +111,7 @@ export function createBodies(
   assert(world.subscriptionIds.length > 0, 'the world has a subscription');
   const format = options.format ?? coreFormat;
   const random = createRandom(seed);
-  const order = shuffled(world.subscriptionIds.length, random);
+  const order = shuffled(random, [...world.subscriptionIds.keys()]);
   const recordedAtMs = Math.floor(options.atMs / 3_600_000 - 1) * 3_600_000;
   let next = 0;
   const entry = (): string => {
@@ -205,15 +210,4 @@ export function bodyCount(given: { wanted: number; most: number; nodes: number }
     (count) => nodes % count === 0,
   );
   return divisors.find((count) => count >= enough) ?? divisors.at(-1) ?? 1;
-}
-
-function shuffled(count: number, random: Random): number[] {
-  const order = Array.from({ length: count }, (_, index) => index);
-  for (let last = count - 1; last > 0; last -= 1) {
-    const other = integerIn(random, 0, last);
-    const kept = order[last] as number;
-    order[last] = order[other] as number;
-    order[other] = kept;
-  }
-  return order;
 }

@@ -19,10 +19,10 @@ import { type Results, readResults } from './results.ts';
 import { median } from './statistics.ts';
 import { changeText, checksText, metricKey, numberText } from './table.ts';
 
-/** Two trees that are measured alternately: another commit, and this working tree. */
+/** Two trees that are measured by turns: another commit, and this working tree. */
 export interface Comparison {
   base: string;
-  /** The base is measured with the measuring code that it has itself. */
+  /** The base keeps its own measuring code. */
   ownBench: boolean;
   rounds: number;
   /** Arguments of each single run: benches and options. */
@@ -31,28 +31,23 @@ export interface Comparison {
   signal: AbortSignal;
 }
 
-/**
- * What is compared is Core; how it is measured is the same in both trees. The other suites in bench/
- * stay out, since they reach into parts of Core that may not be there yet.
- */
+/** The comparison is about Core, so both trees are measured by the same code: these files. */
 const measuring = [
-  ...['bench/bench.ts', 'bench/measure', 'test/harness/faults/ports.ts'],
-  ...['bench/merges.ts', 'bench/pid-file.ts'],
+  ...['bench/bench.ts', 'bench/measure', 'scripts/bench.mjs', 'test/support/free-port.ts'],
   ...['bodies', 'client', 'each', 'ledger', 'options', 'random', 'world'].map(
-    (f) => `bench/fleet/${f}.ts`,
+    (name) => `test/harness/simulator/${name}.ts`,
   ),
-  'scripts/bench.mjs',
 ];
 
-/** A tree brings how it is built; one from before that is built as this one. */
+/** A tree is built by its own scripts. A tree from before these existed gets this tree's. */
 const building = ['bootstrap', 'build'].map((name) => `scripts/${name}.mjs`);
 
-/** Of `bench/measure`: each has a file of the bench's name; that of peers has a folder beside it. */
-const left = ['peers', ...notCompared.map((name) => `${name}.ts`)].map((name) =>
-  path.join('bench', 'measure', name),
-);
+/** Benches that compare no commits stay out: their file in bench/measure and the folder beside it. */
+const left = notCompared
+  .flatMap((name) => [`${name}.ts`, name])
+  .map((name) => path.join('bench', 'measure', name));
 
-/** What another commit is measured with: files of this tree, from its root. */
+/** The files of this tree, relative to its root, that another commit is measured with. */
 export function measuringFiles(): string[] {
   const isFile = (name: string): boolean => statSync(path.join(projectRoot, name)).isFile();
   const within = (folder: string): string[] =>
@@ -67,10 +62,9 @@ export function measuringFiles(): string[] {
 }
 
 /**
- * Checks `base` out into a temporary folder, with the measuring code of this tree in place of its
- * own (unless `ownBench`), builds both, runs the benches in one and the other by turns, and prints medians
- * and ratios.
- * @throws Error where there is no such commit, or where it does not build with this measuring code.
+ * Checks `base` out into a temporary folder, replaces its measuring code with this tree's (unless
+ * `ownBench`), builds it, runs the benches in both trees by turns, and prints medians and ratios.
+ * @throws Error if there is no such commit, or if it does not build with this measuring code.
  */
 export async function compareWith(options: Comparison): Promise<boolean> {
   const { base, ownBench, rounds, say, signal } = options;
@@ -86,13 +80,13 @@ export async function compareWith(options: Comparison): Promise<boolean> {
         say(`round ${round} of ${rounds}, ${side === 'base' ? base : 'this tree'}`);
         const out = path.join(dir, `${side}-${round}.json`);
         const root = side === 'base' ? tree : projectRoot;
-        // Ends with 1 where a check has failed; that is in the results then.
+        // The exit code is 1 if a check failed. The results tell which.
         await run(root, ['dist/bench/bench.js', ...options.args, '--out', out], signal, [0, 1]);
         found[side].push(...readResults(out));
       }
     }
     if (found.base.length < rounds || found.here.length < rounds) {
-      throw new Error('not every run ended with results; what they said is above');
+      throw new Error('some runs ended without results; their output is above');
     }
     process.stdout.write(comparisonTable(base, found.base, found.here));
     const checks = [...found.base, ...found.here].flatMap((results) => results.checks);
@@ -104,7 +98,7 @@ export async function compareWith(options: Comparison): Promise<boolean> {
   }
 }
 
-/** A line a figure: the medians of both sides, and how the second differs. */
+/** One line a figure: the medians of both sides, and how the second differs. */
 export function comparisonTable(
   base: string,
   before: readonly Results[],
@@ -153,20 +147,21 @@ function checkOut(base: string, tree: string, ownBench: boolean): void {
 }
 
 function replaceBench(tree: string): void {
-  rmSync(path.join(tree, 'bench'), { recursive: true, force: true });
+  // The base's own tests may not fit this tree's measuring code, and a comparison needs none of them.
+  for (const folder of ['bench', 'test']) {
+    rmSync(path.join(tree, folder), { recursive: true, force: true });
+  }
   const missing = building.filter((name) => !existsSync(path.join(tree, name)));
   for (const file of [...measuringFiles(), ...missing]) {
     cpSync(path.join(projectRoot, file), path.join(tree, file));
   }
-  // Tests are of no use there, and theirs may not fit the measuring code.
-  rmSync(path.join(tree, 'test'), { recursive: true, force: true });
 }
 
 function git(...args: string[]): void {
   execFileSync('git', args, { cwd: projectRoot, stdio: 'pipe' });
 }
 
-/** Runs a program of a tree, its output on stderr: stdout is for the table alone. */
+/** Runs a program of a tree. Its output goes to stderr, since stdout is for the table alone. */
 async function run(
   root: string,
   args: readonly string[],
@@ -176,7 +171,7 @@ async function run(
   const child = spawn(process.execPath, args, { cwd: root, stdio: ['ignore', 2, 2] });
   const stop = (): void => void child.kill('SIGTERM');
   signal.addEventListener('abort', stop, { once: true });
-  // A second signal ends this process at once; the run then has to take its own Core down.
+  // A second signal ends this process at once. The run must stop its Core then, too.
   process.once('exit', stop);
   const [code] = (await once(child, 'exit')) as [number | null];
   signal.removeEventListener('abort', stop);

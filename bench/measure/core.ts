@@ -15,8 +15,7 @@ import { makeSecrets, withSecrets } from '../../src/secrets.ts';
 import { type ClickHouseClient, createClickHouse } from '../../src/stores/clickhouse.ts';
 import { createPool } from '../../src/stores/postgres.ts';
 import { connectRedis, createRedis } from '../../src/stores/redis.ts';
-import { fixedPorts } from '../../test/harness/faults/ports.ts';
-import { readPidFile } from '../pid-file.ts';
+import { fixedPorts } from '../../test/support/free-port.ts';
 import type { ProcessRoots } from './processes.ts';
 
 /** A whole Core with real stores in a temporary folder, every protection on. */
@@ -95,7 +94,7 @@ export async function startBenchCore(
     config,
     url: `http://127.0.0.1:${http}`,
     ...(await openClients(lifecycle, config)),
-    roots: () => readRoots(running, dataDir),
+    roots: () => readRoots(running),
     startWorker: worker.start,
     stopWorker: worker.stop,
     async keepOneApi() {
@@ -179,10 +178,10 @@ function startRole(
   );
 }
 
-function readRoots(running: ReadonlyMap<string, Supervised>, dataDir: string): ProcessRoots {
+function readRoots(running: ReadonlyMap<string, Supervised>): ProcessRoots {
   const roots: ProcessRoots = {};
   for (const [name, supervised] of running) {
-    const pid = supervised.pid() ?? readPidFile(dataDir, name);
+    const pid = supervised.pid();
     if (pid !== undefined) roots[name] = pid;
   }
   return roots;

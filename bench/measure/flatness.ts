@@ -12,6 +12,7 @@ import {
 import { introduceNodes, usagePlan } from './sender.ts';
 import { checkSettled, emptySpool, untilDrained, untilStill } from './spool.ts';
 import { median, spread } from './statistics.ts';
+import { rotated } from './timing.ts';
 import { type BenchWorld, createBenchWorld } from './world.ts';
 import { runWrk } from './wrk.ts';
 
@@ -73,8 +74,7 @@ async function measureCost(
   for (let round = 0; round <= options.rounds; round += 1) {
     // Another one first in each round: what ClickHouse merges later than it is inserted counts for the
     // next run, and comes every few runs.
-    const first = round % counts.length;
-    for (const nodes of [...counts.slice(first), ...counts.slice(0, first)]) {
+    for (const nodes of rotated(counts, round)) {
       options.signal.throwIfAborted();
       const before = await untilDrained(core, drainMsMax);
       sampler.start();

@@ -8,6 +8,7 @@ import type { Peer, Rate, Turn } from './peers/peer.ts';
 import { medianRates, peerMetrics, peerSeries, ratioTable } from './peers/ratios.ts';
 import { measurePeer, type TurnPlan } from './peers/turn.ts';
 import { victoriaMetrics } from './peers/victoria-metrics.ts';
+import { rotated } from './timing.ts';
 
 const peers: readonly Peer[] = [victoriaMetrics, influxdb, fastifyAndPostgres, clickhouse];
 const core = { alone: coreAlone, withWorker: coreWithWorker };
@@ -53,12 +54,6 @@ export async function measurePeers(options: BenchOptions): Promise<Measured> {
   measured.series.push(...peerSeries(medians));
   measured.texts.push(ratioTable(medians, core), notes());
   return measured;
-}
-
-/** The same list, begun with another one. */
-export function rotated<T>(list: readonly T[], by: number): T[] {
-  const at = list.length === 0 ? 0 : by % list.length;
-  return [...list.slice(at), ...list.slice(0, at)];
 }
 
 function notes(): string {

@@ -34,7 +34,7 @@ export function coreShare({ cpuSeconds, seconds }: ProcessUse, kinds: readonly s
   return (kinds.reduce((sum, kind) => sum + (cpuSeconds[kind] ?? 0), 0) / seconds) * 100;
 }
 
-export interface ProcessSampler {
+interface ProcessSampler {
   /** Forgets what was, and measures from here on. */
   start(): void;
   stop(): ProcessUse;

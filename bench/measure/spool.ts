@@ -34,7 +34,7 @@ const stillTurnsMax = 60;
 const auditMsMax = 600_000;
 
 /** Reads the counters that Core itself keeps. */
-export async function readStanding(core: BenchCore): Promise<Standing> {
+async function readStanding(core: BenchCore): Promise<Standing> {
   const { rows } = await core.pool.query<{ stream: string; sealed: number; settled: number }>(
     `SELECT s.stream, coalesce(sum(g.rows), 0)::bigint AS sealed,
        coalesce(sum(g.rows) FILTER (WHERE g.state = 'settled'), 0)::bigint AS settled

@@ -2,7 +2,7 @@ import { perSecondOf, type Standing } from './spool.ts';
 import { mean } from './statistics.ts';
 
 /** What tells a sustained run's sender how fast to send. */
-export interface Steering {
+interface Steering {
   /** Entries a second to send now. */
   rate: () => number;
   /** To be told once a second. */

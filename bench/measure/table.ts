@@ -50,7 +50,7 @@ export function numberText(value: number): string {
   return String(Number(value.toPrecision(3)));
 }
 
-export function targetText(target: Target | undefined): string {
+function targetText(target: Target | undefined): string {
   if (target === undefined) return '';
   return 'min' in target ? `>= ${numberText(target.min)}` : `<= ${numberText(target.max)}`;
 }

@@ -43,7 +43,7 @@ export interface WrkResult {
   latencyMs: { p50: number; p99: number; p999: number; max: number };
 }
 
-export interface WrkRun {
+interface WrkRun {
   pid: number | undefined;
   /** Requests a second from now on; only for a run that was started with a rate. */
   setRate(requestsPerSecond: number): void;

@@ -1,13 +1,7 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import os from 'node:os';
-import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { readConfig } from '../../src/config.ts';
-import { claimDataDir } from '../../src/embedded/data-dir.ts';
-import { startEmbedded } from '../../src/embedded/start.ts';
 import { createLogger } from '../../src/log.ts';
-import { makeSecrets, withSecrets } from '../../src/secrets.ts';
 import { freePorts } from '../support/free-port.ts';
+import { startTemporaryServers } from '../support/temporary-servers.ts';
 import { fuzzCase } from './fuzz/cases.ts';
 import { type FuzzResult, runFuzz } from './fuzz/run.ts';
 
@@ -76,33 +70,19 @@ async function onTemporaryStores<T>(
   signal: AbortSignal,
   run: (environment: Record<string, string>) => Promise<T>,
 ): Promise<T> {
-  const dataDir = mkdtempSync(path.join(os.tmpdir(), 'core-fuzz-'));
-  const [http, admin, postgres, redis, clickhouse] = await freePorts(5);
-  const claim = claimDataDir(dataDir);
+  const [http, admin] = await freePorts(2);
+  const servers = await startTemporaryServers('core-fuzz-', createLogger('warn'), signal);
+  const { postgresUrl, redisUrl, clickhouseUrl } = servers.config.stores;
   try {
-    const secrets = makeSecrets(dataDir);
-    const settings = readConfig({
-      CORE_DATA_DIR: dataDir,
-      CORE_POSTGRES_PORT: String(postgres),
-      CORE_REDIS_PORT: String(redis),
-      CORE_CLICKHOUSE_PORT: String(clickhouse),
+    return await run({
+      CORE_PORT: String(http),
+      CORE_ADMIN_PORT: String(admin),
+      DATABASE_URL: postgresUrl,
+      REDIS_URL: redisUrl,
+      CLICKHOUSE_URL: clickhouseUrl,
     });
-    const config = withSecrets(settings, secrets);
-    const servers = await startEmbedded(config, secrets, createLogger('warn'), signal);
-    try {
-      return await run({
-        CORE_PORT: String(http),
-        CORE_ADMIN_PORT: String(admin),
-        DATABASE_URL: config.stores.postgresUrl,
-        REDIS_URL: config.stores.redisUrl,
-        CLICKHOUSE_URL: config.stores.clickhouseUrl,
-      });
-    } finally {
-      await Promise.all(servers.map((server) => server.stop()));
-    }
   } finally {
-    claim.release();
-    rmSync(dataDir, { recursive: true, force: true });
+    await servers.stop();
   }
 }
 

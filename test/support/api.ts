@@ -92,7 +92,7 @@ export async function registerTestNode(api: TestApi): Promise<TestNode> {
   return reply.json as unknown as TestNode;
 }
 
-export interface TestReply {
+interface TestReply {
   status: number;
   headers: http.IncomingHttpHeaders;
   text: string;

@@ -4,7 +4,7 @@ import type { NodeRows } from '../../src/render/node-rows.ts';
 import { encodeLinkRecords } from './link-records.ts';
 
 /** One rendered configuration for a reviewer: `test/golden/<name>.json`. */
-export interface GoldenCase {
+interface GoldenCase {
   name: string;
   protocol: VpnProtocol;
   settings: Record<string, unknown>;
@@ -95,7 +95,7 @@ export const goldenCases: readonly GoldenCase[] = [
   },
 ];
 
-export const goldenUuids = [
+const goldenUuids = [
   '0b8f5f26-3c1d-4e2a-9a47-6f1f0c5d7e11',
   '9c2e4d88-71aa-4f0b-8d53-2b6a9e7f4c22',
 ] as const;

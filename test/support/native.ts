@@ -35,7 +35,7 @@ export function payloadOf(packed: Buffer, segmentId = 1): UsagePayload {
   return opened.payload(month, new Set());
 }
 
-export interface NativeBlock {
+interface NativeBlock {
   rows: number;
   /** Of each column, in their order. */
   types: Record<string, string>;

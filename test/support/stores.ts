@@ -10,7 +10,7 @@ import { createPool } from '../../src/stores/postgres.ts';
 import { connectRedis, createRedis } from '../../src/stores/redis.ts';
 import { freePorts } from './free-port.ts';
 
-export interface FreshStores {
+interface FreshStores {
   /** As `core` would read it, with these stores, a free port, and a silent log. */
   config: Config;
   /** The same as environment variables, for child processes. */

@@ -4,7 +4,7 @@ import { startClickHouse } from '../../../src/embedded/clickhouse/start.ts';
 import { createLogger } from '../../../src/log.ts';
 import { makeSecrets, withPassword } from '../../../src/secrets.ts';
 import { createClickHouse } from '../../../src/stores/clickhouse.ts';
-import { fixedPorts } from '../../../test/harness/faults/ports.ts';
+import { fixedPorts } from '../../../test/support/free-port.ts';
 import { jsonEachRowFormat } from './formats.ts';
 import type { Peer } from './peer.ts';
 import { createFolder } from './program.ts';

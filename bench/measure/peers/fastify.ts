@@ -9,7 +9,7 @@ import { createLogger } from '../../../src/log.ts';
 import { projectRoot } from '../../../src/root.ts';
 import { makeSecrets, withPassword } from '../../../src/secrets.ts';
 import { createPool } from '../../../src/stores/postgres.ts';
-import { fixedPorts } from '../../../test/harness/faults/ports.ts';
+import { fixedPorts } from '../../../test/support/free-port.ts';
 import { coreFormat } from '../bodies.ts';
 import { numberedWorld } from '../micro.ts';
 import type { Peer } from './peer.ts';

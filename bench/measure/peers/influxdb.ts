@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { fixedPorts } from '../../../test/harness/faults/ports.ts';
+import { fixedPorts } from '../../../test/support/free-port.ts';
 import { lineFormat } from './formats.ts';
 import type { Peer } from './peer.ts';
 import { createFolder, missingProgram, startProgram } from './program.ts';

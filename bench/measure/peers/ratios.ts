@@ -5,13 +5,13 @@ import { numberText } from '../table.ts';
 import type { Rate } from './peer.ts';
 
 /** What Core is held against: the names under which it is measured itself. */
-export interface CoreNames {
+interface CoreNames {
   alone: string;
   withWorker: string;
 }
 
 /** How many times the rate of a peer Core has to reach alone, by entries a request. */
-export type RatioTargets = Record<string, ReadonlyMap<number, number>>;
+type RatioTargets = Record<string, ReadonlyMap<number, number>>;
 
 /** Medians over the rounds by peer and batch size, in the order in which the names are given. */
 export function medianRates(names: readonly string[], rates: readonly Rate[]): Rate[] {

@@ -49,7 +49,7 @@ const dayMs = 86_400_000;
 const monthMs = 31 * dayMs;
 const lateMs = 70 * dayMs;
 
-export interface BuiltPost {
+interface BuiltPost {
   post: Post;
   path: string;
   body: Buffer;

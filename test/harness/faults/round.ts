@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { FailpointName } from '../../../src/failpoints.ts';
 import { createRandom, nodeSeed } from '../simulator/random.ts';
@@ -182,15 +181,4 @@ const bisectMsMax = 15_000;
 async function graceForFailpoints(pending: ReadonlySet<unknown>, msMax: number): Promise<void> {
   const giveUpAtMs = performance.now() + msMax;
   while (pending.size > 0 && performance.now() < giveUpAtMs) await delay(20);
-}
-
-/** Resident memory of a process in bytes; undefined where it has ended or there is no /proc. */
-export function residentBytes(pid: number | undefined): number | undefined {
-  try {
-    const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-    const kibibytes = /^VmRSS:\s+(\d+) kB/m.exec(status)?.[1];
-    return kibibytes === undefined ? undefined : Number(kibibytes) * 1_024;
-  } catch {
-    return undefined;
-  }
 }

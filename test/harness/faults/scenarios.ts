@@ -15,7 +15,7 @@ export const scenarioNames = [
 export type ScenarioName = (typeof scenarioNames)[number];
 
 /** What a scenario may look at and use. */
-export interface Scene {
+interface Scene {
   servers: Servers;
   stores: FaultStores;
   random: Random;

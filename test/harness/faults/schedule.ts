@@ -1,5 +1,12 @@
 import { type FailpointName, failpointNames } from '../../../src/failpoints.ts';
-import { createRandom, integerIn, nodeSeed, type Random } from '../simulator/random.ts';
+import {
+  createRandom,
+  integerIn,
+  nodeSeed,
+  pick,
+  type Random,
+  shuffled,
+} from '../simulator/random.ts';
 import { type Victim, victims } from './killable.ts';
 
 /** When a fault happens: at the n-th passing of a failpoint in this round, or at a moment of it. */
@@ -43,7 +50,7 @@ export interface FaultMix {
   workers: 1 | 2;
 }
 
-export const loaderFailpoints = failpointNames.filter((name) => !name.startsWith('accept'));
+const loaderFailpoints = failpointNames.filter((name) => !name.startsWith('accept'));
 
 export const wholeMix: FaultMix = {
   pairs: victims.flatMap((victim) => failpointNames.map((failpoint) => ({ victim, failpoint }))),
@@ -110,17 +117,4 @@ function makeKill(random: Random, mix: FaultMix, victim: Victim, when: When): Ki
 function passesOf(failpoint: FailpointName): number {
   if (failpoint.startsWith('reject')) return passMax.reject;
   return failpoint.startsWith('accept') ? passMax.accept : passMax.load;
-}
-
-function pick<T>(random: Random, from: readonly T[]): T {
-  return from[Math.floor(random() * from.length)] as T;
-}
-
-function shuffled<T>(random: Random, from: readonly T[]): T[] {
-  const result = [...from];
-  for (let at = result.length - 1; at > 0; at -= 1) {
-    const other = integerIn(random, 0, at);
-    [result[at], result[other]] = [result[other] as T, result[at] as T];
-  }
-  return result;
 }

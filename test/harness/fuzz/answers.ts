@@ -6,7 +6,7 @@ export interface Answer {
   body: Buffer;
 }
 
-export type Parsed =
+type Parsed =
   | { outcome: 'answer'; answer: Answer; rest: Buffer }
   | { outcome: 'incomplete' }
   | { outcome: 'malformed'; reason: string };

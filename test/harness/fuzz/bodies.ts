@@ -1,14 +1,10 @@
-import { integerIn, type Random } from '../simulator/random.ts';
+import { integerIn, pick, type Random } from '../simulator/random.ts';
 
 /** A request that Core takes, before anything is done to it. */
-export interface ValidRequest {
+interface ValidRequest {
   method: 'GET' | 'POST';
   path: string;
   body: string;
-}
-
-function pick<T>(random: Random, values: readonly T[]): T {
-  return values[integerIn(random, 0, values.length - 1)] as T;
 }
 
 /** A time of this year's, to the millisecond, now and then with an offset. */

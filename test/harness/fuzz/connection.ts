@@ -18,7 +18,7 @@ const answerMsMax = 20_000;
 const silenceMs = 40;
 
 /** A connection that sends one case at a time and is made anew where a case has used it up. */
-export interface FuzzConnection {
+interface FuzzConnection {
   exchange(fuzzCase: FuzzCase): Promise<Met>;
   close(): void;
 }

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { pathToFileURL } from 'node:url';
@@ -13,6 +12,7 @@ import { registerNode } from '../../../src/nodes/registration.ts';
 import { roleFlags } from '../../../src/processes/node-flags.ts';
 import { projectRoot } from '../../../src/root.ts';
 import { createPool } from '../../../src/stores/postgres.ts';
+import { residentBytes } from '../memory.ts';
 import type { StallAnswer } from './stall-probe.ts';
 
 /** The api process under fire. */
@@ -116,10 +116,6 @@ async function untilReady(child: ChildProcess, port: number, faults: string[]): 
 }
 
 function residentMb(pid: number | undefined): number | undefined {
-  try {
-    const status = readFileSync(`/proc/${pid}/status`, 'latin1');
-    return Math.round(Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1]) / 1_024);
-  } catch {
-    return undefined;
-  }
+  const bytes = residentBytes(pid);
+  return bytes === undefined ? undefined : Math.round(bytes / 1_048_576);
 }

@@ -1,7 +1,7 @@
 import { gzipSync } from 'node:zlib';
 
 /** A request that is as much work as its route lets a node ask for. */
-export interface HeavyRequest {
+interface HeavyRequest {
   name: string;
   path: string;
   body: Buffer;

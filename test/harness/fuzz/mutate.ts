@@ -75,7 +75,7 @@ export function repeat(random: Random, bytes: Buffer): Buffer {
 }
 
 /** A token put in, in place of nothing or of a value. */
-export function insertToken(random: Random, bytes: Buffer): Buffer {
+function insertToken(random: Random, bytes: Buffer): Buffer {
   const token = Buffer.from(tokens[integerIn(random, 0, tokens.length - 1)] ?? '');
   const text = bytes.toString('latin1');
   const values = [...text.matchAll(/(?<=":)(?:"[^"]*"|-?\d+|null)/g)];

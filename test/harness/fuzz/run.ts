@@ -4,7 +4,7 @@ import { type FuzzedCore, startFuzzedCore } from './core.ts';
 import { heavyBytes, heavyRequests } from './heavy.ts';
 import { judge } from './judge.ts';
 
-export interface FuzzOptions {
+interface FuzzOptions {
   /** Settings of Core: the stores and a free CORE_PORT. */
   environment: Record<string, string>;
   seed: number;
@@ -36,7 +36,7 @@ export interface FuzzResult {
   violations: Violation[];
 }
 
-export interface Stall {
+interface Stall {
   name: string;
   longestTurnMs: number;
 }

@@ -10,15 +10,15 @@ export interface Difference {
 }
 
 /** What a set of cells is checked on: rows are not counted where only counters are kept. */
-export type Field = keyof Sums;
+type Field = keyof Sums;
 
 /**
  * With more unknown requests than this at one node (2^n subsets), each cell is held against its
  * bounds instead.
  */
-export const subsetUnknownMax = 12;
+const subsetUnknownMax = 12;
 
-export interface Explained {
+interface Explained {
   differences: Difference[];
   /** The unknown requests that turned out to be stored. */
   stored: Cells[];

@@ -111,7 +111,7 @@ async function measured(
 }
 
 /** How long to wait after attempt number `tries` (from 0). */
-export function backOffMs(
+function backOffMs(
   random: Random,
   tries: number,
   answer: Attempt,

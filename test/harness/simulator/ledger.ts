@@ -22,7 +22,7 @@ export interface Sums {
 export type Cells = Map<CellKey, Sums>;
 
 /** What one node sent of one kind. Sums only: the ledger does not grow with the rows sent. */
-export interface NodeLedger {
+interface NodeLedger {
   acked: Cells;
   /** One a request that ended without an answer: it may be stored once, or not at all. */
   unknown: Cells[];
@@ -36,7 +36,7 @@ export interface Ledger {
 }
 
 /** Counts for the progress line and the final table. */
-export interface Tally {
+interface Tally {
   /** HTTP attempts, answered or not. */
   attempts: number;
   retries: number;
@@ -93,7 +93,7 @@ export function addToCell(cells: Cells, key: CellKey, sums: Readonly<Sums>): voi
   cell.checksum += sums.checksum;
 }
 
-export function addCells(into: Cells, from: Cells): void {
+function addCells(into: Cells, from: Cells): void {
   for (const [key, sums] of from) addToCell(into, key, sums);
 }
 

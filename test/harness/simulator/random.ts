@@ -1,4 +1,4 @@
-/** A source of numbers in [0, 1), the same ones for the same seed. */
+/** A source of numbers in [0, 1). The same seed gives the same numbers. */
 export type Random = () => number;
 
 /**
@@ -16,7 +16,7 @@ export function createRandom(seed: number): Random {
   };
 }
 
-/** The seed of one node's source: neighbouring nodes get unrelated numbers. */
+/** The seed of one node's source. Neighbouring nodes get unrelated numbers. */
 export function nodeSeed(seed: number, nodeIndex: number): number {
   return (Math.imul(seed, 0x9e3779b1) ^ Math.imul(nodeIndex + 1, 0x85ebca6b)) >>> 0;
 }
@@ -26,7 +26,20 @@ export function integerIn(random: Random, min: number, max: number): number {
   return min + Math.floor(random() * (max - min + 1));
 }
 
-/** `ms` give or take a fifth, so that a fleet that started together does not stay together. */
+export function pick<T>(random: Random, values: readonly T[]): T {
+  return values[integerIn(random, 0, values.length - 1)] as T;
+}
+
+export function shuffled<T>(random: Random, values: readonly T[]): T[] {
+  const result = [...values];
+  for (let last = result.length - 1; last > 0; last -= 1) {
+    const other = integerIn(random, 0, last);
+    [result[last], result[other]] = [result[other] as T, result[last] as T];
+  }
+  return result;
+}
+
+/** `ms` give or take a fifth, so that a fleet that starts together does not stay in step. */
 export function jittered(random: Random, ms: number): number {
   return ms * (0.8 + 0.4 * random());
 }

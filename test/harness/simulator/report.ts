@@ -20,7 +20,7 @@ export interface Outcome {
 const differencesShownMax = 20;
 
 /** The number of differences that decides the exit code. A run that acked nothing proves nothing. */
-export function differenceCount(outcome: Outcome): number {
+function differenceCount(outcome: Outcome): number {
   const { unexpected } = outcome.ledger;
   return (
     outcome.verdict.differences.length +

@@ -1,11 +1,11 @@
-import { decodeBody } from '../../src/accept/decode.ts';
-import { ingestSchemas } from '../../src/contract/node.ts';
-import { packUsage, usageRow } from '../../src/rows/pack.ts';
-import { buildUsage } from '../../test/harness/simulator/bodies.ts';
-import { createRandom, integerIn, nodeSeed } from '../../test/harness/simulator/random.ts';
-import type { FleetNode } from '../../test/harness/simulator/world.ts';
+import { decodeBody } from '../../../src/accept/decode.ts';
+import { ingestSchemas } from '../../../src/contract/node.ts';
+import { packUsage, usageRow } from '../../../src/rows/pack.ts';
+import { buildUsage } from '../../../test/harness/simulator/bodies.ts';
+import { createRandom, integerIn, nodeSeed } from '../../../test/harness/simulator/random.ts';
+import type { FleetNode } from '../../../test/harness/simulator/world.ts';
 
-/** How rows lie in time and over a fleet. */
+/** How rows are spread over time and over a fleet. */
 export interface Shape {
   name: string;
   nodes: number;
@@ -14,25 +14,28 @@ export interface Shape {
   nodesPerSubscription: number;
   /** Seconds between two posts of a node. */
   postSeconds: number;
-  /** Distance between the ids of neighbours: a sample of a larger fleet has its ids spread. */
+  /** Distance between neighbouring ids. More than 1 makes the fleet a sample of a larger one. */
   idStep: number;
-  /** Rows come as the fleet simulator makes them: ghosts, late posts, a protocol by dice. */
+  /**
+   * The fleet simulator makes the rows: some name no subscription or a deleted one, some posts are
+   * late, and the protocol is random.
+   */
   asFleet: boolean;
 }
 
-/** Segments as a worker seals them: one a stream and load interval, or one as soon as it is full. */
+/** A worker seals one segment a stream and load interval, or as soon as one is full. */
 const streams = 2;
 const loadSeconds = 0.5;
 const segmentRowsMax = 500_000;
-/** 2026-11-01: all but the late posts are of one month. */
+/** 2026-11-01. All rows but those of late posts are of one month. */
 const startMs = Date.UTC(2026, 10, 1);
-/** Segments are numbered from the milliseconds of the clock on (src/stores/migrate.ts). */
+/** Segment ids are about the milliseconds of the clock, as in Core (src/stores/migrate.ts). */
 const firstSegment = startMs - 86_400_000;
 
 /**
- * Packed usage rows of a shape, in the order in which Core inserts them, as blocks of up to
- * `blockRows` rows. Every row has the number of the segment that it would have had. The same shape
- * gives the same rows.
+ * Packed usage rows of a shape in the order in which posts arrive. A block ends with the post that
+ * brings it to `blockRows` rows. Every row has the id of the segment that Core would have put it in.
+ * The same shape gives the same rows.
  */
 export function* usageBlocks(
   shape: Shape,
@@ -61,7 +64,7 @@ function fleet(shape: Shape): FleetNode[] {
     index,
     nodeId: 1 + index * shape.idStep,
     ...{ name: '', host: '', ip: '', region: '', code: '' },
-    // Every third node has a second protocol; ids as createWorld gives them.
+    // Every third node has a second protocol. Ids are those that createWorld would give.
     protocols: [
       { id: 1 + index * shape.idStep, protocol: 'VLESS' as const },
       ...(index % 3 === 0
@@ -82,7 +85,7 @@ function fleet(shape: Shape): FleetNode[] {
   return nodes.filter((node) => node.members.length > 0);
 }
 
-/** One post after another, in the order of their time, stamped with their segments. */
+/** One post after another, in order of time. Each row has its segment's id. */
 function* postsOf(nodes: readonly FleetNode[], shape: Shape): Generator<Buffer, undefined> {
   const random = createRandom(nodeSeed(1, shape.nodes));
   const periodMs = shape.postSeconds * 1_000;
@@ -122,12 +125,12 @@ function packFleetPost(
   return packUsage(node.nodeId, entries);
 }
 
-/** Share of a node's subscriptions that moved something in a minute. */
+/** Share of a node's subscriptions with traffic in a minute. */
 const activeShare = 0.5;
-/** Share of the active ones that used a node's second protocol too. */
+/** Share of these that used the node's second protocol too. */
 const secondProtocolShare = 0.3;
 
-/** A row for each active subscription and protocol, all stamped with the same second. */
+/** A row for each active subscription and protocol, all of the same second. */
 function packMinute(node: FleetNode, random: () => number, atMs: number): Buffer {
   const entries = [];
   for (const { userId, subscriptionId } of node.members) {
@@ -145,13 +148,4 @@ function packMinute(node: FleetNode, random: () => number, atMs: number): Buffer
     }
   }
   return packUsage(node.nodeId, entries);
-}
-
-/**
- * What the two byte counts of these shapes hold, in bytes a row: no codec gets below. A count is
- * `limit * u ** 3` for a uniform u, of which the entropy is log2(3 * limit) - 2 / ln 2 bits.
- */
-export function byteCountsFloor(): number {
-  const bits = (limit: number): number => Math.log2(3 * limit) - 2 / Math.LN2;
-  return (bits(50_000_000) + bits(2_000_000_000)) / 8;
 }

@@ -1,9 +1,10 @@
-/** One way to lay `usage` out. `codecs` are by column; absent ones are ZSTD(1). */
+/** One layout of the table `usage`. */
 export interface Variant {
   name: string;
   orderBy: string;
+  /** By column. A column without one has ZSTD(1). */
   codecs: Record<string, string>;
-  /** By name. */
+  /** The query of each projection, by its name. */
   projections?: Record<string, string>;
   settings?: string;
 }
@@ -54,7 +55,7 @@ const rollups = {
 const zstd = "default_compression_codec = 'ZSTD(1)'";
 const onMerge = `${zstd}, materialize_projections_on_insert = 0, materialize_projections_on_merge = 1`;
 
-/** The rows of the table in bench/README.md. */
+/** The first is the layout of the first migration, `chosen` that of today. RESULTS.md compares them. */
 export const variants: readonly Variant[] = [
   { name: 'migration 000001', orderBy: bySubscription, codecs: first },
   { name: 'counts T64, time and segment Delta', orderBy: bySubscription, codecs: common },
