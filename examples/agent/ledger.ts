@@ -4,16 +4,16 @@ import path from 'node:path';
 import { readJson, syncFolder, writeDurable } from '../../src/durable-file.ts';
 import type { IngestPost } from './client.ts';
 
-/** Up to where the proxy's counters have been turned into posts. */
+/** The proxy's counters that posts already cover. */
 export interface Baseline {
-  /** The process that counted: a new one starts from zero. */
+  /** The process that counted. A new process counts from zero. */
   proxyId: string;
   counters: Record<string, number>;
-  /** `<userId> <protocol>` to when its counters last moved, in ms since the epoch. */
+  /** When the counters of `<userId> <protocol>` last moved, in ms since the epoch. */
   online: Record<string, number>;
 }
 
-/** A post as it lies in the spool. `body` is sent byte for byte, as often as it takes. */
+/** A post as it lies in the spool folder. Every attempt sends the same bytes of `body`. */
 export interface SpooledPost {
   name: string;
   path: IngestPost['path'];
@@ -24,8 +24,24 @@ export interface SpooledPost {
 interface Journal {
   sequence: number;
   baseline: Baseline;
-  /** Committed, and perhaps not yet in the spool. */
+  /** Committed, but perhaps not yet written to the spool folder. */
   posts: SpooledPost[];
+}
+
+interface Folders {
+  journal: string;
+  spool: string;
+  refused: string;
+}
+
+interface State {
+  folders: Folders;
+  journal: Journal;
+  /** Files of the spool folder that Core has not acknowledged, oldest first. */
+  waiting: { name: string; bytes: number }[];
+  bytes: number;
+  /** Wakes whoever waits for the next post. */
+  wake: (() => void) | undefined;
 }
 
 const refusedMax = 1_000;
@@ -34,110 +50,134 @@ const noBaseline: Baseline = { proxyId: '', counters: {}, online: {} };
 export type Ledger = ReturnType<typeof openLedger>;
 
 /**
- * What the node has counted and Core has not yet acknowledged: `journal.json` and a folder with a
- * file a post. New posts and the baseline they lead to are one atomic write of the journal; only
- * then do the posts become files. A crash before that write leaves the old baseline, so that the
- * bytes are counted again with the next posts; a crash after it makes the files anew at the start.
+ * What the node has counted and Core has not yet acknowledged: `journal.json`, and a folder with one
+ * file a post. One atomic write of the journal commits new posts together with the baseline that they
+ * lead to. Only then are the posts written as files. A crash before that write leaves the old
+ * baseline, so that the next posts count the bytes again. After a crash behind it, the next start
+ * writes the files.
  */
 export function openLedger(dataDir: string, options: { bytesMax: number }) {
-  const journalFile = path.join(dataDir, 'journal.json');
-  const spoolDir = path.join(dataDir, 'spool');
-  const refusedDir = path.join(dataDir, 'refused');
-  for (const folder of [spoolDir, refusedDir]) mkdirSync(folder, { recursive: true, mode: 0o700 });
-  let journal: Journal = readJson<Journal>(journalFile) ?? {
+  const state = openState(dataDir);
+  if (state.journal.posts.length > 0) writePosts(state);
+  return {
+    baseline: () => state.journal.baseline,
+    size: () => ({ posts: state.waiting.length, bytes: state.bytes }),
+    /** If the spool folder has reached its bound, only what would otherwise be lost is committed. */
+    isFull: () => state.bytes >= options.bytesMax,
+    /**
+     * Commits posts together with the baseline that they lead to.
+     * @throws the error of the file system. Then neither is committed, or the next start completes both.
+     */
+    commit: (posts: readonly IngestPost[], baseline: Baseline): void =>
+      commit(state, posts, baseline),
+    /** The oldest post, as soon as there is one; undefined if `signal` ends the wait. */
+    next: (signal: AbortSignal): Promise<SpooledPost | undefined> => nextPost(state, signal),
+    /** Core has acknowledged the oldest post. */
+    drop(post: SpooledPost): void {
+      forget(state, post.name);
+      rmSync(path.join(state.folders.spool, post.name));
+      syncFolder(state.folders.spool);
+    },
+    /** Core will never take the oldest post: it is kept for an operator, with Core's answer. */
+    setAside(post: SpooledPost, answer: unknown): void {
+      forget(state, post.name);
+      setAside(state.folders, post.name, answer);
+    },
+  };
+}
+
+function openState(dataDir: string): State {
+  const folders: Folders = {
+    journal: path.join(dataDir, 'journal.json'),
+    spool: path.join(dataDir, 'spool'),
+    refused: path.join(dataDir, 'refused'),
+  };
+  for (const folder of [folders.spool, folders.refused]) {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+  }
+  const journal = readJson<Journal>(folders.journal) ?? {
     sequence: 0,
     baseline: noBaseline,
     posts: [],
   };
   const committed = new Set(journal.posts.map((post) => post.name));
-  // Names begin with the number of their commit, so that their order is the order of time.
-  const waiting = readdirSync(spoolDir)
+  // A name begins with the number of its commit, so the order of names is the order of time.
+  const waiting = readdirSync(folders.spool)
     .filter((name) => name.endsWith('.json') && !committed.has(name))
     .sort()
-    .map((name) => ({ name, bytes: statSync(path.join(spoolDir, name)).size }));
-  let bytes = waiting.reduce((sum, file) => sum + file.bytes, 0);
-  let wake: (() => void) | undefined;
+    .map((name) => ({ name, bytes: statSync(path.join(folders.spool, name)).size }));
+  const bytes = waiting.reduce((sum, file) => sum + file.bytes, 0);
+  return { folders, journal, waiting, bytes, wake: undefined };
+}
 
-  /** Nothing of it is sent before all of it lies in the spool, so doing it again does no harm. */
-  const unpack = (): void => {
-    const files = journal.posts.map((post) => {
-      const content = JSON.stringify(post);
-      writeDurable(path.join(spoolDir, post.name), content);
-      return { name: post.name, bytes: Buffer.byteLength(content) };
+function commit(state: State, posts: readonly IngestPost[], baseline: Baseline): void {
+  // If the disk was full, the files of the last commit may be missing.
+  if (state.journal.posts.length > 0) writePosts(state);
+  const sequence = state.journal.sequence + 1;
+  const spooled = posts.map((post, index) => ({
+    name: `${String(sequence).padStart(12, '0')}-${String(index).padStart(4, '0')}.json`,
+    path: post.path,
+    idempotencyKey: randomUUID(),
+    body: JSON.stringify(post.body),
+  }));
+  const next: Journal = { sequence, baseline, posts: spooled };
+  writeDurable(state.folders.journal, JSON.stringify(next));
+  state.journal = next;
+  writePosts(state);
+}
+
+/**
+ * Writes the journal's posts as files and takes them out of the journal. Nothing is sent before all of
+ * them are written, so repeating this does no harm.
+ */
+function writePosts(state: State): void {
+  const { folders, journal } = state;
+  const files = journal.posts.map((post) => {
+    const content = JSON.stringify(post);
+    writeDurable(path.join(folders.spool, post.name), content);
+    return { name: post.name, bytes: Buffer.byteLength(content) };
+  });
+  const emptied: Journal = { ...journal, posts: [] };
+  writeDurable(folders.journal, JSON.stringify(emptied));
+  state.journal = emptied;
+  state.waiting.push(...files);
+  for (const file of files) state.bytes += file.bytes;
+  state.wake?.();
+}
+
+async function nextPost(state: State, signal: AbortSignal): Promise<SpooledPost | undefined> {
+  while (!signal.aborted) {
+    const file = state.waiting[0]?.name;
+    if (file !== undefined) {
+      const text = readFileSync(path.join(state.folders.spool, file), 'utf8');
+      return JSON.parse(text) as SpooledPost;
+    }
+    await new Promise<void>((resolve) => {
+      const wakeOnce = (): void => {
+        signal.removeEventListener('abort', wakeOnce);
+        resolve();
+      };
+      state.wake = wakeOnce;
+      signal.addEventListener('abort', wakeOnce);
     });
-    writeDurable(journalFile, JSON.stringify({ ...journal, posts: [] }));
-    journal = { ...journal, posts: [] };
-    waiting.push(...files);
-    for (const file of files) bytes += file.bytes;
-    wake?.();
-  };
-  if (journal.posts.length > 0) unpack();
+  }
+  return undefined;
+}
 
-  const forget = (name: string): void => {
-    if (waiting[0]?.name !== name) throw new Error(`${name} is not the oldest of the spool`);
-    bytes -= waiting.shift()?.bytes ?? 0;
-  };
+function forget(state: State, name: string): void {
+  if (state.waiting[0]?.name !== name) throw new Error(`${name} is not the oldest of the spool`);
+  state.bytes -= state.waiting.shift()?.bytes ?? 0;
+}
 
-  return {
-    baseline: () => journal.baseline,
-    size: () => ({ posts: waiting.length, bytes }),
-    /** The spool has reached its bound: nothing is committed but what would else be lost. */
-    isFull: () => bytes >= options.bytesMax,
-    /**
-     * Commits posts together with the baseline that they lead to.
-     * @throws the error of the file system; then neither is committed, or both will be at the start.
-     */
-    commit(posts: readonly IngestPost[], baseline: Baseline): void {
-      // A disk that was full may have left the last commit half-way.
-      if (journal.posts.length > 0) unpack();
-      const sequence = journal.sequence + 1;
-      const spooled = posts.map((post, index) => ({
-        name: `${String(sequence).padStart(12, '0')}-${String(index).padStart(4, '0')}.json`,
-        path: post.path,
-        idempotencyKey: randomUUID(),
-        body: JSON.stringify(post.body),
-      }));
-      const next = { sequence, baseline, posts: spooled };
-      writeDurable(journalFile, JSON.stringify(next));
-      journal = next;
-      unpack();
-    },
-    /** The oldest post, once there is one; undefined where `signal` ends the wait. */
-    async next(signal: AbortSignal): Promise<SpooledPost | undefined> {
-      while (!signal.aborted) {
-        const file = waiting[0]?.name;
-        if (file !== undefined) {
-          return JSON.parse(readFileSync(path.join(spoolDir, file), 'utf8')) as SpooledPost;
-        }
-        await new Promise<void>((resolve) => {
-          wake = () => {
-            signal.removeEventListener('abort', resolveOnce);
-            resolve();
-          };
-          const resolveOnce = wake;
-          signal.addEventListener('abort', resolveOnce);
-        });
-      }
-      return undefined;
-    },
-    /** Core has acknowledged the oldest post. */
-    drop(post: SpooledPost): void {
-      forget(post.name);
-      rmSync(path.join(spoolDir, post.name));
-      syncFolder(spoolDir);
-    },
-    /** Core will never take the oldest post: it is kept aside, with the answer, for an operator. */
-    setAside(post: SpooledPost, answer: unknown): void {
-      forget(post.name);
-      const answerFile = path.join(refusedDir, post.name.replace(/json$/, 'answer.json'));
-      writeDurable(answerFile, JSON.stringify(answer));
-      renameSync(path.join(spoolDir, post.name), path.join(refusedDir, post.name));
-      const names = readdirSync(refusedDir).sort();
-      for (const name of names.slice(0, Math.max(0, names.length - 2 * refusedMax))) {
-        rmSync(path.join(refusedDir, name));
-      }
-      syncFolder(refusedDir);
-      syncFolder(spoolDir);
-    },
-  };
+/** Moves a post to the refused folder, beside Core's answer, and removes the oldest if there are many. */
+function setAside({ spool, refused }: Folders, name: string, answer: unknown): void {
+  const answerFile = path.join(refused, name.replace(/json$/, 'answer.json'));
+  writeDurable(answerFile, JSON.stringify(answer));
+  renameSync(path.join(spool, name), path.join(refused, name));
+  const names = readdirSync(refused).sort();
+  for (const oldest of names.slice(0, Math.max(0, names.length - 2 * refusedMax))) {
+    rmSync(path.join(refused, oldest));
+  }
+  syncFolder(refused);
+  syncFolder(spool);
 }
