@@ -13,7 +13,7 @@ import {
 } from './measure/metric.ts';
 import { isGood, runBenches } from './measure/run.ts';
 
-/** `NAME=VALUE`, added to those before it. */
+/** Adds one `NAME=VALUE` to those given before it. */
 function setting(text: string, before: Record<string, string>): Record<string, string> {
   const at = text.indexOf('=');
   const name = text.slice(0, at);
@@ -37,7 +37,7 @@ function benches(names: readonly string[]): BenchName[] {
   );
 }
 
-/** @throws CoreError INVALID_ARGUMENT for one that an older commit may not be able to run. */
+/** @throws CoreError INVALID_ARGUMENT for a bench that an older commit may be unable to run. */
 function comparedBenches(names: readonly string[]): BenchName[] {
   const found = benches(names).filter((name) => names.length > 0 || !notCompared.includes(name));
   const alone = found.find((name) => notCompared.includes(name));
@@ -47,15 +47,11 @@ function comparedBenches(names: readonly string[]): BenchName[] {
 
 function addOptions(command: Command): Command {
   return command
-    .option('--quick', 'short runs of a small world: to see that it works, not for figures', false)
-    .option('--rounds <n>', 'repetitions that a median is taken of', integer(1, 100))
+    .option('--quick', 'short runs with few nodes: to see that it works, not for figures', false)
+    .option('--rounds <n>', 'repetitions; each figure is their median', integer(1, 100))
     .option('--seconds <n>', 'length of the sustained runs', integer(5, 3_600))
     .option('--nodes <n>', 'nodes that send', integer(1, 10_000))
-    .option(
-      '--subscriptions <n>',
-      'subscriptions that the traffic belongs to',
-      integer(1, 1_000_000),
-    )
+    .option('--subscriptions <n>', 'subscriptions that have traffic', integer(1, 1_000_000))
     .option('--connections <n>', 'connections of the sender', integer(1, 1_000), 256)
     .option(
       '--entries <n>',
@@ -64,15 +60,10 @@ function addOptions(command: Command): Command {
     )
     .option(
       '--rate <n>',
-      'entries a second of the latency bench, and of e2e, which else looks for the highest',
+      'entries a second of latency, and of e2e, which otherwise looks for the highest rate',
       integer(1_000, 10_000_000),
     )
-    .option(
-      '--set <name=value>',
-      'a setting of the Core that is measured; repeatable',
-      setting,
-      {},
-    );
+    .option('--set <name=value>', 'a setting of the measured Core; repeatable', setting, {});
 }
 
 function readOptions(given: Record<string, unknown>, signal: AbortSignal): BenchOptions {
@@ -95,7 +86,7 @@ function readOptions(given: Record<string, unknown>, signal: AbortSignal): Bench
   };
 }
 
-/** The same options for each single run of a comparison; the rounds are those of the comparison. */
+/** The options of each single run of a comparison. Its rounds are runs here, so each has one. */
 function argumentsOf(options: BenchOptions): string[] {
   const { quick, seconds, nodes, subscriptions, connections, entries, rate, settings } = options;
   return [
@@ -113,15 +104,15 @@ async function main(): Promise<void> {
   void untilSignalled().then(() => interrupted.abort(new Error('interrupted')));
   const program = new Command('bench')
     .description('Measures Core on this machine.')
-    // Else options behind `compare` would be taken for those of the command above it.
+    // Without it, commander gives the options behind `compare` to the command above it.
     .enablePositionalOptions();
   addOptions(program)
     .argument(
       '[benches...]',
-      `which of ${benchNames.join(', ')}; without a name all but ${namedOnly.join(', ')}`,
+      `any of ${benchNames.join(', ')}; without a name all but ${namedOnly.join(', ')}`,
     )
-    .option('--profile <folder>', 'leave V8 CPU profiles of api and worker there')
-    .option('--out <file>', 'write the results there, and neither keep nor compare them')
+    .option('--profile <folder>', 'write V8 CPU profiles of api and worker to this folder')
+    .option('--out <file>', 'write the results to this file, and neither keep nor compare them')
     .action(async (names: string[], given: Record<string, unknown>) => {
       const options = readOptions(given, interrupted.signal);
       const out = given['out'] as string | undefined;

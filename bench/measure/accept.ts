@@ -12,7 +12,7 @@ import { runWrk } from './wrk.ts';
 
 export const batchSizes = [10, 100, 500] as const;
 
-/** Short enough that the spool's bound, 1 GiB a stream, is not reached by accept alone. */
+/** Short enough that accept alone does not reach the spool's bound, 1 GiB a stream. */
 const runSeconds = 8;
 const runSecondsQuick = 2;
 const warmSeconds = 2;
@@ -26,9 +26,9 @@ interface Run {
 
 /**
  * Requests and entries a second that Core answers with a 200, each after Redis has fsynced it: with
- * the worker stopped (accept alone), and with the worker loading beside it. Between two runs the
- * spool is emptied, so the rate with the worker is that of accept while the worker works, not what
- * both sustain: that is the end-to-end bench.
+ * the worker stopped (accept alone), and with the worker loading meanwhile. The bench empties the
+ * spool between two runs. So the rate with the worker is what accept reaches while the worker runs,
+ * not what both sustain, which the end-to-end bench measures.
  */
 export async function measureAccept(options: BenchOptions): Promise<Measured> {
   const lifecycle = new Lifecycle();

@@ -7,7 +7,7 @@ import {
 } from '../../test/harness/simulator/random.ts';
 import type { BenchWorld } from './world.ts';
 
-/** One usage entry as the benches send it. All numbers have a fixed count of digits. */
+/** One usage entry as the benches send it. Every number has a fixed count of digits. */
 export interface SentEntry {
   userId: number;
   subscriptionId: number;
@@ -20,10 +20,10 @@ export interface SentEntry {
 }
 
 /**
- * How a protocol writes entries, all of one length: Core's JSON, or what a peer takes. `fours` and
- * `sixties` are offsets in an entry at which the sender puts four random digits, and two from 00 to
- * 59, into every entry of every request. The first two of `fours` of a body's first entry count the
- * requests instead, so that no body ever comes twice.
+ * How a protocol writes entries, all of one length: Core's JSON, or what a peer takes. The sender
+ * changes every entry of every request: at each offset of `fours` it puts four random digits, at each
+ * of `sixties` two digits from 00 to 59. In a body's first entry the first two `fours` hold the
+ * request's number instead, so that no body comes twice.
  */
 export interface EntryFormat {
   prefix: string;
@@ -34,7 +34,7 @@ export interface EntryFormat {
   sixties: readonly number[];
 }
 
-/** Bodies of one length and where the sender changes them. */
+/** Bodies of one length, and the places that the sender changes. */
 export interface BodySet {
   bodies: Buffer[];
   entries: number;
@@ -45,13 +45,13 @@ export interface BodySet {
   sixties: readonly number[];
 }
 
-/** The bodies are held in memory by this process and by the sender. */
+/** This process and the sender both hold all bodies in memory. */
 const bodyBytesMax = 83_886_080;
 const bodiesMax = 20_000;
-/** So many entries in a row are of one protocol, whatever the size of a body. */
+/** Entries in a row with the same protocol, for every size of body. */
 const entriesOfProtocol = 500;
 
-/** An entry whose numbers have as many digits as all have; formats find their places in it. */
+/** An entry of the usual length, in which the formats find their offsets. */
 export const sampleEntry: SentEntry = {
   userId: 1_000_001,
   subscriptionId: 1_000_001,
@@ -75,32 +75,30 @@ export const coreFormat: EntryFormat = {
   ),
 };
 
-/** Entries of one JSON object each, with the names of what the sender changes in them. */
+/** Entries of one JSON object each. `names` are the fields that the sender changes. */
 export function jsonEntries(
   format: EntryFormat['format'],
   names: { bytesUp: string; bytesDown: string; recordedAt: string },
 ): Pick<EntryFormat, 'format' | 'fours' | 'sixties'> {
   const text = format(sampleEntry);
   const valueAt = (name: string): number => text.indexOf(`"${name}":`) + name.length + 3;
-  // "2026-01-01T00:00:00": minutes and seconds, 15 and 18 behind the quote.
+  // In "2026-01-01T00:00:00" the minutes are 15 characters behind the quote, the seconds 18.
   const minuteAt = valueAt(names.recordedAt) + 15;
   return {
     format,
-    // Behind the leading digit, which is never a zero.
+    // Not the leading digit, which must not become a zero.
     fours: [valueAt(names.bytesUp) + 1, valueAt(names.bytesDown) + 1],
     sixties: [minuteAt, minuteAt + 3],
   };
 }
 
 /**
- * Bodies of `entries` entries. Together they name every subscription of the world about equally
- * often, as far as they fit into 80 MB; within one body a subscription comes once, as in a node's
- * report of a minute, unless the world has fewer of them than the body has entries. A body is a
- * node's: all its entries are of one protocol, and as nodes and bodies take turns, it comes from one
- * node or from few, always the same ones, as a node's subscribers do.
+ * Bodies of `entries` entries. If they fit into 80 MB, they name every subscription about equally
+ * often. A body names a subscription once, as a node's report of a minute does, unless the body has
+ * more entries than the world has subscriptions. All entries of a body are of one protocol. Nodes and
+ * bodies take turns, so a body always comes from the same node, or from the same few.
  *
- * `atMs` is about when the entries are said to have been recorded: the sender varies minute and
- * second of the hour before.
+ * Entries are recorded in the hour before `atMs`: the sender varies the minute and the second.
  */
 export function createBodies(
   world: Pick<BenchWorld, 'userIds' | 'subscriptionIds' | 'nodeProtocolIds'>,
@@ -157,8 +155,8 @@ export function createBodies(
 }
 
 /**
- * Makes `body` the request of this number, in place: what the sender does in Lua, for senders in
- * this language. Numbers under 10^8 never give the same bytes twice.
+ * Turns `body` into the request with this number, in place, as requests.lua does for wrk. Different
+ * numbers under 10^8 give different bytes.
  */
 export function numberBody(
   set: BodySet,
@@ -171,7 +169,7 @@ export function numberBody(
   const minutes = sixties.map(() => integerIn(random, 0, 59));
   for (let index = 0; index < entries; index += 1) {
     const entryAt = firstAt + index * stride;
-    // One number for both: 26 of its bits are two of 0 to 8,191.
+    // One random number of 26 bits gives two of 13 bits, each from 0 to 8,191.
     const value = Math.floor(random() * 67_108_864);
     putFour(body, entryAt + fourA, value & 8_191);
     putFour(body, entryAt + fourB, value >>> 13);
@@ -183,7 +181,7 @@ export function numberBody(
   putFour(body, firstAt + fourB, requestNumber % 10_000);
 }
 
-/** The digits of 0000 to 9999, one after another: a string a number would cost more than all else. */
+/** The digits of 0000 to 9999. Formatting each number would cost more than all other work. */
 const fourDigits = Buffer.from(
   Array.from({ length: 10_000 }, (_, value) => String(value).padStart(4, '0')).join(''),
 );
@@ -201,7 +199,7 @@ function putTwo(body: Uint8Array, at: number, value: number): void {
   body[at + 1] = fourDigits[value * 4 + 3] as number;
 }
 
-/** About as many as wanted, so many that the nodes share them out evenly. */
+/** About `wanted` bodies: a count that the nodes share out evenly. */
 export function bodyCount(given: { wanted: number; most: number; nodes: number }): number {
   const { wanted, most, nodes } = given;
   const enough = Math.max(1, Math.min(wanted, most));

@@ -1,6 +1,6 @@
 import uws from 'uWebSockets.js';
 
-/** Reads every body to its end and answers 200. Tells its port over IPC; ends with its parent. */
+/** Reads every body to its end and answers 200. Tells its port over IPC, and ends with its parent. */
 const app = uws.App().post('/*', (response) => {
   response.onAborted(() => undefined);
   response.onData((_chunk, isLast) => {

@@ -13,15 +13,15 @@ const clientsWantedQuick = 5_000;
 const renderMsMax = 300;
 const servedGigabytesMin = 1;
 const notModifiedMin = 20_000;
-/** Of megabytes each: more would only fill the socket buffers. */
+/** Each answer has megabytes. More connections would only fill the socket buffers. */
 const bulkConnections = 4;
 const rendersARound = 3;
 
 /**
- * What a node with 100,000 clients costs, by the service's own functions: making the bytes of its
- * config and their hash from its rows (the figure with the target), also the first time in a
- * process, when nothing is compiled yet; reading the rows, compressing; the cached config served,
- * uncompressed, and 304s.
+ * What a node with 100,000 clients costs, by Core's own functions. The figure with the target is
+ * rendering: from rows to the configuration's bytes and their hash. It is also measured for the first
+ * time in a process, when nothing is compiled yet. Beside it stand reading the rows, compressing,
+ * serving the cached configuration uncompressed, and 304s.
  */
 export async function measureConfig(options: BenchOptions): Promise<Measured> {
   const lifecycle = new Lifecycle();

@@ -18,20 +18,20 @@ import { connectRedis, createRedis } from '../../src/stores/redis.ts';
 import { fixedPorts } from '../../test/support/free-port.ts';
 import type { ProcessRoots } from './processes.ts';
 
-/** A whole Core with real stores in a temporary folder, every protection on. */
+/** A whole Core with real stores in a temporary folder, and with every protection on. */
 export interface BenchCore {
   config: Config;
   url: string;
-  /** Clients of the bench's own. */
+  /** The bench's own clients. */
   pool: pg.Pool;
   redis: Redis;
   clickhouse: ClickHouseClient;
-  /** Process ids of api, worker and stores as they are now; each may have children. */
+  /** Process ids of api, worker and stores as they are now. Each may have children. */
   roots: () => ProcessRoots;
   startWorker(): Promise<void>;
-  /** Ends the worker cleanly: what it had begun is settled. */
+  /** Ends the worker cleanly: it settles what it has begun. */
   stopWorker(): Promise<void>;
-  /** Ends all api processes but the first, for good. */
+  /** Ends all api processes but the first. They do not come back. */
   keepOneApi(): Promise<void>;
 }
 
@@ -41,9 +41,8 @@ const stopMsMax = 15_000;
 
 /**
  * Starts the three stores, migrates them, and starts the api and (unless `worker` is false) the
- * worker. `settings` are Core's own, by the names of .env.example; nothing is taken from the
- * environment, so that a DATABASE_URL set there is not written to. Everything is given back, and the
- * folder removed, by `lifecycle`.
+ * worker. `settings` are Core's settings by their names in .env.example. The environment sets nothing,
+ * so that a DATABASE_URL there is not written to. `lifecycle` stops everything and removes the folder.
  */
 export async function startBenchCore(
   lifecycle: Lifecycle,
@@ -51,7 +50,7 @@ export async function startBenchCore(
     settings: Record<string, string>;
     worker: boolean;
     signal: AbortSignal;
-    /** Where api and worker leave a V8 CPU profile when they end; without it none is taken. */
+    /** Folder for the V8 CPU profiles of api and worker. Without it none is taken. */
     profileDir?: string | undefined;
   },
 ): Promise<BenchCore> {
@@ -61,7 +60,7 @@ export async function startBenchCore(
   const [http, admin, postgres, redisPort, clickhousePort] = await fixedPorts(5);
   const environment: Record<string, string> = {
     CORE_LOG_LEVEL: 'warn',
-    // As README.md says: one a core.
+    // One a core, as README.md recommends.
     CORE_API_PROCESSES: String(os.availableParallelism()),
     ...options.settings,
     CORE_DATA_DIR: dataDir,
@@ -150,7 +149,7 @@ function startRole(
     profileDir === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${path.resolve(profileDir)}`];
   const own = { ...environment, CORE_API_PROCESSES: '1' };
   const settings = Object.entries(own).map(([key, value]) => `${key}=${value}`);
-  // Nothing of Core's own is inherited: a DATABASE_URL of the caller must not be written to.
+  // Core inherits no setting: a DATABASE_URL of the caller must not be written to.
   const unset = Object.keys(settingsSchema.shape).flatMap((name) => ['-u', name]);
   return supervise(
     {

@@ -14,23 +14,23 @@ import { checkAppended, checkSettled, untilDrained } from './spool.ts';
 import { type Sustained, sustain } from './sustain.ts';
 import { type BenchWorld, createBenchWorld } from './world.ts';
 
-/** Entries a second that are aimed at, by entries a request. */
+/** Targets in entries a second, by entries a request. */
 const targets = new Map<number, Target>([
   [500, { min: 1_000_000 }],
   [100, { min: 600_000 }],
 ]);
 const residentTargets: Record<string, Target> = { api: { max: 250 }, worker: { max: 400 } };
 const drainMsMax = 300_000;
-/** Change of the backlog over the window, as a share of what was accepted in it. */
+/** Largest change of the backlog over the window, as a share of the rows accepted in it. */
 const flatShareMax = 0.05;
-/** Quick runs are too short to settle down. */
+/** A quick run is too short for its backlog to become flat. */
 const flatShareMaxQuick = 0.5;
 
 /**
- * The highest rate at which entries go all the way (ClickHouse and counters) with the backlog flat,
- * for `seconds`, at 500 and at 100 entries a request, or at the rate that was asked for. Each size
- * has a Core of its own, so that neither finds the other's parts and keys. Afterwards everything is
- * drained and compared.
+ * The highest rate at which entries reach ClickHouse and the counters with a flat backlog, for
+ * `seconds`, at 500 and at 100 entries a request. `--rate` measures that rate instead. Each size has a
+ * Core of its own, so that neither finds the other's parts and keys. Afterwards the bench drains
+ * everything and compares.
  */
 export async function measureEndToEnd(options: BenchOptions): Promise<Measured> {
   const measured = emptyMeasured();

@@ -17,7 +17,7 @@ import { type BenchWorld, createBenchWorld } from './world.ts';
 import { runWrk } from './wrk.ts';
 
 const entries = 100;
-/** Low enough that every number of nodes gets it on the smallest machine. */
+/** Low enough for the smallest machine with every number of nodes. */
 const entriesPerSecond = 100_000;
 const entriesPerSecondQuick = 20_000;
 const runSeconds = 20;
@@ -26,13 +26,14 @@ const drainMsMax = 120_000;
 const spreadMax = 20;
 
 /**
- * CPU an entry, over all of Core's processes and from the first request until all is settled, at the
- * same total rate from 10, 100, 1,000 and 10,000 nodes; the rate that accept alone reaches from as
- * many; and what the heartbeats of all nodes cost, at last with one api process.
+ * Whether the cost of an entry stays flat: CPU of all of Core's processes an entry, from the first
+ * request until all is settled, at the same total rate from 10, 100, 1,000 and 10,000 nodes. Then what
+ * the heartbeats of all nodes cost, the rate of accept alone from each number of nodes, and heartbeats
+ * once more with one api process.
  */
 export async function measureFlatness(options: BenchOptions): Promise<Measured> {
   if (!tellsProcessUse())
-    throw new Error('flatness needs /proc to read CPU times from: Linux only');
+    throw new Error('flatness reads CPU times from /proc, which only Linux has');
   const lifecycle = new Lifecycle();
   const measured = emptyMeasured();
   try {
@@ -41,7 +42,7 @@ export async function measureFlatness(options: BenchOptions): Promise<Measured> 
     const world = await createBenchWorld(core.pool, core.config, options);
     const bodies = createBodies(world, { entries, seed: 1, atMs: Date.now() });
     const counts = [10, 100, 1_000, 10_000].filter((nodes) => nodes <= options.nodes);
-    // Else 10,000 nodes are dearer by their keys: in the first run each would be asked for in Postgres.
+    // Otherwise the first run from 10,000 nodes looks up each key in Postgres and costs more.
     options.say('heartbeats of all nodes, so that they are known');
     await introduceNodes(core, world, options.connections);
     await measureCost(core, world, bodies, counts, options, measured);
@@ -72,13 +73,13 @@ async function measureCost(
   const costs = new Map<number, { use: ProcessUse; rows: number }[]>(counts.map((n) => [n, []]));
   const sampler = createProcessSampler(core.roots);
   for (let round = 0; round <= options.rounds; round += 1) {
-    // Another one first in each round: what ClickHouse merges later than it is inserted counts for the
-    // next run, and comes every few runs.
+    // Each round begins with another number of nodes: every few runs ClickHouse merges what earlier
+    // runs inserted, and that counts for the run it falls into.
     for (const nodes of rotated(counts, round)) {
       options.signal.throwIfAborted();
       const before = await untilDrained(core, drainMsMax);
       sampler.start();
-      // The first round warms caches and the compiler, and is not counted.
+      // Round 0 warms caches and the compiler, and is not counted.
       const run = { bodies, connections, nodes, rate, seconds: round === 0 ? 3 : seconds };
       const { ok } = await runWrk(usagePlan(core, world, run));
       const { appendedRows } = await untilDrained(core, drainMsMax);

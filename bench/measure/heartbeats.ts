@@ -21,11 +21,11 @@ const mergeMsMax = 120_000;
 const mergePollMs = 100;
 /** A merge that has ended can make another one worthwhile, so ClickHouse has to be idle for a second. */
 const idlePollsMin = 10;
-/** Usage beside which heartbeats are measured once more: so much that no processor sleeps for long. */
+/** Usage beside which heartbeats are measured once more. No processor sleeps for long then. */
 const usageRequestsPerSecond = 300;
 const warmMs = 3_000;
 
-/** What a run is measured with, and where its figures go. */
+/** What a run is measured with, and what its figures are added to. */
 interface Run {
   core: BenchCore;
   world: BenchWorld;
@@ -34,13 +34,13 @@ interface Run {
   seconds: number;
   rate: number;
   plan: WrkPlan;
-  /** What is measured, as the table calls it. */
+  /** The name of the figure in the table. */
   name: string;
 }
 
 /**
- * What Core used without heartbeats, with them, and without them again: half as long each time without,
- * so that what its stores still do of their own, and do less of by and by, counts for both.
+ * What Core used without heartbeats, with them, and without them again. Each time without is half as
+ * long, so that work of the stores that becomes less with time counts equally for both.
  */
 interface Turn {
   before: ProcessUse;
@@ -49,9 +49,9 @@ interface Turn {
 }
 
 /**
- * What the heartbeats of all nodes cost, once the api processes know their keys: with nothing else to
- * do, which is when one is dearest, since each wakes a processor whose caches hold something else by
- * then; and beside usage.
+ * What the heartbeats of all nodes cost once the api processes know their keys: alone, and beside
+ * usage. A heartbeat costs most if it comes alone, since it wakes a processor whose caches hold
+ * something else by then.
  */
 export async function measureHeartbeats(
   core: BenchCore,
@@ -63,7 +63,7 @@ export async function measureHeartbeats(
   const run = createRun(core, world, options, measured);
   await untilDrained(core, drainMsMax);
   await leaveStoresNothing(core);
-  // The compiler has worked for usage so far.
+  // So far the compiler has seen usage only.
   options.say('heartbeats of all nodes, not counted');
   await introduceNodes(core, world, options.connections);
   await measureAlone(run, bodies);
@@ -72,8 +72,8 @@ export async function measureHeartbeats(
 }
 
 /**
- * The same alone with one api process: called as often as all of them together, it finds more of what
- * it needs in the caches. What it cannot do is accept on two cores. Ends the others for good.
+ * The same alone with one api process, which gets all heartbeats and so finds more in the processor's
+ * caches. But it cannot accept on two cores. Ends the other api processes; they do not come back.
  */
 export async function measureHeartbeatsOfOneApi(
   core: BenchCore,
@@ -94,7 +94,7 @@ export async function measureHeartbeatsOfOneApi(
   });
 }
 
-/** What the stores would do later for the usage before: merges, and what autovacuum looks for. */
+/** Lets the stores do now what they would do later for the usage: merges, and autovacuum's work. */
 async function leaveStoresNothing(core: BenchCore): Promise<void> {
   await core.pool.query('VACUUM ANALYZE');
   await untilMerged(core.clickhouse, mergeMsMax);
@@ -129,8 +129,8 @@ function createRun(
 }
 
 /**
- * Beside what Core uses when nobody sends anything; and what the same requests cost a server that does
- * nothing with them, which is the floor: each one is a wake-up, a read and a write.
+ * Heartbeats alone, what Core uses when nobody sends, and the floor: what the same requests cost a
+ * server that does nothing with them. There each one is a wake-up, a read and a write.
  */
 async function measureAlone(run: Run, bodies: BodySet): Promise<void> {
   const { options, plan } = run;
@@ -160,8 +160,8 @@ async function measureAlone(run: Run, bodies: BodySet): Promise<void> {
 }
 
 /**
- * The same target as a ratio within the run: the time that it leaves a heartbeat, in entries that one
- * core of the machine where it was set checked meanwhile.
+ * The same target as a ratio within the run: a heartbeat's CPU time, in entries that one core checks
+ * in that time. The target is what the machine on which it was set checked in the time allowed.
  */
 function pushByYardstick(
   run: Run,
@@ -180,7 +180,7 @@ function pushByYardstick(
   });
 }
 
-/** Only the api's: what the stores do with usage goes up and down by more than heartbeats cost. */
+/** The api processes only: the stores' work on usage varies by more than heartbeats cost. */
 async function measureBesideUsage(run: Run, bodies: BodySet): Promise<void> {
   const { core, world, options } = run;
   const { connections } = options;
@@ -199,7 +199,7 @@ async function measureBesideUsage(run: Run, bodies: BodySet): Promise<void> {
   push(run, name, differences(turns, ['api']));
 }
 
-/** As long without heartbeats as with them; that all were answered goes to the checks. */
+/** Measures as long without heartbeats as with them, and checks that all were answered. */
 async function measureTurn(run: Run, name: string): Promise<Turn> {
   const { core, options, plan } = run;
   options.say(name);

@@ -11,13 +11,13 @@ import { createBenchWorld } from './world.ts';
 /** Pauses between the posts of the honest node, and of the one that sends old rows. */
 const honestEveryMs = 100;
 const oldEveryMs = 50;
-/** Part of what is measured. */
+/** Every figure is rounded up to it. */
 const lookEveryMs = 10;
 const settleMsMax = 180_000;
 const drainMsMax = 600_000;
 const timeoutMs = 30_000;
 
-/** Who posts: a node, and the one subscription that its traffic belongs to. */
+/** A node that posts, and the one subscription that has its traffic. */
 interface Sender {
   target: Target;
   key: string;
@@ -27,9 +27,9 @@ interface Sender {
 }
 
 /**
- * How long a row of an honest node waits for its counter, from the 200 on: with nobody else there, and
- * beside a node whose posts each have a row of every month since 2020. Each row of the honest node adds
- * one byte to a counter that nobody else adds to, so the counter tells how many of its rows have come.
+ * How long it takes from the 200 of an honest node's row until its counter holds it: alone, and beside
+ * a node whose posts each have a row of every month since 2020. Each row of the honest node adds one
+ * byte to a counter that nobody else adds to, so the counter tells how many of its rows are settled.
  */
 export async function measureLate(options: BenchOptions): Promise<Measured> {
   const lifecycle = new Lifecycle();
@@ -73,7 +73,7 @@ async function createSenders(core: BenchCore): Promise<[honest: Sender, old: Sen
   return [sender(0), sender(1)];
 }
 
-/** Posts for so many seconds, and waits for the counter. Returns the milliseconds that each row waited. */
+/** Posts for `seconds` and waits for the counter. Returns how many milliseconds each row waited. */
 async function measureWaits(
   core: BenchCore,
   honest: Sender,
@@ -98,12 +98,13 @@ async function measureWaits(
     while (posting || waits.length < ackedAtMs.length) {
       const counted = (await counterOf(core, honest)) - before;
       const nowMs = performance.now();
-      // A row may be counted before its 200 has come back.
+      // A row may be settled before its 200 has come back.
       for (let n = waits.length; n < Math.min(counted, ackedAtMs.length); n += 1) {
         waits.push(nowMs - (ackedAtMs[n] as number));
       }
       if (!posting) giveUpAtMs = Math.min(giveUpAtMs, nowMs + settleMsMax);
-      if (nowMs > giveUpAtMs) throw new Error(`a row waits for ${settleMsMax / 1_000} s and more`);
+      if (nowMs > giveUpAtMs)
+        throw new Error(`a row was not settled within ${settleMsMax / 1_000} s`);
       await delay(lookEveryMs, undefined, { signal });
     }
   };
@@ -119,14 +120,14 @@ async function counterOf({ pool }: BenchCore, { subscriptionId }: Sender): Promi
   return rows[0]?.down ?? 0;
 }
 
-/** A row of each month that Core takes, up to this one, post after post. Returns how many posts. */
+/** Sends posts with a row of each month that Core takes, until `signal`. Returns their number. */
 async function postOld(old: Sender, signal: AbortSignal): Promise<number> {
   let posts = 0;
   for (; !signal.aborted; posts += 1) {
     const entries: { bytesDown: number; recordedAt: string }[] = [];
     const at = new Date(limits.earliestMs);
     for (; at.getTime() < Date.now(); at.setUTCMonth(at.getUTCMonth() + 1)) {
-      // No body comes twice.
+      // The bytes differ from post to post, since Core would drop a copy.
       entries.push({ bytesDown: posts, recordedAt: at.toISOString() });
     }
     try {
@@ -139,7 +140,7 @@ async function postOld(old: Sender, signal: AbortSignal): Promise<number> {
   return posts;
 }
 
-/** @throws Error if the answer is no 200. */
+/** @throws Error if the answer is not a 200. */
 async function post(
   sender: Sender,
   rows: readonly { bytesDown: number; recordedAt: string }[],
@@ -159,7 +160,9 @@ async function post(
     { timeoutMs, signal },
   );
   if (answer.kind === 'answered' && answer.status === 200) return;
-  throw new Error(`a post got ${answer.kind === 'answered' ? answer.status : answer.reason}`);
+  throw new Error(
+    `a post was answered with ${answer.kind === 'answered' ? answer.status : answer.reason}`,
+  );
 }
 
 function metricsOf(waits: Record<'alone' | 'beside', readonly number[][]>): Metric[] {

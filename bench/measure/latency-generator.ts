@@ -7,7 +7,7 @@ import { createRandom } from '../../test/harness/simulator/random.ts';
 import { createBodies, numberBody } from './bodies.ts';
 import type { BenchWorld } from './world.ts';
 
-/** What the sender is told, over IPC. */
+/** What the sender is to do. It comes over IPC. */
 export interface LatencyOrder {
   port: number;
   world: BenchWorld;
@@ -15,23 +15,23 @@ export interface LatencyOrder {
   markEveryMs: number;
   entries: number;
   requestsPerSecond: number;
-  /** At most so many requests are under way; what is due meanwhile waits, and its clock runs. */
+  /** Requests under way at most. Others that are due wait, and their clock runs. */
   connections: number;
   /** Sent, but not measured. */
   warmSeconds: number;
   seconds: number;
 }
 
-/** What it answers when all is acked. */
+/** What the sender answers once every request is answered. */
 export interface LatencyReport {
   acked: number;
   failed: number;
-  /** How many of which status; `lost` for connections that ended without an answer. */
+  /** Answers other than 200 by status; `lost` counts connections that ended without one. */
   failures: Record<string, number>;
   latencyMs: { p50: number; p99: number; p999: number; max: number };
-  /** From the appointed time to the write: what the sender itself, or a lack of connections, adds. */
+  /** From the appointed time to the write: delay of the sender itself, or for lack of connections. */
   lateMs: { p99: number };
-  /** Marked requests of the measured time, and when (epoch, ms) their 200 came. */
+  /** Marked requests of the measured time, and when their 200 came, in ms since the epoch. */
   marks: { number: number; ackedAtMs: number }[];
 }
 
@@ -42,7 +42,7 @@ interface Request {
   measured: boolean;
 }
 
-/** A place for a request: its socket is replaced by a new one where the server closed it. */
+/** One of the connections. If the server closes its socket, it gets a new one. */
 interface Connection {
   socket: net.Socket | undefined;
   request: Request | undefined;
@@ -53,7 +53,7 @@ interface Connection {
 /** A request as its bytes. */
 interface Frame {
   bytes: Buffer;
-  /** From being composed until it is answered: the socket may still be sending from it. */
+  /** From composing until the answer, since the socket may still be sending from the bytes. */
   isTaken: boolean;
 }
 
@@ -83,7 +83,7 @@ async function send(order: LatencyOrder): Promise<LatencyReport> {
     connection.frame = composer.take(request.number);
     connection.socket?.write(connection.frame.bytes);
   };
-  /** Gives a connection the request that waits longest, or lets it rest. */
+  /** Sends the request that waits longest on this connection, or lets the connection rest. */
   const goOn = (connection: Connection): void => {
     const next = waiting.shift();
     if (next === undefined) idle.push(connection);
@@ -93,7 +93,7 @@ async function send(order: LatencyOrder): Promise<LatencyReport> {
     const { request } = connection;
     if (request === undefined) return;
     connection.request = undefined;
-    // Where the connection was lost its socket may still hold the bytes: that frame is not used again.
+    // If the connection was lost, its socket may still hold the bytes: the frame stays taken.
     if (status !== undefined && connection.frame !== undefined) connection.frame.isTaken = false;
     underWay -= 1;
     const name = String(status ?? 'lost');
@@ -118,7 +118,7 @@ async function send(order: LatencyOrder): Promise<LatencyReport> {
   await onSchedule(order, {
     start: (request) => {
       underWay += 1;
-      // The one that rested longest: so none rests until the server gives it up.
+      // The one that rested longest, so that none rests until the server closes it.
       const connection = idle.shift();
       if (connection === undefined) waiting.push(request);
       else write(connection, request);
@@ -145,12 +145,12 @@ function percentilesMs(histogram: RecordableHistogram): LatencyReport['latencyMs
   return { p50: at(50), p99: at(99), p999: at(99.9), max: at(100) };
 }
 
-/** In nanoseconds; a histogram takes integers from 1. */
+/** The histogram counts nanoseconds, and takes integers from 1. */
 function record(histogram: RecordableHistogram, ms: number): void {
   histogram.record(Math.max(1, Math.round(ms * 1e6)));
 }
 
-/** Hands out every request at its time, evenly spaced, until the order's seconds are over. */
+/** Starts every request at its time, evenly spaced, until the order's seconds are over. */
 function onSchedule(
   order: LatencyOrder,
   given: {
@@ -186,16 +186,16 @@ function isMarked({ requestsPerSecond, markEveryMs }: LatencyOrder, number: numb
 }
 
 interface Composer {
-  /** The request of this number; numbers are taken in their order. */
+  /** The request with this number. Numbers are taken in order. */
   take(number: number): Frame;
-  /** Composes the next few requests: the sender has time now, and may not when they are due. */
+  /** Composes the next few requests while the sender has time. */
   prepare: () => void;
 }
 
 /**
- * Requests as bytes: head and body, the next node's key, and a body of its own. They are changed in
- * place, since a new 65 KB a request cost the sender more than all else. One whose bytes are still on
- * their way when it is its turn again, and one that is marked, are copies.
+ * Composes requests as bytes: the head with the next node's key, and a body of its own. It changes
+ * frames in place, since 65 KB of new memory a request cost the sender more than all other work. It
+ * copies a frame that is still being sent, and a frame of a marked request.
  */
 function createComposer(order: LatencyOrder): Composer {
   const { world, entries, markSubscriptionId } = order;
@@ -210,7 +210,7 @@ function createComposer(order: LatencyOrder): Composer {
   const keyAt = head.indexOf(world.keys[0] ?? '');
   const frames = set.bodies.map((body) => ({ bytes: Buffer.concat([head, body]), isTaken: false }));
   const ahead: Frame[] = [];
-  /** The next one to be composed; those ahead come before it. */
+  /** Number of the next request to compose. Those in `ahead` come before it. */
   let next = 0;
 
   const compose = (number: number): Frame => {
@@ -233,7 +233,7 @@ function createComposer(order: LatencyOrder): Composer {
   };
   return {
     take(number) {
-      assert.equal(number, next - ahead.length, 'requests are taken in their order');
+      assert.equal(number, next - ahead.length, 'requests are taken in order');
       return ahead.shift() ?? composeNext();
     },
     prepare() {
@@ -246,11 +246,11 @@ interface Events {
   /** Connected, for the first time or again. */
   onOpen: (connection: Connection) => void;
   onAnswer: (connection: Connection, status: number) => void;
-  /** The server is gone from this connection; a request on it gets no answer. */
+  /** The connection ended. A request on it gets no answer. */
   onClose: (connection: Connection) => void;
 }
 
-/** Opens all connections, and opens each again that is closed, until the returned function is called. */
+/** Opens all connections, and opens closed ones again until the returned function is called. */
 async function connectAll(order: LatencyOrder, events: Events): Promise<() => void> {
   const connections: Connection[] = [];
   let stopped = false;
@@ -265,7 +265,7 @@ async function connectAll(order: LatencyOrder, events: Events): Promise<() => vo
       const status = readStatus(connection.answer);
       if (status !== undefined) events.onAnswer(connection, status);
     });
-    // The close that follows says all there is to say.
+    // `close` follows, and its listener handles the failure.
     socket.on('error', () => undefined);
     socket.on('close', () => {
       connection.socket = undefined;
@@ -288,7 +288,7 @@ async function connectAll(order: LatencyOrder, events: Events): Promise<() => vo
   };
 }
 
-/** The status of an answer that is complete; undefined while bytes of it are missing. */
+/** The status of a complete answer; undefined while bytes are missing. */
 export function readStatus(answer: string): number | undefined {
   const headEnd = answer.indexOf('\r\n\r\n');
   if (headEnd < 0) return undefined;

@@ -26,21 +26,21 @@ const program = path.join(projectRoot, 'dist', 'bench', 'measure', 'latency-gene
 const batchSizes = [100, 500];
 const warmSeconds = 10;
 const warmSecondsQuick = 3;
-/** One request in so many milliseconds is marked and looked for in ClickHouse. */
+/** Time between two marked requests, whose rows are looked for in ClickHouse. */
 const markEveryMs = 100;
-/** Is part of what 200-to-queryable shows. */
+/** The figure "200 to queryable" is rounded up to it. */
 const lookEveryMs = 25;
 const drainMsMax = 180_000;
-/** Where nothing was measured before. */
+/** The rate if e2e was never measured. */
 const entriesPerSecondUsual = 100_000;
 
 /**
- * Open loop: a process of its own sends each request at its appointed time, whatever became of those
- * before it, at half of the rate that the end-to-end bench sustained. A latency counts from the
- * appointed time, so a stall shows in all requests that it held up (coordinated omission).
+ * Open loop: a process of its own sends each request at its appointed time, answered or not, at half
+ * of the rate that the end-to-end bench sustained. A latency counts from the appointed time, so that a
+ * stall shows in all requests that it held up (no coordinated omission).
  *
- * 200-to-queryable: some requests name a subscription of their own; this process asks ClickHouse for
- * its rows every 25 ms. What counts is the time from the 200 to the answer that holds the row.
+ * "200 to queryable": marked requests name a subscription of their own, and this process asks
+ * ClickHouse for its rows every 25 ms. The figure is the time from the 200 to the answer with the row.
  */
 export async function measureLatency(options: BenchOptions): Promise<Measured> {
   const measured = emptyMeasured();
@@ -60,7 +60,7 @@ export async function measureLatency(options: BenchOptions): Promise<Measured> {
   return measured;
 }
 
-/** Half of saturation: as asked for, as measured in this run, or as kept of the last one. */
+/** The rate of `--rate`, or half of what e2e reached in this run or in the newest kept one. */
 function rateFor(entries: number, options: BenchOptions): number {
   if (options.rate !== undefined) return options.rate;
   const kept = readKept(options.quick).map(({ metrics }) => metrics);
@@ -81,7 +81,7 @@ async function measureSize(
   const { entries, entriesPerSecond } = options;
   const name = `${entries} a request`;
   options.say(`${Math.round(entriesPerSecond)} entries/s, ${name}`);
-  // Nobody else's: its rows are found by the order of the table, whatever else is in there.
+  // No other request names it. The table is sorted by subscription, so its rows are found quickly.
   const markSubscriptionId = world.subscriptionIds.pop() as number;
   const order: LatencyOrder = {
     port: core.config.http.port,
@@ -184,7 +184,7 @@ async function runGenerator(order: LatencyOrder, signal: AbortSignal): Promise<L
   }
 }
 
-/** When each marked row was first seen in ClickHouse, by the number that it carries. */
+/** When each marked row was first seen in ClickHouse, by its request's number. */
 async function look(
   core: BenchCore,
   subscriptionId: number,
@@ -200,7 +200,7 @@ async function look(
     const rows = await result.json<{ bytes_up: number; bytes_down: number }>();
     const nowMs = Date.now();
     for (const row of rows) {
-      // Where numberBody puts them: behind the first digit of eight, and of ten.
+      // numberBody writes behind the first digit: of eight in bytes_up, of ten in bytes_down.
       const high = Math.floor(row.bytes_up / 1_000) % 10_000;
       const number = high * 10_000 + (Math.floor(row.bytes_down / 100_000) % 10_000);
       if (!seen.has(number)) seen.set(number, nowMs);

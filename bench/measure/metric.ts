@@ -15,13 +15,13 @@ export const benchNames = [
 ] as const;
 export type BenchName = (typeof benchNames)[number];
 
-/** Benches that run only where they are named: they compare choices, and do not watch over Core. */
+/** Benches that run only if named: they compare Core with others, or designs with each other. */
 export const namedOnly: readonly BenchName[] = ['peers', 'republish', 'schema'];
 
-/** Benches that two commits cannot be compared by: see `later` in run.ts. */
+/** Benches that cannot compare two commits: see `later` in run.ts. */
 export const notCompared: readonly BenchName[] = ['limits', ...namedOnly];
 
-/** What is to be reached: at least `min`, or at most `max`. */
+/** A figure has reached its target at `min` or more, or at `max` or less. */
 export type Target = { min: number } | { max: number };
 
 /** One figure. Its name is unique within its bench and stays the same from run to run. */
@@ -35,7 +35,7 @@ export interface Metric {
   target?: Target;
 }
 
-/** A check of the data that a bench took in: a figure whose check failed counts for nothing. */
+/** A check of the data that a bench sent. If it fails, the bench's figures count for nothing. */
 export interface Check {
   bench: BenchName;
   name: string;
@@ -56,11 +56,11 @@ export interface Measured {
   metrics: Metric[];
   checks: Check[];
   series: Series[];
-  /** What is to be read beside the figures: a table of another form, notes. Printed, not kept. */
+  /** Tables of another form and notes, to be read with the figures. Printed, not kept. */
   texts: string[];
 }
 
-/** The batch sizes that a bench is to measure: those it knows, or the one that was asked for. */
+/** The batch sizes to measure: those that the bench knows, or the one of `--entries`. */
 export function sizesOf(
   { entries }: Pick<BenchOptions, 'entries'>,
   known: readonly number[],
@@ -71,20 +71,20 @@ export function sizesOf(
 /** What a bench is given. */
 export interface BenchOptions {
   quick: boolean;
-  /** Repetitions that a median is taken of. */
+  /** Repetitions. A figure is their median. */
   rounds: number;
   /** Length of the sustained runs. */
   seconds: number;
   nodes: number;
   subscriptions: number;
   connections: number;
-  /** Entries a request of accept, e2e and peers; undefined for every size they know. */
+  /** Entries a request of accept, e2e, latency and peers; undefined for every size they know. */
   entries: number | undefined;
-  /** Entries a second: latency takes half of what e2e reached without it, e2e what Core can take. */
+  /** Entries a second. Without it, e2e finds the highest rate, and latency sends half of that. */
   rate: number | undefined;
-  /** Settings of the Core that is measured, by the names of .env.example. */
+  /** Settings of the measured Core, by their names in .env.example. */
   settings: Record<string, string>;
-  /** Folder for V8 CPU profiles of api and worker; they cost some speed. */
+  /** Folder for V8 CPU profiles of api and worker. They cost some speed. */
   profileDir: string | undefined;
   /** Progress, a line at a time. */
   say: (line: string) => void;
@@ -98,13 +98,13 @@ export function emptyMeasured(): Measured {
   return { metrics: [], checks: [], series: [], texts: [] };
 }
 
-/** True where the metric has no target or has reached it. */
+/** True if the metric has no target or has reached it. */
 export function isReached({ value, target }: Pick<Metric, 'value' | 'target'>): boolean {
   if (target === undefined) return true;
   return 'min' in target ? value >= target.min : value <= target.max;
 }
 
-/** The value of a metric among those measured; undefined where it was not. */
+/** The value of a metric; undefined if it was not measured. */
 export function measuredValue(
   metrics: readonly Metric[],
   bench: BenchName,

@@ -15,14 +15,14 @@ import { timeOne, turns } from './timing.ts';
 
 const batchSizes = [1, 10, 100, 500];
 const entriesMax = 10_000;
-/** Rows of a full segment, as CORE_SEGMENT_ROWS_MAX has it unless it is set. */
+/** Rows of a full segment: the default of CORE_SEGMENT_ROWS_MAX. */
 const segmentRows = 500_000;
 const roundMs = 300;
 const roundMsQuick = 60;
-/** More than elsewhere: a round is short here. */
+/** A round is short here, so there are more rounds than `--rounds`. */
 const roundsFactor = 5;
 
-/** One thing that is timed: does its work once and returns how many entries that was. */
+/** One piece of work to time. `run` does it once and returns how many entries it was. */
 interface Subject {
   name: string;
   run: () => number;
@@ -30,9 +30,9 @@ interface Subject {
 
 /**
  * Entries a second of one core, in this process, without sockets and stores: the WebAssembly scanner
- * (bytes to packed rows) beside JSON.parse with zod (bytes to values) and that with packing (to the
- * same rows), and what the worker does in memory. Rounds of all subjects alternate, so that a slow
- * moment of the machine meets them all; each figure is the median of its rounds.
+ * (bytes to packed rows), JSON.parse with zod (bytes to values), the same with packing (to the same
+ * rows), and what the worker does in memory. All subjects take turns in each round, so that a slow
+ * moment of the machine affects all of them. Each figure is the median of its rounds.
  */
 export async function measureMicro(options: BenchOptions): Promise<Measured> {
   const measured = emptyMeasured();
@@ -44,7 +44,7 @@ export async function measureMicro(options: BenchOptions): Promise<Measured> {
     options.signal.throwIfAborted();
     options.say(`decoders at ${entries} entries a request`);
     const { bodies } = createBodies(world, { entries, seed: entries, atMs: Date.now() });
-    // Few enough to stay in the processor's cache, as a body that has just arrived is.
+    // Few enough to stay in the processor's cache, where a body that has just arrived is too.
     const next = turns(bodies.slice(0, 16));
     const values = turns(bodies.slice(0, 16).map((body) => decodeBody(schema, body).entries));
     const rates = await timeAll(options, [
@@ -52,7 +52,7 @@ export async function measureMicro(options: BenchOptions): Promise<Measured> {
         name: 'scanner',
         run: () => {
           const packed = scanner.scan(1, next());
-          // Anything it does not take would be timed as if it had been read.
+          // A refused body would count as if it had been read.
           if (packed?.rows !== entries) throw new Error('the scanner did not take a plain body');
           return entries;
         },
@@ -96,7 +96,7 @@ function decoderMetrics(entries: number, rates: ReadonlyMap<string, number>): Me
   return metrics;
 }
 
-/** Rows as they lie in the spool; both are in the scanner's memory until it scans again. */
+/** Copies the rows in their short form, since the scanner's memory holds them only until it scans again. */
 function compactOf(packed: Packed | undefined): Buffer {
   assert(packed !== undefined, 'the scanner is certain of what the bench makes');
   return Buffer.from(compactUsage(packed.bytes));
@@ -141,7 +141,7 @@ async function segmentMetrics(
   }));
 }
 
-/** Median rate of each subject. The first round of each is for the compiler and is not counted. */
+/** Median rate of each subject. Round 0 is for the compiler and is not counted. */
 async function timeAll(
   options: BenchOptions,
   subjects: readonly Subject[],
@@ -149,7 +149,7 @@ async function timeAll(
   const lengthMs = options.quick ? roundMsQuick : roundMs;
   const found = new Map<string, number[]>(subjects.map(({ name }) => [name, []]));
   for (let round = 0; round <= options.rounds * roundsFactor; round += 1) {
-    // Signals are only heard between rounds.
+    // Signals are handled only while this function waits.
     await setImmediate();
     options.signal.throwIfAborted();
     for (const { name, run } of subjects) {
@@ -160,7 +160,7 @@ async function timeAll(
   return new Map([...found].map(([name, rates]) => [name, median(rates)]));
 }
 
-/** Ids as createBenchWorld makes them, without a database. */
+/** The ids that createBenchWorld makes, without a database. */
 export function numberedWorld(subscriptions: number, nodes = 100) {
   const from = (first: number, count: number): number[] =>
     Array.from({ length: count }, (_, index) => first + index);

@@ -21,9 +21,9 @@ const targets = {
 };
 
 /**
- * The same entries into Core and into what could be used instead, one server at a time. A round is a
- * turn of each, and each round begins with another, so that what the machine does meanwhile falls on
- * all of them. A peer that is missing is said to be missing.
+ * The same entries into Core and into what could be used instead, one server at a time. Each server
+ * has one turn a round, and each round begins with another server, so that a slow moment of the machine
+ * does not always meet the same one. The output names every peer that is missing.
  */
 export async function measurePeers(options: BenchOptions): Promise<Measured> {
   const measured = emptyMeasured();
@@ -62,7 +62,7 @@ function notes(): string {
     return `  ${peer.name}: ${missing === undefined ? peer.caveat : `not measured, ${missing}`}\n`;
   });
   return (
-    'Core checks a key and every field, answers once Redis has synced the rows, and counts a repeated\n' +
+    'Core checks a key and every field, answers after Redis has synced the rows, and counts a repeated\n' +
     `body once. The others:\n${lines.join('')}`
   );
 }

@@ -13,7 +13,7 @@ const plots: Record<Series['plot'], Omit<Plot, 'lines'> & { file: string }> = {
   },
   peers: {
     file: 'peers',
-    title: 'The same entries into Core and into others',
+    title: 'The same entries into Core and into its peers',
     xLabel: 'entries a request',
     yLabel: 'entries a second',
     xScale: 'log',
@@ -34,7 +34,7 @@ const plots: Record<Series['plot'], Omit<Plot, 'lines'> & { file: string }> = {
   },
   backlog: {
     file: 'backlog',
-    title: 'Accepted and not yet settled, sustained run',
+    title: 'Backlog of a sustained run: rows accepted and not yet settled',
     xLabel: 'seconds',
     yLabel: 'rows',
     xScale: 'linear',
@@ -42,8 +42,8 @@ const plots: Record<Series['plot'], Omit<Plot, 'lines'> & { file: string }> = {
 };
 
 /**
- * Draws a plot for each kind of series there is, over the plots of earlier runs. Those of quick runs
- * are marked in their names. Returns the files.
+ * Draws a plot for each kind of series, over the plot of an earlier run. The file name of a quick
+ * run's plot ends with `-quick`. Returns the files.
  */
 export function writePlots(series: readonly Series[], quick: boolean, dir: string): string[] {
   mkdirSync(dir, { recursive: true });

@@ -1,15 +1,15 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 
 /**
- * Process ids by name; a name stands for its process and all that descend from it. Several of a kind
- * have a number behind the name: `api`, `api 2`.
+ * Process ids by name. A name stands for its process and all descendants. The second process of a kind
+ * has a number behind its name: `api`, `api 2`.
  */
 export type ProcessRoots = Record<string, number>;
 
-/** All that Core consists of, by kind; the sender's own CPU is not Core's. */
+/** The kinds of Core's processes. The sender is not one of them. */
 export const coreProcesses = ['api', 'worker', 'redis', 'postgres', 'clickhouse'];
 
-/** Clock ticks a second in /proc/<pid>/stat: USER_HZ, which is 100 on every Linux of today. */
+/** Clock ticks a second in /proc/<pid>/stat: USER_HZ, which is 100 on today's Linux. */
 const ticksPerSecond = 100;
 const sampleEveryMs = 500;
 
@@ -25,22 +25,22 @@ export interface ProcessUse {
   seconds: number;
   /** CPU seconds by kind, of all processes of it. */
   cpuSeconds: Record<string, number>;
-  /** By kind the largest resident memory that one of it had, in bytes; shared pages count once. */
+  /** By kind: the largest resident memory that one process had, in bytes. Shared pages count once. */
   residentBytesMax: Record<string, number>;
 }
 
-/** What processes of these kinds used together, in % of a core. */
+/** CPU of all processes of these kinds, in % of a core. */
 export function coreShare({ cpuSeconds, seconds }: ProcessUse, kinds: readonly string[]): number {
   return (kinds.reduce((sum, kind) => sum + (cpuSeconds[kind] ?? 0), 0) / seconds) * 100;
 }
 
 interface ProcessSampler {
-  /** Forgets what was, and measures from here on. */
+  /** Begins anew: forgets all earlier samples. */
   start(): void;
   stop(): ProcessUse;
 }
 
-/** True where the system tells what processes use. Elsewhere all figures are zero. */
+/** True if the system has /proc. Without it all figures are zero. */
 export function tellsProcessUse(): boolean {
   return existsSync('/proc/self/stat');
 }
@@ -89,8 +89,8 @@ function kindOf(name: string): string {
 }
 
 /**
- * CPU seconds that each tree of processes has ever used. What a child used moves to its parent when
- * it is waited for, so a sum over the living does not go back.
+ * CPU seconds that each tree of processes has used since its start. When a child has ended, its parent
+ * takes over its count, so the sum over the living processes never falls.
  */
 export function cpuSeconds(roots: ProcessRoots): Record<string, number> {
   const byTree = groupByTree(roots);
@@ -102,7 +102,7 @@ export function cpuSeconds(roots: ProcessRoots): Record<string, number> {
   );
 }
 
-/** Private pages of all processes of a tree, and of shared and file pages those of the largest. */
+/** The private pages of all processes of a tree, and the largest count of shared and of file pages. */
 function residentBytes(roots: ProcessRoots): Record<string, number> {
   const result: Record<string, number> = {};
   for (const [name, stats] of groupByTree(roots)) {
@@ -136,7 +136,7 @@ function groupByTree(roots: ProcessRoots): Map<string, Stat[]> {
   for (const [name, pid] of Object.entries(roots)) {
     const root = stats.get(pid);
     const tree = root === undefined ? [] : [root];
-    // The list grows while it is walked, by each process once: parents come before children.
+    // The loop appends children to the list that it walks, so it reaches every descendant once.
     for (const { pid: parent } of tree) tree.push(...(children.get(parent) ?? []));
     trees.set(name, tree);
   }
@@ -154,11 +154,11 @@ function readStats(): Map<number, Stat> {
   return stats;
 }
 
-/** A line of /proc/<pid>/stat; the name of the program may hold spaces and brackets. */
+/** Reads a line of /proc/<pid>/stat. The program's name in it may hold spaces and brackets. */
 export function parseStat(text: string | undefined): Stat | undefined {
   if (text === undefined) return undefined;
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
-  // State is field 3 of proc(5): parent is 4, utime to cstime are 14 to 17.
+  // In proc(5) the state is field 3, the parent 4, and utime to cstime are 14 to 17.
   const ticks = [11, 12, 13, 14].reduce((sum, index) => sum + Number(fields[index]), 0);
   return { pid: Number.parseInt(text, 10), parent: Number(fields[1]), ticks };
 }
@@ -167,7 +167,7 @@ function readText(file: string): string | undefined {
   try {
     return readFileSync(file, 'latin1');
   } catch {
-    // It has ended meanwhile.
+    // The process has ended meanwhile.
     return undefined;
   }
 }

@@ -1,8 +1,8 @@
--- The sender's side of wrk.ts. Requests are read from a file once and changed in place from then
--- on: the key of another node, random digits in every entry, and a count in the first one, so that
--- no body comes twice. In place, because a new Lua string of 65 KB a request would be hashed, kept
--- and collected, and wrk copies what it is given anyway. Nothing else in this program looks at these
--- strings, so that their bytes no longer match their hash does no harm.
+-- The part of wrk.ts that runs in wrk. It reads the requests from a file once and then changes them in
+-- place: the key of another node, random digits in every entry, and the request's number in the first
+-- entry, so that no body comes twice. A new Lua string of 65 KB a request would be hashed, kept and
+-- collected, and wrk copies what it is given anyway. The changed bytes no longer match the strings'
+-- hashes. That does no harm, since nothing else in this program uses these strings.
 local ffi = require('ffi')
 local bit = require('bit')
 ffi.cdef [[
@@ -18,7 +18,7 @@ local fourA, fourB, sixtyA, sixtyB = plan.fourA, plan.fourB, plan.sixtyA, plan.s
 local sent = 0
 local state = plan.seed
 
--- Four digits as they lie in memory, and two.
+-- The bytes of four digits, and of two, as one integer each.
 local four = ffi.new('uint32_t[10000]')
 local two = ffi.new('uint16_t[60]')
 
@@ -88,8 +88,8 @@ if plan.rate ~= '' then
     return tonumber(now.seconds) + tonumber(now.nanoseconds) / 1e9
   end
   local rate, readAt, slot = 1, 0, 0
-  -- Each request takes the next slot of the rate that the file holds; a sender that fell behind by
-  -- more than a tenth of a second does not catch up.
+  -- Each request takes the next slot of the rate that the file holds. A sender that is more than a
+  -- tenth of a second behind does not catch up.
   function delay()
     local at = seconds()
     if at - readAt > 0.05 then

@@ -6,27 +6,27 @@ import { projectRoot } from '../../src/root.ts';
 import type { Check, Metric, Series } from './metric.ts';
 import { type Before, metricKey } from './table.ts';
 
-/** What a run leaves in bench/results. */
+/** A run's file in bench/results. */
 export interface Results {
   /** When the run ended, ISO 8601. */
   date: string;
   quick: boolean;
   machine: Machine;
-  /** How it was run, as far as it hangs on options. */
+  /** The options of the run. */
   options: Record<string, unknown>;
   metrics: Metric[];
   checks: Check[];
   series: Series[];
 }
 
-/** What of the machine the figures hang on, and nothing that names it. */
+/** What decides a machine's figures, and nothing that identifies the machine. */
 interface Machine {
   cores: number;
   processor: string;
   memoryBytes: number;
   system: string;
   node: string;
-  /** Of the working tree; with `+` where that has changes. */
+  /** The working tree's commit, with `+` if the tree has changes. */
   commit: string;
 }
 
@@ -50,14 +50,14 @@ function readCommit(): string {
     const changed = git('status', '--porcelain', '--', 'src', 'assembly', 'redis', 'postgres');
     return `${git('rev-parse', '--short=12', 'HEAD')}${changed === '' ? '' : '+'}`;
   } catch {
-    // Not a git checkout.
+    // This is not a git checkout.
     return 'unknown';
   }
 }
 
 /**
- * Writes the results to a file named by the date, with a number behind it where there is one of that
- * day. Quick runs are marked in the name; git ignores them.
+ * Writes the results to a file that is named by the date. A second file of a day has a number behind
+ * the date. The name of a quick run's file says so, and git ignores it.
  */
 export function writeResults(results: Results, dir: string = resultsDir): string {
   mkdirSync(dir, { recursive: true });
@@ -71,8 +71,8 @@ export function writeResults(results: Results, dir: string = resultsDir): string
 }
 
 /**
- * Of each metric the newest value kept by an earlier run of the same kind: quick runs are held
- * against quick ones only. A file that is not one of ours is passed over.
+ * The newest kept value of each metric. Quick runs are compared with quick runs only. Files that are
+ * no results are ignored.
  */
 export function readBefore(quick: boolean, dir: string = resultsDir): Map<string, Before> {
   const before = new Map<string, Before>();
@@ -82,7 +82,7 @@ export function readBefore(quick: boolean, dir: string = resultsDir): Map<string
   return before;
 }
 
-/** The runs of one kind that are kept, oldest first. */
+/** The kept runs of one kind, oldest first. */
 export function readKept(quick: boolean, dir: string = resultsDir): Results[] {
   if (!existsSync(dir)) return [];
   const kept = readdirSync(dir)

@@ -32,8 +32,8 @@ const benches: Record<BenchName, Measure> = {
 };
 
 /**
- * A bench that is loaded when it runs. These reach into parts of Core, and into packages, that an
- * older commit does not have, so `compare` leaves their files out of the tree of the other commit.
+ * Loads a bench when it runs. Such a bench uses parts of Core or packages that an older commit may not
+ * have, so `compare` leaves its files out of the other commit's tree.
  */
 function later(file: string, name: string): Measure {
   return async (options) => {
@@ -88,7 +88,7 @@ export async function runBenches(
   return results;
 }
 
-/** True where every check passed: then the figures are those of a Core that did its work. */
+/** True if every check passed. Otherwise the figures count for nothing. */
 export function isGood({ checks }: Results): boolean {
   return checks.every(({ passed }) => passed);
 }

@@ -5,12 +5,12 @@ import { createProcessSampler, type ProcessUse } from './processes.ts';
 import type { BenchWorld } from './world.ts';
 import { runWrk, startWrk, type WrkPlan, type WrkResult } from './wrk.ts';
 
-/** A run's last moments, when connections are already being closed, count for no CPU figure. */
+/** The end of a run, when wrk closes its connections, does not count in CPU figures. */
 const tailMs = 300;
 
 let seeds = 0;
 
-/** A plan that posts usage to Core, with the keys of the first `nodes` nodes taking turns. */
+/** A plan that posts usage to Core. The keys of the first `nodes` nodes take turns. */
 export function usagePlan(
   core: BenchCore,
   world: BenchWorld,
@@ -31,11 +31,11 @@ export function usagePlan(
   };
 }
 
-/** So many heartbeats of each node come first, so that each api process has seen each key. */
+/** Heartbeats of each node in `introduceNodes`: enough for each api process to see each key. */
 const heartbeatsFirst = 10;
 const heartbeatsFirstPerSecond = 10_000;
 
-/** A plan that posts heartbeats, with the keys of all nodes taking turns. */
+/** A plan that posts heartbeats. The keys of all nodes take turns. */
 export function heartbeatPlan(
   core: BenchCore,
   world: BenchWorld,
@@ -54,8 +54,9 @@ export function heartbeatPlan(
 }
 
 /**
- * Lets each api process see each node. A node stays on a connection, and its key is asked for once an
- * hour; a sender whose keys take turns on all connections would make Core ask Postgres for minutes.
+ * Sends heartbeats so that each api process knows each node. A real node stays on one connection, and
+ * Core looks its key up in Postgres once an hour. Here the keys take turns on all connections, so
+ * without this Core would look keys up during the first minutes.
  */
 export async function introduceNodes(
   core: BenchCore,
@@ -67,7 +68,7 @@ export async function introduceNodes(
   await runWrk(heartbeatPlan(core, world, { connections, seconds, rate }));
 }
 
-/** Runs wrk to its end, and measures what it and Core's processes use meanwhile. */
+/** Runs wrk to its end, and measures the CPU of wrk and of Core's processes meanwhile. */
 export async function measureWrk(
   core: Pick<BenchCore, 'roots'>,
   plan: WrkPlan,

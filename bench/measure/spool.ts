@@ -4,20 +4,20 @@ import { streamKeys } from '../../src/spool/streams.ts';
 import type { BenchCore } from './core.ts';
 import type { BenchName, Check } from './metric.ts';
 
-/** Where the usage rows of a Core are, counted at one moment. */
+/** How far the usage rows of a Core have come at one moment. */
 export interface Standing {
   atMs: number;
-  /** Ever appended to the spool, which is what got a 200. */
+  /** Rows ever appended to the spool. Each of them got a 200. */
   appendedRows: number;
-  /** Of segments, settled or not: the rest lies in the spool and nobody has looked at it. */
+  /** Rows of all segments, settled or not. No worker has read the other rows yet. */
   sealedRows: number;
-  /** Of segments that are settled: in ClickHouse and in the counters. */
+  /** Rows of settled segments: they are in ClickHouse and in the counters. */
   settledRows: number;
-  /** In Redis, appended and not yet trimmed. */
+  /** Bytes in Redis that are not trimmed. */
   backlogBytes: number;
 }
 
-/** How fast rows of a kind became more from the first to the last of the standings; 0 of fewer than two. */
+/** Growth of one count of rows from the first to the last standing, a second; 0 for fewer than two. */
 export function perSecondOf(
   standings: readonly Standing[],
   rows: 'appendedRows' | 'sealedRows' | 'settledRows',
@@ -28,12 +28,12 @@ export function perSecondOf(
 }
 
 const pollMs = 100;
-/** As long as a flush may take on a busy machine. */
+/** Longer than a flush takes on a busy machine. */
 const stillMs = 1_000;
 const stillTurnsMax = 60;
 const auditMsMax = 600_000;
 
-/** Reads the counters that Core itself keeps. */
+/** Reads the counts that Core itself keeps. */
 async function readStanding(core: BenchCore): Promise<Standing> {
   const { rows } = await core.pool.query<{ stream: string; sealed: number; settled: number }>(
     `SELECT s.stream, coalesce(sum(g.rows), 0)::bigint AS sealed,
@@ -61,7 +61,7 @@ async function readStanding(core: BenchCore): Promise<Standing> {
   };
 }
 
-/** Reads the standing every second until `until` resolves, and hands each one to `see`. */
+/** Reads the standing every second until `until` aborts, and hands each one to `see`. */
 export async function watchStanding(
   core: BenchCore,
   until: AbortSignal,
@@ -77,7 +77,7 @@ export async function watchStanding(
 
 /**
  * Waits until everything appended is settled and trimmed.
- * @throws Error where that takes longer than `msMax`.
+ * @throws Error if that takes longer than `msMax`.
  */
 export async function untilDrained(core: BenchCore, msMax: number): Promise<Standing> {
   await untilStill(core);
@@ -97,8 +97,8 @@ export async function untilDrained(core: BenchCore, msMax: number): Promise<Stan
 }
 
 /**
- * Waits until nothing is appended any more. wrk leaves without waiting for its last answers, and
- * what it had sent by then is still on its way through the api.
+ * Waits until nothing is appended any more. wrk does not wait for its last answers, so its last
+ * requests may still be on their way through the api.
  */
 export async function untilStill(core: BenchCore): Promise<Standing> {
   let last = await readStanding(core);
@@ -112,9 +112,8 @@ export async function untilStill(core: BenchCore): Promise<Standing> {
 }
 
 /**
- * Empties the spool of a Core whose worker is stopped and whose api is idle, so that a run of accept
- * alone need not wait until the last one's rows are loaded. Never while a worker runs: what is in
- * Redis is thrown away.
+ * Throws the spool's rows away, so that the next run of accept alone need not wait until they are
+ * loaded. Only for a Core whose worker is stopped and whose api is idle.
  */
 export async function emptySpool(core: BenchCore): Promise<void> {
   await core.redis.flushall();
@@ -122,8 +121,8 @@ export async function emptySpool(core: BenchCore): Promise<void> {
 }
 
 /**
- * Holds what was acked against what was appended. wrk does not wait for the requests that are on
- * their way when it ends, so up to one a connection may have been stored without being counted.
+ * Compares what was acked with what was appended. wrk does not wait for its last answers, so Core may
+ * have stored up to one request a connection that wrk does not count.
  */
 export function checkAppended(
   bench: BenchName,
@@ -142,9 +141,9 @@ export function checkAppended(
 }
 
 /**
- * After a drain: rows in ClickHouse are those appended, and Core's own audit finds each segment and
- * each counter right. Where every row belongs to a subscription that exists, all counters together
- * must also be the sum of all rows.
+ * After a drain: ClickHouse has as many rows as were appended, and Core's own audit finds no
+ * difference. If every row belongs to an existing subscription (`everyRowCounts`), the sum of all
+ * counters must also be the sum of all rows.
  */
 export async function checkSettled(
   bench: BenchName,

@@ -14,7 +14,7 @@ export function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
-/** The smallest value that at least `share` of all values do not pass (nearest rank). */
+/** The smallest value that is at least as large as `share` of all values (nearest rank). */
 export function percentile(values: readonly number[], share: number): number {
   assert(values.length > 0, 'a percentile needs a value');
   assert(share > 0 && share <= 1);
@@ -22,7 +22,7 @@ export function percentile(values: readonly number[], share: number): number {
   return sorted[Math.ceil(share * sorted.length) - 1] as number;
 }
 
-/** Change of y a unit of x, by least squares; 0 where all points share one x. */
+/** Change of y for each unit of x, by least squares; 0 if all points share one x. */
 export function slope(points: readonly { x: number; y: number }[]): number {
   if (points.length === 0) return 0;
   const meanX = mean(points.map(({ x }) => x));
@@ -36,7 +36,7 @@ export function slope(points: readonly { x: number; y: number }[]): number {
   return variance === 0 ? 0 : covariance / variance;
 }
 
-/** How far the values lie apart: (largest - smallest) / smallest. */
+/** (largest - smallest) / smallest. */
 export function spread(values: readonly number[]): number {
   assert(values.length > 0, 'a spread needs a value');
   const smallest = Math.min(...values);

@@ -1,22 +1,22 @@
 import { perSecondOf, type Standing } from './spool.ts';
 import { mean } from './statistics.ts';
 
-/** What tells a sustained run's sender how fast to send. */
+/** Decides how fast a sustained run's sender sends. */
 interface Steering {
   /** Entries a second to send now. */
   rate: () => number;
-  /** To be told once a second. */
+  /** Must be called once a second. */
   see(standing: Standing): void;
-  /** Whether the loader has fallen behind at a higher rate, and keeps up now. */
+  /** Whether the loader has fallen behind once, and keeps up again. */
   isFound(): boolean;
-  /** From here on the rate follows the loader; not before it has been seen for some seconds. */
+  /** From now on the rate follows the loader. `see` must have been called for some seconds. */
   hold(): void;
 }
 
 /**
- * What may lie in the spool unread, in seconds of sending: the loader looks at a stream once a
- * second, so that much is there when it is well. From there on more is sent, up to where twice as
- * much gathers; past that the loader falls behind.
+ * Bounds of the unread rows in the spool, in seconds of sending. The loader reads a stream once a
+ * second, so about one second's worth is unread if it keeps up. Under the low bound the rate rises.
+ * Over the high bound the loader has fallen behind, and the rate falls.
  */
 const unreadSecondsLow = 1.3;
 const unreadSecondsHigh = 2.5;
@@ -24,17 +24,17 @@ const unreadSecondsHeld = (unreadSecondsLow + unreadSecondsHigh) / 2;
 const rise = 1.03;
 const fall = 0.94;
 /**
- * Asked for at most this many times what was loaded in the last seconds: the loader is behind by then,
- * or the sender reaches no more, and what is asked for beyond that only has to be loaded afterwards.
+ * The rate is at most this many times what was loaded in the last seconds. If the loader does less,
+ * it is behind, or the sender does not reach the rate, and more would only have to be loaded later.
  */
 const loadedShareMax = 1.25;
-/** The same once the rate is held, where it has long been found. */
+/** Bounds of the same share once the rate is held. */
 const loadedShareMaxHeld = 1.1;
 const loadedShareMinHeld = 0.9;
-/** Segments are sealed in lumps, so what is unread is taken over so many seconds. */
+/** Segments are sealed in lumps, so the unread rows are averaged over this many samples. */
 const recentMax = 4;
 const loadedSeconds = 10;
-/** What is unread too much or too little, once the rate is held, is made good in so many seconds. */
+/** Once the rate is held, it corrects the unread rows within this many seconds. */
 const correctSeconds = 10;
 
 export function steadySteering(perSecond: number): Steering {
@@ -47,12 +47,12 @@ export function steadySteering(perSecond: number): Steering {
 }
 
 /**
- * First looks for the rate at which the loader just keeps up: each second it is raised or lowered by what
- * lies unread in the spool. Once held it is what the loader did in the last seconds, a little more or
- * less by what lies unread, so that this stays as it is however the machine's speed changes.
+ * First looks for the rate at which the loader just keeps up: each second the rate rises or falls by
+ * the unread rows in the spool. Once held, the rate is what the loader did in the last seconds,
+ * corrected by the unread rows. So these stay the same even if the machine's speed changes.
  */
 export function createSteering(firstPerSecond: number): Steering {
-  /** The last one is of now. */
+  /** Oldest first. */
   const seen: Standing[] = [];
   let perSecond = firstPerSecond;
   let fellBehind = false;

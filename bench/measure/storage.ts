@@ -21,9 +21,9 @@ const rowBytesMax = 10;
 const mergesMax = 60;
 
 /**
- * Bytes on disk of a usage row after merges. The rows are those of the fleet simulator
- * (test/harness/simulator/bodies.ts): every minute each node reports its active users. They go through Core,
- * so the segment column is what the loader stamps. Months are merged each by itself, as everywhere.
+ * Bytes on disk of a usage row after merges. The fleet simulator makes the rows
+ * (test/harness/simulator/bodies.ts): every minute each node reports its active users. The rows go
+ * through Core, so their segment ids are those that the worker gives. Each month becomes one part.
  */
 export async function measureStorage(options: BenchOptions): Promise<Measured> {
   const lifecycle = new Lifecycle();
@@ -51,7 +51,7 @@ export async function measureStorage(options: BenchOptions): Promise<Measured> {
   return measured;
 }
 
-/** Posts minute after minute of the whole fleet until there are enough rows; returns their number. */
+/** Posts minute after minute of the whole fleet until there are enough rows. Returns their number. */
 async function postFleet(core: BenchCore, options: BenchOptions): Promise<number> {
   const size = options.quick ? fleetQuick : fleet;
   options.say(`creating ${size.nodes} nodes and ${size.users} users`);
@@ -63,7 +63,7 @@ async function postFleet(core: BenchCore, options: BenchOptions): Promise<number
   }
   const wanted = options.quick ? rowsWantedQuick : rowsWanted;
   const minuteMs = 60_000;
-  // The last minute is about now. Posts that the simulator sends late lie up to six weeks before.
+  // The last minute is about now. The simulator's late posts are up to six weeks older.
   let atMs = Math.floor(Date.now() / minuteMs - minutesWanted(nodes, wanted)) * minuteMs;
   let rows = 0;
   for (let minute = 1; rows < wanted; minute += 1) {
@@ -84,7 +84,7 @@ async function postFleet(core: BenchCore, options: BenchOptions): Promise<number
   return rows;
 }
 
-/** About: two thirds of a node's members are active in a minute. */
+/** An estimate: about two thirds of a node's members are active in a minute. */
 function minutesWanted(nodes: readonly FleetNode[], rows: number): number {
   const members = nodes.reduce((sum, node) => sum + node.members.length, 0);
   return rows / (members * 0.65);
@@ -101,8 +101,8 @@ async function post(core: BenchCore, authKey: string, body: string): Promise<voi
 }
 
 /**
- * Merges until each month is one part. OPTIMIZE says nothing where it has left a month as it is: since
- * not all of its parts have rollups yet, or a merge of ClickHouse's own has some in hand.
+ * Merges until each month is one part. OPTIMIZE silently skips a month if some of its parts have no
+ * rollups yet, or if ClickHouse is merging some of them already. So it is repeated.
  */
 async function mergeAll({ clickhouse }: BenchCore, signal: AbortSignal): Promise<void> {
   for (let merge = 0; merge < mergesMax; merge += 1) {
@@ -131,7 +131,7 @@ interface ColumnBytes {
   bytes: number;
 }
 
-/** Whatever parts and columns the schema has: projections count, since they lie on disk too. */
+/** Counts all parts and columns of the table. Projections count too, since they are on disk. */
 async function report(core: BenchCore, rows: number, measured: Measured): Promise<void> {
   const query_params = { database: clickhouseDatabase(core.config.stores.clickhouseUrl) };
   const ask = async <T>(query: string): Promise<T[]> =>
@@ -154,7 +154,7 @@ async function report(core: BenchCore, rows: number, measured: Measured): Promis
     target: { max: rowBytesMax },
   });
   for (const { column, bytes } of columns) {
-    // A part of under 10 MB keeps all of its columns in one file: then this is not known.
+    // A part of under 10 MB keeps all columns in one file, and ClickHouse reports 0 for each.
     if (bytes === 0) continue;
     measured.metrics.push({ ...base, name: `column ${column}`, value: bytes / rows });
   }

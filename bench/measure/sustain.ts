@@ -13,15 +13,15 @@ import { startWrk } from './wrk.ts';
 export interface Sustained {
   /** Rows that became settled a second: in ClickHouse and in the counters. */
   settledPerSecond: number;
-  /** Over the length of that line. */
+  /** Rows accepted over the length of the backlog's line. */
   acceptedRows: number;
-  /** Ends of the line through the backlog's samples. */
+  /** Both ends of the line through the backlog: see `summarise`. */
   backlogStartRows: number;
   backlogEndRows: number;
   backlogBytesMax: number;
-  /** Accepted and not yet settled, in rows, by seconds since the window began. */
+  /** Rows accepted and not yet settled (y), by seconds since the window began (x). */
   backlog: { x: number; y: number }[];
-  /** Of the whole run, warming included. */
+  /** These three count the whole run, with the warm-up. */
   acked: number;
   refused: number;
   lost: number;
@@ -29,15 +29,15 @@ export interface Sustained {
 }
 
 /**
- * Warming goes on past this until the loader has once fallen behind and keeps up again, at most three
- * times as long.
+ * The warm-up takes at least this long. It goes on until the loader has once fallen behind and keeps
+ * up again, for at most three times as long.
  */
 const warmSeconds = 60;
 const warmSecondsQuick = 15;
 const warmTimesMax = 3;
 /**
- * The window begins once the rate has been held for longer than a group gathers: before that, what is
- * settled was sent at the rates that warming went through, and the backlog has not found its height.
+ * The window begins once the rate has been held for longer than a group gathers. Before that, rows
+ * are settled that were sent at the rates of the warm-up, and the backlog is still changing.
  */
 const holdSeconds = 15;
 const holdSecondsQuick = 2;
@@ -46,8 +46,8 @@ const firstEntriesPerSecondQuick = 50_000;
 
 /**
  * Finds the rate at which the loader just keeps up, and then follows it (`createSteering`). So the
- * loader always has work, accept takes no more of the machine than what can be loaded needs, and the
- * spool's bound is never what holds the sender back. What counts is what was settled in the window.
+ * loader always has work, accept leaves the rest of the machine to it, and the spool never reaches its
+ * bound. The figure is what became settled in the window.
  */
 export async function sustain(
   core: BenchCore,
@@ -105,9 +105,9 @@ function backlogRows({ appendedRows, settledRows }: Standing): number {
 }
 
 /**
- * Rows become settled in lumps of up to ten seconds, so that what is not settled goes up and down like
- * a saw. These are the numbers of the samples at which a lump came: of one that is seen in two samples,
- * one right after the other, the first. From each to the next one is a whole tooth.
+ * Rows become settled in lumps of up to ten seconds, so the backlog goes up and down like a saw. These
+ * are the numbers of the samples that show a lump. If two samples in a row show one, the first counts.
+ * From each number to the next is a whole tooth.
  */
 function lumpsOf(window: readonly Standing[]): number[] {
   const grew = (index: number): boolean =>
@@ -115,7 +115,7 @@ function lumpsOf(window: readonly Standing[]): number[] {
   return [...window.keys()].filter((index) => grew(index) && !grew(index - 1));
 }
 
-/** Each tooth as its mean, once for each sample: a line through these does not see the saw. */
+/** Replaces each sample by the mean of its tooth, so that a line through them ignores the saw. */
 function meansOf(teeth: readonly (readonly { x: number; y: number }[])[]) {
   return teeth.flatMap((tooth) => {
     const point = { x: mean(tooth.map(({ x }) => x)), y: mean(tooth.map(({ y }) => y)) };
@@ -124,9 +124,9 @@ function meansOf(teeth: readonly (readonly { x: number; y: number }[])[]) {
 }
 
 /**
- * What a window's samples, one a second, say. The line through the samples themselves would rise in a
- * backlog that is flat: over n teeth by an n-th of a tooth, which of four is 6 % of what came in. So it
- * is taken through the means of the teeth. Where there are not two, the samples are all there is.
+ * Sums up a window's samples, one a second. A line through the samples of a flat backlog would rise:
+ * over n teeth by an n-th of a tooth, which for four teeth is 6 % of the accepted rows. So the line
+ * goes through the means of the teeth. With fewer than two teeth it goes through the samples.
  */
 export function summarise(
   window: readonly Standing[],
@@ -144,7 +144,7 @@ export function summarise(
   const perSecond = slope(teeth.length < 2 ? points : meansOf(teeth));
   const meanY = mean(points.map(({ y }) => y));
   const lengthSeconds = (points.at(-1)?.x ?? 0) - (points[0]?.x ?? 0);
-  // With the lump that ends the last tooth: what it settled came in the teeth before it.
+  // The lump that ends the last tooth counts, since its rows came in the teeth before it.
   const toLastLump = window.slice(start, end + 1);
   return {
     settledPerSecond: perSecondOf(toLastLump, 'settledRows'),

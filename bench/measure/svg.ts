@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 
-/** A plot of lines over an axis that may be logarithmic. */
+/** A plot of lines. The x axis may be logarithmic. */
 export interface Plot {
   title: string;
   xLabel: string;
   yLabel: string;
-  /** Batch sizes and numbers of nodes are powers apart, seconds are not. */
+  /** `log` for batch sizes and numbers of nodes, which are powers apart. */
   xScale: 'linear' | 'log';
   lines: { label: string; points: readonly { x: number; y: number }[] }[];
 }
@@ -17,8 +17,8 @@ const innerWidth = width - frame.left - frame.right;
 const innerHeight = height - frame.top - frame.bottom;
 const legendRowHeight = 20;
 /**
- * Told apart by lightness too, and readable on white and on black: the file follows the scheme of
- * whoever looks at it, and draws no background.
+ * These differ in lightness too, and are readable on white and on black: the file draws no background
+ * and follows the reader's color scheme.
  */
 const colors = ['#2f6fde', '#d9662b', '#2d9d62', '#a45cc9', '#c23b57', '#8a8f98'];
 const style = `
@@ -27,7 +27,7 @@ const style = `
   .grid { stroke: #8c959f; stroke-opacity: 0.35 }
   @media (prefers-color-scheme: dark) { text { fill: #e6edf3 } }`;
 
-/** The plot as an SVG document. The y axis starts at zero, so heights can be compared. */
+/** The plot as an SVG document. The y axis starts at zero, so that heights can be compared. */
 export function renderPlot(plot: Plot): string {
   const points = plot.lines.flatMap((line) => line.points);
   assert(points.length > 0, 'a plot needs a point');
@@ -74,7 +74,7 @@ function scaleX(values: readonly number[], scale: Plot['xScale']): (x: number) =
   const least = scale === 'log' ? position(Math.min(...values)) : 0;
   const most = position(Math.max(...values));
   const span = most - least;
-  // A sole value stands in the middle.
+  // A single value is drawn in the middle.
   if (span === 0) return () => frame.left + innerWidth / 2;
   return (x) => frame.left + (innerWidth * (position(x) - least)) / span;
 }

@@ -1,14 +1,14 @@
 import { renderTable } from '../../src/cli/table.ts';
 import { type Check, isReached, type Metric, type Target } from './metric.ts';
 
-/** A figure of an earlier run to hold the new one against. */
+/** A figure of an earlier run, to compare with. */
 export interface Before {
   value: number;
   /** When it was measured, ISO 8601. */
   date: string;
 }
 
-/** All figures, a line each, with what was to be reached and what the last kept run had. */
+/** One line a figure, with its target and its change against the newest kept run. */
 export function metricsTable(
   metrics: readonly Metric[],
   before: ReadonlyMap<string, Before>,
@@ -29,7 +29,7 @@ export function metricsTable(
   return renderTable(columns, rows);
 }
 
-/** The checks that failed, a line each; one line where none did, nothing where nothing was checked. */
+/** One line for each failed check, or one line if all passed. Empty if there were no checks. */
 export function checksText(checks: readonly Check[]): string {
   if (checks.length === 0) return '';
   const failed = checks.filter(({ passed }) => !passed);
@@ -38,12 +38,12 @@ export function checksText(checks: readonly Check[]): string {
   return `${lines.join('')}${failed.length} of ${checks.length} checks failed: their figures count for nothing\n`;
 }
 
-/** What a metric is found by in another run. */
+/** Finds the same metric in another run. */
 export function metricKey({ bench, name }: Pick<Metric, 'bench' | 'name'>): string {
   return `${bench} / ${name}`;
 }
 
-/** Three digits that count, thousands set apart. */
+/** Three significant digits, or an integer with its thousands set apart. */
 export function numberText(value: number): string {
   if (!Number.isFinite(value)) return String(value);
   if (Math.abs(value) >= 1_000) return Math.round(value).toLocaleString('en-US');
@@ -60,7 +60,7 @@ function reachedText(metric: Metric): string {
   return isReached(metric) ? 'yes' : 'NO';
 }
 
-/** `+12 %`; nothing where there is nothing to divide by. */
+/** `+12 %`, or an empty text if `before` is 0. */
 export function changeText(value: number, before: number): string {
   if (before === 0) return '';
   const percent = ((value - before) / before) * 100;

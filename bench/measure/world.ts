@@ -7,7 +7,7 @@ import { lockLinks } from '../../src/stores/locks.ts';
 import { inTransaction } from '../../src/stores/postgres.ts';
 import { eachBounded } from '../../test/harness/simulator/each.ts';
 
-/** Who sends, and whom the traffic belongs to. */
+/** The nodes that send, and the subscriptions that have the traffic. */
 export interface BenchWorld {
   /** Auth keys of registered nodes, all 43 characters. */
   keys: string[];
@@ -17,14 +17,14 @@ export interface BenchWorld {
   nodeProtocolIds: number[];
 }
 
-/** Ids of seven digits from here on, so that every entry of a body is equally long. */
+/** All ids have seven digits, so that all entries are equally long. */
 const firstId = 1_000_001;
 const creatingMax = 16;
 const rowsAtOnceMax = 10_000;
 
 /**
- * Creates and registers nodes as the CLI and the route do, with one protocol each, and users with a
- * subscription each. No links: what is measured with this world is intake, not config.
+ * Creates and registers nodes as the CLI and the route do, with one protocol each, and users with one
+ * subscription each. It creates no links, since the benches that use it do not measure configurations.
  */
 export async function createBenchWorld(
   pool: pg.Pool,
@@ -45,7 +45,7 @@ export async function createBenchWorld(
       subscriptionIds.push(row.id);
     }
   }
-  // As autovacuum would have done by the time that a Core has so many.
+  // In a Core with this many rows autovacuum would have done it long ago.
   await pool.query('VACUUM ANALYZE subscriptions, users, nodes');
   return { keys, nodeIds, userIds, subscriptionIds, nodeProtocolIds };
 }

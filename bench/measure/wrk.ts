@@ -6,30 +6,30 @@ import path from 'node:path';
 import { projectRoot } from '../../src/root.ts';
 import type { BodySet } from './bodies.ts';
 
-/** What wrk is to send. Anything that speaks HTTP can be the target: Core, or a peer. */
+/** What wrk sends. The target is Core or a peer: anything that speaks HTTP. */
 export interface WrkPlan {
   /** Origin, e.g. `http://127.0.0.1:8080`. */
   url: string;
   method: 'GET' | 'POST';
   path: string;
   headers: Record<string, string>;
-  /** A header whose values, all of one length, take turns request by request. */
+  /** A header whose values take turns request by request. All have one length. */
   keys?: { header: string; values: readonly string[] };
-  /** Bodies that take turns, changed for each request; without it requests have the fixed body. */
+  /** Bodies that take turns and are changed for each request. Without it `fixedBody` is sent. */
   bodies?: BodySet;
-  /** The same bytes every time: heartbeats. */
+  /** The same bytes every time, for heartbeats. */
   fixedBody?: string;
   connections: number;
   seconds: number;
-  /** Requests a second at first; without it as many as the target answers. See `setRate`. */
+  /** Requests a second until `setRate`. Without it wrk sends as many as the target answers. */
   rate?: number;
-  /** Tells two runs against one target apart, so that no body of one comes again in the other. */
+  /** Another one for each run against a target, so that no run repeats a body of another one. */
   seed: number;
 }
 
 export interface WrkResult {
   seconds: number;
-  /** Answers, whatever their status. */
+  /** Answers of any status. */
   requests: number;
   /** Answers with a status under 400. */
   ok: number;
@@ -37,31 +37,31 @@ export interface WrkResult {
   refused: number;
   /** Connections that failed or timed out. */
   lost: number;
-  /** Of answers, headers included. */
+  /** Bytes of the answers with their headers. */
   bytes: number;
-  /** As wrk counts: from the moment a request is written. Blind to coordinated omission. */
+  /** From the moment a request is written, so a stall hides the requests that it held up. */
   latencyMs: { p50: number; p99: number; p999: number; max: number };
 }
 
 interface WrkRun {
   pid: number | undefined;
-  /** Requests a second from now on; only for a run that was started with a rate. */
+  /** Requests a second from now on. Only for a run that was started with a rate. */
   setRate(requestsPerSecond: number): void;
-  /** Ends the run early; `result` then covers what it did. */
+  /** Ends the run early. `result` then covers what it did. */
   stop(): void;
   result: Promise<WrkResult>;
 }
 
 const script = path.join(projectRoot, 'bench', 'measure', 'requests.lua');
-/** A run that is over by this much hangs and is killed. */
+/** A run that takes this much longer than planned is killed. */
 const overtimeMs = 20_000;
 
-/** Starts wrk with one thread. Rejects with one clear line where it is missing. */
+/** Starts wrk with one thread. Rejects with one clear line if wrk is missing. */
 export async function startWrk(plan: WrkPlan): Promise<WrkRun> {
   const dir = mkdtempSync(path.join(os.tmpdir(), 'core-wrk-'));
   const rateFile = path.join(dir, 'rate');
   const setRate = (rate: number): void => {
-    // Renamed, so that the sender never reads half a number.
+    // A rename is atomic, so the sender never reads half a number.
     writeFileSync(`${rateFile}.new`, String(rate));
     renameSync(`${rateFile}.new`, rateFile);
   };
@@ -87,7 +87,7 @@ export async function startWrk(plan: WrkPlan): Promise<WrkRun> {
   const result = readResult(child, plan.seconds * 1_000 + overtimeMs).finally(() =>
     rmSync(dir, { recursive: true, force: true }),
   );
-  // Whoever awaits the result is told; a caller that fails before it does must not end the process.
+  // The caller awaits the result. If it fails before it does, an unhandled rejection would end the process.
   result.catch(() => undefined);
   return {
     pid: child.pid,
@@ -102,7 +102,7 @@ export async function runWrk(plan: WrkPlan): Promise<WrkResult> {
   return (await startWrk(plan)).result;
 }
 
-/** Writes requests and keys to files, and returns what the script needs to know of them, in Lua. */
+/** Writes requests and keys to files, and returns the plan for requests.lua in Lua. */
 function writePlan(dir: string, plan: WrkPlan, rateFile: string): string {
   const bodies = plan.bodies?.bodies ?? [Buffer.from(plan.fixedBody ?? '')];
   const bodyLength = bodies[0]?.length ?? 0;

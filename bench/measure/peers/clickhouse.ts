@@ -14,9 +14,9 @@ const insert = 'INSERT INTO peer_usage FORMAT JSONEachRow';
 export const clickhouse: Peer = {
   name: 'ClickHouse, JSONEachRow',
   caveat:
-    'no keys; checks types, not values; no fsync before the answer (as by default); a repeated body is ' +
-    'stored twice; no counters. Plain inserts, one part each: the embedded front sets ' +
-    'async_insert = 0 on every insert, so asynchronous inserts cannot be measured through it.',
+    'no keys; checks types, not values; no fsync before the answer (the default); stores a repeated ' +
+    'body twice; no counters. Plain inserts, one part each: the embedded front sets async_insert = 0 ' +
+    'on every insert, so asynchronous inserts cannot be measured through it.',
   missing: () => undefined,
   async open(lifecycle, { signal }) {
     const dataDir = createFolder(lifecycle);

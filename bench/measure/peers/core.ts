@@ -12,7 +12,7 @@ import { bodySeed, runSeconds, type TurnPlan, warmSeconds } from './turn.ts';
 export const coreAlone = 'Core, accept alone';
 export const coreWithWorker = 'Core, with the worker';
 
-/** Core's turn: accept with the worker stopped, and with the worker loading beside it. */
+/** Core's turn: accept with the worker stopped, then with the worker loading meanwhile. */
 export async function measureCore(options: BenchOptions, turn: TurnPlan): Promise<Turn> {
   const lifecycle = new Lifecycle();
   const found: Turn = { rates: [], checks: [] };

@@ -3,10 +3,10 @@ import fastify from 'fastify';
 import pg from 'pg';
 
 /*
- * What one would write first: a route that validates by JSON schema and, in one transaction, inserts
- * the rows with one statement and updates the counters with another. Its argument is the database's
- * URL without the password, which pg reads from PGPASSWORD. It tells its port over IPC, and ends with
- * its parent.
+ * The obvious first version of Core: a route that validates by JSON schema and, in one transaction,
+ * inserts the rows with one statement and updates the counters with another. The argument is the
+ * database's URL without the password, which pg reads from PGPASSWORD. The process tells its port over
+ * IPC, and ends with its parent.
  */
 
 interface Entry {
@@ -48,8 +48,7 @@ const insertRows = `
     (user_id, subscription_id, node_protocol_id, bytes_up, bytes_down, recorded_at)
   SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[],
     $6::timestamptz[])`;
-// Locked in the order of ids: two requests that name the same subscriptions would else wait for
-// each other for ever.
+// Locks in the order of ids: otherwise two requests that name the same subscriptions deadlock.
 const addToCounters = `
   WITH sums AS (
     SELECT id, sum(up)::bigint AS up, sum(down)::bigint AS down

@@ -21,9 +21,9 @@ const server = path.join(projectRoot, 'dist', 'bench', 'measure', 'peers', 'fast
 export const fastifyAndPostgres: Peer = {
   name: 'Fastify and pg',
   caveat:
-    'no keys; checks every field by JSON schema, but makes values fit first, as Fastify does by ' +
-    'default (true becomes 1, an empty string null); the commit is synced before the answer; rows ' +
-    'and counters in one transaction; a repeated body is stored and counted twice.',
+    'no keys; checks every field by JSON schema, but converts values first, as Fastify does by ' +
+    'default (true becomes 1, an empty string null); syncs the commit before the answer; rows and ' +
+    'counters in one transaction; stores and counts a repeated body twice.',
   missing: () => undefined,
   async open(lifecycle, { signal, subscriptions }) {
     const dataDir = createFolder(lifecycle);
@@ -80,11 +80,11 @@ async function startServer(
   password: string,
   signal: AbortSignal,
 ): Promise<string> {
-  // Detached, so that a Ctrl-C reaches the bench alone; it ends when its IPC channel does.
+  // Detached, so that Ctrl-C reaches the bench alone. The process ends when its IPC channel does.
   const child: ChildProcess = fork(server, [databaseUrl], {
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     detached: true,
-    // Arguments can be read by everybody.
+    // Not an argument, since everybody on the machine can read arguments.
     env: { ...process.env, PGPASSWORD: password },
   });
   const ended = once(child, 'exit');

@@ -1,11 +1,11 @@
 import { type EntryFormat, jsonEntries, type SentEntry, sampleEntry } from '../bodies.ts';
 
 /**
- * InfluxDB's line protocol, a line an entry, microseconds: `/write?precision=u`. The three ids are
- * tags, the two counts fields, so a series is a subscription on a node's protocol.
+ * InfluxDB's line protocol, a line an entry, with microseconds: `/write?precision=u`. The three ids are
+ * tags and the two counts are fields, so each subscription on a node's protocol is a series.
  *
- * A point is known by its series and time alone, so the sender changes the time more than anything:
- * one to 600 seconds, milliseconds, and some microseconds that VictoriaMetrics drops.
+ * Series and time identify a point. So the sender changes mostly the time: up to ten minutes, the
+ * milliseconds, and some microseconds, which VictoriaMetrics drops.
  */
 export const lineFormat: EntryFormat = createLineFormat();
 
@@ -15,7 +15,7 @@ function createLineFormat(): EntryFormat {
     `up=${entry.bytesUp}i,down=${entry.bytesDown}i ${entry.recordedAtMs}000`;
   const text = format(sampleEntry);
   const downAt = text.indexOf('down=') + 'down='.length;
-  // Ten digits of seconds and six behind them.
+  // The time has ten digits of seconds and six of microseconds.
   const timeAt = text.length - 16;
   return {
     prefix: '',
@@ -27,7 +27,7 @@ function createLineFormat(): EntryFormat {
   };
 }
 
-/** ClickHouse's JSONEachRow for the table of clickhouse.ts, a line an entry. */
+/** ClickHouse's JSONEachRow for the table of clickhouse.ts in this folder, a line an entry. */
 export const jsonEachRowFormat: EntryFormat = {
   prefix: '',
   separator: '\n',

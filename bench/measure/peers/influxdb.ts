@@ -12,9 +12,9 @@ const countMsMax = 300_000;
 export const influxdb: Peer = {
   name: 'InfluxDB',
   caveat:
-    'no keys (off by default); checks that a line can be read and that a field keeps its type; ' +
-    'its log is written and synced before the answer (wal-fsync-delay is 0, as by default); a repeated body overwrites ' +
-    'itself, and so do two entries of one series and microsecond; no counters.',
+    'no keys (off by default); checks that it can read a line and that a field keeps its type; syncs ' +
+    'its log before the answer (wal-fsync-delay is 0, the default); a repeated body overwrites itself, ' +
+    'and so do two entries of one series and microsecond; no counters.',
   missing: () => missingProgram(program),
   async open(lifecycle, { signal }) {
     const dir = createFolder(lifecycle);
@@ -29,7 +29,7 @@ export const influxdb: Peer = {
       target: { url, path: `/write?db=${database}&precision=u`, headers: {} },
       format: lineFormat,
       hasSeries: true,
-      // Times are random: of ten million entries a few have a twin.
+      // Times are random, so a few of ten million entries have the series and time of another one.
       overwrittenShareMax: 0.001,
       countStored: async () =>
         (await query(url, 'SELECT count(down) FROM usage', signal))[0]?.values[0]?.[1] ?? 0,
@@ -37,7 +37,7 @@ export const influxdb: Peer = {
   },
 };
 
-/** The defaults, but for places, and for limits that 200,000 subscriptions would not fit into. */
+/** The defaults, except for folders and ports, and for limits that 200,000 subscriptions exceed. */
 function configText(dir: string, port: number, backupPort: number): string {
   return `reporting-enabled = false
 bind-address = "127.0.0.1:${backupPort}"

@@ -3,27 +3,27 @@ import type { EntryFormat } from '../bodies.ts';
 import type { BenchOptions, Check } from '../metric.ts';
 import type { WrkPlan } from '../wrk.ts';
 
-/** Something that can take the entries in instead of Core. */
+/** A program that can take the entries instead of Core. */
 export interface Peer {
   name: string;
-  /** What of Core's promises it does not keep, or keeps in another way; for the notes. */
+  /** The promises of Core that it does not keep, or keeps in another way. The notes print it. */
   caveat: string;
-  /** What has to be installed first; undefined where nothing is missing. */
+  /** What has to be installed first; undefined if nothing is missing. */
   missing(): string | undefined;
-  /** Starts it, empty, in a temporary folder. `lifecycle` stops it and removes everything. */
+  /** Starts it empty, in a temporary folder. `lifecycle` stops it and removes everything. */
   open(lifecycle: Lifecycle, options: BenchOptions): Promise<OpenPeer>;
 }
 
 export interface OpenPeer {
   target: Pick<WrkPlan, 'url' | 'path' | 'headers'>;
   format: EntryFormat;
-  /** A series costs it more the first time: it is warmed until every body has come once. */
+  /** A new series costs it more than a known one, so the warm-up sends every body once. */
   hasSeries?: boolean;
-  /** Entries that it holds, asked of its storage and not of what it remembers to have answered. */
+  /** Entries in its storage, counted there and not derived from its answers. */
   countStored(): Promise<number>;
-  /** Share of the entries that it may overwrite because two of them look like one to it. */
+  /** Largest share of the entries that it overwrites because it takes two of them for one. */
   overwrittenShareMax: number;
-  /** More that has to be true of what it stored. */
+  /** One more check of what it stored. */
   check?(): Promise<Omit<Check, 'bench'>>;
 }
 
@@ -34,7 +34,7 @@ export interface Rate {
   entriesPerSecond: number;
 }
 
-/** What a turn of one peer hands back. */
+/** The result of one peer's turn. */
 export interface Turn {
   rates: Rate[];
   checks: Check[];

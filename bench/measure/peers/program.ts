@@ -10,14 +10,14 @@ const readyMsMax = 60_000;
 const stopMsMax = 30_000;
 const pollMs = 50;
 
-/** A folder of a peer's own, removed by `lifecycle`. */
+/** A folder of the peer's own. `lifecycle` removes it. */
 export function createFolder(lifecycle: Lifecycle): string {
   const dir = mkdtempSync(path.join(os.tmpdir(), 'core-peer-'));
   lifecycle.use('peer folder', () => rmSync(dir, { recursive: true, force: true }));
   return dir;
 }
 
-/** What has to be installed where a program is not on the PATH. */
+/** What has to be installed; undefined if the program is on the PATH. */
 export function missingProgram(name: string): string | undefined {
   const folders = (process.env['PATH'] ?? '').split(path.delimiter).filter((one) => one !== '');
   const found = folders.some((folder) => {
@@ -32,8 +32,8 @@ export function missingProgram(name: string): string | undefined {
 }
 
 /**
- * Starts a program and waits until `healthUrl` answers with a 2xx; `lifecycle` ends it. It has a
- * process group of its own, so that a Ctrl-C reaches the bench alone, which then ends it.
+ * Starts a program and waits until `healthUrl` answers with a 2xx. `lifecycle` ends it. The program
+ * has a process group of its own, so that Ctrl-C reaches the bench alone.
  */
 export async function startProgram(
   lifecycle: Lifecycle,

@@ -4,16 +4,16 @@ import { median } from '../statistics.ts';
 import { numberText } from '../table.ts';
 import type { Rate } from './peer.ts';
 
-/** What Core is held against: the names under which it is measured itself. */
+/** The names of Core's own rates. */
 interface CoreNames {
   alone: string;
   withWorker: string;
 }
 
-/** How many times the rate of a peer Core has to reach alone, by entries a request. */
+/** By peer and entries a request: how many times the peer's rate Core alone has to reach. */
 type RatioTargets = Record<string, ReadonlyMap<number, number>>;
 
-/** Medians over the rounds by peer and batch size, in the order in which the names are given. */
+/** Medians over the rounds by peer and batch size, in the order of `names`. */
 export function medianRates(names: readonly string[], rates: readonly Rate[]): Rate[] {
   return names.flatMap((name) => {
     const own = rates.filter((rate) => rate.name === name);
@@ -26,14 +26,14 @@ export function medianRates(names: readonly string[], rates: readonly Rate[]): R
   });
 }
 
-/** Core ÷ peer; undefined where one of them was not measured at this size or reached nothing. */
+/** Core ÷ peer; undefined if Core was not measured at this size or if the peer reached nothing. */
 function ratio(medians: readonly Rate[], core: string, peer: Rate): number | undefined {
   const found = medians.find(({ name, entries }) => name === core && entries === peer.entries);
   if (found === undefined || peer.entriesPerSecond === 0) return undefined;
   return found.entriesPerSecond / peer.entriesPerSecond;
 }
 
-/** Each rate, and for each peer what Core reaches in ratio to it. */
+/** Each rate, and the ratio of Core to each peer. */
 export function peerMetrics(
   medians: readonly Rate[],
   core: CoreNames,

@@ -11,10 +11,10 @@ export interface TurnPlan {
   batchSizes: readonly number[];
 }
 
-/** One for all peers and sizes: then all of them get the same entries in the same order. */
+/** The same for all peers and sizes, so that all get the same entries in the same order. */
 export const bodySeed = 1;
 
-/** As accept runs. */
+/** The same as in accept.ts. */
 export const runSeconds = ({ quick }: BenchOptions): number => (quick ? 2 : 8);
 export const warmSeconds = ({ quick }: BenchOptions): number => (quick ? 1 : 3);
 
@@ -24,7 +24,7 @@ const stillMs = 1_000;
 const stillTurnsMax = 120;
 let seeds = 0;
 
-/** A peer's turn: start, warm up, measure each size, hold what it stored against its answers, stop. */
+/** A peer's turn: start, warm up, measure each size, compare what it stored with its answers, stop. */
 export async function measurePeer(
   peer: Peer,
   options: BenchOptions,
@@ -46,7 +46,7 @@ export async function measurePeer(
         const plan = { ...open.target, method: 'POST', bodies, connections, seconds } as const;
         const result = await runWrk({ ...plan, seed: seeds });
         sent.least += result.ok * entries;
-        // Those refused may have been stored in part, and wrk leaves without its last answers.
+        // A peer may store part of what it refuses, and wrk does not wait for its last answers.
         sent.most += (result.ok + result.refused + connections + result.lost) * entries;
         sent.refused += result.refused + result.lost;
         return result;
@@ -80,10 +80,10 @@ export async function measurePeer(
 }
 
 /**
- * How long to warm up again where the warm-up was too short for every body to come once; 0 where it
- * was not. wrk begins with the first body each time, so the second run has to be long enough alone.
- * It has two and a half times what the first one's rate asks for, since a peer that has begun to merge is
- * slower, and so may the machine be; and at most three minutes.
+ * Seconds to warm up again if the warm-up was too short to send every body once, else 0. wrk begins
+ * with the first body each time, so the second run has to be long enough by itself. It gets two and a
+ * half times what the first run's rate asks for, since a peer that has begun to merge is slower, and
+ * at most three minutes.
  */
 export function secondsUntilAllCame(
   bodies: number,
@@ -96,7 +96,7 @@ export function secondsUntilAllCame(
   );
 }
 
-/** What was answered with a 2xx has to be stored: all of it, and nothing that was not sent. */
+/** A peer has to store all that it answered with a 2xx, and nothing that was not sent. */
 export function checkStored(
   name: string,
   run: {
@@ -116,7 +116,7 @@ export function checkStored(
   };
 }
 
-/** What wrk had sent when it left is still on its way in; counted until two counts agree. */
+/** Counts until two counts agree, since the last requests of wrk may still be on their way. */
 async function untilStill(open: OpenPeer, { signal }: BenchOptions): Promise<number> {
   let last = await open.countStored();
   for (let turns = 0; turns < stillTurnsMax; turns += 1) {

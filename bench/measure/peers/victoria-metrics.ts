@@ -10,9 +10,9 @@ const countMsMax = 300_000;
 export const victoriaMetrics: Peer = {
   name: 'VictoriaMetrics',
   caveat:
-    'no keys; a line that is wrong is skipped and answered with 204 all the same; no fsync before ' +
-    'the answer (rows lie in memory for seconds); a repeated body is stored twice; no counters. ' +
-    'What it stored can be counted only after a flush.',
+    'no keys; skips a wrong line and still answers 204; no fsync before the answer (rows are in ' +
+    'memory for seconds); stores a repeated body twice; no counters. What it stored can be counted ' +
+    'only after a flush.',
   missing: () => missingProgram(program),
   async open(lifecycle, { signal }) {
     const dir = createFolder(lifecycle);
@@ -22,7 +22,7 @@ export const victoriaMetrics: Peer = {
       `-httpListenAddr=127.0.0.1:${port}`,
       `-storageDataPath=${path.join(dir, 'data')}`,
       '-loggerLevel=ERROR',
-      // Of queries alone: the count looks at every series at once.
+      // These two limit queries only. The count reads every series at once.
       '-search.maxUniqueTimeseries=10000000',
       '-search.maxQueryDuration=5m',
     ];
@@ -34,7 +34,7 @@ export const victoriaMetrics: Peer = {
       overwrittenShareMax: 0,
       async countStored() {
         await ask(`${url}/internal/force_flush`, signal);
-        // An entry is one value of each of two series; the smaller number counts.
+        // An entry is one value in each of two series, so the smaller count is that of whole entries.
         const up = await countValues(url, 'usage_up', signal);
         return Math.min(up, await countValues(url, 'usage_down', signal));
       },
