@@ -7,24 +7,27 @@ import { removalMix } from './faults/removals.ts';
 import { planRound, wholeMix } from './faults/schedule.ts';
 import { runSuite } from './faults/suite.ts';
 
-t.test('a schedule is the same for its seed, and strikes everybody everywhere', async (t) => {
-  const plans = (seed: number) =>
-    Array.from({ length: wholeMix.pairs.length }, (_, index) =>
-      planRound(seed, index + 1, wholeMix),
+t.test(
+  'a seed always gives the same schedule, which kills every process at every failpoint',
+  async (t) => {
+    const plans = (seed: number) =>
+      Array.from({ length: wholeMix.pairs.length }, (_, index) =>
+        planRound(seed, index + 1, wholeMix),
+      );
+    t.same(plans(5), plans(5));
+    t.notSame(plans(5), plans(6));
+    const struck = new Set(
+      plans(5).flatMap(({ kills }) =>
+        kills.map(({ victim, when }) => `${victim} ${'failpoint' in when ? when.failpoint : ''}`),
+      ),
     );
-  t.same(plans(5), plans(5));
-  t.notSame(plans(5), plans(6));
-  const struck = new Set(
-    plans(5).flatMap(({ kills }) =>
-      kills.map(({ victim, when }) => `${victim} ${'failpoint' in when ? when.failpoint : ''}`),
-    ),
-  );
-  for (const victim of victims) {
-    for (const name of failpointNames) t.ok(struck.has(`${victim} ${name}`), `${victim} ${name}`);
-  }
-});
+    for (const victim of victims) {
+      for (const name of failpointNames) t.ok(struck.has(`${victim} ${name}`), `${victim} ${name}`);
+    }
+  },
+);
 
-t.test('the failpoint URL has to be on loopback', async (t) => {
+t.test('the failpoint URL must be on loopback', async (t) => {
   const url = 'http://127.0.0.1:9';
   t.equal(readConfig({ CORE_FAILPOINT_URL: url }).failpointUrl, url);
   t.equal(readConfig({}).failpointUrl, undefined);
@@ -37,25 +40,28 @@ t.test('the failpoint URL has to be on loopback', async (t) => {
   }
 });
 
-t.test('kill -9 of everything, on real stores: nothing lost, nothing twice', async (t) => {
-  const { summary, violations } = await runSuite({
-    rounds: 6,
-    from: 1,
-    seed: 20,
-    mix: wholeMix,
-    removal: undefined,
-    scenario: undefined,
-    window: undefined,
-    say: (line) => t.comment(line),
-    interrupted: new AbortController().signal,
-  });
-  t.same(violations, []);
-  t.equal(summary.rounds, 6);
-  t.ok(summary.acked > 0);
-  t.ok(Object.values(summary.kills).some((count) => count > 0));
-});
+t.test(
+  'kill -9 of every process, on real stores: nothing is lost, nothing is there twice',
+  async (t) => {
+    const { summary, violations } = await runSuite({
+      rounds: 6,
+      from: 1,
+      seed: 20,
+      mix: wholeMix,
+      removal: undefined,
+      scenario: undefined,
+      window: undefined,
+      say: (line) => t.comment(line),
+      interrupted: new AbortController().signal,
+    });
+    t.same(violations, []);
+    t.equal(summary.rounds, 6);
+    t.ok(summary.acked > 0);
+    t.ok(Object.values(summary.kills).some((count) => count > 0));
+  },
+);
 
-t.test('the oracle can fail: without idempotency keys a repeat counts twice', async (t) => {
+t.test('the oracle can fail: without idempotency keys Core counts a repeat twice', async (t) => {
   const { violations } = await runSuite({
     rounds: 5,
     from: 1,
@@ -70,30 +76,27 @@ t.test('the oracle can fail: without idempotency keys a repeat counts twice', as
   t.ok(violations.some(({ kind }) => kind === 'doubled'));
 });
 
-t.test(
-  'the oracle can fail: without its lock a stream is loaded by two workers at once',
-  async (t) => {
-    const rounds = 10;
-    const found: Violation[] = [];
-    const isDoubled = (): boolean => found.some(({ kind }) => kind === 'doubled');
-    // A suite ends at its first violation. Once in a while that is not yet a doubled row, but a job that
-    // failed because the other worker was faster; then the rounds behind it are played.
-    for (let played = 0; played < rounds && !isDoubled(); ) {
-      const { summary, violations } = await runSuite({
-        rounds: rounds - played,
-        from: played + 1,
-        seed: 20,
-        mix: removalMix.lock,
-        removal: 'lock',
-        scenario: undefined,
-        window: 1,
-        say: (line) => t.comment(line),
-        interrupted: new AbortController().signal,
-      });
-      for (const { text } of violations) t.comment(text);
-      found.push(...violations);
-      played += summary.rounds;
-    }
-    t.ok(isDoubled());
-  },
-);
+t.test('the oracle can fail: without its lock two workers load a stream at once', async (t) => {
+  const rounds = 10;
+  const found: Violation[] = [];
+  const isDoubled = (): boolean => found.some(({ kind }) => kind === 'doubled');
+  // A suite ends at its first violation. Sometimes that is a job that failed because the other worker
+  // was faster. Then the test plays the rounds behind it.
+  for (let played = 0; played < rounds && !isDoubled(); ) {
+    const { summary, violations } = await runSuite({
+      rounds: rounds - played,
+      from: played + 1,
+      seed: 20,
+      mix: removalMix.lock,
+      removal: 'lock',
+      scenario: undefined,
+      window: 1,
+      say: (line) => t.comment(line),
+      interrupted: new AbortController().signal,
+    });
+    for (const { text } of violations) t.comment(text);
+    found.push(...violations);
+    played += summary.rounds;
+  }
+  t.ok(isDoubled());
+});

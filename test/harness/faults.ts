@@ -9,11 +9,11 @@ import { noMix, wholeMix } from './faults/schedule.ts';
 import { runSuite, type SuiteOptions, type SuiteResult } from './faults/suite.ts';
 
 const shownMax = 20;
-/** Rounds with the protection in place before it is taken away: the same faults must do no harm. */
+/** Rounds with the protection in place, before the rounds without it: these must find nothing. */
 const controlRounds = 8;
 /**
- * Read-back and lock are each covered by ClickHouse's memory of insert tokens as well. They are for
- * when that has passed, so it is made short in both halves of the experiment.
+ * ClickHouse's memory of insert tokens hides a missing read-back or lock. These two protect a Core
+ * after ClickHouse has forgotten a token, so it remembers one token only in both halves.
  */
 const shortWindow = 1;
 const shortWindowFor: readonly (Removal | undefined)[] = ['readback', 'lock'];
@@ -22,21 +22,30 @@ function readOptions(): Options {
   const program = new Command('faults')
     .description('Kills every process of a Core under load, again and again, and checks its data.')
     .option('--rounds <n>', 'rounds to play', integer(1, 1_000_000), 200)
-    .option('--seed <n>', 'seed of the schedule and of what is sent', integer(0, 4_294_967_295), 1)
+    .option(
+      '--seed <n>',
+      'seed of the faults and of what the nodes send',
+      integer(0, 4_294_967_295),
+      1,
+    )
     .option('--from <n>', 'number of the first round, to repeat one', integer(1, 1_000_000), 1)
     .addOption(
       new Option(
         '--remove <protection>',
-        'take one protection away: the oracle must notice',
+        'take one protection of Core away: the oracle must notice',
       ).choices(removals),
     )
     .addOption(
-      new Option('--scenario <name>', 'play this in every round, in place of the kills')
+      new Option('--scenario <name>', 'play this in every round, instead of the kills')
         .choices(scenarioNames)
         .conflicts('remove'),
     )
-    .option('--window <n>', 'insert tokens that ClickHouse remembers', integer(0, 1_000_000))
-    .option('--away-seconds <n>', 'outage of `store-away-long`', integer(1, 3_600), 60)
+    .option(
+      '--window <n>',
+      'insert tokens that ClickHouse remembers for each table',
+      integer(0, 1_000_000),
+    )
+    .option('--away-seconds <n>', 'length of an outage in `store-away-long`', integer(1, 3_600), 60)
     .option('--json', 'print one JSON value and nothing else', false)
     .parse();
   const given = program.opts();
@@ -61,7 +70,7 @@ function readOptions(): Options {
 
 type Options = SuiteOptions & { json: boolean };
 
-/** The rounds as asked for: any violation is a failure. */
+/** Plays the rounds. Any violation is a failure. */
 async function playRounds(options: Options): Promise<number> {
   const { summary, violations, dataDir } = await runSuite(options);
   const passed = violations.length === 0 && summary.rounds > 0;
@@ -81,8 +90,8 @@ async function playRounds(options: Options): Promise<number> {
 }
 
 /**
- * The suite must be able to fail. The faults that a protection is there for are played twice: with
- * it nothing may be wrong, without it something must be.
+ * Shows that the suite can fail. Plays the faults that a protection is for twice: with the protection
+ * the oracle must find nothing, without it something.
  */
 async function playWithout(options: Options, removal: Removal): Promise<number> {
   const rounds = Math.min(controlRounds, options.rounds);

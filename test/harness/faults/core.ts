@@ -7,8 +7,8 @@ import { withStoredSecrets } from '../../../src/secrets.ts';
 import { apiSeams, type Removal, removals, workerSeams } from './removals.ts';
 
 /**
- * `core.js serve|work <removal>`: Core's api or worker with one protection taken away. Started by
- * the fault suite in place of `core serve` and `core work`, and by nobody else.
+ * `core.js serve|work <removal>`: Core's api or worker without one of its protections. Only the fault
+ * suite starts it, in place of `core serve` and `core work`.
  */
 async function main(role: string, removal: Removal): Promise<void> {
   const config = withStoredSecrets(readConfig(process.env));

@@ -1,21 +1,21 @@
 import { once } from 'node:events';
 import net from 'node:net';
 
-/** Stands in front of one server and takes its answers away for a while. */
+/** A proxy in front of one server. It can lose the server's replies for a while. */
 export interface CuttingProxy {
   port: number;
   /**
-   * From now on nothing that the server says comes through, and a connection on which it says
-   * something is cut: the request went through, its reply is lost. Lasts until `pass`.
+   * From now on the proxy closes a connection instead of passing on what the server sends: the request
+   * went through, and its reply is lost. Lasts until `pass`.
    */
   cut(): void;
   pass(): void;
-  /** Replies that were lost so far. */
+  /** Replies lost so far. */
   lost(): number;
   close(): Promise<void>;
 }
 
-/** Listens on `port` and passes everything on to `targetPort`, both on loopback. */
+/** Listens on `port` and passes everything on to `targetPort`. Both are on loopback. */
 export async function startCuttingProxy(port: number, targetPort: number): Promise<CuttingProxy> {
   let cutting = false;
   let lost = 0;

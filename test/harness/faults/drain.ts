@@ -4,9 +4,9 @@ import type { FaultStores } from './oracle.ts';
 const pollMs = 60;
 
 /**
- * Waits until nothing is left to do: no segment unsettled, and every stream trimmed to nothing. Both
- * have to be seen twice, since a request that was given up may still be on its way through the api.
- * False where the deadline passed first.
+ * Waits until every segment is settled and every stream is empty. Both must be so twice in a row,
+ * since a request without an answer may still be on its way through the api. False if the deadline
+ * passes first.
  */
 export async function untilDrained(stores: FaultStores, deadlineMs: number): Promise<boolean> {
   const giveUpAtMs = performance.now() + deadlineMs;

@@ -4,21 +4,21 @@ import { type FailpointName, failpointNames } from '../../../src/failpoints.ts';
 
 export interface FailpointServer {
   port: number;
-  /** What happens at a failpoint from now on; the process goes on once it has resolved. */
+  /** Sets what happens at a failpoint from now on. The process goes on once the handler resolves. */
   onPass(handler: PassHandler): void;
   close(): Promise<void>;
 }
 
 export type PassHandler = (role: string, name: FailpointName) => Promise<void>;
 
-/** Listens where CORE_FAILPOINT_URL points: every process asks here at every step. */
+/** Listens at CORE_FAILPOINT_URL, where every process of Core asks at each failpoint. */
 export async function startFailpointServer(port: number): Promise<FailpointServer> {
   let handler: PassHandler = async () => undefined;
   const server = http.createServer((request, response) => {
     const [, role = '', given = ''] = (request.url ?? '').split('/');
     const name = failpointNames.find((known) => known === decodeURIComponent(given));
     const answer = (): void => {
-      // The process that asked may be the one that was killed.
+      // The handler may have killed the process that asked.
       if (!response.destroyed) response.end();
     };
     if (name === undefined) answer();

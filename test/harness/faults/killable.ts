@@ -5,34 +5,34 @@ import type { Supervised } from '../../../src/processes/supervisor.ts';
 export const victims = ['api', 'worker', 'redis', 'clickhouse', 'postgres'] as const;
 export type Victim = (typeof victims)[number];
 
-/** A process in the harness' hands: killed at will, and started again every time. */
+/** A process that the harness kills at will, and starts again after each kill. */
 export interface Killable {
   readonly name: Victim;
-  /** Of the process that runs or is just starting; undefined between two starts. */
+  /** Process id of the process that runs or is starting; undefined between two starts. */
   pid(): number | undefined;
   /**
-   * SIGKILL now, and a new start `downMs` later. A process that is still starting is killed too;
-   * false where there is none to kill.
+   * Sends SIGKILL now, and starts the process again `downMs` later. It also kills a process that is
+   * still starting. False if there is none to kill.
    */
   kill(downMs: number): boolean;
-  /** Whether this process id was killed by `kill`. */
+  /** Whether `kill` killed the process with this id. */
   wasKilled(pid: number): boolean;
-  /** Resolves once nothing is being started again. */
+  /** Resolves once no start is under way. */
   up(): Promise<void>;
   stop(): Promise<void>;
 }
 
-/** A store that is away fails the start of what needs it, which is then tried again. */
+/** A start fails while a store that it needs is away. It is repeated for this long. */
 const restartMsMax = 90_000;
 const restartPauseMs = 50;
 
 /**
- * Starts a process under Core's supervisor, which starts it again where it dies by itself. After a
- * kill by the harness the process is instead given up and started anew, so that the schedule, not
- * the supervisor's back-off, says how long it is away.
+ * Starts a process under Core's supervisor, which restarts it if it dies by itself. If the harness
+ * kills it, the harness ends the supervision and starts it anew, so that the schedule, and not the
+ * supervisor's back-off, decides how long it is away.
  *
- * `startingPid` tells the process id before the start has succeeded. A kill at the very moment at
- * which a start succeeds is the supervisor's to mend, which warns of a death: see `wasKilled`.
+ * `startingPid` is its process id before the start has succeeded. If a kill comes just when a start
+ * succeeds, the supervisor restarts it and warns of a death: see `wasKilled`.
  */
 export async function startKillable(
   name: Victim,
@@ -73,17 +73,17 @@ export async function startKillable(
       try {
         process.kill(target, 'SIGKILL');
       } catch (thrown) {
-        // It ended by itself a moment ago.
+        // The process ended by itself a moment ago.
         if ((thrown as NodeJS.ErrnoException).code === 'ESRCH') return false;
         throw thrown;
       }
-      // The supervisor hears of the death at a later turn of the event loop.
+      // The supervisor learns of the death in a later turn of the event loop.
       killed.add(target);
       if (restarting === undefined) {
         restarting = restart(downMs).finally(() => {
           restarting = undefined;
         });
-        // Whoever waits for `up` is told; before that nobody listens.
+        // `up` reports a failure. Before anybody calls it, the rejection must not end the harness.
         restarting.catch(() => undefined);
       }
       return true;

@@ -13,34 +13,34 @@ import { createRandom, integerIn, nodeSeed, type Random } from '../simulator/ran
 import { buildPost, type Outcome, type Post } from './posts.ts';
 import type { FaultNode, FaultWorld } from './world.ts';
 
-/** What the harness sent and was answered, over all rounds. */
+/** What the harness sent and how Core answered, over all rounds. */
 export interface FaultLedger {
   posts: Post[];
   /** Answers that no valid post should get, one line each. */
   unexpected: string[];
   attempts: number;
   retries: number;
-  /** Answers by status; 0 for attempts that met none. */
+  /** Answers by status; 0 counts attempts without an answer. */
   answers: Map<number, number>;
 }
 
-/** What each loop of a node posts in a round, one after the other. */
+/** The posts of each loop of a node in a round, in order. */
 const loops: readonly IngestKind[][] = [
   ['usage', 'usage', 'usage', 'usage'],
   ['outbound', 'session', 'outbound', 'session'],
 ];
 const gapMsMax = 300;
-/** Where posts go on for a minute. */
+/** The same in a round whose posts go on for as long as its scenario. */
 const lastingGapMsMax = 2_000;
-/** Share of posts sent twice at the same time. */
+/** Share of posts that are sent twice at the same time. */
 const twinShare = 0.08;
-/** Share whose first attempt is cut right after it was sent. */
+/** Share of posts whose first attempt is cut right after sending. */
 const cutShare = 0.06;
 const cutAfterMsMax = 12;
-/** Share whose sender dies soon after and never learns the answer. */
+/** Share of posts whose sender dies soon after sending and never learns the answer. */
 const abandonShare = 0.06;
 const abandonAfterMsMax = 40;
-/** Share of usage and session posts with a key that they do not need. */
+/** Share of usage and session posts with an idempotency key, which they do not need. */
 const extraKeyShare = 0.3;
 const patience: Patience = { backOffBaseMs: 50, backOffMsMax: 400, retryAfterMsMax: 100 };
 const timeoutMs = 5_000;
@@ -50,8 +50,8 @@ export function createFaultLedger(): FaultLedger {
 }
 
 /**
- * One round's posts of every node, each repeated as an agent does until it is answered or the
- * round's deadline has passed. Returns them with what became of each.
+ * Sends one round's posts of every node. Each post is repeated, as an agent does, until it is answered
+ * or until the round's deadline. Returns the posts with their outcomes.
  */
 export async function runLoad(options: {
   seed: number;
@@ -60,11 +60,11 @@ export async function runLoad(options: {
   world: FaultWorld;
   ledger: FaultLedger;
   deadlineMs: number;
-  /** Whether some usage rows are to be refused by ClickHouse. */
+  /** Whether some usage posts have rows that ClickHouse refuses. */
   poison: boolean;
   /**
-   * Where set, every loop starts anew until this is aborted, slower, and every answer has to be a
-   * 200 or a 503 with Retry-After.
+   * If given, every loop begins anew, and more slowly, until this aborts. Then every answer has to be
+   * a 200 or a 503 with Retry-After.
    */
   until: AbortSignal | undefined;
 }): Promise<Post[]> {
@@ -82,7 +82,7 @@ export async function runLoad(options: {
         const random = createRandom(loopSeed);
         const context: DeliverContext = {
           target,
-          // Of its own: what is sent must not hang on how often it had to be sent.
+          // Its own source, so that the number of attempts does not change what is sent next.
           random: createRandom(nodeSeed(loopSeed, 1)),
           patience,
           timeoutMs,
@@ -117,14 +117,14 @@ export async function runLoad(options: {
   return ledger.posts.slice(firstPost);
 }
 
-/** While a store is away an answer is a 200, which the oracle holds Core to, or says when to repeat. */
+/** While a store is away, Core may answer 200, or 503 with Retry-After. The oracle checks each 200. */
 function judgeAnswer(ledger: FaultLedger): (answer: Attempt) => void {
   return (answer) => {
     if (answer.kind !== 'answered' || answer.status === 200) return;
     const retryAfter = String(answer.headers['retry-after'] ?? '');
     if (answer.status === 503 && /^[1-9]\d*$/.test(retryAfter)) return;
     ledger.unexpected.push(
-      `other: an answer was ${answer.status}, Retry-After ${retryAfter || 'none'}`,
+      `other: an answer was ${answer.status} with Retry-After ${retryAfter || 'none'}`,
     );
   };
 }

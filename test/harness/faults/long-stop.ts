@@ -3,21 +3,21 @@ import type { FailpointName } from '../../../src/failpoints.ts';
 import type { FaultStores } from './oracle.ts';
 import type { Servers } from './servers.ts';
 
-/** Where the worker is stopped, in turn: with a segment sealed, an INSERT to send, a COMMIT to send. */
+/** The failpoints at which the worker is stopped, by turns: before an INSERT, before a COMMIT, after a seal. */
 const stopAt: readonly FailpointName[] = ['insert:send', 'settle:before-commit', 'seal:after'];
-/** Posts before the stop, between the take-over and SIGCONT, and after it. */
+/** Nodes post for this long before the stop, between the take-over and SIGCONT, and after that. */
 const steadyMs = 2_000;
-/** For the failpoint to be passed. */
+/** The worker must pass the failpoint within this time. */
 const passMsMax = 20_000;
-/** Twice the silence that ends a session (session.ts). */
+/** Twice the silence after which Postgres ends a session (src/load/session.ts). */
 const takenOverMsMax = 60_000;
 const pollMs = 100;
 
 /**
- * Stops a worker (SIGSTOP) that holds a stream, and lets it go on once a second worker has settled
- * what the first one had sealed, which it can only after Postgres has ended the silent session. What
- * the first one was about to do, it does then. Says how long each took.
- * @throws where the stream is not taken over, or the worker does not work again after SIGCONT.
+ * Stops a worker (SIGSTOP) that holds a stream, and lets it go on (SIGCONT) once a second worker has
+ * settled what the first one had sealed. The second one can do that only after Postgres has ended the
+ * silent session. The first worker then does what it was about to do. Returns how long each step took.
+ * @throws Error if nobody takes the stream over, or if the first worker settles nothing after SIGCONT.
  */
 export async function stopPastSilence(
   { failpoints, processes }: Servers,
@@ -27,10 +27,13 @@ export async function stopPastSilence(
   const name = stopAt[(round - 1) % stopAt.length] ?? 'insert:send';
   const pid = processes.get('worker')?.pid();
   if (pid === undefined) throw new Error('no worker to stop');
-  /** Only the first worker asks at failpoints, so a pass is its own. */
+  /** Only the first worker asks at failpoints, so every pass is its pass. */
   const passed = (wanted: FailpointName, atPass?: () => void): Promise<void> =>
     new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Error(`${wanted} was not passed`)), passMsMax);
+      const timer = setTimeout(
+        () => reject(new Error(`the worker did not pass ${wanted}`)),
+        passMsMax,
+      );
       failpoints.onPass(async (_role, passing) => {
         if (passing !== wanted) return;
         failpoints.onPass(async () => undefined);

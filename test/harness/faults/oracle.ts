@@ -11,15 +11,15 @@ export interface FaultStores {
   clickhouse: ClickHouseClient;
 }
 
-/** What may be wrong, by the columns of the final table. */
+/** The kinds of faults that the final table counts. */
 export type ViolationKind =
-  /** Acked, and not there. */
+  /** Acked, but not there. */
   | 'lost'
   /** There more than once. */
   | 'doubled'
   /** There in part. */
   | 'partial'
-  /** There although every attempt was turned away, or with other bytes than were sent. */
+  /** There although every attempt was turned away, or there with other bytes. */
   | 'wrong'
   | 'counter'
   | 'segment'
@@ -31,10 +31,10 @@ export interface Violation {
   text: string;
 }
 
-/** What the stores hold of one post. */
+/** What the stores have of one post. */
 interface Found {
   rows: number;
-  /** Different rows among them. */
+  /** Different rows among these. */
   distinct: number;
   bytesUp: number;
   bytesDown: number;
@@ -43,8 +43,8 @@ interface Found {
 const nothing: Found = { rows: 0, distinct: 0, bytesUp: 0, bytesDown: 0 };
 
 /**
- * Holds the stores against the ledger. `posts` are looked at one by one; counters are compared with
- * the sums of everything that was ever stored, so `allPosts` are those of all rounds.
+ * Compares the stores with the ledger. It checks each of `posts` by itself. It compares counters with
+ * the sums of everything ever stored, for which `allPosts` has the posts of all rounds.
  */
 export async function findViolations(
   stores: FaultStores,
@@ -69,7 +69,7 @@ export async function findViolations(
   return { violations, rows };
 }
 
-/** A post is there once, or it is not there, which only one without a 200 may be. */
+/** A post must be there once. Without a 200 it may also be missing. */
 function judge(post: Post, found: Found): Violation[] {
   const violation = (kind: ViolationKind): Violation[] => [
     {
@@ -89,7 +89,7 @@ function judge(post: Post, found: Found): Violation[] {
   return isWhole && post.outcome !== 'undelivered' ? [] : violation('wrong');
 }
 
-/** Poisoned rows are set aside as often as the rest of their post is in the table. */
+/** If a post is in the table, its poisoned rows must be in rejected_rows once; otherwise not at all. */
 function judgeRejected(
   posts: readonly Post[],
   found: ReadonlyMap<number, Found>,
@@ -105,7 +105,7 @@ function judgeRejected(
   });
 }
 
-/** Rows set aside, by post. */
+/** Rejected rows, by post. */
 async function readRejected(pool: pg.Pool): Promise<Map<number, number>> {
   const { rows } = await pool.query<{ n: number; rows: number }>(
     `SELECT (row_json->>'node_protocol_id')::bigint AS n, count(*)::integer AS rows
@@ -160,9 +160,9 @@ interface Bytes {
 }
 
 interface Outbounds {
-  /** By post: its own counter, which holds its bytes as often as the post was counted. */
+  /** By post: the counter of its own tag. It has the post's bytes as often as Core counted the post. */
   own: Map<number, Bytes>;
-  /** By node: the counter that all of its posts add to. */
+  /** By node: the counter that all posts of the node add to. */
   shared: Map<number, Bytes>;
 }
 
@@ -183,7 +183,7 @@ async function readOutbounds(pool: pg.Pool, world: FaultWorld): Promise<Outbound
   return outbounds;
 }
 
-/** How often each outbound post was counted: its own counter is that many times what it sent. */
+/** How often Core counted each outbound post: its own counter divided by what it sent. */
 function countOutbounds(allPosts: readonly Post[], outbounds: Outbounds): Map<number, Found> {
   const found = new Map<number, Found>();
   for (const post of allPosts) {
@@ -194,7 +194,7 @@ function countOutbounds(allPosts: readonly Post[], outbounds: Outbounds): Map<nu
   return found;
 }
 
-/** The counter that all outbound posts of a node add to, against those that were counted. */
+/** Compares the counter that all outbound posts of a node add to with the posts that were counted. */
 function compareShared(
   allPosts: readonly Post[],
   found: ReadonlyMap<number, Found>,
@@ -217,13 +217,13 @@ function compareShared(
       kind: 'counter',
       text:
         `counter: outbound ${sharedTag} of node ${nodeId} is ${counter.bytesUp}/${counter.bytesDown}, ` +
-        `its posts sum up to ${sum.bytesUp}/${sum.bytesDown}`,
+        `its posts add up to ${sum.bytesUp}/${sum.bytesDown}`,
     });
   }
   return violations;
 }
 
-/** Every subscription's counter against the sum of its rows. */
+/** Compares every subscription's counter with the sum of its rows. */
 async function compareSubscriptions(stores: FaultStores): Promise<Violation[]> {
   const result = await stores.clickhouse.query({
     query: `SELECT subscription_id AS id, sum(bytes_up) AS up, sum(bytes_down) AS down
@@ -239,7 +239,7 @@ async function compareSubscriptions(stores: FaultStores): Promise<Violation[]> {
   return rows.flatMap(({ id, up, down }) => {
     const sum = sums.get(id) ?? { up: 0, down: 0 };
     if (sum.up === up && sum.down === down) return [];
-    const text = `counter: subscription ${id} is ${up}/${down}, its rows sum up to ${sum.up}/${sum.down}`;
+    const text = `counter: subscription ${id} is ${up}/${down}, its rows add up to ${sum.up}/${sum.down}`;
     return [{ kind: 'counter' as const, text }];
   });
 }

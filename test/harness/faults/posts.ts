@@ -4,21 +4,21 @@ import { integerIn, type Random } from '../simulator/random.ts';
 import type { FaultNode, FaultWorld } from './world.ts';
 
 /**
- * What became of a post. `unknown`: its last attempt ended without an answer, so it may be there
- * once or not at all. `undelivered`: every attempt was turned away, so nothing may be there.
+ * How a post ended. `unknown`: an attempt ended without an answer, so the post may be there once or not
+ * at all. `undelivered`: Core turned every attempt away, so nothing may be there.
  */
 export type Outcome = 'acked' | 'unknown' | 'undelivered';
 
-/** One request as the harness remembers it: enough to check it by itself. */
+/** What the harness remembers of a post: enough to check it by itself. */
 export interface Post {
-  /** Stands in every row: node_protocol_id of usage, user_id of sessions, the tag of an outbound. */
+  /** Its number. Every row has it: node_protocol_id of usage, user_id of sessions, the tag of an outbound. */
   n: number;
   round: number;
   kind: IngestKind;
   nodeId: number;
-  /** Rows that ClickHouse takes. */
+  /** Rows that ClickHouse accepts. */
   rows: number;
-  /** Rows that it refuses, which must land in rejected_rows as often as the others in the table. */
+  /** Rows that ClickHouse refuses. They belong into rejected_rows, if the others are in the table. */
   poisoned: number;
   bytesUp: number;
   bytesDown: number;
@@ -27,25 +27,25 @@ export interface Post {
   outcome: Outcome;
 }
 
-/** The user whose usage rows the suite's ClickHouse refuses (servers.ts). */
+/** The suite's ClickHouse refuses usage rows of this user: see `refusePoison` in servers.ts. */
 export const poisonUserId = 4_000_000_000;
 
-/** The tag whose counter all outbound posts of a node add to. */
+/** All outbound posts of a node add to this tag's counter. */
 export const sharedTag = 'direct';
 export const tagOf = (n: number): string => `r${n}`;
 
 const rowsMax = 40;
 const largeRows = 1_500;
 const largeShare = 0.04;
-/** Share of posts with rows of two months, which are two inserts. */
+/** Share of posts with rows of two months. These are two inserts. */
 const twoMonthsShare = 0.15;
-/** Share of posts with rows so old that they go through a late stream; a usage post then is two inserts. */
+/** Share of posts with rows old enough for a late stream. Such a usage post is two inserts. */
 const lateShare = 0.1;
-/** Share of usage posts with a poisoned row, in a round that has some. */
+/** Share of usage posts with a poisoned row, in a round with poison. */
 const poisonShare = 0.3;
 const bytesMax = 1_000_000;
 const dayMs = 86_400_000;
-/** How old those rows are. */
+/** The ages of the old rows. */
 const monthMs = 31 * dayMs;
 const lateMs = 70 * dayMs;
 
@@ -87,7 +87,7 @@ export function buildPost(
   return { post, path: '/node/outbound-usage', body: outboundBody(post, random) };
 }
 
-/** Users count up from 1 in each post, so that a row that is there twice shows. */
+/** User ids count up from 1 in each post, so that the oracle sees a row that is there twice. */
 function usageBody(
   post: Post,
   { world, random, poison }: { world: FaultWorld; random: Random; poison: boolean },
@@ -118,14 +118,14 @@ function usageBody(
   return Buffer.from(JSON.stringify({ entries }));
 }
 
-/** How old every second row of a usage post is, and every row of a session post. */
+/** The age of every second row of a usage post, or of all rows of a session post. */
 function drawAgeMs(random: Random): number {
   const drawn = random();
   if (drawn < twoMonthsShare) return monthMs;
   return drawn < twoMonthsShare + lateShare ? lateMs : 0;
 }
 
-/** Times count up by a millisecond in each post. */
+/** Times count up by a millisecond, so that the oracle sees a row that is there twice. */
 function sessionBody(post: Post, random: Random): Buffer {
   post.rows = integerIn(random, 1, rowsMax);
   const startMs = Date.now() - drawAgeMs(random);
@@ -140,7 +140,7 @@ function sessionBody(post: Post, random: Random): Buffer {
 }
 
 function outboundBody(post: Post, random: Random): Buffer {
-  // At least 1, so that a post that is there shows in its own counter.
+  // At least 1, since the oracle finds the post by its own counter.
   const own = {
     bytesUp: integerIn(random, 1, bytesMax),
     bytesDown: integerIn(random, 1, bytesMax),

@@ -9,12 +9,12 @@ import { type FaultMix, wholeMix } from './schedule.ts';
 
 export const removals = ['idempotency', 'readback', 'settle-transaction', 'aof', 'lock'] as const;
 /**
- * A protection that the suite can do without, to show that its oracle then notices. `aof` is taken
- * from Redis (servers.ts), the others are taken from Core here, from outside of its code.
+ * A protection that the suite can take away, to show that its oracle notices. servers.ts takes `aof`
+ * from Redis. This file takes the others from Core, without a change of Core's code.
  */
 export type Removal = (typeof removals)[number];
 
-/** Every post looks new to Core. */
+/** Makes every post look new to Core. */
 const withoutIdempotency: ApiSeams = {
   spool: (spool) => ({
     ...spool,
@@ -34,7 +34,7 @@ export function workerSeams(removal: Removal): WorkerSeams {
     load: (deps) => ({
       ...deps,
       pool: rewriting(deps.pool, () => rewrite(deps)),
-      // Asked by the rewrite instead, where the transaction would have protected something.
+      // The rewrite asks at this failpoint instead, at the moment that the transaction would protect.
       ...(removal === 'settle-transaction'
         ? { failpoint: exceptBeforeCommit(deps.failpoint) }
         : {}),
@@ -44,13 +44,13 @@ export function workerSeams(removal: Removal): WorkerSeams {
 
 type Result = pg.QueryResult<Record<string, unknown>>;
 type Query = (text: string, values?: readonly unknown[]) => Promise<Result>;
-/** Stands between a connection and its queries, for as long as the connection is out. */
+/** Changes the queries of one connection while it is out of the pool. */
 type Rewrite = (text: string, send: () => Promise<Result>, query: Query) => Promise<Result>;
 
 const noRows = { rows: [], rowCount: 0 } as unknown as Result;
 
 const rewrites: Partial<Record<Removal, { rewrite: (deps: LoadDeps) => Rewrite }>> = {
-  /** Everybody gets the stream's lock. */
+  /** Every worker gets the stream's lock. */
   lock: {
     rewrite: () => async (text, send) => {
       if (text.includes('pg_try_advisory_lock(')) {
@@ -59,7 +59,7 @@ const rewrites: Partial<Record<Removal, { rewrite: (deps: LoadDeps) => Rewrite }
       return text.includes('pg_advisory_unlock(') ? noRows : send();
     },
   },
-  /** Every attempt believes that it is the first one, so nothing is counted before an insert. */
+  /** Every attempt takes itself for the first one, so no attempt counts rows before an insert. */
   readback: {
     rewrite: () => async (_text, send) => {
       const result = await send();
@@ -67,7 +67,7 @@ const rewrites: Partial<Record<Removal, { rewrite: (deps: LoadDeps) => Rewrite }
       return result;
     },
   },
-  /** The statements of a settle are committed one by one. */
+  /** Commits the statements of a settle one by one. */
   'settle-transaction': {
     rewrite: (deps) => {
       let begun = true;
@@ -101,7 +101,7 @@ function exceptBeforeCommit(failpoint: Failpoint | undefined): Failpoint | undef
   return (name) => (name === 'settle:before-commit' ? undefined : failpoint?.(name));
 }
 
-/** The pool with a rewrite before every query of a connection that was taken out of it. */
+/** The pool, with a rewrite in front of every query of a connection that is taken from it. */
 function rewriting(pool: pg.Pool, create: () => Rewrite): pg.Pool {
   return replacing(pool, 'connect', async () => {
     const client = await pool.connect();
@@ -113,7 +113,7 @@ function rewriting(pool: pg.Pool, create: () => Rewrite): pg.Pool {
   });
 }
 
-/** `target` with one method replaced; all others stay bound to it. */
+/** `target` with one method replaced. All others stay bound to it. */
 function replacing<T extends object>(target: T, name: keyof T, method: unknown): T {
   return new Proxy(target, {
     get(from, key) {
@@ -129,7 +129,7 @@ const at = (...pairs: [Victim, ...FaultMix['pairs'][number]['failpoint'][]][]): 
     failpoints.map((failpoint) => ({ victim, failpoint })),
   );
 
-/** The faults that each protection is there for, more often than they would come up by themselves. */
+/** For each protection the faults that it is for, more often than in the whole mix. */
 export const removalMix: Record<Removal, FaultMix> = {
   idempotency: {
     ...wholeMix,

@@ -3,7 +3,7 @@ import { victims } from './killable.ts';
 import type { Violation, ViolationKind } from './oracle.ts';
 import type { RoundResult } from './round.ts';
 
-/** Sums over all rounds: the final table. */
+/** Sums over all rounds, for the final table. */
 export interface Summary {
   seed: number;
   rounds: number;
@@ -13,7 +13,7 @@ export interface Summary {
   missed: number;
   requests: number;
   attempts: number;
-  /** By status; 0 for attempts without an answer. */
+  /** By status; 0 counts attempts without an answer. */
   answers: Record<number, number>;
   acked: number;
   unknown: number;
@@ -76,10 +76,10 @@ export function isClean(summary: Summary): boolean {
   return Object.values(summary.violations).every((count) => count === 0);
 }
 
-/** One line a round, as it ends. */
+/** The line that is printed when a round ends. */
 export function roundLine(result: RoundResult, last: number): string {
   const faults = result.kills.map(({ victim, at }) => `${victim} at ${at}`);
-  if (result.holds > 0) faults.push(`${result.holds} held`);
+  if (result.holds > 0) faults.push(`${result.holds} holds`);
   if (result.note !== undefined) faults.push(result.note);
   const acked = result.posts.filter((post) => post.outcome === 'acked').length;
   return (
@@ -103,7 +103,7 @@ export function summaryText(summary: Summary): string {
     ['kills', String(kills)],
     ...entries(summary.kills).map(([name, count]): [string, string] => [`  ${name}`, count]),
     ['holds', String(summary.holds)],
-    ['faults whose moment never came', String(summary.missed)],
+    ['faults that did not happen', String(summary.missed)],
     ['requests', String(summary.requests)],
     ['  attempts', String(summary.attempts)],
     ...Object.entries(summary.answers).map(([status, count]): [string, string] => [

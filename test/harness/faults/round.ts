@@ -12,17 +12,17 @@ import type { Hold, Kill, RoundPlan } from './schedule.ts';
 import type { Servers } from './servers.ts';
 import { type FaultWorld, keepOutboundTags } from './world.ts';
 
-/** What one round did and what the oracle says of it. */
+/** What happened in one round, and what the oracle found. */
 export interface RoundResult {
   round: number;
   kills: { victim: Victim; at: string }[];
   holds: number;
-  /** What the scenario did. */
+  /** The scenario's own report. */
   note: string | undefined;
-  /** Faults whose moment never came, because the round was over first. */
+  /** Faults that did not happen because the round was over first. */
   missed: number;
   posts: readonly Post[];
-  /** Rows that the stores hold of this round's posts. */
+  /** Rows that the stores have of this round's posts. */
   rows: number;
   tookMs: number;
   violations: Violation[];
@@ -34,20 +34,20 @@ export interface RoundContext {
   world: FaultWorld;
   ledger: FaultLedger;
   seed: number;
-  /** How long the posts may take to be answered, and the backlog to drain. */
+  /** Longest time until the posts are answered, and then until the backlog has drained. */
   loadMsMax: number;
   drainMsMax: number;
-  /** Played besides the plan's faults. */
+  /** Played in addition to the plan's faults. */
   scenario: Scenario | undefined;
-  /** Posts go on for as long as the scenario does. */
+  /** Posts go on until the scenario ends. */
   lasting: boolean;
   awaySeconds: number;
 }
 
-/** How often a difference is looked at again: what is only late is no violation. */
+/** Checks of a round. A difference that a later check no longer finds is no violation. */
 const looksMax = 3;
 
-/** Plays one plan against the running servers under load, waits for the dust to settle, checks. */
+/** Plays one plan against the running servers under load, waits for the backlog to drain, and checks. */
 export async function runRound(context: RoundContext, plan: RoundPlan): Promise<RoundResult> {
   const { servers, ledger } = context;
   const startedMs = performance.now();
@@ -58,7 +58,7 @@ export async function runRound(context: RoundContext, plan: RoundPlan): Promise<
   const random = createRandom(nodeSeed(context.seed, plan.round));
   const scenario = context.scenario?.({ ...context, random, round: plan.round });
   const played = new AbortController();
-  // Awaited below; should it fail before that, nobody is listening yet.
+  // It is awaited below. If it fails before that, the rejection must not end the harness.
   scenario?.catch(() => undefined).finally(() => played.abort());
   const posts = await runLoad({
     ...context,
@@ -105,7 +105,7 @@ async function settleAndCheck(
   }
 }
 
-/** The harness' own connections may have died with a store. */
+/** Repeats the work, since the harness' own connections may have died with a store. */
 async function retried<T>(work: () => Promise<T>): Promise<T> {
   for (let tries = 1; ; tries += 1) {
     try {
@@ -163,7 +163,7 @@ function armFaults(servers: Servers, plan: RoundPlan) {
     kills,
     holds: () => holds,
     missed: () => pending.size,
-    /** Waits for the kills that are timed, lets no more happen, and waits until all is up. */
+    /** Waits for the timed kills, ends all other faults, and waits until every process is up. */
     async finish(): Promise<void> {
       await graceForFailpoints(pending, plan.poison ? bisectMsMax : loadedMsMax);
       while (timers.size > 0) await delay(20);
@@ -174,7 +174,7 @@ function armFaults(servers: Servers, plan: RoundPlan) {
   };
 }
 
-/** How long after the last answer a failpoint may still be passed: by a load, and by a bisect. */
+/** How long after the last answer a load may still pass a failpoint, and how long a bisect. */
 const loadedMsMax = 500;
 const bisectMsMax = 15_000;
 

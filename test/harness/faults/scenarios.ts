@@ -14,23 +14,22 @@ export const scenarioNames = [
 ] as const;
 export type ScenarioName = (typeof scenarioNames)[number];
 
-/** What a scenario may look at and use. */
+/** What a scenario gets. */
 interface Scene {
   servers: Servers;
   stores: FaultStores;
   random: Random;
-  /** Number of the round. */
   round: number;
-  /** How long a store is gone in `store-away-long`. */
+  /** How long a store is away in `store-away-long`. */
   awaySeconds: number;
 }
 
-/** What is done to the servers while a round's posts are under way. Says what it did. */
+/** Does something to the servers while the nodes of a round post. Returns what it did. */
 export type Scenario = (scene: Scene) => Promise<string>;
 
 const awayStores = ['redis', 'clickhouse', 'postgres'] as const;
 
-/** Past BullMQ's lock and its look for stalled jobs (worker.ts), both of which are a few seconds. */
+/** Longer than a job's lock and BullMQ's check for stalled jobs (src/load/worker.ts): 5 and 2.5 s. */
 const stoppedMs = 9_000;
 const awayMs = { min: 3_000, max: 8_000 };
 const fullMs = { min: 800, max: 2_500 };
@@ -39,8 +38,8 @@ const cutMsMax = 120;
 
 export const scenarios: Record<ScenarioName, Scenario> = {
   /**
-   * A worker stands still in the middle of its work (SIGSTOP) while another one is there. Where its
-   * connection to Postgres dies meanwhile, the other takes its streams over; then it wakes up.
+   * Stops a worker in the middle of its work (SIGSTOP) while a second one runs. In most rounds its
+   * connection to Postgres dies meanwhile, and the second one takes its streams over. Then it goes on.
    */
   'stopped-worker': async ({ servers, random }) => {
     await delay(random() * 800);
@@ -57,10 +56,10 @@ export const scenarios: Record<ScenarioName, Scenario> = {
     }
   },
 
-  /** Long enough for Postgres to end the session with which the worker holds its streams. */
+  /** The same for so long that Postgres ends the session by which the worker holds its streams. */
   'stopped-worker-long': ({ servers, stores, round }) => stopPastSilence(servers, stores, round),
 
-  /** Requests go through and their replies are lost, at Core's own door or at that of a store. */
+  /** Requests go through and their replies are lost, between nodes and Core or between Core and a store. */
   'lost-replies': async ({ servers, random }) => {
     const proxies = [...servers.proxies];
     const before = new Map(proxies.map(([name, proxy]) => [name, proxy.lost()]));
@@ -78,7 +77,7 @@ export const scenarios: Record<ScenarioName, Scenario> = {
     return `replies lost: ${lost.join(', ')}`;
   },
 
-  /** Redis refuses every write for want of memory. */
+  /** Redis has no memory left and refuses every write. */
   'redis-full': async ({ stores: { redis }, random }) => {
     await delay(random() * 400);
     await redis.config('SET', 'maxmemory', '1');
@@ -88,7 +87,7 @@ export const scenarios: Record<ScenarioName, Scenario> = {
     return `Redis full for ${ms} ms`;
   },
 
-  /** A store is gone for some seconds. */
+  /** A store is away for some seconds. */
   'store-away': async ({ servers, random }) => {
     const name = awayStores[Math.floor(random() * awayStores.length)] ?? 'redis';
     await delay(random() * 400);
@@ -98,7 +97,7 @@ export const scenarios: Record<ScenarioName, Scenario> = {
     return `${name} away for ${ms} ms`;
   },
 
-  /** A store is gone for a minute, each in its turn, while posts go on all the time. */
+  /** The stores are away by turns, one a round, each for a minute. Nodes post all the time. */
   'store-away-long': async ({ servers, round, awaySeconds }) => {
     const name = awayStores[(round - 1) % awayStores.length] ?? 'redis';
     await delay(steadyMs);
@@ -110,9 +109,9 @@ export const scenarios: Record<ScenarioName, Scenario> = {
   },
 };
 
-/** Posts before and after a long outage. */
+/** Nodes post for this long before and after a long outage. */
 const steadyMs = 2_000;
-/** Scenarios during which nodes post for as long as they last, and every answer is judged. */
+/** Nodes post until such a scenario ends, and the harness judges every answer. */
 export const lastingScenarios: readonly (ScenarioName | undefined)[] = [
   'store-away-long',
   'stopped-worker-long',

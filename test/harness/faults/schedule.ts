@@ -9,10 +9,10 @@ import {
 } from '../simulator/random.ts';
 import { type Victim, victims } from './killable.ts';
 
-/** When a fault happens: at the n-th passing of a failpoint in this round, or at a moment of it. */
+/** When a fault happens: at the n-th pass of a failpoint in a round, or at a time after its start. */
 export type When = { failpoint: FailpointName; pass: number } | { afterMs: number };
 
-/** One kill, and perhaps a second one while the first is being recovered from. */
+/** One kill, and perhaps a second one during the recovery from the first. */
 export interface Kill {
   victim: Victim;
   when: When;
@@ -20,7 +20,7 @@ export interface Kill {
   again: { victim: Victim; afterMs: number; downMs: number } | undefined;
 }
 
-/** A process is held at a failpoint for so long: it is slow, not dead. */
+/** Holds a process at a failpoint for `ms`: it is slow, not dead. */
 export interface Hold {
   when: { failpoint: FailpointName; pass: number };
   ms: number;
@@ -30,23 +30,23 @@ export interface RoundPlan {
   round: number;
   kills: Kill[];
   holds: Hold[];
-  /** Whether usage posts hold rows that ClickHouse refuses; without any, nothing is bisected. */
+  /** Whether some usage posts have rows that ClickHouse refuses. Without them nothing is bisected. */
   poison: boolean;
 }
 
-/** What a schedule is drawn from; a removed protection narrows it to the faults it is there for. */
+/** What the faults of a round are drawn from. A removal narrows it to the faults that test it. */
 export interface FaultMix {
-  /** Every victim at every failpoint comes up in turn, in an order that the seed shuffles. */
+  /** Rounds kill these by turns, in an order that the seed shuffles. */
   pairs: readonly { victim: Victim; failpoint: FailpointName }[];
-  /** Share of rounds with a second, unrelated kill at a random moment. */
+  /** Share of rounds with a second, independent kill at a random time. */
   extraShare: number;
   /** Share of kills with another one during recovery. */
   againShare: number;
-  /** Share of rounds in which a loader is held, where, and for how long at most. */
+  /** Share of rounds that hold a worker, at which failpoints, and for how long at most. */
   holdShare: number;
   holdAt: readonly FailpointName[];
   holdMsMax: number;
-  /** A second worker shares the streams with the first, and is neither killed nor held. */
+  /** A second worker shares the streams with the first. It is neither killed nor held. */
   workers: 1 | 2;
 }
 
@@ -62,7 +62,7 @@ export const wholeMix: FaultMix = {
   workers: 1,
 };
 
-/** For a scenario that is a fault by itself. */
+/** No faults. For a scenario, which is a fault by itself. */
 export const noMix: FaultMix = {
   ...wholeMix,
   pairs: [],
@@ -74,10 +74,10 @@ export const noMix: FaultMix = {
 const afterMsMax = 1_500;
 const downMsMax = 500;
 const recoveryMsMax = 1_000;
-/** How often a failpoint is passed in a round at least, nearly always. */
+/** Passes of a failpoint that nearly every round reaches. */
 const passMax = { accept: 12, load: 4, reject: 1 };
 
-/** The faults of one round: the same ones for the same seed and round, whatever ran before. */
+/** The faults of one round. They depend on the seed and on the round's number alone. */
 export function planRound(seed: number, round: number, mix: FaultMix): RoundPlan {
   const random = createRandom(nodeSeed(seed, round));
   const pairs = shuffled(createRandom(nodeSeed(seed, 1_000_000)), mix.pairs);

@@ -23,37 +23,37 @@ import { createFaultWorld } from './world.ts';
 
 export interface SuiteOptions {
   rounds: number;
-  /** Number of the first round: what a round does hangs on the seed and its number alone. */
+  /** Number of the first round. What a round does depends on the seed and on its number alone. */
   from: number;
   seed: number;
   mix: FaultMix;
   removal: Removal | undefined;
-  /** Played in every round, in place of the kills. */
+  /** Played in every round instead of the kills. */
   scenario: ScenarioName | undefined;
-  /** How many insert tokens ClickHouse remembers a table; undefined leaves Core's own setting. */
+  /** Insert tokens that ClickHouse remembers for each table; undefined leaves Core's own setting. */
   window: number | undefined;
   say: (line: string) => void;
   interrupted: AbortSignal;
-  /** How long a store is gone in `store-away-long`. */
+  /** How long a store is away in `store-away-long`. */
   awaySeconds?: number;
 }
 
 export interface SuiteResult {
   summary: Summary;
   violations: Violation[];
-  /** Kept where something was wrong, for its logs and stores. */
+  /** The folder with logs and stores. It is kept if there was a violation. */
   dataDir: string | undefined;
 }
 
 const loadMsMax = 45_000;
 const drainMsMax = 60_000;
-/** With a protection gone a stream may be stuck for good. */
+/** Without a protection a stream may never drain. */
 const drainMsMaxRemoved = 15_000;
 const residentBytesMax = 600 * 1_048_576;
 
 /**
- * Plays rounds until all are done, one has a violation, or somebody interrupts; at the end every
- * post of all rounds is looked at once more.
+ * Plays rounds until all are done, one has a violation, or somebody interrupts. If there was no
+ * violation, it checks every post of all rounds once more at the end.
  */
 export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
   const { seed, removal, say, awaySeconds = 60 } = options;
@@ -113,7 +113,7 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
   return { summary, violations, dataDir: keep ? servers.dataDir : undefined };
 }
 
-/** The harness' own connections, which come back by themselves. */
+/** The harness' own connections. They reconnect by themselves. */
 export function openStores(servers: Servers, lifecycle: Lifecycle): FaultStores {
   const { postgresUrl, redisUrl, clickhouseUrl } = servers.config.stores;
   const pool = createPool(postgresUrl, { max: 3 });

@@ -9,7 +9,7 @@ export interface FaultNode {
   authKey: string;
 }
 
-/** Who posts, and whose counters it lands on. */
+/** The nodes that post, and the subscriptions whose counters they add to. */
 export interface FaultWorld {
   nodes: FaultNode[];
   subscriptionIds: number[];
@@ -18,7 +18,7 @@ export interface FaultWorld {
 const nodeCount = 6;
 const subscriptionCount = 8;
 
-/** Several nodes on each shard, and subscriptions that all of them report on. */
+/** Every shard has several nodes, and all of them report on the same subscriptions. */
 export async function createFaultWorld(pool: pg.Pool): Promise<FaultWorld> {
   const nodes: FaultNode[] = [];
   for (let index = 1; index <= nodeCount; index += 1) {
@@ -41,8 +41,8 @@ export async function createFaultWorld(pool: pg.Pool): Promise<FaultWorld> {
 }
 
 /**
- * Each outbound post has a tag of its own, by which the oracle finds it again, and a node has counters for
- * 64 tags that nobody configured. So what earlier rounds made counts as configured.
+ * Marks the tags of earlier rounds as configured. Each outbound post has a tag of its own, by which the
+ * oracle finds it. A node has counters for only 64 tags that nobody configured.
  */
 export async function keepOutboundTags(pool: pg.Pool, { nodes }: FaultWorld): Promise<void> {
   await pool.query(
