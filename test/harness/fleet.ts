@@ -31,9 +31,9 @@ interface Stores {
   clickhouse: ClickHouseClient;
 }
 
-/** How many nodes register at a time. */
+/** Nodes that register at the same time. */
 const registeringMax = 32;
-/** Enough for 10,000 registrations against a Core that is busy. */
+/** Enough for 10,000 registrations with a busy Core. */
 const registrationSecondsMax = 300;
 
 const decimal =
@@ -48,13 +48,15 @@ function readOptions(config: Config): FleetOptions {
   const seconds = decimal(0.01, 86_400);
   const share = decimal(0, 1);
   const program = new Command('fleet')
-    .description('Behaves as a fleet of nodes towards a running Core, then checks Core against it.')
-    .option('--url <url>', 'where Core listens', defaultUrl(config))
+    .description(
+      'Acts as a fleet of nodes towards a running Core, then checks what Core has stored.',
+    )
+    .option('--url <url>', 'URL at which Core listens', defaultUrl(config))
     .option('--nodes <n>', 'nodes to create and run', integer(1, 10_000), 50)
     .option('--users <n>', 'users, each with one subscription', integer(1, 200_000), 2_000)
     .option('--nodes-per-user <n>', 'nodes that a subscription is used on', integer(1, 100), 2)
     .option('--seconds <s>', 'how long the agents run', decimal(1, 86_400), 60)
-    .option('--seed <n>', 'seed of all that is random', integer(0, 4_294_967_295), 1)
+    .option('--seed <n>', 'seed of everything random', integer(0, 4_294_967_295), 1)
     .option('--heartbeat-every <s>', 'seconds between heartbeats of a node', seconds, 10)
     .option('--usage-every <s>', 'seconds between usage posts of a node', seconds, 5)
     .option('--outbound-every <s>', 'seconds between outbound posts of a node', seconds, 10)
@@ -104,7 +106,7 @@ function defaultUrl(config: Config): string {
   return `http://127.0.0.1:${config.http.port}`;
 }
 
-/** Fails with one clear line where nobody answers, before anything is created. */
+/** Fails with one clear line if Core does not answer, before anything is created. */
 async function requireCore(options: FleetOptions): Promise<void> {
   const target = createTarget(options.url);
   const signal = new AbortController().signal;
@@ -118,8 +120,8 @@ async function requireCore(options: FleetOptions): Promise<void> {
 }
 
 /**
- * Registers every agent over HTTP. `interrupted` ends it early; without that an agent that could
- * not register in time is a fault of Core.
+ * Registers every agent over HTTP. `interrupted` ends it early. Otherwise an agent that does not
+ * register in time is a fault of Core.
  */
 async function registerAll(
   agents: readonly Agent[],
@@ -146,7 +148,7 @@ async function registerAll(
   return registered;
 }
 
-/** Lets the agents run until the time is over or somebody stops it, then drains them. */
+/** Runs the agents until the time is over or somebody interrupts, then lets them deliver what is left. */
 async function runAgents(
   agents: readonly Agent[],
   options: FleetOptions,

@@ -9,14 +9,14 @@ const usage = `Usage: npm run fuzz -- [--cases 100000] [--seed 1] [--from 0] [--
        npm run fuzz -- --cases 0                heavy requests only
        npm run fuzz -- --seed 1 --show 4711     prints a case instead of running
 
-Sends damaged requests to an api process of its own, on embedded stores in a temporary folder, and
-checks that it answers each as the contract allows, never with a 500, does not end, and does not
-grow. Before that it sends the heaviest requests there are, one at a time, and none of them may hold
-the process for over 20 ms of CPU time. Exit code 1 on any violation, each with the seed and case that
-repeats it.
+Sends damaged requests to an api process of its own, on embedded stores in a temporary folder. Checks
+that the process answers each as the contract allows, never with a 500, that it does not end, and that
+its memory does not grow. Before that it sends the heaviest requests, one at a time. None of them may
+hold the process for over 20 ms of CPU time. The exit code is 1 on any violation, and each violation is
+printed with the seed and the case that repeat it.
 `;
 
-/** Longest that one request may hold an api process. */
+/** Longest CPU time that one request may hold an api process. */
 const stallMsMax = 20;
 const stallsShown = 12;
 
@@ -88,7 +88,7 @@ async function onTemporaryStores<T>(
 
 function print(result: FuzzResult, seed: number): void {
   const { done, seconds, met, residentMb, stalls, violations } = result;
-  console.log('ms of CPU  longest turn of the api in a heavy request, worst first');
+  console.log('ms of CPU  longest turn of the api in each heavy request, worst first');
   const worst = stalls.toSorted((a, b) => b.longestTurnMs - a.longestTurnMs);
   for (const { name, longestTurnMs } of worst.slice(0, stallsShown)) {
     console.log(longestTurnMs.toFixed(1).padStart(9), '', name);

@@ -1,7 +1,7 @@
-/** One HTTP answer as it came over the wire. */
+/** One HTTP answer, as it came over the connection. */
 export interface Answer {
   status: number;
-  /** Names in lower case, each with every value that came. */
+  /** All values of each header, by its name in lower case. */
   headers: Map<string, string[]>;
   body: Buffer;
 }
@@ -14,8 +14,8 @@ type Parsed =
 const headBytesMax = 16_384;
 
 /**
- * Takes the first answer off what a connection has received. Strict on purpose: an answer that
- * only a lenient client can read is a fault of the server.
+ * Takes the first answer from the bytes that a connection has received. It is strict on purpose: an
+ * answer that only a lenient client can read is a fault of the server.
  */
 export function parseAnswer(received: Buffer, isHead = false): Parsed {
   const headEnd = received.indexOf('\r\n\r\n');

@@ -1,13 +1,13 @@
 import { integerIn, pick, type Random } from '../simulator/random.ts';
 
-/** A request that Core takes, before anything is done to it. */
+/** A request that Core accepts, before it is damaged. */
 interface ValidRequest {
   method: 'GET' | 'POST';
   path: string;
   body: string;
 }
 
-/** A time of this year's, to the millisecond, now and then with an offset. */
+/** A time of 2026 with milliseconds, sometimes with an offset. */
 function time(random: Random): string {
   const at = new Date(1_767_225_600_000 + integerIn(random, 0, 20_000_000_000)).toISOString();
   return random() < 0.2 ? at.replace('Z', '+02:00') : at;
@@ -64,7 +64,7 @@ const register = (random: Random): string =>
     region: 'eu',
   });
 
-/** Any of the routes, the ingest ones most often. */
+/** A request to a random route, most often to one of the three ingest routes. */
 export function validRequest(random: Random): ValidRequest {
   const posts = (path: string, body: string): ValidRequest => ({ method: 'POST', path, body });
   const gets = (path: string): ValidRequest => ({ method: 'GET', path, body: '' });

@@ -4,14 +4,14 @@ import { validRequest } from './bodies.ts';
 import { flip, mutate, truncate } from './mutate.ts';
 
 export interface FuzzCase {
-  /** Sent one after the other, each in a packet of its own where the kernel lets it. */
+  /** Sent one after the other, each in a packet of its own if the kernel allows it. */
   parts: Buffer[];
   /**
-   * Where the request is whole, so that exactly one answer must come, what it asks for. Undefined
-   * where the head or the framing is damaged: then silence and a closed connection are right, too.
+   * What a whole request asks for: exactly one answer must come. Undefined if the head or the framing
+   * is damaged: then silence and a closed connection are right, too.
    */
   asks: { method: string; path: string } | undefined;
-  /** The method is HEAD, whose answers have no body. */
+  /** The method is HEAD, and an answer to it has no body. */
   isHead: boolean;
 }
 
@@ -24,10 +24,10 @@ interface Draft {
   body: Buffer;
 }
 
-/** 16 MB of spaces in 16 KB. */
+/** 16 MB of spaces in 16 KB of gzip. */
 const bomb = gzipSync(Buffer.alloc(16_000_000, 0x20), { level: 9 });
 
-/** The case with this number under this seed, always the same. */
+/** The case with this number. The same seed and number give the same case. */
 export function fuzzCase(seed: number, index: number, authKey: string): FuzzCase {
   const random = createRandom(nodeSeed(seed, index));
   const valid = validRequest(random);
@@ -62,7 +62,7 @@ function compress(random: Random, draft: Draft): void {
   else if (roll < 0.9) draft.body = Buffer.concat([gzipSync(draft.body), draft.body]);
 }
 
-/** Changes that leave the head well-formed. */
+/** Changes headers, method and path. The head stays well-formed. */
 function changeHeaders(random: Random, draft: Draft): void {
   const bytes = (count: number, from: string) =>
     Array.from({ length: count }, () => from[integerIn(random, 0, from.length - 1)]).join('');
@@ -105,7 +105,7 @@ function whole(random: Random, draft: Draft): Sent {
   const text = head(draft, [`Content-Length: ${body.length}`]);
   const asks = { method, path: draft.path.split('?')[0] ?? '' };
   const bytes = Buffer.concat([Buffer.from(text, 'latin1'), body]);
-  // Past about 4 KB of head uWebSockets gives up, silently.
+  // Over about 4 KB of head, uWebSockets closes the connection without an answer.
   if (text.length > 3_500) return { parts: [bytes], asks: undefined };
   if (random() > 0.1) return { parts: [bytes], asks };
   const cut = integerIn(random, 0, bytes.length);
@@ -132,7 +132,7 @@ function chunked(random: Random, draft: Draft, damages: boolean): Sent {
   };
 }
 
-/** The length that the head gives is not that of the body, or it gives several. */
+/** The head gives a wrong length of the body, or several. */
 function wrongFraming(random: Random, draft: Draft): Sent {
   const { length } = draft.body;
   const framings = [
@@ -160,7 +160,7 @@ function wrongFraming(random: Random, draft: Draft): Sent {
   return { parts: [Buffer.concat(bytes)], asks: undefined };
 }
 
-/** Bytes of the head itself are damaged. */
+/** Damages bytes of the head itself. */
 function damagedHead(random: Random, draft: Draft): Sent {
   const text = head(draft, [`Content-Length: ${draft.body.length}`]);
   const damages = [

@@ -3,21 +3,21 @@ import net from 'node:net';
 import { type Answer, parseAnswer } from './answers.ts';
 import type { FuzzCase } from './cases.ts';
 
-/** How the server met a case. */
+/** What the server did with a case. */
 export type Met =
   | { outcome: 'answered'; answers: Answer[] }
-  /** Closed without an answer. */
+  /** The server closed the connection without an answer. */
   | { outcome: 'closed' }
-  /** Still waiting, as is right where the request looks unfinished. */
+  /** The server still waits, which is right if the request looks unfinished. */
   | { outcome: 'silent' }
   | { outcome: 'violation'; reason: string };
 
 /** Longest wait for the answer to a whole request. */
 const answerMsMax = 20_000;
-/** How long a damaged request is given to be answered. */
+/** Longest wait for the answer to a damaged request. */
 const silenceMs = 40;
 
-/** A connection that sends one case at a time and is made anew where a case has used it up. */
+/** Sends one case at a time, and connects again if a case has ended the connection. */
 interface FuzzConnection {
   exchange(fuzzCase: FuzzCase): Promise<Met>;
   close(): void;
@@ -43,7 +43,7 @@ export function createFuzzConnection(port: number): FuzzConnection {
         socket = await open();
       }
       let met = await sendAndWait(socket as net.Socket, fuzzCase);
-      // A server may close an idle connection just as the next request sets out (RFC 9112, 9.3.1).
+      // A server may close an idle connection just when the next request is sent (RFC 9112, 9.3.1).
       if (met.outcome === 'closed' && isReused && fuzzCase.asks !== undefined) {
         drop();
         socket = await open();
@@ -56,7 +56,10 @@ export function createFuzzConnection(port: number): FuzzConnection {
       if (!keeps) drop();
       if (fuzzCase.asks === undefined) return met;
       if (met.outcome === 'silent' || met.outcome === 'closed') {
-        return { outcome: 'violation', reason: `a whole request met ${met.outcome}` };
+        return {
+          outcome: 'violation',
+          reason: `a whole request was ${met.outcome === 'closed' ? 'cut off' : 'not answered'}`,
+        };
       }
       return met;
     },
@@ -81,12 +84,12 @@ function sendAndWait(socket: net.Socket, fuzzCase: FuzzCase): Promise<Met> {
         const parsed = parseAnswer(received, fuzzCase.isHead);
         if (parsed.outcome === 'incomplete') return;
         if (parsed.outcome === 'malformed') {
-          finish({ outcome: 'violation', reason: `answer cannot be read: ${parsed.reason}` });
+          finish({ outcome: 'violation', reason: `the answer cannot be read: ${parsed.reason}` });
           return;
         }
         received = parsed.rest;
         answers.push(parsed.answer);
-        // The rest of a damaged request may be taken for another one: its answer counts as well.
+        // The server may take the rest of a damaged request for another request. It may answer that, too.
         if (fuzzCase.asks === undefined) continue;
         if (received.length > 0) finish({ outcome: 'violation', reason: 'more than one answer' });
         else finish({ outcome: 'answered', answers });

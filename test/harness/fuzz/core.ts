@@ -15,20 +15,20 @@ import { createPool } from '../../../src/stores/postgres.ts';
 import { residentBytes } from '../memory.ts';
 import type { StallAnswer } from './stall-probe.ts';
 
-/** The api process under fire. */
+/** The api process that the fuzzer attacks. */
 export interface FuzzedCore {
   port: number;
   authKey: string;
-  /** Resident memory in MB; undefined where the system does not tell. */
+  /** Resident memory in MiB; undefined if the system does not tell. */
   residentMb(): number | undefined;
-  /** CPU time of its longest turn since this was last asked: it answers nobody else meanwhile. */
+  /** CPU time of the longest turn of its event loop since the last call. It answers nobody meanwhile. */
   longestTurnMs(): Promise<number>;
-  /** Error lines of its log, and how it ended where it has. */
+  /** Error lines of its log, and how it ended if it has. */
   faults(): string[];
   stop(): Promise<void>;
 }
 
-/** What stall-probe.ts is asked. */
+/** The message that stall-probe.ts answers. */
 const stallQuestion = 'longest-turn';
 const readyMsMax = 30_000;
 const faultsMax = 20;
@@ -91,7 +91,7 @@ export async function startFuzzedCore(environment: Record<string, string>): Prom
   };
 }
 
-/** Core sends messages of its own to who started it. */
+/** Waits for the probe's answer. Core also sends messages of its own over this channel. */
 async function untilStallAnswer(child: ChildProcess): Promise<number> {
   for (;;) {
     const [message] = (await once(child, 'message')) as [Partial<StallAnswer>];

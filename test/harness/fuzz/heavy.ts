@@ -1,13 +1,13 @@
 import { gzipSync } from 'node:zlib';
 
-/** A request that is as much work as its route lets a node ask for. */
+/** A request that is as much work as a node can ask of its route. */
 interface HeavyRequest {
   name: string;
   path: string;
   body: Buffer;
   /** Sent in chunks of this many bytes, without a declared length. */
   chunkBytes?: number;
-  /** So much over its bound that the api closes the connection while it is sent. */
+  /** It is so far over its bound that the api closes the connection before all of it is sent. */
   isCutOff?: boolean;
 }
 
@@ -21,7 +21,7 @@ function filled(bytes: number, head: string, unit: string, tail: string): Buffer
   return Buffer.from(head + unit.repeat(times) + tail);
 }
 
-/** One object with as many different names as fit. */
+/** One object with as many different names as fit into `bytes`. */
 function manyNames(
   bytes: number,
   head: string,
@@ -41,7 +41,7 @@ function manyNames(
 const listed = (name: string, make: (at: number) => string): Buffer =>
   Buffer.from(`{"${name}":[${Array.from({ length: entries }, (_, at) => make(at)).join(',')}]}`);
 
-/** A date that a body may hold on whatever day this runs; one in the future would be refused at once. */
+/** A time that Core accepts on whatever day this runs: it refuses times in the future. */
 const recently = new Date(Date.now() - 3_600_000).toISOString();
 const usageEntry = (at: number, more = ''): string =>
   `{"userId":${at + 1},"subscriptionId":7,"nodeProtocolId":3,"bytesUp":1000,"bytesDown":2000,` +
@@ -51,7 +51,7 @@ const sessionEvent = (at: number): string =>
   `"ipAddress":"198.51.100.7"}`;
 const unknown = '{"entries":[],"more":';
 
-/** Bodies of a usage post; the other two ingest routes read theirs in the same way. */
+/** Bodies of a usage post. Core reads those of the other two ingest routes in the same way. */
 function usageBodies(): Record<string, Buffer> {
   return {
     'empty entries, as many as a body may have': listed('entries', () => '{}'),
@@ -102,7 +102,7 @@ function reportBodies(): Record<string, Buffer> {
   };
 }
 
-/** Everything that a node could send to hold an api process, plain and as gzip. */
+/** All requests that could hold an api process. */
 export function heavyRequests(): HeavyRequest[] {
   const plain: HeavyRequest[] = [];
   const add = (path: string, bodies: Record<string, Buffer>): void => {
@@ -143,16 +143,16 @@ export function heavyRequests(): HeavyRequest[] {
   return [...plain, ...chunked];
 }
 
-/** The request as bytes, with its body as gzip or not. */
-export function heavyBytes(heavy: HeavyRequest, authKey: string, isPacked: boolean): Buffer {
+/** The request as bytes, with a plain or a compressed body. */
+export function heavyBytes(heavy: HeavyRequest, authKey: string, isGzip: boolean): Buffer {
   const { path, chunkBytes } = heavy;
-  const body = isPacked ? gzipSync(heavy.body, { level: 1 }) : heavy.body;
+  const body = isGzip ? gzipSync(heavy.body, { level: 1 }) : heavy.body;
   const lines = [
     `POST ${path} HTTP/1.1`,
     'Host: core',
     `x-node-auth-key: ${authKey}`,
     'Content-Type: application/json',
-    ...(isPacked ? ['Content-Encoding: gzip'] : []),
+    ...(isGzip ? ['Content-Encoding: gzip'] : []),
     chunkBytes === undefined ? `Content-Length: ${body.length}` : 'Transfer-Encoding: chunked',
   ];
   const head = Buffer.from(`${lines.join('\r\n')}\r\n\r\n`);

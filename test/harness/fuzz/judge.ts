@@ -2,12 +2,12 @@ import { gunzipSync } from 'node:zlib';
 import { type ErrorCode, errorTable } from '../../../src/errors.ts';
 import type { Answer } from './answers.ts';
 
-/** What may answer a request that never reached a handler of its own. */
+/** Statuses for a request that reaches no route's handler. */
 const beforeRoute = [400, 404, 405, 503];
 const withBody = [200, 400, 413, 415, 503];
 const ingest = [...withBody, 401, 422];
 
-/** Statuses that CONTRACT.md leaves to each route, by method and path. */
+/** Statuses that the contract of the node routes allows each route, by method and path. */
 const allowed: Readonly<Record<string, readonly number[]>> = {
   'POST /node/register': [...withBody, 403, 429],
   'POST /node/heartbeat': [...withBody, 401],
@@ -28,14 +28,13 @@ const allowHeader: Readonly<Record<string, string>> = Object.fromEntries(
   }),
 );
 
-/** Traces of a stack, of SQL, or of files of the server. */
+/** Texts of a stack, of SQL, or of files of the server. */
 const leak =
   /\n\s+at |node_modules|\.(js|ts):\d+|\b(SELECT|INSERT INTO|UPDATE \w+ SET|DELETE FROM|WHERE)\b|ECONN|SQLSTATE|pg_|zlib|gunzip|Unexpected token|RangeError|TypeError/;
 
 /**
- * What is wrong with an answer, or undefined where CONTRACT.md allows it. `method` and `path` are
- * those of the request where it was whole; `secrets` may not show in any answer but the one that
- * hands out a key.
+ * What is wrong with an answer, or undefined if the contract of the node routes allows it. `request` is
+ * undefined if the request was damaged. No answer may hold one of `secrets`.
  */
 export function judge(
   answer: Answer,
@@ -49,9 +48,10 @@ export function judge(
   if (isHead) return undefined;
   if (status === 304) return answer.headers.has('etag') ? undefined : '304 without ETag';
   const text = textOf(answer);
-  if (text === undefined) return 'the body is not the gzip that it says';
-  if (leak.test(text) && request?.path !== '/metrics') return `a stack or SQL shows: ${text}`;
-  if (secrets.some((secret) => text.includes(secret))) return 'a secret shows';
+  if (text === undefined) return 'the body is not gzip, although its header says so';
+  if (leak.test(text) && request?.path !== '/metrics')
+    return `the answer shows a stack or SQL: ${text}`;
+  if (secrets.some((secret) => text.includes(secret))) return 'the answer shows a secret';
   const type = answer.headers.get('content-type')?.[0] ?? '';
   if (request?.path === '/metrics' && status === 200) {
     return type.startsWith('text/plain') ? undefined : `metrics are ${type}`;

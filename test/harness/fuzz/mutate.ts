@@ -1,6 +1,6 @@
 import { integerIn, type Random } from '../simulator/random.ts';
 
-/** What parsers stumble over. */
+/** Texts that parsers often handle wrongly. */
 const tokens = [
   'NaN',
   '1e400',
@@ -40,7 +40,7 @@ const tokens = [
   '{"a":'.repeat(10_000),
 ];
 
-/** An offset from 0 to the length, both included. */
+/** A random offset from 0 to the length, both included. */
 function offsetIn(random: Random, bytes: Buffer): number {
   return integerIn(random, 0, bytes.length);
 }
@@ -49,7 +49,7 @@ export function truncate(random: Random, bytes: Buffer): Buffer {
   return bytes.subarray(0, offsetIn(random, bytes));
 }
 
-/** Some bits of some bytes turned round. */
+/** Flips one bit in each of up to four bytes. */
 export function flip(random: Random, bytes: Buffer): Buffer {
   if (bytes.length === 0) return bytes;
   const flipped = Buffer.from(bytes);
@@ -60,12 +60,12 @@ export function flip(random: Random, bytes: Buffer): Buffer {
   return flipped;
 }
 
-/** The head of one and the tail of another. */
+/** The beginning of one body and the end of another. */
 export function splice(random: Random, bytes: Buffer, other: Buffer): Buffer {
   return Buffer.concat([truncate(random, bytes), other.subarray(offsetIn(random, other))]);
 }
 
-/** A part of it many times over, up to about 100 KB. */
+/** Repeats a part of the bytes, up to about 100 KB. */
 export function repeat(random: Random, bytes: Buffer): Buffer {
   const from = offsetIn(random, bytes);
   const part = bytes.subarray(from, from + integerIn(random, 1, 100));
@@ -74,7 +74,7 @@ export function repeat(random: Random, bytes: Buffer): Buffer {
   return Buffer.concat([bytes.subarray(0, from), ...parts, bytes.subarray(from)]);
 }
 
-/** A token put in, in place of nothing or of a value. */
+/** Inserts a token somewhere, or replaces a value by it. */
 function insertToken(random: Random, bytes: Buffer): Buffer {
   const token = Buffer.from(tokens[integerIn(random, 0, tokens.length - 1)] ?? '');
   const text = bytes.toString('latin1');
@@ -88,7 +88,7 @@ function insertToken(random: Random, bytes: Buffer): Buffer {
   return Buffer.concat([bytes.subarray(0, value.index), token, bytes.subarray(end)]);
 }
 
-/** One of the above, or nothing at all. */
+/** Applies one of the changes above, or none. */
 export function mutate(random: Random, bytes: Buffer, other: Buffer): Buffer {
   const roll = random();
   if (roll < 0.2) return bytes;

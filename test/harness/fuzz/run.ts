@@ -5,21 +5,21 @@ import { heavyBytes, heavyRequests } from './heavy.ts';
 import { judge } from './judge.ts';
 
 interface FuzzOptions {
-  /** Settings of Core: the stores and a free CORE_PORT. */
+  /** Settings of Core: the stores and free ports. */
   environment: Record<string, string>;
   seed: number;
-  /** Number of the first case, to repeat one. */
+  /** Number of the first case. */
   from: number;
   cases: number;
   connections: number;
-  /** If given, heavy requests are sent first, each alone, and may hold the api this long. */
+  /** If given, the run begins with heavy requests, each alone, which may hold the api for this long. */
   stallMsMax?: number;
   signal?: AbortSignal;
   onProgress?: (done: number, residentMb: number | undefined) => void;
 }
 
 export interface Violation {
-  /** Number of the case; undefined for what cannot be laid at one case's door. */
+  /** Number of the case; undefined if no single case caused it. */
   index: number | undefined;
   reason: string;
 }
@@ -27,26 +27,27 @@ export interface Violation {
 export interface FuzzResult {
   done: number;
   seconds: number;
-  /** Answers by status, and `closed` and `silent`, with how often each came. */
+  /** How often each outcome came: a status, `closed` or `silent`. */
   met: Map<string, number>;
-  /** Of the api process, at even steps through the run. */
+  /** Memory of the api process, sampled at even steps through the run. */
   residentMb: number[];
-  /** CPU time of the longest turn of the api process in each heavy request. */
+  /** The longest turn of the api process in each heavy request. */
   stalls: Stall[];
   violations: Violation[];
 }
 
 interface Stall {
   name: string;
+  /** CPU time. */
   longestTurnMs: number;
 }
 
-/** The first one of its kind also pays for what V8 compiles. */
+/** The first request of a kind also pays for compiling, so each is sent this often. */
 const heavyRepeats = 3;
 const violationsMax = 20;
-/** Memory samples a run. */
+/** Memory samples in a run. */
 const samples = 40;
-/** A shorter run says nothing about memory: the heap is still growing to its working size. */
+/** In a shorter run the heap is still growing to its working size, so memory is not judged. */
 const memoryCasesMin = 50_000;
 
 /** Runs the cases against an api process of its own, and stops it. */
@@ -85,14 +86,14 @@ export async function runFuzz(options: FuzzOptions): Promise<FuzzResult> {
   }
 }
 
-/** Heavy requests one at a time, so that what a turn takes is one request's. */
+/** Sends heavy requests one at a time, so that a long turn belongs to one of them. */
 async function sendHeavy(core: FuzzedCore, stallMsMax: number, result: FuzzResult): Promise<void> {
   for (const heavy of heavyRequests()) {
-    for (const isPacked of [false, true]) {
-      const name = `${heavy.path}${isPacked ? ', gzip' : ''}: ${heavy.name}`;
-      const isCutOff = heavy.isCutOff === true && !isPacked;
+    for (const isGzip of [false, true]) {
+      const name = `${heavy.path}${isGzip ? ', gzip' : ''}: ${heavy.name}`;
+      const isCutOff = heavy.isCutOff === true && !isGzip;
       const asks = isCutOff ? undefined : { method: 'POST', path: heavy.path };
-      const parts = [heavyBytes(heavy, core.authKey, isPacked)];
+      const parts = [heavyBytes(heavy, core.authKey, isGzip)];
       let longestTurnMs = 0;
       for (let repeat = 0; repeat < heavyRepeats; repeat += 1) {
         const connection = createFuzzConnection(core.port);
@@ -162,7 +163,7 @@ function record(
   }
 }
 
-/** What is wrong with the memory, where its last quarter is well over its second one. */
+/** A violation if the memory of the last quarter is well over that of the second quarter. */
 function memoryGrowth(residentMb: readonly number[]): string | undefined {
   const quarter = Math.floor(residentMb.length / 4);
   const second = Math.max(...residentMb.slice(quarter, 2 * quarter));

@@ -1,12 +1,12 @@
 import { openSync, readSync } from 'node:fs';
 
 /**
- * Loaded into the api process before Core (`--import`): finds the longest turn of its event loop, in
- * which it answers nobody else. Asked over IPC, it answers `{ longestTurnMs }`, and begins anew.
+ * Loaded into the api process before Core (`--import`). It finds the longest turn of the event loop, in
+ * which the process answers nobody else. Asked over IPC, it answers `{ longestTurnMs }` and begins anew.
  *
- * A turn is measured in the CPU time of the main thread, which is also the one that collects garbage
- * (src/processes/node-flags.ts): what a neighbour takes of a noisy machine does not count. A timer that is due
- * runs once a turn, so two of its ticks are at most a turn and the timer's millisecond apart.
+ * It measures the CPU time of the main thread, which also collects garbage
+ * (src/processes/node-flags.ts), so other programs on the machine do not count. A timer that is due
+ * runs once a turn, so its ticks are at most one turn and one millisecond apart.
  */
 export interface StallAnswer {
   longestTurnMs: number;
@@ -17,7 +17,7 @@ const tickMs = 1;
 const schedstat = openSchedstat();
 const text = Buffer.alloc(64);
 
-/** Linux tells a thread's CPU time in nanoseconds; elsewhere the clock has to do. */
+/** Linux has a thread's CPU time in nanoseconds. On other systems the clock is used. */
 function openSchedstat(): number | undefined {
   try {
     return openSync(`/proc/self/task/${process.pid}/schedstat`, 'r');
@@ -28,7 +28,7 @@ function openSchedstat(): number | undefined {
 
 function spentMs(): number {
   if (schedstat === undefined) return performance.now();
-  // Makes Linux bring the number up to date, which else it does at each clock tick only.
+  // Makes Linux update the number. Otherwise it does so only at each clock tick.
   process.cpuUsage();
   const length = readSync(schedstat, text, 0, text.length, 0);
   return Number.parseInt(text.toString('latin1', 0, length), 10) / 1e6;
@@ -47,5 +47,5 @@ process.on('message', (message) => {
   process.send?.({ longestTurnMs } satisfies StallAnswer);
   longestTurnMs = 0;
 });
-// Core stops when nothing is left to do, and this is nothing.
+// This listener must not keep the process from ending.
 process.channel?.unref();

@@ -19,23 +19,23 @@ export interface Agent {
   config: AgentConfigState;
   nextMs: () => number;
   online: Set<number>;
-  /** Aborted when the run ends: nothing new is begun, what is unanswered is still retried. */
+  /** Aborted when the run ends. The agent begins nothing new, but still repeats unanswered posts. */
   stop: AbortController;
-  /** Aborted when the drain ends. */
+  /** Aborted when the drain ends. The agent sends nothing after it. */
   end: AbortController;
 }
 
-/** What an agent keeps of the configuration that it runs. */
+/** What an agent remembers of the configuration that it runs. */
 interface AgentConfigState {
   /** The revision that Core has acknowledged as applied. */
   applied: number | undefined;
-  /** An applied post ended without an answer, so Core may have a newer revision than `applied`. */
+  /** A report of an applied revision had no answer, so Core may have a newer one than `applied`. */
   appliedUnknown: boolean;
   etag: string | undefined;
   revision: number | undefined;
   pulls: number;
   notModified: number;
-  /** Links in the last client map that lack or misname their user or subscription. */
+  /** Links whose user or subscription is missing or wrong in the last client map. */
   wrongClients: number;
 }
 
@@ -85,7 +85,7 @@ export function createAgent(
   };
 }
 
-/** A post that leaves no rows. A refusal is booked as unexpected here, once for all callers. */
+/** Sends a post that leaves no rows, and records a refusal as unexpected. */
 export async function send(
   agent: Agent,
   kind: 'heartbeat' | 'applied',

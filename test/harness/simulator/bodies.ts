@@ -2,23 +2,23 @@ import { addToCell, type Cells } from './ledger.ts';
 import { integerIn, type Random } from './random.ts';
 import { type FleetNode, ghostSubscriptionId, type Member } from './world.ts';
 
-/** A post before it is packed: what goes over the wire, and what it has to add up to. */
+/** A post's body, and the sums that its rows have to add up to. */
 export interface Built {
   body: Record<string, unknown>;
   rows: number;
   cells: Cells;
 }
 
-/** One entry in a hundred has no subscription, as traffic of a removed link has. */
+/** Share of entries without a subscription, as for the traffic of a removed link. */
 const withoutSubscriptionShare = 0.01;
-/** One in a thousand names a subscription that does not exist (any more). */
+/** Share of entries with a subscription that does not exist. */
 const ghostShare = 0.001;
-/** A node that was cut off reports late: some posts are up to six weeks old. */
+/** Share of posts that are up to six weeks old, as from a node that was cut off. */
 const lateShare = 0.02;
 const lateDaysMax = 42;
 const dayMs = 86_400_000;
 
-/** Hands out times that only grow, so that no two posts of a node are the same bytes by chance. */
+/** Returns times that only grow, so that no two posts of a node have the same bytes by chance. */
 export function createClock(nowMs: () => number): () => number {
   let lastMs = 0;
   return () => {
@@ -27,7 +27,7 @@ export function createClock(nowMs: () => number): () => number {
   };
 }
 
-/** A minute of usage of the node's active users, or exactly `entries` entries. */
+/** Usage of the node's active users, or exactly `entries` entries. */
 export function buildUsage(
   node: FleetNode,
   random: Random,
@@ -87,13 +87,13 @@ function pickProtocol(node: FleetNode, random: Random): FleetNode['protocols'][n
   return picked;
 }
 
-/** The same instant in the ways that agents write it: mostly `Z`, at times with an offset. */
+/** The time as agents write it: mostly with `Z`, sometimes with an offset. */
 function isoAt(random: Random, atMs: number): string {
   if (random() < 0.9) return new Date(atMs).toISOString();
   return new Date(atMs + 3 * 3_600_000).toISOString().replace('Z', '+03:00');
 }
 
-/** Traffic by outbound tag. Only the counters are kept of it, so rows and checksum stay zero. */
+/** Traffic by outbound tag. Core keeps only counters of it, so rows and checksum stay zero. */
 export function buildOutbound(node: FleetNode, random: Random): Built {
   const cells: Cells = new Map();
   const items = node.outboundTags.map((tag) => {
@@ -112,7 +112,7 @@ export function buildOutbound(node: FleetNode, random: Random): Built {
 
 const sessionEventsMax = 20;
 
-/** Some members go on or off line. `online` remembers who is on, and is updated. */
+/** Some members go online or offline. `online` remembers who is online, and is updated. */
 export function buildSession(
   node: FleetNode,
   random: Random,

@@ -1,6 +1,6 @@
 import { type CellKey, type Cells, emptySums, type IngestKind, type Sums } from './ledger.ts';
 
-/** One thing that Core has otherwise than the ledger says. */
+/** One point at which the stores differ from the ledger. */
 export interface Difference {
   /** `lost`: less than was acked. `doubled`: more than was ever sent. `other`: anything else. */
   kind: 'lost' | 'doubled' | 'other';
@@ -9,12 +9,12 @@ export interface Difference {
   found: string;
 }
 
-/** What a set of cells is checked on: rows are not counted where only counters are kept. */
+/** One of the sums of a cell. If Core keeps only counters, there are no rows to check. */
 type Field = keyof Sums;
 
 /**
- * With more unknown requests than this at one node (2^n subsets), each cell is held against its
- * bounds instead.
+ * Unknown requests of one node whose subsets are all tried, which are 2^n. With more of them each cell
+ * is compared with its bounds instead.
  */
 const subsetUnknownMax = 12;
 
@@ -25,9 +25,9 @@ interface Explained {
 }
 
 /**
- * Holds what a node's rows add up to against what was acked. Where requests ended without an
- * answer, each is in there once as a whole or not at all: there has to be a subset of them that,
- * added to what was acked, gives exactly what was found.
+ * Compares the sums of a node's rows with what was acked. Each request without an answer may be stored
+ * once as a whole, or not at all. So there must be a subset of these requests that, added to what was
+ * acked, gives exactly what was found.
  */
 export function explain(
   where: string,
@@ -91,7 +91,7 @@ function sumOf(parts: readonly Cells[], key: CellKey, field: Field): bigint {
   return sum;
 }
 
-/** One difference for each field that lies under what was acked or over all that was sent. */
+/** One difference for each field that is less than what was acked or more than all that was sent. */
 function outOfBounds(
   where: string,
   ledger: { acked: Cells; unknown: readonly Cells[] },
@@ -121,7 +121,7 @@ export interface Bytes {
   bytesDown: bigint;
 }
 
-/** Holds counters against what they should be; a counter that is not there counts as zero. */
+/** Compares counters with what they should be. A missing counter counts as zero. */
 export function compareCounters(
   where: string,
   expected: ReadonlyMap<CellKey, Bytes>,
@@ -144,7 +144,7 @@ export function compareCounters(
   return differences;
 }
 
-/** The fields that the store of a kind can be asked for. */
+/** The fields that the store of each kind has. */
 export const checkedFields: Record<IngestKind, readonly Field[]> = {
   usage: ['rows', 'bytesUp', 'bytesDown', 'checksum'],
   session: ['rows', 'checksum'],

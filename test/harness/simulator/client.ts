@@ -10,10 +10,10 @@ export interface OutgoingRequest {
 
 export type Attempt =
   | { kind: 'answered'; status: number; headers: http.IncomingHttpHeaders; body: Buffer }
-  /** `sent` is false only where the connection was never made, so that nothing can be stored. */
+  /** `sent` is false only if there never was a connection, so that nothing can be stored. */
   | { kind: 'unanswered'; sent: boolean; reason: string };
 
-/** Where a node's requests go: its own few keep-alive connections, as a real node has. */
+/** Core's URL, and a node's own few keep-alive connections, as a real node has. */
 export interface Target {
   url: URL;
   connections: http.Agent;
@@ -23,7 +23,7 @@ export function createTarget(url: string): Target {
   return { url: new URL(url), connections: new http.Agent({ keepAlive: true, maxSockets: 6 }) };
 }
 
-/** The reason of an attempt that was cut on purpose. */
+/** The reason of an attempt that the simulator cut. */
 export const cutReason = 'cut on purpose';
 
 const neverConnected = new Set([
@@ -36,8 +36,8 @@ const neverConnected = new Set([
 ]);
 
 /**
- * One HTTP request, one answer or none; never throws. With `cutAfterMs` the connection is cut that
- * long after the whole request was handed to the socket, whatever Core is doing with it.
+ * Sends one HTTP request and returns its answer, if there is one. Never throws. `cutAfterMs` cuts the
+ * connection that long after the socket has taken the whole request.
  */
 export function attempt(
   target: Target,
@@ -47,14 +47,14 @@ export function attempt(
   return new Promise((resolve) => {
     let timer: NodeJS.Timeout | undefined;
     let cutTimer: NodeJS.Timeout | undefined;
-    const settle = (result: Attempt): void => {
+    const end = (result: Attempt): void => {
       clearTimeout(timer);
       clearTimeout(cutTimer);
       resolve(result);
     };
     const fail = (error: NodeJS.ErrnoException): void => {
       const sent = !neverConnected.has(error.code ?? '');
-      settle({ kind: 'unanswered', sent, reason: error.code ?? error.message });
+      end({ kind: 'unanswered', sent, reason: error.code ?? error.message });
     };
     const outgoing = http.request(
       {
@@ -74,13 +74,13 @@ export function attempt(
         incoming.on('data', (chunk: Buffer) => chunks.push(chunk));
         incoming.on('error', fail);
         incoming.on('end', () => {
-          // An answer that ends before its announced length says nothing about what it answers.
+          // An answer that is cut short says nothing about its request.
           if (!incoming.complete) return fail(new Error('answer cut short'));
-          settle({
+          end({
             kind: 'answered',
             status: incoming.statusCode ?? 0,
             headers: incoming.headers,
-            body: unpack(Buffer.concat(chunks), incoming.headers['content-encoding']),
+            body: decompress(Buffer.concat(chunks), incoming.headers['content-encoding']),
           });
         });
       },
@@ -95,12 +95,12 @@ export function attempt(
   });
 }
 
-function unpack(body: Buffer, encoding: string | undefined): Buffer {
+function decompress(body: Buffer, encoding: string | undefined): Buffer {
   if (encoding !== 'gzip') return body;
   try {
     return gunzipSync(body);
   } catch {
-    // Left packed, the body fails to parse as JSON, and the caller reports that with its route.
+    // The caller fails to parse these bytes as JSON, and reports that with the route.
     return body;
   }
 }

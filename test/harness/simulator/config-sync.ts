@@ -3,7 +3,7 @@ import { type Agent, send } from './agent.ts';
 import { deliver } from './deliver.ts';
 import { recordUnexpected } from './ledger.ts';
 
-/** Pulls the configuration as an agent does, and reports the revision that it then runs. */
+/** Fetches the configuration as an agent does, and reports the revision that it then runs. */
 export async function pullAndApply(agent: Agent, isBehind: boolean): Promise<void> {
   const { config, ledger, node } = agent;
   const answer = await deliver(agent.delivery, 'config', {
@@ -53,8 +53,8 @@ function readConfig(agent: Agent, body: Buffer, etag: unknown): void {
 }
 
 /**
- * Every link of this node has to be in the client map under its user and subscription. What else is
- * there is not held against Core: an operator may add subscriptions during a run.
+ * Every link of this node has to be in the client map with its user and subscription. The map may hold
+ * more, since an operator may add subscriptions during a run.
  */
 function countWrongClients(agent: Agent, latest: NodeConfig): number {
   let wrong = 0;

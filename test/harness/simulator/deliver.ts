@@ -8,7 +8,7 @@ import type { Random } from './random.ts';
 export type Delivery =
   /** 2xx or 304. */
   | { kind: 'done'; status: number; headers: Record<string, unknown>; body: Buffer }
-  /** A 4xx that no repeat can change. `mayBeStored`: an earlier attempt ended without an answer. */
+  /** A 4xx that a repeat cannot change. `mayBeStored`: an earlier attempt ended without an answer. */
   | { kind: 'refused'; status: number; reason: string; mayBeStored: boolean }
   /** The run ended first, and at least one attempt may have been stored. */
   | { kind: 'unknown' }
@@ -21,11 +21,11 @@ export interface DeliverContext {
   random: Random;
   latencyUs: RecordableHistogram;
   timeoutMs: number;
-  /** Aborted when the drain deadline is reached: nothing is sent after it. */
+  /** Aborted at the drain's deadline. Nothing is sent after it. */
   end: AbortSignal;
-  /** Shorter waits between attempts than a node has, for a run of many short rounds. */
+  /** Waits between attempts. The fault suite has shorter ones than a node, for its short rounds. */
   patience?: Patience;
-  /** Told of every attempt's end. */
+  /** Called at the end of every attempt. */
   onAnswer?: (answer: Attempt) => void;
 }
 
@@ -36,21 +36,21 @@ export interface Patience {
   retryAfterMsMax: number;
 }
 
-/** A Retry-After beyond the maximum is taken as that, so that one odd answer does not end a node. */
+/** A longer Retry-After counts as `retryAfterMsMax`, so that one wrong answer does not stop a node. */
 const nodePatience: Patience = {
   backOffBaseMs: 200,
   backOffMsMax: 10_000,
   retryAfterMsMax: 60_000,
 };
 
-/** Refusals with these codes promise that nothing was stored; any other 5xx leaves it open. */
+/** Refusals with these codes promise that nothing was stored. Other 5xx do not. */
 const storedNothing = new Set([
   ...['BACKLOG_FULL', 'LATE_BACKLOG_FULL', 'SHUTTING_DOWN', 'RATE_LIMITED'],
 ]);
 
 /**
- * Sends the same bytes until they are answered for good or the run ends: 429, 5xx, network errors
- * and time-outs are repeated with exponential back-off and full jitter, never before Retry-After.
+ * Sends the same bytes until they get a final answer or the run ends. It repeats on 429, 5xx, network
+ * errors and time-outs, with exponential back-off and full jitter, and never before Retry-After.
  */
 export async function deliver(
   context: DeliverContext,
@@ -126,13 +126,13 @@ function backOffMs(
   return Math.min(retryAfterMs, retryAfterMsMax) + jitterMs;
 }
 
-/** Waits; false where `signal` ended the wait early. */
+/** Waits. False if `signal` ended the wait early. */
 export async function pause(ms: number, signal: AbortSignal): Promise<boolean> {
   try {
     await delay(ms, undefined, { signal });
     return true;
   } catch {
-    // The one way that this timer fails is the signal.
+    // The timer fails only by the signal.
     return false;
   }
 }

@@ -1,4 +1,4 @@
-/** Runs `work` for every item, at most `atOnceMax` at a time; the first failure ends it. */
+/** Runs `work` for every item, at most `atOnceMax` at a time. The first failure rejects. */
 export async function eachBounded<T>(
   items: readonly T[],
   atOnceMax: number,

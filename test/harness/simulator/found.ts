@@ -3,7 +3,7 @@ import type { ClickHouseClient } from '../../../src/stores/clickhouse.ts';
 import type { Bytes } from './check.ts';
 import { type CellKey, type Cells, type IngestKind, ingestKinds } from './ledger.ts';
 
-/** What the stores have of the run's nodes, read after everything was settled. */
+/** What the stores have of the run's nodes once everything is settled. */
 export interface Found {
   kinds: Record<IngestKind, Map<number, Cells>>;
   /** Counters by subscription. */
@@ -36,7 +36,7 @@ const nodesSql = `
 SELECT id, applied_revision, sync_status, last_seen_at IS NOT NULL AS is_seen
 FROM nodes WHERE id BETWEEN $1 AND $2`;
 
-/** Ids of the run are handed out in a row, give or take what others create meanwhile. */
+/** A run's ids are in a row, except for what others create meanwhile. */
 export interface IdRange {
   first: number;
   last: number;
@@ -51,7 +51,7 @@ export function idRange(ids: readonly number[]): IdRange {
   return range;
 }
 
-/** Reads sums by node and cell from both stores; nodes and subscriptions of others are left out. */
+/** Reads sums by node and cell from both stores, without the nodes and subscriptions of others. */
 export async function readFound(
   stores: { pool: pg.Pool; clickhouse: ClickHouseClient },
   ids: { nodes: readonly number[]; subscriptions: readonly number[] },

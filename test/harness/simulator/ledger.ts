@@ -1,16 +1,16 @@
-/** The three kinds of post that leave rows or counters behind. */
+/** The three kinds of post that leave rows or counters. */
 export const ingestKinds = ['usage', 'outbound', 'session'] as const;
 export type IngestKind = (typeof ingestKinds)[number];
 
 /** Every kind of request that an agent makes. */
 export type RequestKind = IngestKind | 'register' | 'heartbeat' | 'config' | 'applied' | 'probe';
 
-/** What a cell is about: a subscription's id (0 for none), a tag, or `PROTOCOL/EVENT`. */
+/** The subject of a cell: a subscription's id (0 for none), a tag, or `PROTOCOL/EVENT`. */
 export type CellKey = number | string;
 
 /**
- * Sums over rows. `checksum` adds up the columns that are neither bytes nor the key (ids and
- * times), so that a row stored with a wrong user or second shows too.
+ * Sums over rows. `checksum` adds up the columns that are neither bytes nor the key (ids and times), so
+ * that a row with a wrong user or second makes a difference too.
  */
 export interface Sums {
   rows: bigint;
@@ -21,17 +21,17 @@ export interface Sums {
 
 export type Cells = Map<CellKey, Sums>;
 
-/** What one node sent of one kind. Sums only: the ledger does not grow with the rows sent. */
+/** What one node sent of one kind. It has sums only, so it does not grow with the rows sent. */
 interface NodeLedger {
   acked: Cells;
-  /** One a request that ended without an answer: it may be stored once, or not at all. */
+  /** The cells of each request without an answer. It may be stored once, or not at all. */
   unknown: Cells[];
 }
 
 export interface Ledger {
   kinds: Record<IngestKind, Map<number, NodeLedger>>;
   tally: Tally;
-  /** Answers that no valid request should get. The first few are kept, all are counted. */
+  /** Answers that no valid request should get. All are counted, the first few are kept. */
   unexpected: { count: number; first: string[] };
 }
 
@@ -47,7 +47,7 @@ interface Tally {
   ackedRequests: number;
   ackedRows: number;
   unknownRequests: number;
-  /** Requests that never got past 503 or a closed port by the end of the run: certainly unstored. */
+  /** Requests that only met 503 or a closed port until the end of the run, so they are not stored. */
   undelivered: number;
   requestsByKind: Map<RequestKind, number>;
   answersByStatus: Map<number, number>;
@@ -80,7 +80,7 @@ export function emptySums(): Sums {
   return { rows: 0n, bytesUp: 0n, bytesDown: 0n, checksum: 0n };
 }
 
-/** Adds `sums` to the cell under `key`, making the cell where there is none. */
+/** Adds `sums` to the cell under `key`, which it makes if there is none. */
 export function addToCell(cells: Cells, key: CellKey, sums: Readonly<Sums>): void {
   const cell = cells.get(key);
   if (cell === undefined) {
@@ -97,7 +97,7 @@ function addCells(into: Cells, from: Cells): void {
   for (const [key, sums] of from) addToCell(into, key, sums);
 }
 
-/** What the ledger has of a node; nothing sent is an empty one. */
+/** What the ledger has of a node. It makes an empty entry if the node has sent nothing. */
 export function nodeLedger(ledger: Ledger, kind: IngestKind, nodeId: number): NodeLedger {
   const nodes = ledger.kinds[kind];
   let node = nodes.get(nodeId);
@@ -108,7 +108,7 @@ export function nodeLedger(ledger: Ledger, kind: IngestKind, nodeId: number): No
   return node;
 }
 
-/** A post of `rows` rows was answered with 200: every one of its rows has to be there once. */
+/** Records a post that was answered with 200: each of its rows has to be there once. */
 export function recordAcked(
   ledger: Ledger,
   post: { kind: IngestKind; nodeId: number; rows: number; cells: Cells },
@@ -118,7 +118,7 @@ export function recordAcked(
   ledger.tally.ackedRows += post.rows;
 }
 
-/** A post ended without an answer: its rows may be there once, or not at all. */
+/** Records a post without an answer: its rows may be there once, or not at all. */
 export function recordUnknown(
   ledger: Ledger,
   post: { kind: IngestKind; nodeId: number; cells: Cells },
@@ -127,7 +127,7 @@ export function recordUnknown(
   ledger.tally.unknownRequests += 1;
 }
 
-/** An answer that breaks the contract, in one line. */
+/** Records an answer that breaks the contract, in one line. */
 export function recordUnexpected(ledger: Ledger, line: string): void {
   ledger.unexpected.count += 1;
   if (ledger.unexpected.first.length < unexpectedKeptMax) ledger.unexpected.first.push(line);

@@ -9,10 +9,10 @@ import { type IngestKind, recordAcked, recordUnexpected, recordUnknown } from '.
 import { jittered } from './random.ts';
 
 const gzipShare = 0.3;
-/** How often a usage or session post carries an Idempotency-Key that it does not need. */
+/** Share of usage and session posts with an `Idempotency-Key`, which they do not need. */
 const extraKeyShare = 0.2;
 const cutAfterMsMax = 15;
-/** Posts that Core has to refuse, as a broken agent would send them. */
+/** Share of posts that are followed by one that Core has to refuse. */
 const probeShare = 0.01;
 
 const paths: Record<IngestKind, string> = {
@@ -21,7 +21,7 @@ const paths: Record<IngestKind, string> = {
   session: '/node/session-events',
 };
 
-/** Runs the agent's loops until `stop`, then until every unanswered post is settled or `end`. */
+/** Runs the agent's loops until `stop`, and then until every post is answered or until `end`. */
 export async function runAgent(agent: Agent): Promise<void> {
   const { options, node } = agent;
   const reports = node.members.length > 0;
@@ -34,7 +34,7 @@ export async function runAgent(agent: Agent): Promise<void> {
   agent.delivery.target.connections.destroy();
 }
 
-/** One at a time, so an agent that cannot deliver holds one post of each kind and no more. */
+/** One work at a time, so an agent that cannot deliver holds one post of each kind. */
 async function every(agent: Agent, ms: number, work: () => Promise<void>): Promise<void> {
   let waitMs = agent.random() * ms;
   while (await pause(waitMs, agent.stop.signal)) {
@@ -45,7 +45,7 @@ async function every(agent: Agent, ms: number, work: () => Promise<void>): Promi
 
 async function heartbeat(agent: Agent): Promise<void> {
   const { random, config } = agent;
-  // An agent that has just been restarted has no revision to name.
+  // An agent that was just restarted knows no revision.
   const revision = config.applied !== undefined && random() > 0.01 ? config.applied : undefined;
   const ip = random() < 0.5 ? { ip: agent.node.ip } : {};
   const answer = await send(agent, 'heartbeat', '/node/heartbeat', {
@@ -86,7 +86,7 @@ async function postSession(agent: Agent): Promise<void> {
   await post(agent, 'session', built, random() < extraKeyShare ? randomUUID() : undefined);
 }
 
-/** Delivers one post, at times twice or cut off, and books how it ended. True where acked. */
+/** Delivers one post, sometimes twice or cut off, and records how it ended. True if it was acked. */
 async function post(
   agent: Agent,
   kind: IngestKind,
@@ -94,7 +94,7 @@ async function post(
   key: string | undefined,
 ): Promise<boolean> {
   const { random, options, ledger, delivery } = agent;
-  const request = pack(agent, paths[kind], built.body, key);
+  const request = requestOf(agent, paths[kind], built.body, key);
   const isCut = random() < options.cuts;
   const isTwice = random() < options.duplicates;
   const cutFirstAfterMs = isCut ? random() * cutAfterMsMax : undefined;
@@ -109,11 +109,11 @@ async function post(
     if (isTwice) ends.push(await deliver(delivery, kind, request));
   }
   if (isTwice) ledger.tally.duplicates += 1;
-  return book(agent, kind, built, ends);
+  return record(agent, kind, built, ends);
 }
 
-/** What a post delivered once or twice comes to: acked if any was, else unknown if any may be. */
-function book(agent: Agent, kind: IngestKind, built: Built, ends: readonly Delivery[]): boolean {
+/** Records a post: acked if any delivery was, else unknown if any delivery may be stored. */
+function record(agent: Agent, kind: IngestKind, built: Built, ends: readonly Delivery[]): boolean {
   const { ledger, node } = agent;
   for (const end of ends) {
     if (end.kind === 'refused') {
@@ -133,18 +133,18 @@ function book(agent: Agent, kind: IngestKind, built: Built, ends: readonly Deliv
   return false;
 }
 
-/** Good entries with one bad one among them: refused whole, so that none of them is stored. */
+/** Sends good entries with one bad entry among them. Core must refuse the post and store nothing. */
 async function probeInvalid(agent: Agent, built: Built): Promise<void> {
   const entries = built.body['entries'] as Record<string, unknown>[];
   const at = Math.floor(agent.random() * entries.length);
   const broken = entries.map((entry, index) => (index === at ? { ...entry, bytesUp: -1 } : entry));
-  await probe(agent, pack(agent, paths.usage, { entries: broken }, undefined), 400);
+  await probe(agent, requestOf(agent, paths.usage, { entries: broken }, undefined), 400);
 }
 
-/** A used key with another body: refused, and nothing is added to the counters. */
+/** Sends a used key with another body. Core must refuse it and add nothing to the counters. */
 async function probeKeyReuse(agent: Agent, key: string): Promise<void> {
   const other = buildOutbound(agent.node, agent.random);
-  await probe(agent, pack(agent, paths.outbound, other.body, key), 422);
+  await probe(agent, requestOf(agent, paths.outbound, other.body, key), 422);
 }
 
 async function probe(agent: Agent, request: OutgoingRequest, status: number): Promise<void> {
@@ -153,26 +153,26 @@ async function probe(agent: Agent, request: OutgoingRequest, status: number): Pr
   if (end.kind === 'unknown' || end.kind === 'undelivered') return;
   if (end.status === status) return;
   const { path } = request;
-  recordUnexpected(agent.ledger, `${path} answered ${end.status} where ${status} is due`);
+  recordUnexpected(agent.ledger, `${path} answered ${end.status} instead of ${status}`);
 }
 
-function pack(
+function requestOf(
   agent: Agent,
   path: string,
   body: Record<string, unknown>,
   key: string | undefined,
 ): OutgoingRequest {
   const plain = Buffer.from(JSON.stringify(body));
-  const isPacked = agent.random() < gzipShare;
+  const isGzip = agent.random() < gzipShare;
   return {
     method: 'POST',
     path,
     headers: {
       'content-type': 'application/json',
       'x-node-auth-key': agent.authKey,
-      ...(isPacked ? { 'content-encoding': 'gzip' } : {}),
+      ...(isGzip ? { 'content-encoding': 'gzip' } : {}),
       ...(key === undefined ? {} : { 'idempotency-key': key }),
     },
-    body: isPacked ? gzipSync(plain, { level: 1 }) : plain,
+    body: isGzip ? gzipSync(plain, { level: 1 }) : plain,
   };
 }

@@ -5,8 +5,8 @@ import { createRandom, integerIn } from './random.ts';
 import type { FleetNode } from './world.ts';
 
 /**
- * Changes what a node should run now and then, so that its next heartbeat asks for a sync. Returns
- * the number of changes when `stop` fires.
+ * Changes what some node should run, again and again, so that the node's next heartbeat asks for a
+ * sync. Returns the number of changes once `stop` aborts.
  */
 export async function runOperator(
   pool: pg.Pool,
@@ -27,8 +27,8 @@ export async function runOperator(
       });
       changes += 1;
     } catch {
-      // The run may be there to see Core through a restart of Postgres: the next change is tried
-      // at its time, and what is checked at the end does not hang on how many there were.
+      // Postgres may be restarting, which the run is meant to survive. The next change comes at its
+      // time, and no check depends on the number of changes.
     }
   }
   return changes;

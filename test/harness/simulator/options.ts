@@ -1,4 +1,4 @@
-/** What the command line of `npm run fleet` comes down to. */
+/** The options of `npm run fleet`. */
 export interface FleetOptions {
   url: string;
   nodes: number;
@@ -13,16 +13,16 @@ export interface FleetOptions {
   sessionEveryMs: number;
   /** Milliseconds between changes of what some node should run; 0 for none. */
   changeEveryMs: number;
-  /** Entries in each usage post; undefined for the node's users that are active at the time. */
+  /** Entries in each usage post; undefined for one entry a user who is active at the time. */
   entries: number | undefined;
   /** Share of posts sent twice on purpose. */
   duplicates: number;
   /** Share of posts whose first attempt is cut off after sending. */
   cuts: number;
   timeoutMs: number;
-  /** How long unanswered posts are retried after the run. */
+  /** How long agents repeat unanswered posts after the run. */
   drainSeconds: number;
-  /** How long Core may take to settle everything it acked. */
+  /** How long Core may take to settle everything that it acked. */
   settleSeconds: number;
   json: boolean;
 }

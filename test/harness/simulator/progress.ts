@@ -2,8 +2,8 @@ import type { RecordableHistogram } from 'node:perf_hooks';
 import type { Ledger } from './ledger.ts';
 
 /**
- * Shows how the run goes: on a terminal one line that is rewritten every second, elsewhere a line
- * every five. Returns a function that stops it.
+ * Shows the progress of the run: on a terminal one line that changes every second, elsewhere a new line
+ * every five seconds. Returns a function that stops it.
  */
 export function startProgress(
   ledger: Ledger,
@@ -48,7 +48,7 @@ export function latencyMs(latencyUs: RecordableHistogram, percentile: number): s
   return latencyUs.count === 0 ? '-' : (latencyUs.percentile(percentile) / 1_000).toFixed(1);
 }
 
-/** Rows of a name and its value, the names padded to one width. */
+/** One line for each name and value, with the names padded to one width. */
 export function table(rows: readonly (readonly [string, string])[]): string {
   const width = Math.max(...rows.map(([name]) => name.length));
   return rows.map(([name, value]) => `  ${name.padEnd(width)}  ${value}`).join('\n');

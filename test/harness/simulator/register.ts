@@ -3,9 +3,9 @@ import { deliver } from './deliver.ts';
 import { recordUnexpected } from './ledger.ts';
 
 /**
- * Registers an agent by its code, over HTTP as a new node does. Codes are single use, so a lost
- * answer costs the key: then, as an operator would, `recode` issues a new code. False where the run
- * ended first or Core refused.
+ * Registers an agent by its code, over HTTP as a new node does. A code works once, so if the answer is
+ * lost, the key is lost too. Then `recode` issues a new code, as an operator would. False if the run
+ * ended first or if Core refused.
  */
 export async function registerAgent(
   agent: Agent,

@@ -6,20 +6,20 @@ import { latencyMs, table } from './progress.ts';
 import type { Settled } from './settle.ts';
 import type { Verdict } from './verdict.ts';
 
-/** Everything that the last lines of a run say. */
+/** What the report of a run is made from. */
 export interface Outcome {
   ledger: Ledger;
   latencyUs: RecordableHistogram;
   settled: Settled;
   verdict: Verdict;
   agents: readonly Agent[];
-  /** Seconds that the agents ran, without set-up and checks. */
+  /** Seconds that the agents ran. Set-up and checks do not count. */
   ranSeconds: number;
 }
 
 const differencesShownMax = 20;
 
-/** The number of differences that decides the exit code. A run that acked nothing proves nothing. */
+/** The number of differences: answers that the contract forbids and unsettled rows count, too. */
 function differenceCount(outcome: Outcome): number {
   const { unexpected } = outcome.ledger;
   return (
@@ -29,6 +29,7 @@ function differenceCount(outcome: Outcome): number {
   );
 }
 
+/** Decides the exit code. A run that acked nothing proves nothing. */
 export function isGood(outcome: Outcome): boolean {
   return differenceCount(outcome) === 0 && outcome.ledger.tally.ackedRequests > 0;
 }
@@ -107,7 +108,7 @@ function seconds(ms: number): string {
   return (ms / 1_000).toFixed(1);
 }
 
-/** The same as one JSON value. Sums are strings, since they may be past 2^53. */
+/** The same as one JSON value. Sums are strings, since they may be over 2^53. */
 export function reportJson(outcome: Outcome): string {
   const { ledger, latencyUs, settled, verdict, ranSeconds } = outcome;
   const { requestsByKind, answersByStatus, ...tally } = ledger.tally;

@@ -7,12 +7,12 @@ import { ackedTotal, type Ledger } from './ledger.ts';
 export interface Settled {
   isSettled: boolean;
   waitedMs: number;
-  /** What Core has not finished, in words; empty where it has. */
+  /** What Core has not finished, in words; empty if it has finished everything. */
   missing: string;
 }
 
 const pollMs = 500;
-/** An unknown request may still be on its way through Core: nothing may move for this long. */
+/** An unknown request may still be on its way through Core, so nothing may change for this long. */
 const quietMs = 2_000;
 
 const unsettledSql = `SELECT count(*) AS count FROM segments WHERE state <> 'settled'`;
@@ -22,9 +22,10 @@ SELECT coalesce(sum(traffic_bytes_up + traffic_bytes_down), 0)::text AS bytes
 FROM node_outbounds WHERE node_id = ANY ($1::integer[])`;
 
 /**
- * Polls until everything that was acked has arrived and no segment is unsettled, or until the
- * deadline. A segment is committed before its rows reach ClickHouse, so rows are looked at first:
- * all of them there and then no segment open means that the counters are written too.
+ * Polls until everything that was acked has arrived and every segment is settled, or until the
+ * deadline. It counts rows first and unsettled segments after that. A segment is sealed before its
+ * rows reach ClickHouse. So if all rows are there and then no segment is unsettled, the counters are
+ * complete, too.
  */
 export async function untilSettled(
   stores: { pool: pg.Pool; clickhouse: ClickHouseClient },

@@ -13,18 +13,18 @@ import {
   type Sums,
 } from './ledger.ts';
 
-/** The two sides of every check, summed up, and each place where they part. */
+/** Expected and found sums of all checks, and every difference. */
 export interface Verdict {
   differences: Difference[];
   totals: Record<IngestKind, { expected: Sums; found: Sums }>;
   countersCompared: number;
-  /** How many requests without an answer turned out to be stored. */
+  /** Requests without an answer that turned out to be stored. */
   unknownStored: number;
 }
 
 /**
- * Holds the stores against the ledger: every node's rows of each kind, every subscription's
- * counters, every node's applied revision.
+ * Compares the stores with the ledger: every node's rows of each kind, every subscription's counters,
+ * and every node's applied revision.
  */
 export function judge(
   ledger: Ledger,
@@ -62,7 +62,7 @@ function noTotal(): { expected: Sums; found: Sums } {
   return { expected: emptySums(), found: emptySums() };
 }
 
-/** Returns what the node should have stored: what was acked, and the unknown that arrived. */
+/** Returns what should be stored of the node: what was acked, and the unknown requests that arrived. */
 function judgeNode(
   verdict: Verdict,
   ledger: Ledger,
@@ -99,7 +99,7 @@ function sumInto(total: Sums, cells: Cells): void {
   }
 }
 
-/** What Core shows of a node against what the node was told. */
+/** Compares a node's state in Core with what Core told the node. */
 function judgeState(agent: Agent, found: Found): Difference[] {
   const { node, config } = agent;
   const state = found.nodes.get(node.nodeId);

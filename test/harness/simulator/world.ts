@@ -8,7 +8,7 @@ import { inTransaction } from '../../../src/stores/postgres.ts';
 import { eachBounded } from './each.ts';
 import type { FleetOptions } from './options.ts';
 
-/** A user's subscription as a node knows it: whose traffic it is, and by which links it comes. */
+/** A user's subscription as a node knows it, with its links on that node. */
 export interface Member {
   userId: number;
   subscriptionId: number;
@@ -16,7 +16,7 @@ export interface Member {
 }
 
 export interface FleetNode {
-  /** From 0; the seed of the node's traffic hangs on it, ids do not repeat between runs. */
+  /** Counts from 0. The seed of the node's traffic depends on it, since ids differ from run to run. */
   index: number;
   nodeId: number;
   name: string;
@@ -35,22 +35,21 @@ export interface World {
   subscriptionIds: number[];
 }
 
-/** A subscription that nobody has: its usage is stored and counts towards no counter. */
+/** No such subscription exists. Core stores its usage and counts it nowhere. */
 export const ghostSubscriptionId = 4_000_000_000_000;
 
 const regions = ['eu-central', 'eu-north', 'us-east', 'ap-south'];
-/** `relay` is configured nowhere: Core learns of it from the usage that is reported. */
+/** Nobody configures `relay`: Core learns of it from reported usage. */
 const outboundTags = ['direct', 'relay'];
-/** Every third node serves MTProto too. */
+/** Every third node has MTProto, too. */
 const mtprotoEvery = 3;
 const creatingMax = 8;
 const rowsAtOnceMax = 10_000;
 
 /**
- * Creates nodes with their codes, protocols and outbounds, users with a subscription each, and
- * links from every subscription to a few nodes. Nodes are made one by one as the CLI does; the rest
- * goes in by the thousand, and links only a node's own members: the CLI's way links everybody to
- * everything, which is nodes times subscriptions.
+ * Creates nodes with their codes, protocols and outbounds, users with a subscription each, and links
+ * from every subscription to a few nodes. It creates nodes one by one, as the CLI does, and everything
+ * else by the thousand. The CLI would link every subscription to every node, which are far more links.
  */
 export async function createWorld(
   pool: pg.Pool,
@@ -134,7 +133,7 @@ async function createOutbounds(pool: pg.Pool, nodes: readonly FleetNode[]): Prom
   );
 }
 
-/** One INSERT of users and one of their subscriptions, whatever the count. */
+/** Creates `count` users and their subscriptions by one INSERT each. */
 async function createMembers(pool: pg.Pool, first: number, count: number): Promise<Member[]> {
   return inTransaction(pool, async (client) => {
     const users = await client.query<{ id: number }>(
@@ -152,12 +151,12 @@ async function createMembers(pool: pg.Pool, first: number, count: number): Promi
 }
 
 /**
- * Spreads subscriptions over nodes, each on `nodesPerUser` of them, so that several nodes (and so
- * several streams) add to one counter. A node has its own copy of a member, with its own links.
+ * Assigns each subscription to `nodesPerUser` nodes, so that several nodes, and so several streams, add
+ * to one counter. Each node has its own copy of a member, with its own links.
  */
 function assignMembers(nodes: FleetNode[], members: readonly Member[], nodesPerUser: number): void {
   const perUser = Math.min(nodesPerUser, nodes.length);
-  // All steps stay under the node count, so the nodes of one subscription differ.
+  // The last step stays below the number of nodes, so the nodes of one subscription differ.
   const stride = Math.max(1, Math.floor(nodes.length / perUser));
   members.forEach(({ userId, subscriptionId }, index) => {
     for (let copy = 0; copy < perUser; copy += 1) {
@@ -167,7 +166,7 @@ function assignMembers(nodes: FleetNode[], members: readonly Member[], nodesPerU
   });
 }
 
-/** A link for each member and protocol of a node, with UUIDs that Postgres makes. */
+/** Creates a link for each member and protocol of a node. Postgres makes the UUIDs. */
 async function createLinks(pool: pg.Pool, nodes: readonly FleetNode[]): Promise<void> {
   const wanted = nodes.flatMap((node) =>
     node.members.flatMap((member) => node.protocols.map(({ id }) => ({ member, id }))),
