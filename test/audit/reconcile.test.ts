@@ -9,7 +9,7 @@ import { insertRows } from '../../src/stores/clickhouse.ts';
 import { migrateClickHouse } from '../../src/stores/migrate.ts';
 import { get, startTestApi, until } from '../support/api.ts';
 import { commandLine } from '../support/cli.ts';
-import { atMs, startSpool } from '../support/load.ts';
+import { atMs, startSpool } from '../support/spool.ts';
 
 type Load = Awaited<ReturnType<typeof startSpool>>;
 

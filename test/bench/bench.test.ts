@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import os from 'node:os';
+import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import t, { type Test } from 'tap';
+import t from 'tap';
 import { bodyCount, coreFormat, createBodies, numberBody } from '../../bench/measure/bodies.ts';
 import { comparisonTable, measuringFiles } from '../../bench/measure/compare.ts';
 import { isReached, type Metric } from '../../bench/measure/metric.ts';
@@ -32,18 +31,13 @@ import { ingestSchemas } from '../../src/contract/node.ts';
 import { projectRoot } from '../../src/root.ts';
 import { packUsage } from '../../src/rows/pack.ts';
 import { createRandom } from '../harness/simulator/random.ts';
+import { scratchFolder } from '../support/scratch-folder.ts';
 
 const bounds = { entriesMax: 10_000, nowMs: Date.now };
 
-function folder(t: Test): string {
-  const dir = mkdtempSync(path.join(os.tmpdir(), 'core-bench-test-'));
-  t.teardown(() => rmSync(dir, { recursive: true, force: true }));
-  return dir;
-}
-
 /**
- * A window of a minute, a sample a second: `perSecond` rows come in, and `settlesPerSecond` times ten of
- * them are settled every ten seconds, the last `late` share of each lump a second later.
+ * A window of a minute with a sample a second. `perSecond` rows come in. Every ten seconds ten times
+ * `settlesPerSecond` of them become settled, the share `late` of these a second later.
  */
 function sawtooth(perSecond: number, settlesPerSecond = perSecond, late = 0): Standing[] {
   return Array.from({ length: 61 }, (_, second) => {
@@ -56,7 +50,7 @@ function sawtooth(perSecond: number, settlesPerSecond = perSecond, late = 0): St
   });
 }
 
-t.test('a backlog that goes up and down like a saw', async (t) => {
+t.test('a saw-toothed backlog: its slope and its rate are those of whole teeth', async (t) => {
   const changed = (window: Standing[]): number => {
     const { backlogStartRows, backlogEndRows, acceptedRows } = summarise(window);
     return (backlogEndRows - backlogStartRows) / acceptedRows;
@@ -71,15 +65,15 @@ t.test('a backlog that goes up and down like a saw', async (t) => {
   t.equal(summarise(sawtooth(600_000)).backlogBytesMax, 60);
   t.equal(summarise(sawtooth(600_000)).backlog.length, 61);
   const short = sawtooth(600_000).slice(0, 25);
-  t.ok(changed(short) > 0.05, 'of one tooth nobody can tell');
+  t.ok(changed(short) > 0.05, 'one tooth does not tell whether the backlog is flat');
   const idle = summarise(sawtooth(0, 0));
   t.equal(idle.settledPerSecond, 0);
   t.equal(idle.backlogEndRows, idle.backlogStartRows);
 });
 
 /**
- * A sender that does as it is told, a sample a second, and a loader that seals whole segments: `loads` is
- * what it has the machine for in each second, in rows.
+ * Samples, one a second, of a sender that sends at the steered rate and a loader that seals whole
+ * segments. `loads` is how many rows the loader can do in each second.
  */
 function steeredRun(seconds: number, loads: (second: number) => number) {
   const steering = createSteering(400_000);
@@ -105,7 +99,7 @@ function steeredRun(seconds: number, loads: (second: number) => number) {
   return samples;
 }
 
-t.test('the rate of a sustained run follows the loader, and the backlog stays', async (t) => {
+t.test('a sustained run sends what the loader can do, and the unread rows stay', async (t) => {
   const unread = ({ appendedRows, sealedRows }: Standing): number => appendedRows - sealedRows;
   const speeds = {
     steady: () => 900_000,
@@ -118,9 +112,12 @@ t.test('the rate of a sustained run follows the loader, and the backlog stays', 
     const window = samples.slice(15);
     const accepted = (window.at(-1)?.appendedRows ?? 0) - (window[0]?.appendedRows ?? 0);
     const capacity = window.slice(1).reduce((sum, _, index) => sum + loads(index + 16), 0);
-    t.ok(Math.abs(accepted / capacity - 1) < 0.03, `${name}: as much as can be loaded`);
+    t.ok(
+      Math.abs(accepted / capacity - 1) < 0.03,
+      `${name}: the sender sends what the loader can do`,
+    );
     const changed = slope(window.map((standing, x) => ({ x, y: unread(standing) }))) * 60;
-    t.ok(Math.abs(changed) < 0.025 * accepted, `${name}: what is unread stays`);
+    t.ok(Math.abs(changed) < 0.025 * accepted, `${name}: the unread rows stay the same`);
     t.ok(Math.min(...window.map(unread)) > 0, `${name}: the loader never waits for rows`);
   }
 });
@@ -143,34 +140,31 @@ t.test('statistics', async (t) => {
   t.equal(spread([0, 1]), Number.POSITIVE_INFINITY);
 });
 
-t.test(
-  'every body is another one, and the scanner and zod take it with the same rows',
-  async (t) => {
-    const scanner = createUsageScanner(bounds);
-    const schema = ingestSchemas(bounds).usage;
-    const random = createRandom(1);
-    for (const entries of [1, 10, 100]) {
-      const set = createBodies(numberedWorld(300), { entries, seed: 5, atMs: Date.now() });
-      const seen = new Set<string>();
-      const requests = 3 * set.bodies.length;
-      for (let number = 0; number < requests; number += 1) {
-        const body = Buffer.from(set.bodies[number % set.bodies.length] as Buffer);
-        numberBody(set, body, number, random);
-        seen.add(body.toString('latin1'));
-        const packed = scanner.scan(7, body);
-        const decoded = decodeBody(schema, body).entries;
-        if (packed?.bytes.equals(packUsage(7, decoded)) !== true || packed.rows !== entries) {
-          t.fail(body.toString());
-        }
-        const [first] = decoded;
-        const high = Math.floor((first?.bytesUp ?? 0) / 1_000) % 10_000;
-        const low = Math.floor((first?.bytesDown ?? 0) / 100_000) % 10_000;
-        if (high * 10_000 + low !== number) t.fail(`${number} cannot be read back`);
+t.test('all bodies differ, and the scanner and zod make the same rows of each', async (t) => {
+  const scanner = createUsageScanner(bounds);
+  const schema = ingestSchemas(bounds).usage;
+  const random = createRandom(1);
+  for (const entries of [1, 10, 100]) {
+    const set = createBodies(numberedWorld(300), { entries, seed: 5, atMs: Date.now() });
+    const seen = new Set<string>();
+    const requests = 3 * set.bodies.length;
+    for (let number = 0; number < requests; number += 1) {
+      const body = Buffer.from(set.bodies[number % set.bodies.length] as Buffer);
+      numberBody(set, body, number, random);
+      seen.add(body.toString('latin1'));
+      const packed = scanner.scan(7, body);
+      const decoded = decodeBody(schema, body).entries;
+      if (packed?.bytes.equals(packUsage(7, decoded)) !== true || packed.rows !== entries) {
+        t.fail(body.toString());
       }
-      t.equal(seen.size, requests);
+      const [first] = decoded;
+      const high = Math.floor((first?.bytesUp ?? 0) / 1_000) % 10_000;
+      const low = Math.floor((first?.bytesDown ?? 0) / 100_000) % 10_000;
+      if (high * 10_000 + low !== number) t.fail(`${number} cannot be read back`);
     }
-  },
-);
+    t.equal(seen.size, requests);
+  }
+});
 
 t.test('bodies name every subscription about equally often', async (t) => {
   const world = numberedWorld(500);
@@ -193,7 +187,7 @@ t.test('bodies name every subscription about equally often', async (t) => {
   });
 });
 
-/** Bodies as the sender makes them: changed for each request, the first entry counts them. */
+/** Bodies as the sender makes them: changed for each request, with its number in the first entry. */
 function peerBodies(format: typeof lineFormat, entries: number): string[] {
   const world = numberedWorld(300, 50);
   const set = createBodies(world, { entries, seed: 5, atMs: Date.now(), format });
@@ -205,7 +199,7 @@ function peerBodies(format: typeof lineFormat, entries: number): string[] {
   });
 }
 
-t.test('bodies for peers: valid, of one length, none twice, times of the last hours', async (t) => {
+t.test('bodies for peers: valid, of one length, all different, of the last hours', async (t) => {
   const line =
     /^usage,sub=(\d{7}),user=(\d{7}),proto=(\d{7}) up=([1-9]\d{7})i,down=([1-9]\d{9})i (\d{16})$/;
   for (const entries of [1, 10, 100]) {
@@ -242,10 +236,14 @@ t.test('nodes share the bodies out evenly', async (t) => {
   t.equal(bodyCount({ wanted: 40_000, most: 20_000, nodes: 10_000 }), 20_000);
   t.equal(bodyCount({ wanted: 16, most: 20_000, nodes: 7 }), 21);
   t.equal(bodyCount({ wanted: 3, most: 5, nodes: 7 }), 1, 'a prime');
-  t.equal(bodyCount({ wanted: 3, most: 0, nodes: 10 }), 1, 'a body larger than all that is kept');
+  t.equal(
+    bodyCount({ wanted: 3, most: 0, nodes: 10 }),
+    1,
+    'a body is larger than the bound of all bodies',
+  );
 });
 
-t.test('a peer gets the same entries whatever the batch size', async (t) => {
+t.test('a peer gets the same entries at every batch size', async (t) => {
   const world = numberedWorld(200, 50);
   const lines = [10, 100].map((entries) => {
     const options = { entries, seed: 1, atMs: 1e12, format: lineFormat };
@@ -286,7 +284,7 @@ t.test('peers side by side: medians, ratios and targets', async (t) => {
   t.same(rotated(['a', 'b', 'c'], 4), ['b', 'c', 'a']);
 });
 
-t.test('a warm-up goes on where it was too short for every body to come once', async (t) => {
+t.test('a warm-up goes on if it was too short to send every body once', async (t) => {
   t.equal(secondsUntilAllCame(20_000, { ok: 20_000, seconds: 3 }), 0);
   t.equal(secondsUntilAllCame(20_000, { ok: 19_999, seconds: 3 }), 8);
   t.equal(secondsUntilAllCame(2_000, { ok: 500, seconds: 1 }), 10);
@@ -294,7 +292,7 @@ t.test('a warm-up goes on where it was too short for every body to come once', a
   t.equal(secondsUntilAllCame(20_000, { ok: 0, seconds: 3 }), 180, 'nothing came');
 });
 
-t.test('what a peer answered with 2xx has to be stored', async (t) => {
+t.test('a peer has to store what it answered with 2xx', async (t) => {
   const passed = (stored: number, overwrittenShareMax = 0) =>
     checkStored('peer', { least: 1_000, most: 1_100, refused: 0, stored, overwrittenShareMax })
       .passed;
@@ -334,7 +332,7 @@ const metric = (value: number, more: Partial<Metric> = {}): Metric => ({
   ...more,
 });
 
-t.test('a table with targets, and what the last run had', async (t) => {
+t.test('the table has targets, and the change against the last run', async (t) => {
   t.equal(isReached(metric(1)), true);
   t.equal(isReached(metric(9, { target: { min: 10 } })), false);
   t.equal(isReached(metric(10, { target: { max: 10 } })), true);
@@ -357,7 +355,7 @@ t.test('a failed check is named', async (t) => {
   const check = (acked: number, appendedRows: number) =>
     checkAppended('accept', 'rows', { ...run, acked, appendedRows });
   t.equal(check(5, 50).passed, true);
-  t.equal(check(5, 70).passed, true, 'two more may have been on their way');
+  t.equal(check(5, 70).passed, true, 'one more request a connection may have been stored');
   t.equal(check(5, 80).passed, false);
   t.equal(check(5, 40).passed, false, 'lost');
   t.equal(check(5, 55).passed, false, 'half a body');
@@ -376,7 +374,7 @@ const results = (date: string, value: number, quick = false): Results => ({
 });
 
 t.test('results are kept by date, and the newest of the same kind is compared', async (t) => {
-  const dir = path.join(folder(t), 'results');
+  const dir = path.join(scratchFolder(t), 'results');
   t.equal(readBefore(false, dir).size, 0);
   const names = [
     results('2026-01-02T10:00:00.000Z', 3),
@@ -420,7 +418,7 @@ t.test('a plot holds its lines, escaped, and follows the color scheme', async (t
   t.match(svg, /prefers-color-scheme: dark/);
   t.equal(svg.match(/<polyline/g)?.length, 2);
   t.notMatch(svg, /NaN|Infinity|undefined/);
-  const dir = folder(t);
+  const dir = scratchFolder(t);
   const files = writePlots(
     [{ bench: 'e2e', plot: 'batch', label: 'end to end', points: [{ x: 100, y: 1 }] }],
     false,
@@ -449,7 +447,7 @@ t.test('without wrk one line says what is missing', async (t) => {
   t.teardown(() => {
     process.env['PATH'] = before;
   });
-  process.env['PATH'] = folder(t);
+  process.env['PATH'] = scratchFolder(t);
   const plan = { url: 'http://127.0.0.1:9', method: 'GET', path: '/', headers: {} } as const;
   await t.rejects(startWrk({ ...plan, connections: 1, seconds: 1, seed: 1 }), {
     message: /^wrk is not on the PATH/,

@@ -3,7 +3,7 @@ import { freshStores } from '../support/stores.ts';
 import { runFuzz } from './fuzz/run.ts';
 
 t.test(
-  '3,000 damaged requests: no crash, no 500, and every answer is one that the contract allows',
+  '3,000 damaged requests: no crash, no 500, only answers that the contract allows',
   async (t) => {
     const stores = await freshStores(t);
     const result = await runFuzz({

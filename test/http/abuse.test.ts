@@ -17,7 +17,7 @@ import {
 } from '../support/api.ts';
 import { startCore } from '../support/core-process.ts';
 import { freePorts } from '../support/free-port.ts';
-import { exchange } from '../support/raw.ts';
+import { exchange } from '../support/raw-http.ts';
 
 const codeOf = (body: Buffer): string => JSON.parse(body.toString()).error.code;
 

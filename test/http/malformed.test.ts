@@ -1,7 +1,7 @@
 import t from 'tap';
 import { get, registerTestNode, startTestApi, until } from '../support/api.ts';
 import { startPlainNginx } from '../support/proxies.ts';
-import { exchange } from '../support/raw.ts';
+import { exchange } from '../support/raw-http.ts';
 
 // docs/http.md says what a client that sends these sees, and why Core alone cannot do better.
 

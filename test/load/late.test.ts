@@ -22,7 +22,7 @@ import {
   usageEntry,
   wideEntries,
 } from '../support/api.ts';
-import { atMs, startSpool } from '../support/load.ts';
+import { atMs, startSpool } from '../support/spool.ts';
 import { openStores } from '../support/stores.ts';
 
 const dayMs = 86_400_000;

@@ -12,7 +12,7 @@ import { streamName } from '../../src/spool/streams.ts';
 import { insertRows } from '../../src/stores/clickhouse.ts';
 import { createSubscription } from '../../src/subscriptions/create.ts';
 import { until } from '../support/api.ts';
-import { atMs, startSpool } from '../support/load.ts';
+import { atMs, startSpool } from '../support/spool.ts';
 
 /** A spool with one subscription, limited to 10,000 bytes, which usage is for unless it says so. */
 async function startLoad(t: Test) {

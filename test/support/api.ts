@@ -12,7 +12,7 @@ import { createPool } from '../../src/stores/postgres.ts';
 import { connectRedis, createRedis } from '../../src/stores/redis.ts';
 import { freshStores, noRowIsLate } from './stores.ts';
 
-/** A node that has registered. */
+/** A registered node. */
 export interface TestNode {
   nodeId: number;
   authKey: string;
@@ -21,8 +21,8 @@ export interface TestNode {
 export type TestApi = Awaited<ReturnType<typeof startTestApi>>;
 
 /**
- * An api in this process on a free port, on stores of this test's own. `settings` are environment
- * variables that differ from the defaults.
+ * Starts an api in this process, on a free port and on stores of this test's own. `settings` are
+ * environment variables.
  */
 export async function startTestApi(
   t: Test,
@@ -57,7 +57,7 @@ export async function startTestApi(
   return {
     ...api,
     url: `http://127.0.0.1:${api.port}`,
-    /** For `get` and its like: the listener for operators. */
+    /** The operators' listener, for `get` and `post`. */
     admin: { url: `http://127.0.0.1:${api.adminPort}`, agent },
     agent,
     config,
@@ -107,7 +107,7 @@ interface SendOptions {
   headers?: Record<string, string>;
 }
 
-/** Any request over the test's keep-alive connections. */
+/** Sends any request over the test's keep-alive connections. */
 export async function send(
   api: Pick<TestApi, 'url' | 'agent'>,
   method: string,
@@ -134,7 +134,7 @@ export async function send(
   };
 }
 
-/** POSTs a value as JSON, or a string or bytes as they are. */
+/** POSTs a value as JSON. A string or bytes are sent unchanged. */
 export function post(
   api: Pick<TestApi, 'url' | 'agent'>,
   path: string,
@@ -157,7 +157,7 @@ export function get(
   return send(api, 'GET', path, options);
 }
 
-/** A usage entry that is valid; `overrides` make it what a test needs. */
+/** A valid usage entry, with `overrides`. */
 export function usageEntry(overrides: Record<string, unknown> = {}): Record<string, unknown> {
   return {
     userId: 1,
@@ -170,7 +170,7 @@ export function usageEntry(overrides: Record<string, unknown> = {}): Record<stri
   };
 }
 
-/** Entries that the spool cannot make small: about 41 bytes each. */
+/** Entries that stay large in their short form: about 41 bytes each in the spool. */
 export function wideEntries(count: number, userId: number): Record<string, unknown>[] {
   const large = Number.MAX_SAFE_INTEGER;
   return Array.from({ length: count }, (_, index) =>
@@ -184,8 +184,8 @@ export function wideEntries(count: number, userId: number): Record<string, unkno
 }
 
 /**
- * Repeats a question until `isDone`, for what other processes bring about in their own time. Fails
- * after `msMax` with the last answer.
+ * Asks again until `isDone`, for things that other processes do in their own time. After `msMax` it
+ * fails and shows the last answer.
  */
 export async function until<T>(
   ask: () => Promise<T>,
@@ -197,7 +197,7 @@ export async function until<T>(
     const answer = await ask();
     if (isDone(answer)) return answer;
     if (performance.now() > deadlineMs) {
-      throw new Error(`Not so after ${msMax} ms: ${JSON.stringify(answer)}`);
+      throw new Error(`not done after ${msMax} ms: ${JSON.stringify(answer)}`);
     }
     await new Promise((resume) => setTimeout(resume, 25));
   }

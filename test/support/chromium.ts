@@ -1,8 +1,6 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import os from 'node:os';
-import path from 'node:path';
 import { type BrowserContext, chromium } from 'playwright-core';
 import type { Test } from 'tap';
+import { scratchFolder } from './scratch-folder.ts';
 
 /** Debian's Chromium. */
 const program = '/usr/bin/chromium';
@@ -18,14 +16,13 @@ const quietly = [
 ];
 
 /**
- * A Chromium with an empty profile, which is closed and removed at the teardown. `hosts` are names
- * that it takes for the loopback interface, whatever DNS says.
- * @throws Error with the package to install if Chromium is missing: a test that skipped itself
- * then would pass what nobody looked at.
+ * A Chromium with an empty profile. The teardown closes it and removes the profile. It connects to the
+ * loopback interface for the names in `hosts`, without DNS.
+ * @throws Error with the package to install if Chromium is missing: if the test were skipped then,
+ * nobody would notice that nothing was tested.
  */
 export async function openChromium(t: Test, hosts: readonly string[]): Promise<BrowserContext> {
-  const folder = mkdtempSync(path.join(os.tmpdir(), 'core-chromium-'));
-  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  const folder = scratchFolder(t);
   try {
     const browser = await chromium.launchPersistentContext(folder, {
       executablePath: program,

@@ -30,7 +30,7 @@ export function commandLine(
     });
     return { exitCode, stdout: stdout.text(), stderr: stderr.text() };
   };
-  /** The JSON value of a command that must succeed and print nothing else. */
+  /** Runs a command that must succeed and print nothing but JSON, and returns the value. */
   const json = async <T = Record<string, unknown>>(...args: string[]): Promise<T> => {
     const run = await core(...args, '--json');
     if (run.exitCode !== 0 || run.stderr !== '')

@@ -26,7 +26,7 @@ export interface ClickHouseServer {
   stop: (signal?: NodeJS.Signals) => Promise<number | NodeJS.Signals | null>;
 }
 
-/** Starts the embedded ClickHouse as Core does: a process with an IPC channel. */
+/** Starts the embedded ClickHouse as Core does, as a process with an IPC channel. */
 export async function startClickHouseServer(
   test: Test,
   dataDir: string,
@@ -46,7 +46,7 @@ export async function startClickHouseServer(
   test.teardown(() => stop('SIGKILL'));
   const [first] = await Promise.race([once(child, 'message'), ended]);
   const { ready, port } = first as { ready: boolean; port: number };
-  test.equal(ready, true, 'says that it is ready');
+  test.equal(ready, true, 'the server says that it is ready');
   return {
     child,
     port,
@@ -57,7 +57,7 @@ export async function startClickHouseServer(
   };
 }
 
-/** Where a server finds its data and its passwords. */
+/** Arguments that tell a server where its data and its passwords are. */
 export function serverFolders(dataDir: string): string[] {
   return ['--data', dataDir, '--secrets', dataDir];
 }
@@ -85,13 +85,13 @@ export function connectClickHouse(
 
 export interface Answer {
   status: number;
-  /** ClickHouse's number of the error, else undefined. */
+  /** ClickHouse's error number; undefined if there is none. */
   code: string | undefined;
   headers: http.IncomingHttpHeaders;
   text: string;
 }
 
-/** A request with exactly these headers, `Host` among them, which `fetch` would not let through. */
+/** Sends a request with exactly these headers. Unlike `fetch`, it also sends a given `Host`. */
 export async function ask(
   server: Pick<ClickHouseServer, 'port'>,
   target: string,

@@ -14,18 +14,18 @@ export interface CoreProcess {
   pid: number;
   stdout: string[];
   stderr: string[];
-  /** Resolves at the first line of stdout or stderr, past or to come, that matches. */
+  /** Resolves with the first line of stdout or stderr that matches. Earlier lines count, too. */
   line(pattern: RegExp): Promise<string>;
-  /** Process id of what Core supervises under this name; its log level must be debug. */
+  /** Id of the process that Core supervises under this name. Core's log level must be debug. */
   child(name: string): Promise<number>;
   signal(signal: NodeJS.Signals): void;
-  /** Exit code and signal, once it has ended. */
+  /** Resolves with exit code and signal when the process has ended. */
   exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
 }
 
 /**
- * Settings of a Core with all three embedded servers. Every port is its own: test files run side by side,
- * and a port that is left out would be the same one for each of them.
+ * Settings of a Core with all three embedded servers. They set every port, since test files run side
+ * by side, and all of them would use the same default port.
  */
 export async function settingsOnFreePorts(dataDir: string) {
   const [port, adminPort, postgresPort, redisPort, clickhousePort] = await freePorts(5);
@@ -39,7 +39,7 @@ export async function settingsOnFreePorts(dataDir: string) {
   };
 }
 
-/** Runs a command of Core as `npm start` does, but without npm; stopped at the teardown. */
+/** Runs a command of Core as `npm start` does, but without npm. The teardown stops it. */
 export function startCore(
   t: Test,
   args: readonly string[],
@@ -48,7 +48,7 @@ export function startCore(
   return startProgram(t, process.execPath, [program, ...args], settings);
 }
 
-/** Runs a program in the checkout, with these settings of Core and no others. */
+/** Runs a program in the checkout with these settings of Core and no others. */
 export function startProgram(
   t: Test,
   command: string,
@@ -95,7 +95,7 @@ export function startProgram(
   };
 }
 
-/** Whether a process with this id runs. */
+/** Whether a process with this id is running. */
 export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
@@ -116,17 +116,17 @@ function collect(stream: Readable, heard: EventEmitter): string[] {
 
 function untilExit(child: ChildProcess, heard: EventEmitter): CoreProcess['exited'] {
   return new Promise((resolve) => {
-    // `close` comes after the last line of output, `exit` may come before it. An embedded server
-    // that outlives Core keeps no pipe of it open: its output goes to a file.
+    // `close` comes after the last line of output, and `exit` may come before it. An embedded server
+    // that outlives Core does not delay `close`, since its output goes to a file.
     child.once('close', (code, signal) => {
       resolve({ code, signal });
-      // Whoever waits for a line looks once more, after `ended` has been set.
+      // A waiting `line` looks once more, after `ended` has been set.
       setImmediate(() => heard.emit('change'));
     });
   });
 }
 
-/** The settings of whoever runs the tests must not reach the Core under test. */
+/** The environment without Core's settings, which must not reach the Core under test. */
 function withoutSettings(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return Object.fromEntries(
     Object.entries(environment).filter(

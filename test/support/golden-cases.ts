@@ -12,7 +12,7 @@ interface GoldenCase {
 
 const tls = { certificateFile: '/etc/core/cert.pem', keyFile: '/etc/core/key.pem' };
 const named = { ...tls, serverName: 'vpn.example.com' };
-/** Made for these files and used nowhere else. */
+/** A key that was made for these files and is used nowhere else. */
 const reality = {
   target: 'www.example.com:443',
   privateKey: 'yBaw532IIUNuQWDTncozoBaLJmcd1JZzvsHUgVPxMk8',

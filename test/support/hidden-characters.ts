@@ -1,4 +1,4 @@
-/** One or more of each class of characters that no output may hold as they are, by their names. */
+/** Characters of every class that no output may hold unescaped, by their names. */
 export const hiddenCharacters = {
   'U+0000': '\u0000',
   'U+0007': '\u0007',

@@ -3,15 +3,15 @@ import { usageRow } from '../../src/rows/pack.ts';
 import type { UsagePayload } from '../../src/rows/segment-rows.ts';
 import { openUsage } from '../../src/rows/usage-rows.ts';
 
-/** In the order of the columns; the segment follows. */
+/** The columns in their order, without the segment, which is the last one. */
 export const valueNames = [
   ...(['nodeId', 'nodeProtocolId', 'userId', 'subscriptionId'] as const),
   ...(['bytesUp', 'bytesDown', 'recordedAt'] as const),
 ];
-/** Any values that the columns hold, not only those of the contract. */
+/** Any values that the columns can hold, not only those that the contract allows. */
 export type UsageValues = Record<(typeof valueNames)[number], bigint>;
 
-/** Rows as packUsage lays them out. */
+/** Packs rows as packUsage does. */
 export function packValues(rows: readonly UsageValues[]): Buffer {
   const bytes = Buffer.alloc(rows.length * usageRow.length);
   for (const [index, row] of rows.entries()) {
@@ -37,7 +37,7 @@ export function payloadOf(packed: Buffer, segmentId = 1): UsagePayload {
 
 interface NativeBlock {
   rows: number;
-  /** Of each column, in their order. */
+  /** The type of each column, in their order. */
   types: Record<string, string>;
   columns: Record<string, bigint[]>;
 }

@@ -13,14 +13,14 @@ import { createLogger } from '../../src/log.ts';
 import { projectRoot } from '../../src/root.ts';
 import { until } from './api.ts';
 import { freePorts } from './free-port.ts';
-import { scratchFolder } from './v2ray.ts';
+import { scratchFolder } from './scratch-folder.ts';
 
-/** The name in the files of deploy/proxy/. */
+/** The host name in the files of deploy/proxy/. */
 const serverName = 'core.example.net';
 const run = promisify(execFile);
 const startMsMax = 20_000;
 
-/** A proxy that runs, and how to send to it. */
+/** The port of a running proxy, and the certificate that clients have to trust. */
 export interface RunningProxy {
   port: number;
   certificate: string;
@@ -32,7 +32,7 @@ export interface ProxyReply {
   body: Buffer;
 }
 
-/** Debian's nginx with deploy/proxy/nginx.conf, changed in its paths and ports and nothing else. */
+/** Debian's nginx with deploy/proxy/nginx.conf. Only paths and ports are changed. */
 export async function startNginx(t: Test, corePort: number): Promise<RunningProxy> {
   const folder = scratchFolder(t);
   const { certificateFile, keyFile, certificate } = await makeServerCertificate(folder);
@@ -48,7 +48,7 @@ export async function startNginx(t: Test, corePort: number): Promise<RunningProx
   return { port, certificate };
 }
 
-/** nginx in front of Core with nothing but `proxy_pass`. Returns its port. */
+/** nginx in front of Core, with `proxy_pass` and nothing else. Returns its port. */
 export async function startPlainNginx(t: Test, corePort: number): Promise<number> {
   const [port = 0] = await freePorts(1);
   const servers = `server {
@@ -59,7 +59,7 @@ export async function startPlainNginx(t: Test, corePort: number): Promise<number
   return port;
 }
 
-/** Debian's Caddy with deploy/proxy/Caddyfile as it is; ports and certificate by its environment. */
+/** Debian's Caddy with deploy/proxy/Caddyfile unchanged. The environment has ports and certificate. */
 export async function startCaddy(t: Test, corePort: number): Promise<RunningProxy> {
   const folder = scratchFolder(t);
   const { certificateFile, keyFile, certificate } = await makeServerCertificate(folder);
@@ -82,7 +82,7 @@ export async function startCaddy(t: Test, corePort: number): Promise<RunningProx
   return { port, certificate };
 }
 
-/** Keep-alive connections to a proxy, from one of the addresses of this machine. */
+/** Keep-alive connections to a proxy from an address of this machine. */
 export function connectionsTo(proxy: RunningProxy, localAddress = '127.0.0.1'): https.Agent {
   return new https.Agent({
     keepAlive: true,
@@ -93,7 +93,7 @@ export function connectionsTo(proxy: RunningProxy, localAddress = '127.0.0.1'): 
   });
 }
 
-/** One request through a proxy. A body that is an array is sent chunked, a chunk an element. */
+/** Sends one request through a proxy. If the body is an array, each element is sent as one chunk. */
 export async function sendThrough(
   proxy: RunningProxy,
   agent: https.Agent,
@@ -124,7 +124,7 @@ function deployed(name: string): string {
   return path.join(projectRoot, 'deploy', 'proxy', name);
 }
 
-/** A file of the project with each text replaced; one that is not there is a failure. */
+/** The text of a project's file with each text replaced. Throws if the file lacks one of them. */
 function replaced(file: string, changes: Readonly<Record<string, string>>): string {
   let text = readFileSync(path.join(projectRoot, file), 'utf8');
   for (const [from, to] of Object.entries(changes)) {
@@ -145,7 +145,7 @@ async function makeServerCertificate(folder: string) {
   return { certificateFile, keyFile, certificate: readFileSync(certificateFile, 'utf8') };
 }
 
-/** What Debian's /etc/nginx/nginx.conf is to a file in conf.d, for any user and in one folder. */
+/** Runs `servers` like a file in Debian's conf.d, but as any user and within one folder. */
 async function runNginx(
   t: Test,
   { folder, port, servers }: { folder: string; port: number; servers: string },
@@ -155,7 +155,7 @@ async function runNginx(
     return `${kind}_temp_path ${path.join(folder, kind)};`;
   });
   const file = path.join(folder, 'nginx.conf');
-  // Workers of root's nginx would be another user, who cannot enter this folder.
+  // The workers of root's nginx would otherwise run as a user who may not enter this folder.
   const user = process.getuid?.() === 0 ? 'user root;' : '';
   writeFileSync(
     file,
@@ -173,7 +173,7 @@ async function programOf(name: 'nginx' | 'caddy'): Promise<string> {
   return found.path;
 }
 
-/** Runs until the teardown; resolves once it takes connections. */
+/** Starts a program, which the teardown ends. Resolves once it accepts connections. */
 async function runProgram(
   t: Test,
   options: {

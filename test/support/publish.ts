@@ -3,8 +3,8 @@ import type pg from 'pg';
 import { type PublishOutcome, publishDue } from '../../src/publish/publish.ts';
 
 /**
- * Publishes every marked node now, as a worker does, in place of waiting for one: also nodes whose
- * last revision is less than a second old.
+ * Publishes every marked node at once, as a worker would do later, even if a node's last revision is
+ * less than a second old.
  */
 export async function publishNow(deps: {
   pool: pg.Pool;
@@ -19,7 +19,7 @@ export async function publishNow(deps: {
   );
 }
 
-/** Makes every node's last revision (and last failed render) look older, in place of waiting. */
+/** Makes every node's last revision and last failed render look older, so that a test need not wait. */
 export async function agePublished(pool: pg.Pool, seconds: number): Promise<void> {
   await pool.query(
     `UPDATE nodes SET published_at = clock_timestamp() - make_interval(secs => $1),

@@ -7,14 +7,14 @@ import { projectRoot } from '../../src/root.ts';
 import { until } from './api.ts';
 import { type CoreProcess, startProgram } from './core-process.ts';
 
-/** The reference agent as a process, on one data directory, with the proxy that it runs. */
+/** The reference agent as a process on one data directory, and the proxy that it runs. */
 export function agentOn(
   t: Test,
   options: { dataDir: string; coreUrl: string; apiPort: number; code: string },
 ) {
   const { dataDir, coreUrl, apiPort, code } = options;
   let agent: CoreProcess | undefined;
-  /** What processes that have ended had counted. */
+  /** The counters of proxies that have ended. */
   const past: Counters = {};
   const running = (): CoreProcess => {
     if (agent === undefined) throw new Error('the agent was not started');
@@ -28,7 +28,7 @@ export function agentOn(
     for (const line of (agent?.stderr ?? []).slice(-40)) t.comment(line);
     for (const pid of proxies()) process.kill(pid, 'SIGKILL');
   });
-  /** v2ctl gives up after 3 s, which a busy machine may take: asked until it answers. */
+  /** v2ctl gives up after 3 s, which is too short on a busy machine. So it is asked until it answers. */
   const read = async (): Promise<Counters> => {
     const ask = () =>
       readCounters({ program: 'v2ctl', apiPort, clients: 1 }).catch(() => undefined);
@@ -55,12 +55,12 @@ export function agentOn(
       within(running().line(pattern), `the agent says ${pattern}`),
     signal: (signal: NodeJS.Signals): void => running().signal(signal),
     ended: () => within(running().exited, 'the agent ends'),
-    /** Kills the agent alone: its proxy goes on. */
+    /** Kills the agent alone. Its proxy goes on. */
     async kill(): Promise<void> {
       running().signal('SIGKILL');
       await running().exited;
     },
-    /** Process id of the proxy, once there is one other than `former`. */
+    /** Process id of the proxy, as soon as there is one other than `former`. */
     async proxy(former?: number): Promise<number> {
       const found = await until(
         async () => proxies().find((pid) => pid !== former),
@@ -69,13 +69,13 @@ export function agentOn(
       );
       return found as number;
     },
-    /** What the proxy that is about to end has counted. Call it while nothing moves. */
+    /** Keeps the counters of the proxy that is about to end. Call it while there is no traffic. */
     async retire(): Promise<void> {
       for (const [name, value] of Object.entries(await read())) {
         past[name] = (past[name] ?? 0) + value;
       }
     },
-    /** The proxy's own figures, over all of its processes. */
+    /** The proxy's own counters, summed up over all of its processes. */
     async figures(): Promise<Counters> {
       const sums = { ...past };
       for (const [name, value] of Object.entries(await read())) {
@@ -91,19 +91,22 @@ export function agentOn(
   };
 }
 
-/** Generous, as the machine may be busy with other work: nothing waits for it but a failure. */
+/** Long, since the machine may be busy. Only a test that fails waits for it. */
 export const waitMsMax = 120_000;
 
-/** Fails where something takes longer than two minutes, saying what. */
+/** Fails if the promise takes longer than `waitMsMax`, and says what it was. */
 export async function within<T>(promise: Promise<T>, what: string): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`Not so in ${waitMsMax} ms: ${what}`)), waitMsMax);
+    timer = setTimeout(
+      () => reject(new Error(`not done after ${waitMsMax} ms: ${what}`)),
+      waitMsMax,
+    );
   });
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
-/** Bytes of one owner (`user>>>UUID`, `outbound>>>tag`) in a set of counters. */
+/** The bytes of one owner (`user>>>UUID` or `outbound>>>tag`) in a set of counters. */
 export function bytesOf(counters: Counters, owner: string): { up: number; down: number } {
   return {
     up: counters[`${owner}>>>traffic>>>uplink`] ?? 0,

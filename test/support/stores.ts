@@ -11,9 +11,9 @@ import { connectRedis, createRedis } from '../../src/stores/redis.ts';
 import { freePorts } from './free-port.ts';
 
 interface FreshStores {
-  /** As `core` would read it, with these stores, a free port, and a silent log. */
+  /** Core's configuration with these stores, free ports, and a silent log. */
   config: Config;
-  /** The same as environment variables, for child processes. */
+  /** The same settings as environment variables, for child processes. */
   environment: Record<string, string>;
   databaseUrl: string;
   redisUrl: string;
@@ -22,15 +22,15 @@ interface FreshStores {
 }
 
 /**
- * Tests send rows of fixed dates, and look for them in the usual streams, however long ago that is by now.
- * What is late is tested by test/load/late.test.ts.
+ * Tests send rows of fixed dates and look for them in the usual streams, so no age counts as late.
+ * test/load/late.test.ts tests the late streams.
  */
 export const noRowIsLate = { CORE_LATE_DAYS: '36500' } as const;
 
 /**
- * An empty Postgres database, an empty ClickHouse database and a Redis prefix of its own for one
- * test file, on the servers that `npm test` started. All three go when the test is torn down. The
- * database is owned by Core's own role, and the URL is that role's: Core needs no superuser.
+ * An empty Postgres database, an empty ClickHouse database and a Redis prefix for one test file, on the
+ * servers that `npm test` started. The teardown removes all three. Core's own role owns the database,
+ * and the URL names that role, since Core needs no superuser.
  *
  * `settings` are environment variables on top, e.g. `{ CORE_SPOOL_SHARDS: '1' }`.
  */
@@ -67,7 +67,7 @@ export async function freshStores(
 }
 
 /**
- * The same with the tables of Core in Postgres, and clients of the test's own for it and for Redis.
+ * The same with Core's tables in Postgres, and with clients of the test's own for Postgres and Redis.
  * `prefix` is the first part of every Redis key.
  */
 export async function openStores(
@@ -84,7 +84,7 @@ export async function openStores(
   return { ...stores, pool, redis, prefix: stores.redisPrefix };
 }
 
-/** Fresh stores, clients of the test's own for both databases, and what makes Core's tables there. */
+/** Fresh stores, clients of the test's own for both databases, and a function that makes Core's tables. */
 export async function openDatabases(t: Test, settings: Record<string, string> = {}) {
   const stores = await freshStores(t, settings);
   const log = createLogger('silent');
@@ -101,7 +101,7 @@ export async function openDatabases(t: Test, settings: Record<string, string> = 
   return { ...stores, log, pool, clickhouse, migrate };
 }
 
-/** A test without its servers fails: skipping it would pass what nobody looked at. */
+/** A test without its servers fails. If it were skipped, nobody would notice that nothing was tested. */
 function required(variable: string): string {
   const value = process.env[variable];
   if (value !== undefined && value !== '') return value;
@@ -133,7 +133,7 @@ async function inClickHouse(url: string, statement: string): Promise<void> {
   }
 }
 
-/** The prefix is random, so a key that holds it anywhere (hash tags, BullMQ) is this test's. */
+/** The prefix is random, so every key that contains it (hash tags, BullMQ) is this test's. */
 async function dropKeys(url: string, prefix: string): Promise<void> {
   const redis = new Redis(url, { lazyConnect: true });
   redis.on('error', () => undefined);

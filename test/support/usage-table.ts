@@ -1,7 +1,7 @@
 import { packUsage, usageColumns, usageRow } from '../../src/rows/pack.ts';
 import { type ClickHouseClient, insertRows } from '../../src/stores/clickhouse.ts';
 
-/** Rows as they are inserted, of every minute from `fromMs` on, 20 subscriptions in turn. */
+/** Packed rows with their segment's id: 20 subscriptions by turns, each with a row a minute. */
 export function usageRows(fromMs: number, segment: bigint, count: number): Buffer {
   const block = packUsage(
     7,
@@ -41,9 +41,9 @@ export async function ask(
   return (await clickhouse.query({ query, format: 'JSONEachRow' })).json();
 }
 
-/** What the rollup `hourly_nodes` has. */
+/** The query that the rollup `hourly_nodes` answers. */
 export const hourlyNodes = `SELECT toStartOfHour(recorded_at) AS hour, node_id, node_protocol_id,
   toString(sum(bytes_up)) AS up, toString(sum(bytes_down)) AS down, count() AS rows
   FROM usage GROUP BY hour, node_id, node_protocol_id ORDER BY hour, node_id, node_protocol_id`;
-/** Behind a query: from the rows alone. */
+/** Appended to a query, makes ClickHouse answer it from the rows alone. */
 export const noRollup = ' SETTINGS optimize_use_projections = 0';

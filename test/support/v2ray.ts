@@ -1,12 +1,11 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import os from 'node:os';
+import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import type { Test } from 'tap';
 
-/** A link as a client of the proxy uses it, with the SOCKS port that leads through it. */
+/** A link as a client of the proxy uses it, with the SOCKS port whose traffic takes it. */
 export interface ClientLink {
   tag: string;
   socksPort: number;
@@ -21,9 +20,9 @@ const run = promisify(execFile);
 const endMsMax = 30_000;
 
 /**
- * What a program of Debian's `v2ray` package prints.
- * @throws Error with what it printed where it fails, or with how to get it where it is missing: a
- * test that skipped itself then would pass what nobody looked at.
+ * Returns what a program of Debian's `v2ray` package prints.
+ * @throws Error with its output if it fails, or with the package to install if it is missing: if the
+ * test were skipped then, nobody would notice that nothing was tested.
  */
 export async function runV2ray(program: 'v2ray' | 'v2ctl', args: string[]): Promise<string> {
   try {
@@ -39,14 +38,7 @@ export async function runV2ray(program: 'v2ray' | 'v2ctl', args: string[]): Prom
   }
 }
 
-/** A folder that goes at the teardown. */
-export function scratchFolder(t: Test): string {
-  const folder = mkdtempSync(path.join(os.tmpdir(), 'core-agent-'));
-  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
-  return folder;
-}
-
-/** A certificate of its own signing for `localhost`, made by v2ray's own tool. */
+/** A self-signed certificate for `localhost`, made by v2ray's own tool. */
 export async function makeCertificate(
   folder: string,
 ): Promise<{ certificateFile: string; keyFile: string }> {
@@ -59,7 +51,7 @@ export async function makeCertificate(
   return { certificateFile, keyFile };
 }
 
-/** Runs v2ray as a client: a SOCKS inbound a link. Stopped at the teardown. */
+/** Runs v2ray as a client with a SOCKS inbound for each link. The teardown stops it. */
 export async function startV2rayClient(
   t: Test,
   folder: string,

@@ -17,7 +17,8 @@ import { renderForProxy } from '../../../examples/agent/v2ray-config.ts';
 import type { NodeConfig, XrayInbound } from '../../../src/contract/node-config.ts';
 import { createLogger } from '../../../src/log.ts';
 import { freePorts } from '../../support/free-port.ts';
-import { runV2ray, scratchFolder } from '../../support/v2ray.ts';
+import { scratchFolder } from '../../support/scratch-folder.ts';
+import { runV2ray } from '../../support/v2ray.ts';
 
 const uuid = '11111111-1111-4111-8111-111111111111';
 

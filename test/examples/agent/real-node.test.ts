@@ -11,14 +11,10 @@ import { until } from '../../support/api.ts';
 import { startCore } from '../../support/core-process.ts';
 import { freePorts } from '../../support/free-port.ts';
 import { agentOn, bytesOf, waitMsMax, within } from '../../support/real-node.ts';
+import { scratchFolder } from '../../support/scratch-folder.ts';
+import { hold, move, startSite } from '../../support/socks-traffic.ts';
 import { openDatabases } from '../../support/stores.ts';
-import { hold, move, startSite } from '../../support/traffic.ts';
-import {
-  type ClientLink,
-  makeCertificate,
-  scratchFolder,
-  startV2rayClient,
-} from '../../support/v2ray.ts';
+import { type ClientLink, makeCertificate, startV2rayClient } from '../../support/v2ray.ts';
 
 const mebibyte = 1_048_576;
 const limitBytes = 10_000_000;

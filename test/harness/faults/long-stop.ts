@@ -3,7 +3,7 @@ import type { FailpointName } from '../../../src/failpoints.ts';
 import type { FaultStores } from './oracle.ts';
 import type { Servers } from './servers.ts';
 
-/** The failpoints at which the worker is stopped, by turns: before an INSERT, before a COMMIT, after a seal. */
+/** Where the worker is stopped, by turns: before an INSERT, before a COMMIT, after a seal. */
 const stopAt: readonly FailpointName[] = ['insert:send', 'settle:before-commit', 'seal:after'];
 /** Nodes post for this long before the stop, between the take-over and SIGCONT, and after that. */
 const steadyMs = 2_000;

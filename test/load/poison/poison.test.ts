@@ -16,7 +16,7 @@ import { type ClickHouseClient, createClickHouse } from '../../../src/stores/cli
 import { until } from '../../support/api.ts';
 import { startCore } from '../../support/core-process.ts';
 import { freePorts } from '../../support/free-port.ts';
-import { atMs, startSpool } from '../../support/load.ts';
+import { atMs, startSpool } from '../../support/spool.ts';
 
 const octoberMs = Date.parse('2026-10-31T23:59:59Z');
 const refuse666 = 'ALTER TABLE usage ADD CONSTRAINT c CHECK user_id != 666';

@@ -3,9 +3,8 @@ import net from 'node:net';
 import { type Answer, parseAnswer } from '../harness/fuzz/answers.ts';
 
 /**
- * Sends bytes on a connection of its own, each part on its own, and returns every answer that came
- * until the server closed the connection or `answersMax` were there. A connection that the server
- * leaves open and silent fails after `msMax`.
+ * Sends each part by itself on a new connection, and returns every answer until the server closes the
+ * connection or until there are `answersMax`. If the server does neither within `msMax`, it rejects.
  */
 export async function exchange(
   port: number,

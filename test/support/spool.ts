@@ -18,7 +18,7 @@ import { openDatabases } from './stores.ts';
 
 export const atMs = Date.parse('2026-11-24T10:00:00Z');
 
-/** Migrated stores with one node and one user, and a way to fill the spool and to load it. */
+/** Migrated stores with one node and one user, and functions that fill the spool and load it. */
 export async function startSpool(t: Test, settings: Record<string, string> = {}) {
   const stores = await openDatabases(t, { CORE_SPOOL_SHARDS: '1', ...settings });
   const { shards, lateDays } = stores.config.spool;
@@ -76,7 +76,7 @@ export async function startSpool(t: Test, settings: Record<string, string> = {})
       runStream({ ...deps, ...options }, streamName(prefix, shard, kind)),
     runLate: (kind: 'usage' | 'session', options: Partial<LoadDeps> = {}) =>
       runStream({ ...deps, ...options }, streamName(prefix, 0, kind, 'late')),
-    /** What a run does that ends right after sealing. */
+    /** The part of a run up to the seal. */
     seal: (client: pg.PoolClient, stream: string) =>
       sealNext(client, stream, (afterId, kind) => {
         const bounds = { start: `(${afterId}`, end: '+', rowsMax: deps.segmentRowsMax };

@@ -54,7 +54,7 @@ export async function clickhouseStructure(
   const tables = rows.map((row) =>
     row.line
       .replaceAll(`${database}.`, '')
-      // One line a column, so that a change shows as one.
+      // One line a column, so that a changed column is one changed line.
       .replace(/ \((?=`)/, ' (\n  ')
       .replaceAll(/, (?=`|INDEX )/g, ',\n  ')
       .replace(/\) ENGINE/, '\n) ENGINE')

@@ -7,8 +7,8 @@ import type { Test } from 'tap';
 const chunk = Buffer.alloc(65_536, 7);
 
 /**
- * An HTTP server that takes whatever body is sent and answers with `?down=` bytes, or, with
- * `?hold`, one byte and then nothing. Returns its port.
+ * An HTTP server that accepts any body and answers with as many bytes as `?down=` says. With `?hold` it
+ * answers one byte and then nothing more. Returns its port.
  */
 export async function startSite(t: Test): Promise<number> {
   const site = http.createServer(async (request, response) => {
@@ -35,7 +35,7 @@ export async function startSite(t: Test): Promise<number> {
   return (site.address() as net.AddressInfo).port;
 }
 
-/** Resolves at whichever comes first, and leaves no listener behind. */
+/** Resolves at `drain` or `close`, whichever comes first, and removes both listeners. */
 function roomIn(response: http.ServerResponse): Promise<void> {
   return new Promise((resolve) => {
     const done = (): void => {
@@ -47,9 +47,9 @@ function roomIn(response: http.ServerResponse): Promise<void> {
 }
 
 /**
- * Sends `up` bytes to the site and takes `down` from it, through a SOCKS proxy, on a connection of
- * its own. Fails where fewer come, and after a minute.
- * @param onData called at the first bytes of the answer, which are held back until it is done.
+ * Sends `up` bytes to the site and receives `down` bytes from it, through a SOCKS proxy, on a new
+ * connection. Fails if fewer come, and after a minute.
+ * @param onData is called before the answer's body is read, and is awaited.
  */
 export async function move(
   way: { socksPort: number; sitePort: number },
@@ -76,12 +76,12 @@ export async function move(
   if (!socket.closed) await once(socket, 'close');
 }
 
-/** A session that stays open until the other side ends it. */
+/** Opens a session that stays open until the other side ends it. */
 export async function hold(way: { socksPort: number; sitePort: number }): Promise<{
   closed: Promise<unknown>;
 }> {
   const socket = await connectThrough(way.socksPort, way.sitePort);
-  // v2ray dials the host that it sniffs, so it is the one that the site has.
+  // v2ray connects to the host that it reads from the request, so the request names the site's address.
   const host = `127.0.0.1:${way.sitePort}`;
   socket.write(`POST /?hold HTTP/1.1\r\nHost: ${host}\r\nContent-Length: 0\r\n\r\n`);
   await once(socket, 'data');
