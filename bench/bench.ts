@@ -86,7 +86,7 @@ function readOptions(given: Record<string, unknown>, signal: AbortSignal): Bench
   };
 }
 
-/** The options of each single run of a comparison. Its rounds are runs here, so each has one. */
+/** The options of each single run of a comparison. A round of the comparison is a run of one round. */
 function argumentsOf(options: BenchOptions): string[] {
   const { quick, seconds, nodes, subscriptions, connections, entries, rate, settings } = options;
   return [

@@ -5,7 +5,7 @@ import { type BenchCore, startBenchCore } from './core.ts';
 import { type BenchOptions, emptyMeasured, type Measured, type Metric, sizesOf } from './metric.ts';
 import { coreShare, type ProcessUse } from './processes.ts';
 import { measureWrk, usagePlan } from './sender.ts';
-import { checkAppended, emptySpool, untilStill } from './spool.ts';
+import { checkAppended, emptySpool, untilStill } from './standing.ts';
 import { median } from './statistics.ts';
 import { type BenchWorld, createBenchWorld } from './world.ts';
 import { runWrk } from './wrk.ts';

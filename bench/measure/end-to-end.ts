@@ -10,7 +10,7 @@ import {
   type Target,
 } from './metric.ts';
 import { coreProcesses, coreShare } from './processes.ts';
-import { checkAppended, checkSettled, untilDrained } from './spool.ts';
+import { checkAppended, checkSettled, untilDrained } from './standing.ts';
 import { type Sustained, sustain } from './sustain.ts';
 import { type BenchWorld, createBenchWorld } from './world.ts';
 

@@ -10,7 +10,7 @@ import {
   tellsProcessUse,
 } from './processes.ts';
 import { introduceNodes, usagePlan } from './sender.ts';
-import { checkSettled, emptySpool, untilDrained, untilStill } from './spool.ts';
+import { checkSettled, emptySpool, untilDrained, untilStill } from './standing.ts';
 import { median, spread } from './statistics.ts';
 import { rotated } from './timing.ts';
 import { type BenchWorld, createBenchWorld } from './world.ts';

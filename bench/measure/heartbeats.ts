@@ -6,7 +6,7 @@ import type { BenchCore } from './core.ts';
 import type { BenchOptions, Measured, Metric } from './metric.ts';
 import { coreProcesses, coreShare, createProcessSampler, type ProcessUse } from './processes.ts';
 import { heartbeatPlan, introduceNodes, measureWrk, usagePlan } from './sender.ts';
-import { untilDrained } from './spool.ts';
+import { untilDrained } from './standing.ts';
 import { mean, median } from './statistics.ts';
 import type { BenchWorld } from './world.ts';
 import { startWrk, type WrkPlan, type WrkResult } from './wrk.ts';
@@ -19,7 +19,7 @@ const runSecondsQuick = 4;
 const drainMsMax = 120_000;
 const mergeMsMax = 120_000;
 const mergePollMs = 100;
-/** A merge that has ended can make another one worthwhile, so ClickHouse has to be idle for a second. */
+/** The end of a merge can start another one, so ClickHouse has to be idle for a second. */
 const idlePollsMin = 10;
 /** Usage beside which heartbeats are measured once more. No processor sleeps for long then. */
 const usageRequestsPerSecond = 300;
@@ -94,7 +94,7 @@ export async function measureHeartbeatsOfOneApi(
   });
 }
 
-/** Lets the stores do now what they would do later for the usage: merges, and autovacuum's work. */
+/** Lets the stores finish the work that the usage left them: merges, and what autovacuum would do. */
 async function leaveStoresNothing(core: BenchCore): Promise<void> {
   await core.pool.query('VACUUM ANALYZE');
   await untilMerged(core.clickhouse, mergeMsMax);

@@ -4,7 +4,7 @@ import { Lifecycle } from '../../src/lifecycle.ts';
 import { attempt, createTarget, type Target } from '../../test/harness/simulator/client.ts';
 import { type BenchCore, startBenchCore } from './core.ts';
 import { type BenchOptions, emptyMeasured, type Measured, type Metric } from './metric.ts';
-import { checkSettled, untilDrained } from './spool.ts';
+import { checkSettled, untilDrained } from './standing.ts';
 import { median, percentile } from './statistics.ts';
 import { createBenchWorld } from './world.ts';
 

@@ -50,7 +50,7 @@ interface Connection {
   answer: string;
 }
 
-/** A request as its bytes. */
+/** The bytes of a request. */
 interface Frame {
   bytes: Buffer;
   /** From composing until the answer, since the socket may still be sending from the bytes. */
@@ -145,7 +145,7 @@ function percentilesMs(histogram: RecordableHistogram): LatencyReport['latencyMs
   return { p50: at(50), p99: at(99), p999: at(99.9), max: at(100) };
 }
 
-/** The histogram counts nanoseconds, and takes integers from 1. */
+/** Records a time. The histogram counts nanoseconds and takes integers from 1. */
 function record(histogram: RecordableHistogram, ms: number): void {
   histogram.record(Math.max(1, Math.round(ms * 1e6)));
 }

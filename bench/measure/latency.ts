@@ -18,7 +18,7 @@ import {
 } from './metric.ts';
 import { readKept } from './results.ts';
 import { introduceNodes } from './sender.ts';
-import { checkSettled, untilDrained } from './spool.ts';
+import { checkSettled, untilDrained } from './standing.ts';
 import { percentile } from './statistics.ts';
 import { type BenchWorld, createBenchWorld } from './world.ts';
 

@@ -70,7 +70,7 @@ export async function measureMicro(options: BenchOptions): Promise<Measured> {
     ]);
     measured.metrics.push(...decoderMetrics(entries, rates));
   }
-  options.say('sums and partition of a segment');
+  options.say('a full segment: columns and sums');
   measured.metrics.push(...(await segmentMetrics(options, world)));
   return measured;
 }
@@ -96,7 +96,7 @@ function decoderMetrics(entries: number, rates: ReadonlyMap<string, number>): Me
   return metrics;
 }
 
-/** Copies the rows in their short form, since the scanner's memory holds them only until it scans again. */
+/** Compact rows, copied, since the scanner's memory holds them only until it scans again. */
 function compactOf(packed: Packed | undefined): Buffer {
   assert(packed !== undefined, 'the scanner is certain of what the bench makes');
   return Buffer.from(compactUsage(packed.bytes));

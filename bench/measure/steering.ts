@@ -1,4 +1,4 @@
-import { perSecondOf, type Standing } from './spool.ts';
+import { perSecondOf, type Standing } from './standing.ts';
 import { mean } from './statistics.ts';
 
 /** Decides how fast a sustained run's sender sends. */

@@ -8,7 +8,7 @@ import { createRandom, nodeSeed, type Random } from '../../test/harness/simulato
 import { createWorld, type FleetNode } from '../../test/harness/simulator/world.ts';
 import { type BenchCore, startBenchCore } from './core.ts';
 import { type BenchOptions, emptyMeasured, type Measured } from './metric.ts';
-import { checkSettled, untilDrained } from './spool.ts';
+import { checkSettled, untilDrained } from './standing.ts';
 
 const rowsWanted = 5_000_000;
 const rowsWantedQuick = 100_000;

@@ -3,7 +3,7 @@ import type { BenchCore } from './core.ts';
 import type { BenchOptions } from './metric.ts';
 import { createProcessSampler, type ProcessUse } from './processes.ts';
 import { usagePlan } from './sender.ts';
-import { perSecondOf, type Standing, watchStanding } from './spool.ts';
+import { perSecondOf, type Standing, watchStanding } from './standing.ts';
 import { mean, slope } from './statistics.ts';
 import { createSteering, steadySteering } from './steering.ts';
 import type { BenchWorld } from './world.ts';

@@ -17,7 +17,7 @@ import { checkStored, secondsUntilAllCame } from '../../bench/measure/peers/turn
 import { writePlots } from '../../bench/measure/plots.ts';
 import { cpuSeconds, parseStat, tellsProcessUse } from '../../bench/measure/processes.ts';
 import { type Results, readBefore, writeResults } from '../../bench/measure/results.ts';
-import { checkAppended, type Standing } from '../../bench/measure/spool.ts';
+import { checkAppended, type Standing } from '../../bench/measure/standing.ts';
 import { mean, median, percentile, slope, spread } from '../../bench/measure/statistics.ts';
 import { createSteering } from '../../bench/measure/steering.ts';
 import { summarise } from '../../bench/measure/sustain.ts';

@@ -3,7 +3,7 @@ import { createBodies } from '../bodies.ts';
 import { startBenchCore } from '../core.ts';
 import type { BenchOptions } from '../metric.ts';
 import { usagePlan } from '../sender.ts';
-import { checkAppended, emptySpool, untilStill } from '../spool.ts';
+import { checkAppended, emptySpool, untilStill } from '../standing.ts';
 import { createBenchWorld } from '../world.ts';
 import { runWrk } from '../wrk.ts';
 import type { Turn } from './peer.ts';

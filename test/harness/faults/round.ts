@@ -4,12 +4,12 @@ import { createRandom, nodeSeed } from '../simulator/random.ts';
 import { untilDrained } from './drain.ts';
 import type { PassHandler } from './failpoint-server.ts';
 import type { Victim } from './killable.ts';
-import { type FaultLedger, runLoad } from './load.ts';
 import { type FaultStores, findViolations, type Violation } from './oracle.ts';
 import type { Post } from './posts.ts';
 import type { Scenario } from './scenarios.ts';
 import type { Hold, Kill, RoundPlan } from './schedule.ts';
 import type { Servers } from './servers.ts';
+import { type FaultLedger, sendTraffic } from './traffic.ts';
 import { type FaultWorld, keepOutboundTags } from './world.ts';
 
 /** What happened in one round, and what the oracle found. */
@@ -35,7 +35,7 @@ export interface RoundContext {
   ledger: FaultLedger;
   seed: number;
   /** Longest time until the posts are answered, and then until the backlog has drained. */
-  loadMsMax: number;
+  trafficMsMax: number;
   drainMsMax: number;
   /** Played in addition to the plan's faults. */
   scenario: Scenario | undefined;
@@ -60,16 +60,16 @@ export async function runRound(context: RoundContext, plan: RoundPlan): Promise<
   const played = new AbortController();
   // It is awaited below. If it fails before that, the rejection must not end the harness.
   scenario?.catch(() => undefined).finally(() => played.abort());
-  const posts = await runLoad({
+  const posts = await sendTraffic({
     ...context,
     ...plan,
     url: servers.url,
-    deadlineMs: context.loadMsMax,
+    deadlineMs: context.trafficMsMax,
     until: context.lasting ? played.signal : undefined,
   });
   await faults.finish();
   const note = await scenario;
-  const { violations, rows } = await settleAndCheck(context, posts);
+  const { violations, rows } = await drainAndCheck(context, posts);
   for (const text of ledger.unexpected.slice(unexpectedBefore)) {
     violations.push({ kind: 'other', text });
   }
@@ -89,7 +89,7 @@ export async function runRound(context: RoundContext, plan: RoundPlan): Promise<
   };
 }
 
-async function settleAndCheck(
+async function drainAndCheck(
   context: RoundContext,
   posts: readonly Post[],
 ): Promise<{ violations: Violation[]; rows: number }> {

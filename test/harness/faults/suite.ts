@@ -4,7 +4,6 @@ import { Lifecycle } from '../../../src/lifecycle.ts';
 import { createClickHouse } from '../../../src/stores/clickhouse.ts';
 import { createPool } from '../../../src/stores/postgres.ts';
 import { residentBytes } from '../memory.ts';
-import { createFaultLedger } from './load.ts';
 import { type FaultStores, findViolations, type Violation } from './oracle.ts';
 import type { Removal } from './removals.ts';
 import {
@@ -19,6 +18,7 @@ import { type RoundContext, runRound } from './round.ts';
 import { lastingScenarios, pairedScenarios, type ScenarioName, scenarios } from './scenarios.ts';
 import { type FaultMix, planRound } from './schedule.ts';
 import { type Servers, startServers } from './servers.ts';
+import { createFaultLedger } from './traffic.ts';
 import { createFaultWorld } from './world.ts';
 
 export interface SuiteOptions {
@@ -45,7 +45,7 @@ export interface SuiteResult {
   dataDir: string | undefined;
 }
 
-const loadMsMax = 45_000;
+const trafficMsMax = 45_000;
 const drainMsMax = 60_000;
 /** Without a protection a stream may never drain. */
 const drainMsMaxRemoved = 15_000;
@@ -79,7 +79,7 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
       world,
       ledger,
       seed,
-      loadMsMax: loadMsMax + (lasting ? awaySeconds * 1_000 : 0),
+      trafficMsMax: trafficMsMax + (lasting ? awaySeconds * 1_000 : 0),
       lasting,
       awaySeconds,
       scenario: scenario === undefined ? undefined : scenarios[scenario],

@@ -53,7 +53,7 @@ export function createFaultLedger(): FaultLedger {
  * Sends one round's posts of every node. Each post is repeated, as an agent does, until it is answered
  * or until the round's deadline. Returns the posts with their outcomes.
  */
-export async function runLoad(options: {
+export async function sendTraffic(options: {
   seed: number;
   round: number;
   url: string;
