@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type pg from 'pg';
 import { Lifecycle } from '../../src/lifecycle.ts';
-import { createNode } from '../../src/nodes/create.ts';
+import { createNode } from '../../src/nodes/change.ts';
 import { addProtocol } from '../../src/settings/protocols.ts';
 import { createSubscription } from '../../src/subscriptions/create.ts';
 import { createUser } from '../../src/subscriptions/users.ts';
