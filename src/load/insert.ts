@@ -10,7 +10,7 @@ import {
   type Payload,
   type SegmentRows,
 } from '../rows/segment-rows.ts';
-import { type ClickHouseClient, insertRows } from '../stores/clickhouse.ts';
+import { type ClickHouseClient, writePart } from '../stores/clickhouse.ts';
 import { dropTrialTable, findRefusedRows, type RefusedRow } from './poison/bisect.ts';
 import { dataRefusal } from './poison/refusal.ts';
 import { readRejected, rejectRows } from './poison/reject.ts';
@@ -212,7 +212,7 @@ async function insertPayload(
 ): Promise<void> {
   const { table, columns } = tables[kind];
   await failpoint?.('insert:send');
-  await insertRows(clickhouse, {
+  await writePart(clickhouse, {
     table,
     columns,
     token: `segment-${segmentId}-${month.yyyymm}-${attempt}`,

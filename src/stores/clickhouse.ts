@@ -34,14 +34,14 @@ export function clickhouseDatabase(url: string): string {
 }
 
 /**
- * One INSERT of rows, all of one partition, as one block and so one part: it is
- * there wholly or not at all. The token makes a second copy of a running insert a no-op.
+ * Writes rows of one partition with one INSERT. ClickHouse makes one part of them, which is there
+ * wholly or not at all. The token makes a second copy of a running INSERT a no-op.
  *
  * Source: https://clickhouse.com/docs/guides/developer/deduplicating-inserts-on-retries
  */
-export async function insertRows(
+export async function writePart(
   clickhouse: ClickHouseClient,
-  insert: {
+  part: {
     table: string;
     columns: readonly string[];
     token: string;
@@ -50,12 +50,12 @@ export async function insertRows(
   },
 ): Promise<void> {
   const result = await clickhouse.exec({
-    query: `INSERT INTO ${insert.table} (${insert.columns.join(', ')}) FORMAT ${insert.format}`,
-    values: Readable.from([insert.bytes], { objectMode: false }),
+    query: `INSERT INTO ${part.table} (${part.columns.join(', ')}) FORMAT ${part.format}`,
+    values: Readable.from([part.bytes], { objectMode: false }),
     clickhouse_settings: {
       async_insert: 0,
       insert_deduplicate: 1,
-      insert_deduplication_token: insert.token,
+      insert_deduplication_token: part.token,
       max_insert_block_size: '1048576',
       min_insert_block_size_rows: '1048576',
       min_insert_block_size_bytes: '0',
@@ -63,6 +63,6 @@ export async function insertRows(
       wait_end_of_query: 1,
     },
   });
-  // The reply has no rows, but an unread body would hold its connection.
+  // The answer has no rows, but its connection is free only once its body is read.
   result.stream.resume();
 }

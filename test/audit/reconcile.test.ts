@@ -5,7 +5,7 @@ import { lastAudit, runAudit, runAuditIfDue } from '../../src/audit/run-audit.ts
 import { inQuietSnapshot } from '../../src/audit/snapshot.ts';
 import { startLoadWorker } from '../../src/load/worker.ts';
 import { usageColumns } from '../../src/rows/pack.ts';
-import { insertRows } from '../../src/stores/clickhouse.ts';
+import { writePart } from '../../src/stores/clickhouse.ts';
 import { migrateClickHouse } from '../../src/stores/migrate.ts';
 import { get, startTestApi, until } from '../support/api.ts';
 import { commandLine } from '../support/cli.ts';
@@ -78,7 +78,7 @@ t.test('a segment that is sealed during the audit, or not settled, is left out',
 
   await load.appendUsage([{ subscriptionId }]);
   const { rows } = await load.pool.query("SELECT id FROM segments WHERE state = 'sealed'");
-  await insertRows(load.clickhouse, {
+  await writePart(load.clickhouse, {
     table: 'usage',
     columns: usageColumns,
     token: 'x',
@@ -126,7 +126,7 @@ t.test('what differs is named, and the exit code is 1', async (t) => {
     `ALTER TABLE session_events DELETE WHERE segment = ${session} SETTINGS mutations_sync = 2`,
   );
   await load.command(`INSERT INTO usage SELECT * FROM usage WHERE segment = ${doubled}`);
-  await insertRows(load.clickhouse, {
+  await writePart(load.clickhouse, {
     table: 'usage',
     columns: usageColumns,
     token: 'unknown',

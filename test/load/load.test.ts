@@ -9,7 +9,7 @@ import { createGroupSums, settleGroup } from '../../src/load/settle.ts';
 import { packOutbounds, packSessions, packUsage, usageColumns } from '../../src/rows/pack.ts';
 import { openSegment } from '../../src/rows/segment-rows.ts';
 import { streamName } from '../../src/spool/streams.ts';
-import { insertRows } from '../../src/stores/clickhouse.ts';
+import { writePart } from '../../src/stores/clickhouse.ts';
 import { createSubscription } from '../../src/subscriptions/create.ts';
 import { until } from '../support/api.ts';
 import { atMs, startSpool } from '../support/spool.ts';
@@ -351,7 +351,7 @@ t.test('a repeat after the window of tokens has passed finds the rows themselves
   const { segment, entries } = sealed;
   await insertSegment({ ...load.deps, client }, segment, 'usage', entries.block);
   for (let other = 1; other <= 4; other += 1) {
-    await insertRows(load.clickhouse, {
+    await writePart(load.clickhouse, {
       table: 'usage',
       columns: usageColumns,
       token: `other-${other}`,
@@ -377,7 +377,7 @@ t.test('a token that ClickHouse logged without its rows does not lose them', asy
   t.ok(sealed);
   if (sealed === undefined) return;
   // What a crash between the log and the data leaves: the token is taken, the rows are not there.
-  await insertRows(load.clickhouse, {
+  await writePart(load.clickhouse, {
     table: 'usage',
     columns: usageColumns,
     token: `segment-${sealed.segment.id}-202611-0`,

@@ -1,5 +1,5 @@
 import { packUsage, usageColumns, usageRow } from '../../src/rows/pack.ts';
-import { type ClickHouseClient, insertRows } from '../../src/stores/clickhouse.ts';
+import { type ClickHouseClient, writePart } from '../../src/stores/clickhouse.ts';
 
 /** Packed rows with their segment's id: 20 subscriptions by turns, each with a row a minute. */
 export function usageRows(fromMs: number, segment: bigint, count: number): Buffer {
@@ -25,7 +25,7 @@ export function insertUsage(
   rows: Buffer,
   token: string,
 ): Promise<void> {
-  return insertRows(clickhouse, {
+  return writePart(clickhouse, {
     table: 'usage',
     columns: usageColumns,
     token,

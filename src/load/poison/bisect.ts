@@ -1,6 +1,6 @@
 import { CoreError } from '../../errors.ts';
 import type { PlacedRow } from '../../rows/single-rows.ts';
-import { type ClickHouseClient, insertRows } from '../../stores/clickhouse.ts';
+import { type ClickHouseClient, writePart } from '../../stores/clickhouse.ts';
 import { dataRefusal } from './refusal.ts';
 
 /** A row that ClickHouse refuses on its own, and what it says against it. */
@@ -87,7 +87,7 @@ async function tryRows(
   rows: readonly PlacedRow[],
 ): Promise<string | undefined> {
   try {
-    await insertRows(clickhouse, {
+    await writePart(clickhouse, {
       table: target.table,
       columns: target.columns,
       token: `trial-${target.segmentId}`,
