@@ -13,7 +13,7 @@ interface Deps {
 
 /** Subscriptions that are compared at a time; ClickHouse's table is ordered by subscription. */
 const pageSubscriptions = 20_000;
-/** Where a counter stops (settle-counters.ts). */
+/** Where a counter stops (src/subscriptions/add-traffic.ts). */
 const counterMax = 9_223_372_036_854_775_807n;
 /** Segments that are looked at for one subscription whose rows may be older than itself. */
 const earlySegmentsMax = 100_000;

@@ -7,7 +7,7 @@ import type { OutboundPayload, Payload } from '../rows/segment-rows.ts';
 import { createOutboundSums, createUsageSums } from '../rows/sums.ts';
 import type { Kind } from '../spool/streams.ts';
 import { inClientTransaction } from '../stores/postgres.ts';
-import { addTraffic } from '../subscriptions/settle-counters.ts';
+import { addTraffic } from '../subscriptions/add-traffic.ts';
 
 /** What a group of inserted segments of one stream adds to the counters, kept until it is settled. */
 export interface GroupSums {

@@ -5,7 +5,7 @@ import { showNode } from '../../src/nodes/node-state.ts';
 import { addProtocol } from '../../src/settings/protocols.ts';
 import { inTransaction } from '../../src/stores/postgres.ts';
 import { createSubscription } from '../../src/subscriptions/create.ts';
-import { expireDue } from '../../src/subscriptions/due.ts';
+import { expireDue } from '../../src/subscriptions/expire.ts';
 import { addTraffic } from '../../src/subscriptions/settle-counters.ts';
 import { listSubscriptions, showSubscription } from '../../src/subscriptions/show.ts';
 import { createUser, listUsers } from '../../src/subscriptions/users.ts';

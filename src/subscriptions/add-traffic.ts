@@ -5,25 +5,26 @@ import { int8Array } from '../stores/int8-array.ts';
 import { lockCounters } from '../stores/locks.ts';
 import { crossedSql, deriveStatus } from './status.ts';
 
-/** A counter stops at the largest bigint, where the plain sum would be an error. */
+/** A counter stops at the largest bigint; a plain sum would be an error past it. */
 const added = (column: string, sum: string): string =>
   `CASE WHEN s.${column} > 9223372036854775807 - given.${sum} THEN 9223372036854775807
      ELSE s.${column} + given.${sum} END`;
 
 /**
- * For the transaction: 200,000 counters take 15 MB as a hash table and 12 as the updated rows. By
- * Postgres' default of 4 MB both go through temporary files, a tenth of the CPU of it all.
+ * Memory for the transaction. The hash table of 200,000 counters takes 15 MB, and the updated rows take
+ * 12 MB. With Postgres' default of 4 MB both go through temporary files, which costs a tenth of the
+ * update's CPU.
  */
 const workMemory = '64MB';
 
 /**
- * Adds sums to the subscriptions' counters, in the transaction that settles their segments, and
- * marks as limited the active ones that reach their limit; their nodes are bumped. Thresholds of
- * the limit that are reached become warnings (status.ts).
+ * Adds sums to the subscriptions' counters, in the transaction that settles their segments. Marks active
+ * subscriptions that reach their limit as limited and bumps their nodes. If a subscription reaches a
+ * threshold of its limit, that becomes a warning (status.ts).
  *
- * A sum and a counter stop at the largest bigint: a node that reports nonsense must not make the
- * transaction, and with it the stream, fail for ever.
- * @returns how many rows belong to subscriptions that exist, and the ids that crossed their limit now.
+ * Sums and counters stop at the largest bigint. Otherwise a node that reports nonsense would make the
+ * transaction fail for ever, and its stream with it.
+ * @returns how many rows belong to subscriptions that exist, and which subscriptions are limited now.
  */
 export async function addTraffic(
   client: pg.PoolClient,
@@ -31,12 +32,12 @@ export async function addTraffic(
 ): Promise<{ knownRows: number; limited: number[] }> {
   const { subscriptionIds, bytesUp, bytesDown, rows } = sums;
   for (const column of [bytesUp, bytesDown, rows]) {
-    assert(column.length === subscriptionIds.length, 'one sum a subscription');
+    assert(column.length === subscriptionIds.length, 'each subscription has one sum');
   }
   if (subscriptionIds.length === 0) return { knownRows: 0, limited: [] };
   await lockCounters(client);
   await client.query(`SET LOCAL work_mem = '${workMemory}'`);
-  // Of hundreds of thousands of updated rows only what matters comes back.
+  // The update may change hundreds of thousands of rows, so it returns only what Core needs to know.
   const updated = await client.query<{ knownRows: number; crossed: number[] }>(
     `WITH updated AS (
        UPDATE subscriptions s SET
@@ -53,15 +54,18 @@ export async function addTraffic(
     [subscriptionIds, bytesUp, bytesDown, rows].map(int8Array),
   );
   const result = updated.rows[0];
-  assert(result !== undefined, 'an aggregate returns its row');
+  assert(result !== undefined, 'an aggregate returns one row');
   return {
     knownRows: result.knownRows,
-    limited: await settleCrossings(client, result.crossed),
+    limited: await limitCrossed(client, result.crossed),
   };
 }
 
-/** Few at a time, and their rows are this transaction's already. Returns the newly limited ones. */
-async function settleCrossings(client: pg.PoolClient, crossed: number[]): Promise<number[]> {
+/**
+ * Derives the status of subscriptions that crossed a limit or a threshold. They are few, and this
+ * transaction has already locked their rows. Returns the ones that are limited now and were not before.
+ */
+async function limitCrossed(client: pg.PoolClient, crossed: number[]): Promise<number[]> {
   const changes = await deriveStatus(client, crossed);
   return changes
     .filter((change) => change.after === 'limited')
