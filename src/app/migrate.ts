@@ -1,4 +1,5 @@
 import type { Config } from '../config.ts';
+import { advanceSegmentIds } from '../load/segment-ids.ts';
 import type { Logger } from '../log.ts';
 import { migrateClickHouse, migratePostgres } from '../stores/migrate.ts';
 import { createPool } from '../stores/postgres.ts';
@@ -8,6 +9,7 @@ export async function migrate(config: Config, log: Logger): Promise<void> {
   const pool = createPool(config.stores.postgresUrl, { max: 2 });
   try {
     await migratePostgres(pool, log);
+    await advanceSegmentIds(pool);
     await migrateClickHouse(config.stores.clickhouseUrl, pool, log);
   } finally {
     await pool.end();

@@ -6,6 +6,7 @@ import type { Config } from '../config.ts';
 import { createFailpoint } from '../failpoints.ts';
 import { Lifecycle } from '../lifecycle.ts';
 import type { LoadDeps } from '../load/load-stream.ts';
+import { advanceSegmentIds } from '../load/segment-ids.ts';
 import { freeStrandedParts } from '../load/stranded-parts.ts';
 import { type PeriodicTask, startLoadWorker } from '../load/worker.ts';
 import type { Logger } from '../log.ts';
@@ -19,38 +20,39 @@ import { type ClickHouseClient, createClickHouse } from '../stores/clickhouse.ts
 import { requireSameInstance } from '../stores/instance.ts';
 import { createPool } from '../stores/postgres.ts';
 import { createReadiness } from '../stores/readiness.ts';
-import { expireDue, resetDue } from '../subscriptions/due.ts';
 import { pruneEvents } from '../subscriptions/events.ts';
-import { webhookTimeoutMs } from '../webhooks/post.ts';
-
+import { expireDue } from '../subscriptions/expire.ts';
+import { resetDue } from '../subscriptions/reset.ts';
+import { webhookTimeoutMs } from '../webhooks/queue.ts';
 import { openStores, type Running, rethrowUnmigrated } from './stores.ts';
 
 /**
- * What the fault suite may put around parts of Core, to take one protection away and see that its
- * oracle notices. No setting reaches these: they are parameters, and Core itself passes none.
+ * What the fault suite puts around parts of Core: it takes one protection away and checks that its
+ * oracle notices. No setting reaches these. They are parameters, and Core itself passes none.
  */
 export interface WorkerSeams {
   load?: (deps: LoadDeps) => LoadDeps;
 }
 
-/** Two for each stream that is loaded at once, a late one included (load/worker.ts), some for the upkeep. */
+/** Two for each stream that is loaded at once, also the late one (load/worker.ts); the rest is for upkeep. */
 const workerConnectionsMax = 22;
 const upkeepEveryMs = 1_000;
 const pruneEventsEveryMs = 3_600_000;
 const pruneRevisionsEveryMs = 60_000;
-/** The audit runs daily; this is how soon one that failed is made up for. */
+/** The audit runs daily; after one that failed, this is how soon it runs again. */
 const auditCheckMs = 3_600_000;
-/** How often parts that no merge reaches are looked for, and how long one has to have lain there. */
+/** How often the worker looks for parts that no merge reaches, and how old such a part is at least. */
 const strandedSeconds = 600;
 /**
- * So many make 500 parts or so in a month, half of what ClickHouse begins to slow inserts at; and the
- * reading of a whole month that frees them stays rare.
+ * How many such parts a month has before they are freed. A month with 100 of them has about 500 parts in
+ * all, half of what makes ClickHouse slow inserts down. Freeing them reads the whole month, so it should
+ * be rare.
  */
 const strandedPartsMin = 100;
-/** An audit reads all rows, a page at a time. */
+/** An audit reads all rows, and one request of it reads a page of them. */
 const auditRequestMs = 600_000;
 
-/** Runs the load worker and the upkeep in this process. */
+/** Runs the load worker and its upkeep in this process. */
 export async function startWorker(
   config: Config,
   log: Logger,
@@ -67,6 +69,7 @@ export async function startWorker(
     const { redisPrefix: prefix, postgresUrl: databaseUrl, redisUrl } = config.stores;
     await requireSameInstance(pool, redis, prefix).catch(rethrowUnmigrated);
     await registerStreams(pool, prefix, config.spool.shards).catch(rethrowUnmigrated);
+    await advanceSegmentIds(pool).catch(rethrowUnmigrated);
     const readiness = createReadiness({ pool, redis, clickhouse });
     const presence = await startPresence({ role: 'worker', pool, redis, prefix, readiness, log });
     lifecycle.use('presence', () => presence.close());
@@ -109,7 +112,7 @@ export async function startWorker(
       ],
     });
     lifecycle.use('load worker', () => worker.close());
-    // Before the worker waits for its jobs: an audit may take minutes, and can be had again.
+    // This is closed before the worker waits for its jobs: an audit may take minutes, and runs again.
     lifecycle.use('audit', () => stopAudit.abort());
     return { close: () => lifecycle.close() };
   } catch (thrown) {
@@ -118,7 +121,7 @@ export async function startWorker(
   }
 }
 
-/** What the worker does now and then that nothing waits for. */
+/** Upkeep that nothing waits for. */
 function periodicTasks(
   config: Config,
   log: Logger,
@@ -142,13 +145,13 @@ function periodicTasks(
           partsMin: strandedPartsMin,
         });
         if (months.length === 0) return;
-        log.info({ months }, 'making rollups of parts that no merge reaches');
+        log.info({ months }, 'making rollups for parts that no merge reaches');
       },
     },
   ];
 }
 
-/** Starts the webhook, where one is set; returns what to do with new events every second. */
+/** Starts the webhook if one is set. @returns what the worker does with new events every second. */
 async function startEvents(
   config: Config,
   log: Logger,

@@ -7,6 +7,7 @@ const countersLock = 7_233_003;
 export const nodeLockClass = 7_233_004;
 const fleetLock = 7_233_005;
 const outboundTagsLock = 7_233_006;
+const segmentIdsLock = 7_233_007;
 
 /**
  * Held until the transaction ends by whoever adds one side of the subscription links. Every
@@ -45,4 +46,9 @@ export async function lockFleet(client: pg.PoolClient): Promise<void> {
  */
 export async function lockOutboundTags(client: pg.PoolClient): Promise<void> {
   await client.query('SELECT pg_advisory_xact_lock($1)', [outboundTagsLock]);
+}
+
+/** Held until the transaction ends by whoever moves the sequence of segment ids up: one at a time. */
+export async function lockSegmentIds(client: pg.PoolClient): Promise<void> {
+  await client.query('SELECT pg_advisory_xact_lock($1)', [segmentIdsLock]);
 }

@@ -97,22 +97,9 @@ export async function migratePostgres(pool: pg.Pool, log: Logger): Promise<void>
       }
       return next.name;
     });
-    if (ran === undefined) break;
+    if (ran === undefined) return;
     log.info({ migration: ran }, 'postgres migrated');
   }
-  await advanceSegmentIds(pool);
-}
-
-/**
- * ClickHouse knows segments by their ids, so an id must never come twice, also where Postgres was
- * emptied or restored from a backup while ClickHouse kept its rows. Ids therefore start at the
- * milliseconds of the clock, and move up to it here, at every start.
- */
-async function advanceSegmentIds(pool: pg.Pool): Promise<void> {
-  await pool.query(
-    `SELECT setval('segments_id_seq', greatest(
-       (SELECT last_value FROM segments_id_seq), (extract(epoch FROM clock_timestamp()) * 1000)::bigint))`,
-  );
 }
 
 /**

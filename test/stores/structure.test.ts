@@ -1,13 +1,11 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import t from 'tap';
-import { createLogger } from '../../src/log.ts';
 import { projectRoot } from '../../src/root.ts';
 import { clickhouseDatabase } from '../../src/stores/clickhouse.ts';
 import { migratePostgres, readMigrations } from '../../src/stores/migrate.ts';
-import { createPool } from '../../src/stores/postgres.ts';
-import { clickhouseStructure, postgresStructure } from '../support/sql-structure.ts';
-import { freshStores, openDatabases } from '../support/stores.ts';
+import { openDatabases } from '../support/stores.ts';
+import { clickhouseStructure, postgresStructure } from '../support/structure.ts';
 
 /**
  * Holds the committed structure.sql to what the migrations make. After a new migration write both
@@ -50,19 +48,4 @@ t.test('migrations make the committed structure, once, and refuse to be changed'
     code: 'MIGRATION_FAILED',
     message: /which this version of Core lacks/,
   });
-});
-
-t.test('ids of segments start at the clock and never go back', async (t) => {
-  const stores = await freshStores(t);
-  const pool = createPool(stores.databaseUrl);
-  t.teardown(() => pool.end());
-  const log = createLogger('silent');
-  await migratePostgres(pool, log);
-  const next = async (): Promise<number> =>
-    (await pool.query("SELECT nextval('segments_id_seq') AS id")).rows[0].id;
-  const first = await next();
-  t.ok(first > Date.parse('2026-01-01'), 'so that a Postgres made anew gives no id again');
-  await pool.query("SELECT setval('segments_id_seq', $1)", [first + 1_000_000_000]);
-  await migratePostgres(pool, log);
-  t.equal(await next(), first + 1_000_000_001);
 });

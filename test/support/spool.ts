@@ -5,6 +5,7 @@ import { createBufferPool } from '../../src/buffer-pool.ts';
 import type { SessionEvent, UsageEntry } from '../../src/contract/node.ts';
 import { type LoadDeps, runStream } from '../../src/load/load-stream.ts';
 import { sealNext } from '../../src/load/seal.ts';
+import { advanceSegmentIds } from '../../src/load/segment-ids.ts';
 import { createNode } from '../../src/nodes/change.ts';
 import { packSessions, packUsage } from '../../src/rows/pack.ts';
 import { readEntries, segmentMemory } from '../../src/spool/entries.ts';
@@ -27,6 +28,7 @@ export async function startSpool(t: Test, settings: Record<string, string> = {})
   t.teardown(() => redis.disconnect());
   await connectRedis(redis);
   await stores.migrate();
+  await advanceSegmentIds(pool);
   const prefix = stores.redisPrefix;
   await registerStreams(pool, prefix, shards);
   const spool = createSpool({
