@@ -33,8 +33,8 @@ export function addSegmentCommands(program: Command, run: Run): void {
         const { redisUrl, redisPrefix: prefix } = context.config.stores;
         const db = await context.postgres();
         await context.redis();
-        // Loads BullMQ only here, because it takes a while.
-        const { retrySegment } = await import('../load/retry.ts');
+        // BullMQ takes a while to load, and no other command needs it.
+        const { retrySegment } = await import('../load/worker.ts');
         const { stream } = await retrySegment({ db, redisUrl, prefix }, segmentId);
         context.print({ segmentId, stream, requested: true });
       }),

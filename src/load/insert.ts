@@ -1,4 +1,3 @@
-import type pg from 'pg';
 import type { BufferPool } from '../buffer-pool.ts';
 import { CoreError } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
@@ -11,214 +10,232 @@ import {
   type SegmentRows,
 } from '../rows/segment-rows.ts';
 import { type ClickHouseClient, writePart } from '../stores/clickhouse.ts';
+import { type Hold, keepHold } from './hold.ts';
 import { dropTrialTable, findRefusedRows, type RefusedRow } from './poison/bisect.ts';
 import { dataRefusal } from './poison/refusal.ts';
-import { readRejected, rejectRows } from './poison/reject.ts';
-import type { Segment } from './seal.ts';
-import { keepingSession } from './session.ts';
+import { type Rejected, readRejected, rejectRows } from './poison/reject.ts';
+import type { Overtaken, Segment } from './seal.ts';
 
-interface InsertDeps {
-  client: pg.PoolClient;
+export interface InsertDeps extends Hold {
   clickhouse: ClickHouseClient;
-  /** For the rows as they are sent. */
+  /** Memory for the rows as they are sent. */
   buffers: BufferPool;
   /**
-   * From this attempt on, a month that ClickHouse refuses for its data is bisected. Absent: never.
+   * From this attempt on, Core looks for the rows at fault in a month that ClickHouse refuses for its
+   * data. Absent: never.
    */
   poisonAttempts?: number | undefined;
-  pace?: ((insertMs: number) => Promise<void>) | undefined;
+  pauseBetweenMonths?: ((insertMs: number) => Promise<void>) | undefined;
   failpoint?: Failpoint | undefined;
-  silentMsMax?: number | undefined;
   refusedRowsMax?: number | undefined;
 }
+
+type RowKind = 'usage' | 'session';
 
 const tables = {
   usage: { table: 'usage', columns: usageColumns, time: 'recorded_at' },
   session: { table: 'session_events', columns: sessionColumns, time: 'occurred_at' },
 } as const;
 
-/** What is in ClickHouse of a segment. */
-export interface Inserted {
-  /** The rows, for the counters: all but the rejected ones. */
-  payloads: (Payload | OutboundPayload)[];
-  /**
-   * Memory of the pool that is free once the rows have been counted. None where a request was refused
-   * or failed: something of it may still be about to be sent.
-   */
-  spare: Buffer[];
-}
+export type Inserted =
+  | {
+      outcome: 'inserted';
+      /** The rows for the counters: all but the rejected ones. */
+      payloads: (Payload | OutboundPayload)[];
+      /**
+       * Memory of the pool that is free once the rows are counted. None if ClickHouse refused a request
+       * or one failed: the client may still be about to send a part of it.
+       */
+      spare: Buffer[];
+    }
+  | Overtaken;
 
-/** Tokens tried for one partition; see insertMissing. */
+/** How many tokens are tried for one month of a segment; see writeUntilShown. */
 const tokensMax = 4;
-const none: ReadonlySet<number> = new Set();
+const noPositions: ReadonlySet<number> = new Set();
 
 /**
- * Puts a segment's rows into ClickHouse, each month one INSERT. `block` has them as the spool does.
+ * Puts a segment's rows into ClickHouse, one INSERT a month. `block` holds them as the spool does.
+ * Outbound rows have no table there: settle adds them to their counters, and they only pass through.
  *
- * The attempt is counted and committed first. On any attempt but the first, rows of this segment
- * may be there already, wholly or by some months: they are counted, and only what is missing is
- * inserted. See ARCHITECTURE.md, "What a crash does".
+ * The attempt is counted and committed first. After a first attempt, some or all months of the segment
+ * may be there already: Core counts the rows and inserts the missing months only. See ARCHITECTURE.md,
+ * "What a crash does".
  *
- * A month that ClickHouse goes on refusing for its data is bisected: the rows at fault are committed
- * to rejected_rows, then the rest is inserted. Rows rejected once are left out by every attempt.
- * @throws CoreError SEGMENT_ROWS_LOST where a month holds some but not all of its rows, or the block is
- * not what was sealed.
+ * If ClickHouse keeps refusing a month for its data, the rows at fault are committed to rejected_rows
+ * and the rest is inserted. Every later attempt leaves the same rows out.
+ * @throws CoreError SEGMENT_ROWS_LOST if a month holds some but not all of its rows, or the block is not
+ * what was sealed; SEGMENT_REFUSED.
  */
 export async function insertSegment(
   deps: InsertDeps,
   segment: Segment,
-  kind: 'usage' | 'session',
+  block: Buffer,
+): Promise<Inserted> {
+  const { kind, rows } = segment;
+  if (kind === 'outbound') {
+    const payload: OutboundPayload = { format: 'outbound', rows, bytes: block };
+    return { outcome: 'inserted', payloads: [payload], spare: [block] };
+  }
+  await deps.failpoint?.('insert:before');
+  const inserted = await writeMonths(deps, segment, kind, block);
+  await deps.failpoint?.('insert:after');
+  return inserted;
+}
+
+/** A segment that is being inserted. */
+interface Insert extends InsertDeps {
+  segment: Segment;
+  kind: RowKind;
+  rows: SegmentRows;
+}
+
+/** A month of a segment, and its rows that are to be in the table. */
+interface MonthRows {
+  month: SegmentMonth;
+  payload: Payload;
+  /** Positions of the rows that earlier attempts left out. */
+  rejected: ReadonlySet<number>;
+}
+
+async function writeMonths(
+  deps: InsertDeps,
+  segment: Segment,
+  kind: RowKind,
   block: Buffer,
 ): Promise<Inserted> {
   await deps.client.query('UPDATE segments SET attempts = attempts + 1 WHERE id = $1', [
     segment.id,
   ]);
-  const repeated = segment.attempts > 0 ? await readEarlier(deps, segment, kind) : undefined;
-  const inserted: Inserted = { payloads: [], spare: [block] };
+  const earlier = segment.attempts > 0 ? await readEarlier(deps, segment, kind) : undefined;
   const rows = openSegment(segment, kind, block, deps.buffers);
+  const insert: Insert = { ...deps, segment, kind, rows };
+  const payloads: Payload[] = [];
+  let spare = [block];
   for (const month of rows.months) {
-    const rejected = repeated?.rejected.get(month.yyyymm) ?? none;
+    const rejected = earlier?.rejected.get(month.yyyymm) ?? noPositions;
     const payload = rows.payload(month, rejected);
-    if (payload.format === 'Native') inserted.spare.push(payload.bytes);
-    if (repeated !== undefined && isPresent(payload, month, repeated.present, segment)) {
-      inserted.payloads.push(payload);
+    if (payload.format === 'Native') spare.push(payload.bytes);
+    if (earlier !== undefined && isPresent(payload, month, earlier.present, segment)) {
+      payloads.push(payload);
       continue;
     }
     const startMs = performance.now();
-    await insertOrReject(deps, segment, kind, { rows, month, payload, rejected }, inserted);
-    if (month !== rows.months.at(-1)) await deps.pace?.(performance.now() - startMs);
+    const written = await writeMonth(insert, { month, payload, rejected });
+    if (written.outcome === 'overtaken') return written;
+    if (written.wasRefused) spare = [];
+    payloads.push(written.payload);
+    if (month !== rows.months.at(-1)) await deps.pauseBetweenMonths?.(performance.now() - startMs);
   }
-  return inserted;
+  return { outcome: 'inserted', payloads, spare };
 }
 
-/** A month of a segment, and what of it is to be inserted. */
-interface Part {
-  rows: SegmentRows;
-  month: SegmentMonth;
-  payload: Payload;
-  rejected: ReadonlySet<number>;
-}
-
-/** What earlier attempts left: rows in ClickHouse, and rows decided to be left out. */
-async function readEarlier(deps: InsertDeps, segment: Segment, kind: 'usage' | 'session') {
-  if (bisects(deps, segment)) {
-    // An attempt that was killed while it bisected leaves its trial table.
+/** What earlier attempts left: rows in ClickHouse, and rows that they decided to leave out. */
+async function readEarlier(
+  deps: InsertDeps,
+  segment: Segment,
+  kind: RowKind,
+): Promise<{ rejected: Rejected; present: ReadonlyMap<number, number> }> {
+  if (looksForRefusedRows(deps, segment)) {
+    // An attempt that was killed during the search leaves its trial table.
     await dropTrialTable(deps.clickhouse, { ...tables[kind], segmentId: segment.id });
   }
   return {
     rejected: await readRejected(deps.client, segment.id),
-    present: await keepingSession(deps, () => countRows(deps.clickhouse, kind, segment.id)),
+    present: await keepHold(deps, () => countRows(deps.clickhouse, kind, segment.id)),
   };
 }
 
-function bisects(deps: InsertDeps, segment: Segment): boolean {
+function looksForRefusedRows(deps: InsertDeps, segment: Segment): boolean {
   return deps.poisonAttempts !== undefined && segment.attempts + 1 >= deps.poisonAttempts;
 }
 
+/** What the table has of a month now, and whether ClickHouse refused a request on the way there. */
+type Written = { outcome: 'written'; payload: Payload; wasRefused: boolean } | Overtaken;
+
 /**
- * Inserts what is missing of a month, and adds it to `inserted`. Where ClickHouse refuses it for its
- * data, and has done so often enough, the rows at fault are found and committed as rejected first.
- * Which rows those are is decided for good before one row is inserted: the count that says whether the
- * month is there would otherwise be ambiguous after a crash.
+ * Writes a month that is missing. If ClickHouse refuses it for its data, and has done so often enough,
+ * the rows at fault are found and committed as rejected before any row is written: otherwise, after a
+ * crash, a count of the rows could not say whether the month is there.
  */
-async function insertOrReject(
-  deps: InsertDeps,
-  segment: Segment,
-  kind: 'usage' | 'session',
-  part: Part,
-  inserted: Inserted,
-): Promise<void> {
-  const { clickhouse, refusedRowsMax } = deps;
-  const { rows, month, payload, rejected } = part;
+async function writeMonth(insert: Insert, part: MonthRows): Promise<Written> {
+  const { clickhouse, segment, kind, rows, refusedRowsMax } = insert;
+  const { month, payload, rejected } = part;
   try {
-    await keepingSession(deps, () =>
+    await keepHold(insert, () =>
       segment.attempts === 0
-        ? insertPayload(deps, kind, segment.id, month, payload, 0)
-        : insertMissing(deps, kind, segment, month, payload),
+        ? writeWithToken(insert, month, payload, 0)
+        : writeUntilShown(insert, month, payload),
     );
-    inserted.payloads.push(payload);
+    return { outcome: 'written', payload, wasRefused: false };
   } catch (thrown) {
-    inserted.spare = [];
-    if (dataRefusal(thrown) === undefined || !bisects(deps, segment)) throw thrown;
+    if (dataRefusal(thrown) === undefined || !looksForRefusedRows(insert, segment)) throw thrown;
     const target = { ...tables[kind], segmentId: segment.id, refusedRowsMax };
-    const refused = await keepingSession(deps, () =>
+    const refused = await keepHold(insert, () =>
       findRefusedRows(clickhouse, target, rows.singleRows(month, rejected)),
     );
-    // No row is at fault alone, so it is not the rows: the refusal stands for the operator to see.
+    // ClickHouse takes each row alone, so the rows are not at fault: the operator has to see why.
     if (refused.length === 0) throw thrown;
-    inserted.payloads.push(await insertRest(deps, segment, kind, part, refused));
+    return rejectAndWriteRest(insert, part, refused);
   }
 }
 
-/** Sets the refused rows aside, inserts the other ones, and returns what is in the table. */
-async function insertRest(
-  deps: InsertDeps,
-  segment: Segment,
-  kind: 'usage' | 'session',
-  { rows, month, payload, rejected }: Part,
+async function rejectAndWriteRest(
+  insert: Insert,
+  { month, payload, rejected }: MonthRows,
   refused: RefusedRow[],
-): Promise<Payload> {
-  const { client, clickhouse } = deps;
-  // Refused and there all the same: the table took it, something behind the table did not.
+): Promise<Written> {
+  const { client, clickhouse, segment, kind, rows, failpoint } = insert;
+  // The table may have taken the rows and something behind it, a view say, have refused them.
   const present = await countRows(clickhouse, kind, segment.id);
-  if (isPresent(payload, month, present, segment)) return payload;
-  await deps.failpoint?.('reject:before');
-  await rejectRows(client, segment, kind, month.yyyymm, refused);
-  await deps.failpoint?.('reject:after');
+  if (isPresent(payload, month, present, segment)) {
+    return { outcome: 'written', payload, wasRefused: true };
+  }
+  await failpoint?.('reject:before');
+  const decided = await rejectRows(client, segment, kind, month.yyyymm, refused);
+  if (decided.outcome === 'overtaken') return decided;
+  await failpoint?.('reject:after');
   const positions = new Set([...rejected, ...refused.map((row) => row.position)]);
   const rest = rows.payload(month, positions);
-  if (rest.rows > 0) {
-    await keepingSession(deps, () => insertMissing(deps, kind, segment, month, rest));
-  }
-  return rest;
+  if (rest.rows > 0) await keepHold(insert, () => writeUntilShown(insert, month, rest));
+  return { outcome: 'written', payload: rest, wasRefused: true };
 }
 
 /**
- * Inserts a month that was counted as missing. Two things may be true of its token: an insert
- * with it is still running under a worker thought dead, and then the token makes one of the two a
- * no-op; or the token was logged and the rows were lost with a crash of ClickHouse, and then the
- * insert is answered as done and nothing is there. So the rows are counted after it, and only where
- * they are still missing the next token is tried. The tokens are the same for every worker.
+ * Writes a month that a count has shown to be missing. Its token may be known to ClickHouse for one of
+ * two reasons. An insert with it may still run under a worker that is thought dead: then the token makes
+ * one of the two a no-op. Or ClickHouse logged the token and lost the rows in a crash: then it answers
+ * that the insert is done, and nothing is there. So the rows are counted again, and while they are
+ * missing the next token is tried. All workers try the same tokens in the same order.
  */
-async function insertMissing(
-  deps: InsertDeps,
-  kind: 'usage' | 'session',
-  segment: Segment,
+async function writeUntilShown(
+  insert: Insert,
   month: SegmentMonth,
   payload: Payload,
 ): Promise<void> {
+  const { clickhouse, kind, segment } = insert;
   for (let attempt = 0; attempt < tokensMax; attempt += 1) {
-    await insertPayload(deps, kind, segment.id, month, payload, attempt);
-    const present = await countRows(deps.clickhouse, kind, segment.id);
+    await writeWithToken(insert, month, payload, attempt);
+    const present = await countRows(clickhouse, kind, segment.id);
     if (isPresent(payload, month, present, segment)) return;
   }
   throw new CoreError(
     'STORE_UNAVAILABLE',
-    `ClickHouse took partition ${month.yyyymm} of segment ${segment.id} but does not show it`,
+    `ClickHouse took partition ${month.yyyymm} of segment ${segment.id} but does not show its rows`,
   );
 }
 
-/**
- * Segment ids are never given twice, not even by a Postgres that was reset or restored
- * (migrate.ts), so the token is the segment's alone.
- */
-async function insertPayload(
-  { clickhouse, failpoint }: InsertDeps,
-  kind: 'usage' | 'session',
-  segmentId: number,
-  month: SegmentMonth,
-  payload: Payload,
+/** The token needs no more than the segment's id: that never comes twice (segment-ids.ts). */
+async function writeWithToken(
+  { clickhouse, kind, segment, failpoint }: Insert,
+  { yyyymm }: SegmentMonth,
+  { format, bytes }: Payload,
   attempt: number,
 ): Promise<void> {
   const { table, columns } = tables[kind];
+  const token = `segment-${segment.id}-${yyyymm}-${attempt}`;
   await failpoint?.('insert:send');
-  await writePart(clickhouse, {
-    table,
-    columns,
-    token: `segment-${segmentId}-${month.yyyymm}-${attempt}`,
-    format: payload.format,
-    bytes: payload.bytes,
-  });
+  await writePart(clickhouse, { table, columns, token, format, bytes });
 }
 
 function isPresent(
@@ -236,9 +253,10 @@ function isPresent(
   );
 }
 
+/** How many rows of a segment ClickHouse has, by month. */
 async function countRows(
   clickhouse: ClickHouseClient,
-  kind: 'usage' | 'session',
+  kind: RowKind,
   segmentId: number,
 ): Promise<Map<number, number>> {
   const { table, time } = tables[kind];

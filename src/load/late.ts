@@ -3,31 +3,31 @@ import type { LoadDeps } from './load-stream.ts';
 
 /**
  * Late streams hold posts with rows of long ago (src/spool/spool.ts). Each month of a segment is an
- * insert, of which the embedded ClickHouse runs one at a time, and a part that has to be merged. A post
- * of a few kilobytes may have a row of each month since 2020. So that nobody else waits for these
- * inserts, the worker looks at a late stream rarely. What many posts brought is then one segment. Between
- * the inserts of its months the run pauses.
+ * insert and a part that ClickHouse has to merge, and a post of a few kilobytes may have a row of each
+ * month since 2020. The embedded ClickHouse runs one insert at a time, so other streams would wait for
+ * all of these. That is why a worker looks at a late stream rarely, loads what many posts brought as one
+ * segment, and pauses between the inserts of its months.
  */
 
 /**
- * A pause is so many times as long as the insert before it: late inserts take a quarter of the time
- * of a ClickHouse that runs one at a time.
+ * How many times as long as the insert before it a pause takes. Late inserts then take a quarter of the
+ * time of a ClickHouse that runs one insert at a time.
  */
 const pauseFactor = 3;
 /**
- * If inserts take seconds, a pause is shorter than they are: many months would otherwise take many minutes.
- * It is far below the silence after which Postgres ends a run's session (session.ts).
+ * The longest pause. If inserts take seconds it is shorter than they are, or a segment of many months
+ * would take many minutes. It is far below the silence after which a run loses its stream (hold.ts).
  */
 const pauseMsMax = 1_000;
 /**
- * Rows are unpacked anew for nearly every month, as other streams use the same memory meanwhile. For this
- * many rows that holds the worker's thread up by some milliseconds.
+ * A segment's rows are unpacked again for nearly every month, because other streams use the same memory
+ * during the pause. Unpacking this many rows blocks the worker's thread for some milliseconds.
  */
 const segmentRowsMax = 100_000;
-/** A run gives its place up after this many segments: all late streams of a worker share one place. */
+/** A run ends after this many segments, because a worker runs one late stream at a time. */
 const segmentsMax = 8;
 
-/** What differs for a late stream. Once `stopping` is aborted, its run ends as soon as it can. */
+/** The settings of a run on a late stream. Once `stopping` is aborted the run ends as soon as it can. */
 export function lateLoad(
   deps: LoadDeps & { lateGroupBytesMax: number },
   stopping: AbortSignal,
@@ -36,9 +36,9 @@ export function lateLoad(
     ...deps,
     segmentRowsMax: Math.min(deps.segmentRowsMax, segmentRowsMax),
     groupBytesMax: deps.lateGroupBytesMax,
-    // What comes meanwhile is for the next look, unless it is much.
+    // A few posts that come during the run wait for the next one, so that they share its segment.
     goesOn: (segments, isMore) => !stopping.aborted && isMore && segments < segmentsMax,
-    pace: async (insertMs) => {
+    pauseBetweenMonths: async (insertMs) => {
       const pauseMs = Math.min(insertMs * pauseFactor, pauseMsMax);
       await delay(pauseMs, undefined, { signal: stopping }).catch(() => undefined);
     },

@@ -3,11 +3,16 @@ import type pg from 'pg';
 import type { BufferPool } from '../buffer-pool.ts';
 import { CoreError } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
-import { type Entries, readEntries } from '../spool/entries.ts';
+import {
+  createEntryReader,
+  type Entries,
+  type EntryReader,
+  readEntries,
+} from '../spool/entries.ts';
 import type { Kind } from '../spool/streams.ts';
 import { inClientTransaction } from '../stores/postgres.ts';
 
-/** A range of a stream that never changes again. */
+/** A range of a stream that never changes. */
 export interface Segment {
   id: number;
   stream: string;
@@ -16,16 +21,92 @@ export interface Segment {
   firstId: string;
   lastId: string;
   rows: number;
-  /** What its entries take in Redis. */
+  /** What its stream entries take in Redis. */
   bytes: number;
+  /** Bytes ever appended to the stream up to and with its last entry. */
   appendedBytes: number;
   attempts: number;
 }
 
-/** A segment, and its entries where sealing has just read them. */
+/** A segment, with its stream entries if this run has sealed it and so has just read them. */
 export interface Sealed {
   segment: Segment;
   entries: Entries | undefined;
+}
+
+/**
+ * How a run ends that has lost a race: another run has settled segments that this one was about to
+ * read, reject or settle. Nothing is lost or counted twice, and the next run starts behind them.
+ */
+export interface Overtaken {
+  outcome: 'overtaken';
+  segmentIds: readonly number[];
+}
+
+export function overtaken(...segments: readonly Pick<Segment, 'id'>[]): Overtaken {
+  return { outcome: 'overtaken', segmentIds: segments.map(({ id }) => id) };
+}
+
+export interface SealDeps {
+  /** The connection that has the stream's lock: nobody else seals meanwhile. */
+  client: pg.PoolClient;
+  redis: Redis;
+  buffers: BufferPool;
+  failpoint?: Failpoint | undefined;
+}
+
+/** Which stream to seal, and how many rows a segment may have. */
+export interface SealRange {
+  stream: string;
+  rowsMax: number;
+}
+
+/** Gives a run the segments of its stream, in order. */
+export interface Sealer {
+  /**
+   * The next segment: first those that an earlier run left sealed, inserted or not, then new ones.
+   * Undefined if the stream has nothing more by now.
+   */
+  next(): Promise<Sealed | undefined>;
+  /**
+   * Begins to read the stream entries behind the segment that this run sealed last, for the next call
+   * of `next`. They are not sealed before that, so if the run ends first, nothing has happened.
+   */
+  readAhead(): void;
+}
+
+/** Stream entries that are being read. */
+interface Reading {
+  afterId: string;
+  reader: EntryReader;
+  filled: Promise<void>;
+}
+
+export function createSealer(deps: SealDeps, range: SealRange): Sealer {
+  const { client } = deps;
+  const { stream } = range;
+  let afterSeq = 0;
+  let mayBeLeft = true;
+  let last: Segment | undefined;
+  let ahead: Reading | undefined;
+  return {
+    async next() {
+      const left = mayBeLeft ? await oldestSealed(client, stream, afterSeq) : undefined;
+      if (left !== undefined) {
+        afterSeq = left.segment.seq;
+        return left;
+      }
+      mayBeLeft = false;
+      const reading = ahead;
+      ahead = undefined;
+      const sealed = await sealNext(deps, range, reading);
+      last = sealed?.segment;
+      return sealed;
+    },
+    readAhead() {
+      if (last !== undefined) ahead = beginReading(deps, range, last.kind, last.lastId);
+    },
+  };
 }
 
 /** The oldest segment of the stream after `afterSeq` that is sealed and not settled. */
@@ -46,67 +127,132 @@ export async function oldestSealed(
 }
 
 /**
- * Seals the entries after the last segment, which `read` is asked for by the id of its last entry. The
- * segment and the stream's new position are one transaction; a crash before it leaves the entries
- * where they are, to be sealed by the next run. Undefined where the stream has no new entry.
+ * Seals the stream entries behind the last segment: finds where that ends, reads what comes after it,
+ * and commits the range as a segment. Undefined if there is no new entry.
  */
 export async function sealNext(
-  client: pg.PoolClient,
-  stream: string,
-  read: (afterId: string, kind: Kind) => Promise<Entries | undefined>,
-  failpoint?: Failpoint | undefined,
+  deps: SealDeps,
+  range: SealRange,
+  ahead?: Reading | undefined,
 ): Promise<Sealed | undefined> {
-  const position = await client.query<{ kind: Kind; seq: number; sealedId: string }>(
-    `SELECT kind, next_seq AS seq, sealed_id AS "sealedId" FROM streams WHERE stream = $1`,
+  const position = await readPosition(deps.client, range.stream);
+  if (position === undefined) return undefined;
+  const entries = await readOn(deps, range, position, ahead);
+  if (entries === undefined) return undefined;
+  await deps.failpoint?.('seal:before');
+  const segment = await commitSegment(deps.client, position, entries);
+  await deps.failpoint?.('seal:after');
+  return { segment, entries };
+}
+
+/** Where the last segment of a stream ends. */
+interface Position {
+  stream: string;
+  kind: Kind;
+  seq: number;
+  sealedId: string;
+}
+
+async function readPosition(client: pg.PoolClient, stream: string): Promise<Position | undefined> {
+  const { rows } = await client.query<Position>(
+    `SELECT stream, kind, next_seq AS seq, sealed_id AS "sealedId" FROM streams WHERE stream = $1`,
     [stream],
   );
-  const at = position.rows[0];
-  if (at === undefined) return undefined;
-  const entries = await read(at.sealedId, at.kind);
-  if (entries === undefined) return undefined;
-  await failpoint?.('seal:before');
-  const id = await inClientTransaction(client, async () => {
-    await client.query(
-      'UPDATE streams SET next_seq = next_seq + 1, sealed_id = $2 WHERE stream = $1',
-      [stream, entries.lastId],
-    );
-    const inserted = await client.query<{ id: number }>(
-      `INSERT INTO segments (stream, seq, first_id, last_id, rows, bytes, appended_bytes)
-       VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id`,
-      [
-        stream,
-        at.seq,
-        entries.firstId,
-        entries.lastId,
-        entries.rows,
-        entries.bytes,
-        entries.appendedBytes,
-      ],
-    );
-    return inserted.rows[0]?.id ?? 0;
-  });
-  await failpoint?.('seal:after');
-  const { block: _, ...range } = entries;
-  const { kind, seq } = at;
-  return { segment: { id, stream, kind, seq, attempts: 0, ...range }, entries };
+  return rows[0];
+}
+
+/** Reads the entries behind a position, and goes on with what was read ahead if that begins there. */
+async function readOn(
+  deps: SealDeps,
+  range: SealRange,
+  { kind, sealedId }: Position,
+  ahead: Reading | undefined,
+): Promise<Entries | undefined> {
+  const begun = ahead?.afterId === sealedId ? ahead : undefined;
+  const { reader, filled } = begun ?? beginReading(deps, range, kind, sealedId);
+  await filled;
+  // The stream may have got more since it was read ahead.
+  if (begun !== undefined) await reader.fill();
+  return reader.entries();
+}
+
+function beginReading(
+  { redis, buffers }: SealDeps,
+  { stream, rowsMax }: SealRange,
+  kind: Kind,
+  afterId: string,
+): Reading {
+  const range = { stream, kind, start: `(${afterId}`, end: '+', rowsMax };
+  const reader = createEntryReader(redis, range, buffers);
+  const filled = reader.fill();
+  // Whoever awaits it gets the failure; until then Node must not take it for an unhandled one.
+  filled.catch(() => undefined);
+  return { afterId, reader, filled };
 }
 
 /**
- * Reads a sealed range again after a crash or failure.
- * @throws CoreError SEGMENT_ROWS_LOST where it is not what was sealed, to the row.
+ * Commits a range as a segment and moves the stream's position behind it, in one transaction. A crash
+ * before the commit leaves the entries where they are, and the next run seals them.
+ */
+async function commitSegment(
+  client: pg.PoolClient,
+  { stream, kind, seq }: Position,
+  { block: _, ...range }: Entries,
+): Promise<Segment> {
+  const { firstId, lastId, rows, bytes, appendedBytes } = range;
+  const id = await inClientTransaction(client, async () => {
+    await client.query(
+      'UPDATE streams SET next_seq = next_seq + 1, sealed_id = $2 WHERE stream = $1',
+      [stream, lastId],
+    );
+    const added = await client.query<{ id: number }>(
+      `INSERT INTO segments (stream, seq, first_id, last_id, rows, bytes, appended_bytes)
+       VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id`,
+      [stream, seq, firstId, lastId, rows, bytes, appendedBytes],
+    );
+    return added.rows[0]?.id ?? 0;
+  });
+  return { id, stream, kind, seq, attempts: 0, ...range };
+}
+
+/**
+ * Reads the entries of a segment that an earlier run left. That run may have lost its lock while its
+ * settle goes on; then its trim has taken the entries away.
+ * @returns undefined if another run has settled the segment meanwhile.
+ * @throws CoreError SEGMENT_ROWS_LOST if the range is not what was sealed, to the row.
  */
 export async function readSealed(
-  redis: Redis,
+  { client, redis, buffers }: SealDeps,
   segment: Segment,
-  buffers: BufferPool,
-): Promise<Entries> {
-  const { stream, kind, firstId: start, lastId: end, rows: rowsMax } = segment;
+): Promise<Entries | undefined> {
+  const { id, stream, kind, firstId: start, lastId: end, rows: rowsMax } = segment;
   const entries = await readEntries(redis, { stream, kind, start, end, rowsMax }, buffers);
-  if (entries?.lastId !== end || entries.rows !== rowsMax) {
-    throw new CoreError(
-      'SEGMENT_ROWS_LOST',
-      `Segment ${segment.id} has ${rowsMax} rows, Redis holds ${entries?.rows ?? 0} of them`,
-    );
-  }
-  return entries;
+  if (entries?.lastId === end && entries.rows === rowsMax) return entries;
+  const { rowCount } = await client.query(
+    `SELECT FROM segments WHERE id = $1 AND state = 'sealed'`,
+    [id],
+  );
+  if (rowCount === 0) return undefined;
+  throw new CoreError(
+    'SEGMENT_ROWS_LOST',
+    `Segment ${id} has ${rowsMax} rows, Redis holds ${entries?.rows ?? 0} of them`,
+  );
+}
+
+/**
+ * Notes with its segments what made a run fail, for `core status` and `core segments`. The run is about
+ * to throw that failure, so it must not throw another one if this cannot be written.
+ */
+export async function noteFailure(
+  client: pg.PoolClient,
+  segmentIds: readonly number[],
+  cause: unknown,
+): Promise<void> {
+  const message = cause instanceof Error ? cause.message : String(cause);
+  await client
+    .query(
+      `UPDATE segments SET last_error = $2 WHERE id = ANY ($1::bigint[]) AND state = 'sealed'`,
+      [segmentIds, message.slice(0, 1_000)],
+    )
+    .catch(() => undefined);
 }

@@ -1,36 +1,73 @@
 import assert from 'node:assert/strict';
 import type pg from 'pg';
-import { CoreError } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
 import { addOutboundTraffic } from '../nodes/outbound-traffic.ts';
 import type { OutboundPayload, Payload } from '../rows/segment-rows.ts';
 import { createOutboundSums, createUsageSums } from '../rows/sums.ts';
 import type { Kind } from '../spool/streams.ts';
+import { type TrimRedis, trimSettled } from '../spool/trim.ts';
 import { inClientTransaction } from '../stores/postgres.ts';
 import { addTraffic } from '../subscriptions/add-traffic.ts';
+import { boundSilence } from './hold.ts';
+import { noteFailure, type Overtaken, type Segment } from './seal.ts';
 
-/** What a group of inserted segments of one stream adds to the counters, kept until it is settled. */
-export interface GroupSums {
-  /** Rows that count: of a segment all but its rejected ones. */
-  add(payload: Payload | OutboundPayload): void;
-  /** Counters that the group will touch. */
-  readonly size: number;
-  /** Adds the sums in the running transaction; returns how many rows count towards nothing. */
-  settle(client: pg.PoolClient): Promise<number>;
+/**
+ * Segments of one stream that are inserted and will be settled together, so that a subscription with
+ * steady traffic is updated once a group instead of once a segment.
+ */
+export interface Group {
+  stream: string;
+  segmentIds: number[];
+  /** What its stream entries take in Redis, where they stay until the group is settled. */
+  bytes: number;
+  sums: GroupSums;
+  /** On a clock that never goes back. */
+  openedAtMs: number;
 }
 
-export function createGroupSums(kind: Kind): GroupSums {
+/** What a group's rows add to the counters. */
+export interface GroupSums {
+  /** Adds the rows of a segment that count: all but its rejected ones. */
+  add(payload: Payload | OutboundPayload): void;
+  /** How many counters the group changes. */
+  readonly size: number;
+  /** Adds the sums to the counters in the running transaction; returns how many rows have no counter. */
+  addToCounters(client: pg.PoolClient): Promise<number>;
+}
+
+/**
+ * How a settle ended. If another run has settled one segment of the group, nothing of it is settled: the
+ * sums hold rows that the other run has counted.
+ */
+export type Settled = { outcome: 'settled' } | Overtaken;
+
+export function openGroup({ stream, kind }: Pick<Segment, 'stream' | 'kind'>): Group {
+  const sums = createGroupSums(kind);
+  return { stream, segmentIds: [], bytes: 0, sums, openedAtMs: performance.now() };
+}
+
+export function addToGroup(
+  group: Group,
+  segment: Pick<Segment, 'id' | 'bytes'>,
+  payloads: readonly (Payload | OutboundPayload)[],
+): void {
+  for (const payload of payloads) group.sums.add(payload);
+  group.segmentIds.push(segment.id);
+  group.bytes += segment.bytes;
+}
+
+function createGroupSums(kind: Kind): GroupSums {
   if (kind === 'usage') {
     const sums = createUsageSums();
     return {
       add(payload) {
-        assert(payload.format === 'Native', 'what is counted are usage rows');
+        assert(payload.format === 'Native', 'only usage rows have counters of subscriptions');
         sums.add(payload);
       },
       get size() {
         return sums.size;
       },
-      async settle(client) {
+      async addToCounters(client) {
         const { knownRows } = await addTraffic(client, sums.columns());
         return sums.rows - knownRows;
       },
@@ -43,39 +80,31 @@ export function createGroupSums(kind: Kind): GroupSums {
       get size() {
         return sums.size;
       },
-      settle: async (client) => (await addOutboundTraffic(client, sums.list())).dropped,
+      addToCounters: async (client) => (await addOutboundTraffic(client, sums.list())).dropped,
     };
   }
-  return { add: () => undefined, size: 0, settle: async () => 0 };
+  return { add: () => undefined, size: 0, addToCounters: async () => 0 };
 }
 
 /**
- * Adds the sums of a group of segments to the counters and marks the segments settled, in one
- * transaction: both happened or neither. The states are changed first, and only from `sealed`, so
- * that of two workers one adds.
- * @throws CoreError STORE_UNAVAILABLE where not all of them were sealed any more. Nothing is settled
- * then: the sums hold rows that another worker has counted, so they are worth nothing, and the next
- * run starts from what Postgres says.
+ * Adds the sums of a group to the counters and marks its segments settled, in one transaction: both
+ * happen or neither. The segments come first, and only those that are `sealed` change. One transaction
+ * only can change a segment so, and that is what makes its rows count once: no lock is needed for it.
  */
 export async function settleGroup(
   client: pg.PoolClient,
-  group: { stream: string; segmentIds: readonly number[]; sums: GroupSums },
+  group: Pick<Group, 'stream' | 'segmentIds' | 'sums'>,
   failpoint?: Failpoint | undefined,
-): Promise<void> {
+): Promise<Settled> {
   const { stream, segmentIds, sums } = group;
-  await inClientTransaction(client, async () => {
+  const markAndAdd = async (): Promise<Settled> => {
     const { rowCount } = await client.query(
       `UPDATE segments SET state = 'settled', settled_at = now(), last_error = NULL
        WHERE id = ANY ($1::bigint[]) AND state = 'sealed'`,
       [segmentIds],
     );
-    if (rowCount !== segmentIds.length) {
-      throw new CoreError(
-        'STORE_UNAVAILABLE',
-        `Another worker has settled some of the segments ${segmentIds.join(', ')} of ${stream}`,
-      );
-    }
-    const unknownRows = await sums.settle(client);
+    if (rowCount !== segmentIds.length) return { outcome: 'overtaken', segmentIds };
+    const unknownRows = await sums.addToCounters(client);
     if (unknownRows > 0) {
       await client.query('UPDATE streams SET unknown_rows = unknown_rows + $2 WHERE stream = $1', [
         stream,
@@ -83,5 +112,77 @@ export async function settleGroup(
       ]);
     }
     await failpoint?.('settle:before-commit');
-  });
+    return { outcome: 'settled' };
+  };
+  return inClientTransaction(client, markAndAdd, ({ outcome }) => outcome === 'settled');
+}
+
+/** Settles groups while the run goes on sealing and inserting: one group at a time, in order. */
+export interface Settler {
+  /**
+   * Waits for the group before and begins with this one, unless that one was overtaken.
+   * @returns how the group before ended.
+   * @throws its failure.
+   */
+  begin(group: Group): Promise<Settled>;
+  /** Waits for the last group. @returns how it ended. @throws its failure. */
+  end(): Promise<Settled>;
+}
+
+interface SettlerDeps {
+  pool: pg.Pool;
+  redis: TrimRedis;
+  failpoint?: Failpoint | undefined;
+  silentMsMax?: number | undefined;
+}
+
+/**
+ * The update of hundreds of thousands of counters takes seconds, and the run would insert nothing
+ * meanwhile. So a group is settled on a connection of its own, without the stream's lock.
+ */
+export function createSettler(deps: SettlerDeps): Settler {
+  let running: Promise<Settled> | undefined;
+  const end = async (): Promise<Settled> => {
+    const last = running;
+    running = undefined;
+    return (await last) ?? { outcome: 'settled' };
+  };
+  return {
+    async begin(group) {
+      const before = await end();
+      if (before.outcome === 'overtaken') return before;
+      running = closeGroup(deps, group);
+      // The next call throws its failure; until then Node must not take it for an unhandled one.
+      running.catch(() => undefined);
+      return before;
+    },
+    end,
+  };
+}
+
+/** Settles a group on its own connection, and trims what is settled. */
+async function closeGroup(deps: SettlerDeps, group: Group): Promise<Settled> {
+  const { failpoint } = deps;
+  const client = await deps.pool.connect();
+  let closes = true;
+  try {
+    // Without this bound, a worker that stands still in the transaction keeps others from settling.
+    await boundSilence(client, deps.silentMsMax);
+    await failpoint?.('settle:before');
+    const settled = await settleGroup(client, group, failpoint);
+    if (settled.outcome === 'settled') {
+      await failpoint?.('settle:after');
+      await failpoint?.('trim:before');
+      await trimSettled(client, deps.redis, group.stream);
+      await failpoint?.('trim:after');
+    }
+    await boundSilence(client, 0);
+    closes = false;
+    return settled;
+  } catch (cause) {
+    await noteFailure(client, group.segmentIds, cause);
+    throw cause;
+  } finally {
+    client.release(closes);
+  }
 }

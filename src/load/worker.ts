@@ -1,13 +1,15 @@
 import { type Job, Queue, Worker } from 'bullmq';
+import { CoreError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { isLateStream, kinds } from '../spool/streams.ts';
 import { bullPrefix } from '../stores/bull-prefix.ts';
-import { connectConsumer, connectProducer } from '../stores/bullmq.ts';
+import { connectConsumer, connectProducer, openQueue } from '../stores/bullmq.ts';
 import { classifyFailure } from '../stores/failures.ts';
+import type { Queryable } from '../stores/postgres.ts';
 import { lateLoad } from './late.ts';
-import { type LoadDeps, runStream } from './load-stream.ts';
+import { type LoadDeps, runStream, type StreamRun } from './load-stream.ts';
 
-/** Job name and what it does at each turn. */
+/** Upkeep that one worker does at a time; `name` is its job's. */
 export interface PeriodicTask {
   name: string;
   everyMs: number;
@@ -22,53 +24,55 @@ export interface LoadWorkerOptions extends LoadDeps {
   redisUrl: string;
   prefix: string;
   intervalMs: number;
-  /** How often late streams are looked at, and the bound of their groups; see late.ts. */
+  /** How often a run of a late stream begins, and the bound of its groups; see late.ts. */
   lateIntervalMs: number;
   lateGroupBytesMax: number;
-  /** Upkeep of nodes and subscriptions that has to happen once, whichever worker does it. */
+  /** Upkeep that has to happen once, whichever worker does it. */
   tasks: readonly PeriodicTask[];
   log: Logger;
-  /** A clock that never goes back, for the rests of failing streams. */
+  /** A clock that never goes back: it says when a failing stream has rested. */
   monotonicMs?: () => number;
 }
 
-/** How often a worker looks for streams that are new. */
+/** How often a worker looks for new streams. */
 const discoverEveryMs = 5_000;
-/** A stream whose run failed rests this long at first, doubling up to the maximum. */
+/** How long a stream rests whose run failed. Each further failure doubles it, up to the maximum. */
 const restMsMin = 500;
 const restMsMax = 15_000;
 const streamsAtOnce = 6;
-/** Late streams have a place of their own, so that their long runs take none from the others. */
+/** Late streams have their own place, so that their long runs take no place from the others. */
 const lateStreamsAtOnce = 1;
 /**
- * Where there are more streams than that, a run gives its place up after this many segments. Where not
- * it goes on for as long as there is something: ending it means to wait for its last group, seconds
- * in which nothing would be inserted.
+ * If there are more streams than places, a run gives its place up after this many segments. Otherwise
+ * it goes on while it finds something: a run that ends waits for its last group to be settled, and
+ * inserts nothing during those seconds.
  */
 const segmentsMax = 64;
 /**
- * A worker that is killed right after it took a job has not yet put the stream's next one on the
- * schedule: the stream stands still until another worker finds the job stalled, which takes these
- * two times together. Short is safe, since a job may run twice.
+ * If a worker is killed right after it took a job, the stream's next job is not on the schedule yet. The
+ * stream then stands still until another worker finds the job stalled, after these two times together.
+ * They can be short, because a job may run twice.
  */
-const lockDuration = 5_000;
-const stalledInterval = 2_500;
-/** How soon a worker asks Redis for work again after Redis refused; BullMQ's own wait is 15 s. */
-const runRetryDelay = 1_000;
+const lockMs = 5_000;
+const stalledEveryMs = 2_500;
+/** How soon a worker asks Redis for work again after Redis refused; BullMQ would wait 15 s. */
+const runRetryMs = 1_000;
 
 export interface LoadJob {
   stream: string;
-  /** Asked for by an operator: a stream that rests is run all the same. */
+  /** An operator asked for it, so the stream runs even if it rests. */
   force?: boolean;
 }
 
-export const loadQueueName = 'load';
-export const lateQueueName = 'load-late';
+const loadQueueName = 'load';
+const lateQueueName = 'load-late';
+/** How many finished jobs BullMQ keeps to be shown. */
+const finishedJobs = { removeOnComplete: { count: 100 }, removeOnFail: { count: 1_000 } };
 
 /**
- * Runs every stream again and again. BullMQ carries the schedule (one job scheduler a stream, so
- * several workers share the streams out) and shows what runs and what failed; which work is done
- * Postgres alone says, because a job may run twice. Late streams have a queue of their own.
+ * Runs every stream again and again. BullMQ keeps the schedule, with one job scheduler a stream, so that
+ * several workers share the streams, and it shows what runs and what failed. It does not say which work
+ * is done: a job may run twice, so only Postgres says that. Late streams have their own queue.
  */
 export async function startLoadWorker(options: LoadWorkerOptions): Promise<LoadWorker> {
   const { log } = options;
@@ -86,9 +90,9 @@ export async function startLoadWorker(options: LoadWorkerOptions): Promise<LoadW
     connection: consumer,
     prefix,
     maxStalledCount: 1_000,
-    lockDuration,
-    stalledInterval,
-    runRetryDelay,
+    lockDuration: lockMs,
+    stalledInterval: stalledEveryMs,
+    runRetryDelay: runRetryMs,
   };
   const resting = createResting(log, options.monotonicMs ?? (() => performance.now()));
   const stopping = new AbortController();
@@ -121,7 +125,7 @@ export async function startLoadWorker(options: LoadWorkerOptions): Promise<LoadW
     async close() {
       stopping.abort();
       await discover.stop();
-      // Waits for the running jobs: a segment under way is settled before the process ends.
+      // Waits for the running jobs, so a segment that is under way is settled before the process ends.
       await Promise.all(workers.map((worker) => worker.close()));
       await Promise.all(Object.values(queues).map((queue) => queue.close()));
       producer.disconnect();
@@ -138,7 +142,7 @@ interface Queues {
 
 async function runTask(options: LoadWorkerOptions, name: string): Promise<void> {
   const task = options.tasks.find((candidate) => candidate.name === name);
-  // A scheduler left over from another version of Core: nothing to do.
+  // The scheduler is left over from another version of Core.
   if (task === undefined) return;
   try {
     await task.run();
@@ -149,21 +153,21 @@ async function runTask(options: LoadWorkerOptions, name: string): Promise<void> 
   }
 }
 
+/** What became of a job: of its run, or that the job left its stream alone. */
+type JobOutcome = StreamRun | { outcome: 'resting' | 'running' };
+
 /**
- * Rests a failing stream. The schedule goes on, so BullMQ's own retries would only pile up: while a
- * store is away every run returns at once until the stream's rest is over. A failure that a repeat
- * cannot mend fails the job, and shows there, besides the log and the segment's last error.
+ * Lets a failing stream rest. The schedule goes on meanwhile and a job of a resting stream returns at
+ * once; BullMQ's own retries would only pile up on top of the schedule. A failure that a retry cannot
+ * fix also fails the job, so BullMQ shows it, like the log and the segment's last error.
  */
 function createResting(log: Logger, monotonicMs: () => number) {
   const rests = new Map<string, { untilMs: number; ms: number }>();
   const running = new Set<string>();
   return {
-    async run<T>(
-      { stream, force }: LoadJob,
-      work: () => Promise<T>,
-    ): Promise<T | { outcome: 'resting' | 'running' }> {
-      // A second job of the stream would only wait for its lock, and after a failure try again
-      // before the rest has begun.
+    async run({ stream, force }: LoadJob, work: () => Promise<StreamRun>): Promise<JobOutcome> {
+      // A second job of a stream has nothing to do: the first one holds the stream's lock. And if the
+      // first one fails, the second would try again before the rest has begun.
       if (running.has(stream)) return { outcome: 'running' };
       const rest = rests.get(stream);
       if (rest !== undefined && monotonicMs() < rest.untilMs && force !== true) {
@@ -171,9 +175,16 @@ function createResting(log: Logger, monotonicMs: () => number) {
       }
       running.add(stream);
       try {
-        const result = await work();
+        const run = await work();
         rests.delete(stream);
-        return result;
+        if (run.outcome === 'overtaken') {
+          const { segmentIds } = run;
+          log.info(
+            { stream, segmentIds },
+            'another run has settled segments, the next run goes on',
+          );
+        }
+        return run;
       } catch (thrown) {
         const failure = classifyFailure(thrown);
         const ms = Math.min(restMsMax, (rest?.ms ?? restMsMin / 2) * 2);
@@ -192,15 +203,14 @@ function createResting(log: Logger, monotonicMs: () => number) {
 }
 
 /**
- * Keeps one job scheduler a stream and task, also for streams that an api registers later. `onStreams` is
- * told how many usual streams there are.
+ * Keeps one job scheduler for each stream and task, and adds those of streams that an api process
+ * registers later. Tells `onStreams` how many usual streams there are.
  */
 function createDiscovery(
   options: LoadWorkerOptions,
   { loads, lates, upkeep }: Queues,
   onStreams: (count: number) => void,
 ): { once: () => Promise<void>; stop: () => Promise<void> } {
-  const keep = { removeOnComplete: { count: 100 }, removeOnFail: { count: 1_000 } };
   let timer: NodeJS.Timeout | undefined;
   let running: Promise<void> = Promise.resolve();
   let stopped = false;
@@ -220,12 +230,12 @@ function createDiscovery(
       const id = `${late ? 'late' : 'load'}-${kind}-${shard}`;
       const every = late ? options.lateIntervalMs : options.intervalMs;
       if (known.get(id) === every || !kinds.some((k) => k === kind)) continue;
-      const template = { name: `${kind}-${shard}`, data: { stream }, opts: keep };
+      const template = { name: `${kind}-${shard}`, data: { stream }, opts: finishedJobs };
       await (late ? lates : loads).upsertJobScheduler(id, { every }, template);
     }
     for (const task of options.tasks) {
       if (known.get(task.name) === task.everyMs) continue;
-      const template = { name: task.name, data: {}, opts: keep };
+      const template = { name: task.name, data: {}, opts: finishedJobs };
       await upkeep.upsertJobScheduler(task.name, { every: task.everyMs }, template);
     }
   };
@@ -247,4 +257,34 @@ function createDiscovery(
       await running;
     },
   };
+}
+
+/**
+ * Adds a job that runs a segment's stream at once, even if the stream rests after a failure. If no worker
+ * runs now, the next one that starts takes the job.
+ * @throws CoreError NOT_FOUND if there is no such segment, or it is settled.
+ */
+export async function retrySegment(
+  deps: { db: Queryable; redisUrl: string; prefix: string },
+  segmentId: number,
+): Promise<{ segmentId: number; stream: string }> {
+  const { rows } = await deps.db.query<{ stream: string }>(
+    `SELECT stream FROM segments
+     WHERE id = $1 AND state = 'sealed' AND starts_with(stream, $2)`,
+    [segmentId, `${deps.prefix}:`],
+  );
+  const found = rows[0];
+  if (found === undefined) {
+    throw new CoreError('NOT_FOUND', `There is no segment ${segmentId} that is not settled`);
+  }
+  const { stream } = found;
+  const queueName = isLateStream(stream) ? lateQueueName : loadQueueName;
+  const { queue, close } = await openQueue<LoadJob>(queueName, deps);
+  try {
+    const job = { stream, force: true };
+    await queue.add(`retry-${segmentId}`, job, finishedJobs);
+  } finally {
+    await close();
+  }
+  return { segmentId, stream };
 }

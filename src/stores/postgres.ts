@@ -63,15 +63,19 @@ export async function inTransaction<T>(
   }
 }
 
-/** A transaction on a client that stays with the caller, for work under a session lock. */
+/**
+ * A transaction on a client that stays with the caller, for work under a session lock. A result for
+ * which `isKept` says no is rolled back and returned all the same.
+ */
 export async function inClientTransaction<T>(
   client: pg.PoolClient,
   work: () => Promise<T>,
+  isKept: (result: T) => boolean = () => true,
 ): Promise<T> {
   await client.query('BEGIN');
   try {
     const result = await work();
-    await client.query('COMMIT');
+    await client.query(isKept(result) ? 'COMMIT' : 'ROLLBACK');
     return result;
   } catch (thrown) {
     // Where even the rollback fails the connection is gone, and the transaction with it. What the

@@ -3,7 +3,7 @@ import t, { type Test } from 'tap';
 import { startWorker } from '../../src/app/worker.ts';
 import { reconcile } from '../../src/audit/reconcile.ts';
 import { lateLoad } from '../../src/load/late.ts';
-import { retrySegment } from '../../src/load/retry.ts';
+import { retrySegment } from '../../src/load/worker.ts';
 import { packUsage } from '../../src/rows/pack.ts';
 import { listUnsettled } from '../../src/spool/backlog.ts';
 import type { Block } from '../../src/spool/group-commit.ts';
@@ -57,7 +57,7 @@ async function rowsIn(
   return { usual: await rows('usual'), late: await rows('late') };
 }
 
-t.test('a post with a row of long ago goes to the late stream, whole', async (t) => {
+t.test('a post with a row of long ago goes to the late stream as a whole', async (t) => {
   const api = await startApi(t);
   const sends: [days: number[], rows: { usual: number; late: number }][] = [
     [[0, 1], { usual: 2, late: 0 }],
@@ -72,7 +72,7 @@ t.test('a post with a row of long ago goes to the late stream, whole', async (t)
     t.same(await api.rows(), expected, JSON.stringify(days));
   }
 
-  // An unknown field is zod's to ignore, so the scanner leaves these to it.
+  // The scanner leaves entries with an unknown field to zod, which ignores the field.
   const byZod = [0, 61].map((ago) => usageEntry({ recordedAt: daysAgo(ago), unknown: 1 }));
   t.equal((await api.send('/node/usage', { entries: byZod })).status, 200);
   t.same(await api.rows(), { usual: 3, late: 9 });
@@ -91,7 +91,7 @@ t.test('a post with a row of long ago goes to the late stream, whole', async (t)
   t.same(await rowsIn(api, 'outbound'), { usual: 1, late: 0 });
 });
 
-t.test('a post that became late before it was repeated is stored once', async (t) => {
+t.test('a post that became late before its repeat is stored once', async (t) => {
   const api = await startApi(t);
   const now = Date.now();
   const key = { 'idempotency-key': 'k' };
@@ -99,21 +99,25 @@ t.test('a post that became late before it was repeated is stored once', async (t
   t.equal((await api.usage([59.8], key, now)).status, 200);
   t.same(await api.rows(), { usual: 2, late: 0 });
   api.setClock(() => now + dayMs);
-  t.equal((await api.usage([59.9], {}, now)).status, 200, 'known by its bytes');
-  t.equal((await api.usage([59.8], key, now)).status, 200, 'known by its key');
+  t.equal((await api.usage([59.9], {}, now)).status, 200, 'recognised by its bytes');
+  t.equal((await api.usage([59.8], key, now)).status, 200, 'recognised by its key');
   const other = await api.usage([59.7], key, now);
   t.equal(other.status, 422);
   t.equal(other.json.error?.code, 'IDEMPOTENCY_KEY_REUSED');
   t.same(await api.rows(), { usual: 2, late: 0 });
 
-  t.equal((await api.usage([59.7], {}, now)).status, 200, 'it is late the first time already');
+  t.equal((await api.usage([59.7], {}, now)).status, 200, 'this one is late when it comes first');
   t.same(await api.rows(), { usual: 2, late: 1 });
   api.setClock(() => now);
-  t.equal((await api.usage([59.7], {}, now)).status, 200, 'and back, by a clock that was put back');
+  t.equal(
+    (await api.usage([59.7], {}, now)).status,
+    200,
+    'and no longer late, because the clock was put back',
+  );
   t.same(await api.rows(), { usual: 2, late: 1 });
 });
 
-/** Two api processes' spools, of which one takes any row for late and the other one none. */
+/** The spools of two api processes: no row is late for the first, and each is late for the second. */
 async function startTwoSpools(t: Test) {
   const { redis, prefix, config } = await openStores(t, { max: 1 });
   const spools = [36_500, 1].map((lateDays) => {
@@ -134,7 +138,7 @@ function blockOf(key: string, fingerprint = ''): Block {
   };
 }
 
-t.test('a post that is repeated after the setting was changed is stored once', async (t) => {
+t.test('a post whose repeat comes after a change of the setting is stored once', async (t) => {
   const { spools, rows } = await startTwoSpools(t);
   const [before, after] = spools;
   await before?.append('usage', 1, blockOf('a', 'x'));
@@ -149,10 +153,10 @@ t.test('a post that is repeated after the setting was changed is stored once', a
   }
 });
 
-t.test('one of several copies that go to both streams at once is stored', async (t) => {
+t.test('of copies that go to both streams at once, one is stored', async (t) => {
   const { spools, rows } = await startTwoSpools(t);
   const keys = Array.from({ length: 3_000 }, (_, index) => `post-${index}`);
-  // One begins with the first keys and the other one with the last, in several flushes each.
+  // One spool begins with the first keys and the other with the last, in several flushes each.
   const orders = [keys, [...keys].reverse()];
   await Promise.all(
     spools.flatMap((spool, index) =>
@@ -161,10 +165,10 @@ t.test('one of several copies that go to both streams at once is stored', async 
   );
   const { usual, late } = await rows();
   t.equal(usual + late, keys.length);
-  t.ok(usual > 0 && late > 0, 'each of them took some');
+  t.ok(usual > 0 && late > 0, 'each stream took some');
 });
 
-t.test('the late stream has a bound of its own', async (t) => {
+t.test('the late stream has its own bound', async (t) => {
   const api = await startApi(t, { CORE_SPOOL_BYTES_MAX: '1048576' });
   const wide = (userId: number, ago: number) =>
     wideEntries(5_000, userId).map((entry) => ({ ...entry, recordedAt: daysAgo(ago) }));
@@ -176,20 +180,20 @@ t.test('the late stream has a bound of its own', async (t) => {
   t.equal(refused.json.error?.code, 'LATE_BACKLOG_FULL');
   t.ok(Number(refused.headers['retry-after']) >= 1);
   for (const userId of [3, 4, 5, 6, 7]) {
-    t.equal((await fill(userId, 1)).status, 200, 'the other one has room');
+    t.equal((await fill(userId, 1)).status, 200, 'the usual stream has room');
   }
   t.same(await api.rows(), { usual: 25_000, late: 5_000 });
   const full = await fill(8, 1);
-  t.equal(full.json.error?.code, 'BACKLOG_FULL', 'of the usual rows only');
+  t.equal(full.json.error?.code, 'BACKLOG_FULL', 'the usual stream is full');
   t.equal((await api.usage([100])).status, 200);
 });
 
-/** Times of this many months, from 2020 on. */
+/** A time in each of this many months from 2020 on. */
 function firstMonths(months: number): number[] {
   return Array.from({ length: months }, (_, month) => Date.UTC(2020, month, 3));
 }
 
-t.test('rows of usual age are counted while a late segment is loaded', async (t) => {
+t.test('usual rows are counted while a late segment is loaded', async (t) => {
   const api = await startApi(t, { CORE_LATE_INTERVAL_MS: '50' });
   await migrateClickHouse(api.config.stores.clickhouseUrl, api.pool, api.log);
   const clickhouse = createClickHouse(api.config.stores.clickhouseUrl);
@@ -216,7 +220,11 @@ t.test('rows of usual age are counted while a late segment is loaded', async (t)
       )
     ).rows;
   const begun = await until(segments, ([first]) => first?.attempts === 1);
-  t.match(begun, [{ late: true, state: 'sealed', rows: 20 * months.length }], 'one for 20 posts');
+  t.match(
+    begun,
+    [{ late: true, state: 'sealed', rows: 20 * months.length }],
+    'one segment for 20 posts',
+  );
 
   t.equal((await send(honest, [Date.now()], 7)).status, 200);
   const counter = async (id: number): Promise<number> =>
@@ -251,7 +259,7 @@ t.test('rows of usual age are counted while a late segment is loaded', async (t)
   );
 });
 
-t.test('late sessions are loaded, and a late segment is retried when asked for', async (t) => {
+t.test('late sessions are loaded, and an operator can retry a late segment', async (t) => {
   const load = await startSpool(t, { CORE_LATE_DAYS: '60', CORE_LATE_INTERVAL_MS: '50' });
   await load.command('ALTER TABLE usage ADD CONSTRAINT c CHECK user_id != 666');
   const old = { occurredAt: atMs - 61 * dayMs, eventType: 'ONLINE', protocol: 'VLESS' } as const;
@@ -278,33 +286,33 @@ t.test('late sessions are loaded, and a late segment is retried when asked for',
   );
 });
 
-t.test('a run of a late stream pauses between months, and not once it is to stop', async (t) => {
+t.test('a run of a late stream pauses between months, but not once the worker stops', async (t) => {
   const load = await startSpool(t, { CORE_LATE_DAYS: '60' });
   const old = (days: number) => ({ recordedAt: atMs - days * dayMs });
   const stopping = new AbortController();
   const deps = lateLoad({ ...load.deps, lateGroupBytesMax: 1e6 }, stopping.signal);
   const pauses: number[] = [];
-  const pace = async (insertMs: number): Promise<void> => {
+  const pauseBetweenMonths = async (insertMs: number): Promise<void> => {
     pauses.push(insertMs);
   };
   await load.appendUsage([old(70), old(0), old(105), old(0)]);
-  t.match(await load.runLate('usage', { ...deps, pace }), { segments: 1, rows: 4 });
+  t.match(await load.runLate('usage', { ...deps, pauseBetweenMonths }), { segments: 1, rows: 4 });
   t.equal(pauses.length, 2, 'between three months');
   t.ok(pauses.every((ms) => ms > 0));
 
   await load.appendUsage([old(70)]);
-  await load.runLate('usage', { ...deps, pace });
-  t.equal(pauses.length, 2, 'of one month none is needed');
+  await load.runLate('usage', { ...deps, pauseBetweenMonths });
+  t.equal(pauses.length, 2, 'one month needs no pause');
 
   t.equal(deps.goesOn?.(0, true), true);
-  t.equal(deps.goesOn?.(1, false), false, 'what comes meanwhile waits for the next look');
+  t.equal(deps.goesOn?.(1, false), false, 'what comes meanwhile waits for the next run');
   t.equal(deps.goesOn?.(1, true), true);
   t.equal(deps.goesOn?.(8, true), false);
-  const pausing = deps.pace?.(600_000).then(() => 'ended');
+  const pausing = deps.pauseBetweenMonths?.(600_000).then(() => 'ended');
   t.equal(await Promise.race([pausing, nextTurn('pausing')]), 'pausing');
   stopping.abort();
   t.equal(await Promise.race([pausing, nextTurn('pausing')]), 'ended');
-  const another = deps.pace?.(600_000).then(() => 'ended');
+  const another = deps.pauseBetweenMonths?.(600_000).then(() => 'ended');
   t.equal(await Promise.race([another, nextTurn('pausing')]), 'ended');
   t.equal(deps.goesOn?.(0, true), false);
 });

@@ -8,7 +8,7 @@ import { sealNext } from '../../src/load/seal.ts';
 import { advanceSegmentIds } from '../../src/load/segment-ids.ts';
 import { createNode } from '../../src/nodes/change.ts';
 import { packSessions, packUsage } from '../../src/rows/pack.ts';
-import { readEntries, segmentMemory } from '../../src/spool/entries.ts';
+import { segmentMemory } from '../../src/spool/entries.ts';
 import { createSpool } from '../../src/spool/spool.ts';
 import { type Kind, registerStreams, streamName } from '../../src/spool/streams.ts';
 import { withTrim } from '../../src/spool/trim.ts';
@@ -78,12 +78,9 @@ export async function startSpool(t: Test, settings: Record<string, string> = {})
       runStream({ ...deps, ...options }, streamName(prefix, shard, kind)),
     runLate: (kind: 'usage' | 'session', options: Partial<LoadDeps> = {}) =>
       runStream({ ...deps, ...options }, streamName(prefix, 0, kind, 'late')),
-    /** The part of a run up to the seal. */
+    /** Does what a run does that ends right after it has sealed a segment. */
     seal: (client: pg.PoolClient, stream: string) =>
-      sealNext(client, stream, (afterId, kind) => {
-        const bounds = { start: `(${afterId}`, end: '+', rowsMax: deps.segmentRowsMax };
-        return readEntries(redis, { stream, kind, ...bounds }, deps.buffers);
-      }),
+      sealNext({ ...deps, client }, { stream, rowsMax: deps.segmentRowsMax }),
     /** Rows of a query to ClickHouse. */
     rows: async <T>(query: string): Promise<T[]> =>
       (await clickhouse.query({ query, format: 'JSONEachRow' })).json<T>(),

@@ -1,14 +1,13 @@
 import type pg from 'pg';
-import { CoreError } from '../../errors.ts';
 import { decodeRow } from '../../rows/single-rows.ts';
 import { inClientTransaction } from '../../stores/postgres.ts';
-import type { Segment } from '../seal.ts';
+import { type Overtaken, overtaken, type Segment } from '../seal.ts';
 import type { RefusedRow } from './bisect.ts';
 
 /** Positions of the rejected rows of a segment, by month. */
 export type Rejected = ReadonlyMap<number, ReadonlySet<number>>;
 
-/** What has been decided about a segment by earlier attempts. */
+/** Which rows of a segment earlier attempts decided to leave out. */
 export async function readRejected(client: pg.PoolClient, segmentId: number): Promise<Rejected> {
   const { rows } = await client.query<{ month: number; position: number }>(
     'SELECT month, position FROM rejected_rows WHERE segment_id = $1',
@@ -23,9 +22,9 @@ export async function readRejected(client: pg.PoolClient, segmentId: number): Pr
 }
 
 /**
- * Commits which rows of a month are left out. From then on every attempt inserts the same rest and
- * expects the same count, so this comes before the rest is inserted, and only for a month of which
- * nothing has been inserted.
+ * Commits which rows of a month are left out. After that every attempt inserts the same rest and
+ * expects the same count. So the caller does this before it inserts the rest, and only for a month of
+ * which nothing is inserted yet. If another run has settled the segment, its rows stay as they are.
  */
 export async function rejectRows(
   client: pg.PoolClient,
@@ -33,15 +32,13 @@ export async function rejectRows(
   kind: 'usage' | 'session',
   month: number,
   rows: readonly RefusedRow[],
-): Promise<void> {
-  await inClientTransaction(client, async () => {
+): Promise<{ outcome: 'rejected' } | Overtaken> {
+  return inClientTransaction(client, async () => {
     const { rowCount } = await client.query(
       `UPDATE segments SET rejected = rejected + $2 WHERE id = $1 AND state = 'sealed'`,
       [segment.id, rows.length],
     );
-    if (rowCount !== 1) {
-      throw new CoreError('INTERNAL', `Segment ${segment.id} is settled; its rows stay`);
-    }
+    if (rowCount !== 1) return overtaken(segment);
     await client.query(
       `INSERT INTO rejected_rows (segment_id, month, position, kind, row_bytes, row_json, reason)
        SELECT $1, $2, given.position, $3, given.row_bytes, given.row_json, given.reason
@@ -57,5 +54,6 @@ export async function rejectRows(
         rows.map((row) => row.reason),
       ],
     );
+    return { outcome: 'rejected' };
   });
 }

@@ -9,7 +9,7 @@ const stopAt: readonly FailpointName[] = ['insert:send', 'settle:before-commit',
 const steadyMs = 2_000;
 /** The worker must pass the failpoint within this time. */
 const passMsMax = 20_000;
-/** Twice the silence after which Postgres ends a session (src/load/session.ts). */
+/** Twice the silence that ends a run's hold on its stream (src/load/hold.ts). */
 const takenOverMsMax = 60_000;
 const pollMs = 100;
 

@@ -1,0 +1,102 @@
+/**
+ * When a run looks at its stream, and when it settles the group that it gathers. Nothing here reads a
+ * clock or waits: the run gives the time, on a clock that never goes back.
+ */
+
+/** What the pace has to know of a group: since when it gathers, and how much. */
+export interface Gathered {
+  openedAtMs: number;
+  /** Bytes of its stream entries in Redis. */
+  bytes: number;
+  /** `size` is how many counters its rows change. */
+  sums: { readonly size: number };
+}
+
+/** What a look at the stream found. */
+export interface Look {
+  rows: number;
+  /** An earlier run left this segment, so entries behind it may wait since then. */
+  isLeftOver: boolean;
+}
+
+export interface PaceBounds {
+  segmentRowsMax: number;
+  /** The least time that a group gathers segments. */
+  groupMsMin: number;
+  /** A group's entries stay in Redis until it is settled, so it ends before they take this much. */
+  groupBytesMax: number;
+}
+
+export interface Pace {
+  /** Whether much is coming in, by what the last look found. */
+  readonly isBusy: boolean;
+  /** Whether the next look is likely to find something at once. */
+  readonly isMore: boolean;
+  /** How long the run may wait before it has something to do; 0 if it has something to do now. */
+  waitMs(group: Gathered | undefined, nowMs: number): number;
+  /** Whether to look at the stream now. Without a group there is nothing else to do, so always. */
+  isTimeToLook(group: Gathered | undefined, nowMs: number): boolean;
+  /** Notes what a look found that began at `atMs`; undefined if the stream has nothing new. */
+  noteLook(found: Look | undefined, atMs: number): void;
+  /** How long the group may still gather segments; settle it at 0 or less. */
+  dueInMs(group: Gathered, nowMs: number): number;
+}
+
+/**
+ * The time from the begin of one look to the begin of the next while a group gathers. It counts from
+ * the begin, so a slow insert makes nobody wait twice. Each look may make a segment, and an insert costs
+ * ClickHouse 60 to 80 ms of CPU with its later merges, however small it is. While much is coming in the
+ * rows themselves cost far more than that, so looks come twice as often and rows are seen sooner.
+ */
+const lookEveryMs = { busy: 500, quiet: 1_000 };
+/** Much is coming in if a segment has at least this share of the largest one's rows. */
+const busyShare = 0.125;
+/** A segment with more than this share of the largest one's rows has probably left some behind. */
+const moreShare = 0.5;
+/**
+ * How long a group waits for each counter that it changes: ten times as long as the update takes. So
+ * settling takes at most a tenth of a core a stream, and a group that changes few counters is settled
+ * at once.
+ */
+const waitMsPerCounter = 0.05;
+/** The longest that a group waits for its counters. */
+const groupMsMax = { busy: 10_000, quiet: 1_000 };
+/** A group's sums lie in memory: 32 bytes a counter, and as much again while rows are added. */
+const countersMax = 500_000;
+
+export function createPace({ segmentRowsMax, groupMsMin, groupBytesMax }: PaceBounds): Pace {
+  let lookAtMs = 0;
+  let isBusy = false;
+  let isMore = true;
+
+  const isTimeToLook: Pace['isTimeToLook'] = (group, nowMs) =>
+    group === undefined || nowMs >= lookAtMs;
+
+  const dueInMs: Pace['dueInMs'] = ({ openedAtMs, bytes, sums }, nowMs) => {
+    if (bytes >= groupBytesMax || sums.size >= countersMax) return 0;
+    const worthMs = Math.min(sums.size * waitMsPerCounter, groupMsMax[isBusy ? 'busy' : 'quiet']);
+    return openedAtMs + Math.max(worthMs, groupMsMin) - nowMs;
+  };
+
+  return {
+    get isBusy() {
+      return isBusy;
+    },
+    get isMore() {
+      return isMore;
+    },
+    waitMs(group, nowMs) {
+      if (group === undefined || isTimeToLook(group, nowMs)) return 0;
+      const dueMs = dueInMs(group, nowMs);
+      return dueMs <= 0 ? 0 : Math.max(1, Math.min(dueMs, lookAtMs - nowMs));
+    },
+    isTimeToLook,
+    noteLook(found, atMs) {
+      isBusy = found !== undefined && found.rows >= segmentRowsMax * busyShare;
+      if (found !== undefined) isMore = found.isLeftOver || found.rows > segmentRowsMax * moreShare;
+      const looksAgainAtOnce = found !== undefined && isMore;
+      lookAtMs = looksAgainAtOnce ? atMs : atMs + lookEveryMs[isBusy ? 'busy' : 'quiet'];
+    },
+    dueInMs,
+  };
+}
