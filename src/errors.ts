@@ -153,6 +153,11 @@ export const errorTable = {
     retryable: false,
     means: 'A sealed segment no longer has all of its rows in Redis or ClickHouse.',
   },
+  SEGMENT_NOT_SHOWN: {
+    status: 503,
+    retryable: true,
+    means: 'ClickHouse said that it stored rows of a segment and does not show them. Core retries.',
+  },
   SEGMENT_REFUSED: {
     status: 500,
     retryable: false,

@@ -65,7 +65,7 @@ const noPositions: ReadonlySet<number> = new Set();
  * If ClickHouse keeps refusing a month for its data, the rows at fault are committed to rejected_rows
  * and the rest is inserted. Every later attempt leaves the same rows out.
  * @throws CoreError SEGMENT_ROWS_LOST if a month holds some but not all of its rows, or the block is not
- * what was sealed; SEGMENT_REFUSED.
+ * what was sealed; SEGMENT_NOT_SHOWN; SEGMENT_REFUSED.
  */
 export async function insertSegment(
   deps: InsertDeps,
@@ -207,6 +207,7 @@ async function rejectAndWriteRest(
  * one of the two a no-op. Or ClickHouse logged the token and lost the rows in a crash: then it answers
  * that the insert is done, and nothing is there. So the rows are counted again, and while they are
  * missing the next token is tried. All workers try the same tokens in the same order.
+ * @throws CoreError SEGMENT_NOT_SHOWN after `tokensMax` tokens.
  */
 async function writeUntilShown(
   insert: Insert,
@@ -220,7 +221,7 @@ async function writeUntilShown(
     if (isPresent(payload, month, present, segment)) return;
   }
   throw new CoreError(
-    'STORE_UNAVAILABLE',
+    'SEGMENT_NOT_SHOWN',
     `ClickHouse took partition ${month.yyyymm} of segment ${segment.id} but does not show its rows`,
   );
 }

@@ -342,6 +342,36 @@ t.test('a token that ClickHouse logged without the rows loses none', async (t) =
   ]);
 });
 
+t.test('a segment waits while ClickHouse takes its rows and does not show them', async (t) => {
+  const load = await startLoad(t);
+  const client = await load.pool.connect();
+  t.teardown(() => client.release());
+  await load.appendUsage([{}, {}]);
+  const sealed = await load.seal(client, load.names.usage);
+  const id = sealed?.segment.id;
+  for (let attempt = 0; attempt < 4; attempt += 1) {
+    await takeToken(load.clickhouse, `segment-${id}-202611-${attempt}`, attempt + 1);
+  }
+  await load.pool.query('UPDATE segments SET attempts = 1');
+  await t.rejects(runStream(load.deps, load.names.usage), {
+    code: 'SEGMENT_NOT_SHOWN',
+    status: 503,
+    retryable: true,
+    message: new RegExp(`took partition 202611 of segment ${id} but does not show its rows`),
+  });
+  const { rows } = await load.pool.query('SELECT state, attempts, last_error FROM segments');
+  t.match(rows, [{ state: 'sealed', attempts: 2, last_error: /does not show its rows/ }]);
+  t.same(await load.counters(), { up: 0, down: 0, status: 'active' });
+
+  // Newer inserts push the tokens out of ClickHouse's log; then the same tokens store the rows.
+  await load.clickhouse.command({
+    query: 'ALTER TABLE usage MODIFY SETTING non_replicated_deduplication_window = 1',
+  });
+  await takeToken(load.clickhouse, 'other', 9);
+  t.match(await runStream(load.deps, load.names.usage), { outcome: 'drained', segments: 1 });
+  t.same(await load.counters(), { up: 20, down: 200, status: 'active' });
+});
+
 t.test('a sealed segment whose stream entries are gone is reported and not skipped', async (t) => {
   const load = await startLoad(t);
   const client = await load.pool.connect();
