@@ -7,7 +7,7 @@ import { projectRoot } from '../../src/root.ts';
 import { settingsOnFreePorts, startCore, startProgram } from '../support/core-process.ts';
 
 const program = path.join(projectRoot, 'scripts', 'core.mjs');
-/** A container as far as processes go. Not everybody may make one. */
+/** Makes what a container is as far as processes go. Not every user may. */
 const container = ['--pid', '--fork', '--mount-proc', '--kill-child'];
 const mayIsolate = spawnSync('unshare', [...container, 'true']).status === 0;
 
@@ -16,10 +16,10 @@ async function freshSettings(t: Test): Promise<Record<string, string>> {
   return { ...settings, CORE_LOG_LEVEL: 'debug' };
 }
 
-/** Core as the child of a program that never asks how its children ended. */
+/** Starts Core as the child of a program that never waits for its children, so they stay as zombies. */
 const parent = ['sh', '-c', '"$1" "$2" up & exec sleep 600', 'sh', process.execPath, program];
 
-t.test('a Core starts at once after another was killed that nobody reaps', async (t) => {
+t.test('Core starts at once after another one was killed and stays as a zombie', async (t) => {
   const settings = await freshSettings(t);
   const first = startProgram(t, parent[0] ?? '', parent.slice(1), settings);
   await first.line(/^core ready/);
@@ -31,13 +31,13 @@ t.test('a Core starts at once after another was killed that nobody reaps', async
 
   const second = startCore(t, ['up'], settings);
   await second.line(/^core ready/);
-  t.equal(readProcessStat(pid)?.state, 'dead', 'the first one is a zombie all the while');
+  t.equal(readProcessStat(pid)?.state, 'dead', 'the first one is still a zombie');
   second.signal('SIGTERM');
   t.same(await second.exited, { code: 0, signal: null });
 });
 
 t.test(
-  'the same in a container whose process 1 never reaps',
+  'the same in a container whose process 1 never waits for its children',
   { skip: mayIsolate ? false : 'this user may not make a namespace of processes' },
   async (t) => {
     const settings = await freshSettings(t);
@@ -46,7 +46,7 @@ t.test(
     const sleep = onlyChild(first.pid);
     const inside = ['--target', String(sleep), '--pid', '--mount'];
     try {
-      // Everything but process 1 and this shell. All of it stays as zombies.
+      // This kills everything but process 1 and this shell, and all of it stays as zombies.
       spawnSync('nsenter', [...inside, 'sh', '-c', 'kill -9 -1']);
       const again = [...inside, process.execPath, program, 'up'];
       const second = startProgram(t, 'nsenter', again, settings);
@@ -55,10 +55,10 @@ t.test(
         encoding: 'utf8',
       });
       for (const name of ['node', 'postgres', 'redis-server']) {
-        t.match(stdout, new RegExp(`^Z.*${name}`, 'm'), `a ${name} is a zombie all the while`);
+        t.match(stdout, new RegExp(`^Z.*${name}`, 'm'), `a ${name} is still a zombie`);
       }
     } finally {
-      // With process 1 everything in its namespace ends.
+      // When process 1 ends, the kernel ends everything in its namespace.
       process.kill(sleep, 'SIGKILL');
     }
   },
