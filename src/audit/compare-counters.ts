@@ -7,15 +7,15 @@ interface Deps {
   client: pg.PoolClient;
   clickhouse: ClickHouseClient;
   signal: AbortSignal;
-  /** Gets the segments whose time of settling a comparison rests on. */
+  /** Collects the segments whose `settled_at` a comparison needed, so that they are not deleted. */
   earlyIds: Set<number>;
 }
 
-/** Subscriptions that are compared at a time; ClickHouse's table is ordered by subscription. */
+/** How many subscriptions are compared at a time. ClickHouse's table is ordered by subscription. */
 const pageSubscriptions = 20_000;
 /** Where a counter stops (src/subscriptions/add-traffic.ts). */
 const counterMax = 9_223_372_036_854_775_807n;
-/** Segments that are looked at for one subscription whose rows may be older than itself. */
+/** How many segments are read for one subscription whose rows may be older than itself. */
 const earlySegmentsMax = 100_000;
 
 interface Traffic {
@@ -28,9 +28,9 @@ interface Counter extends Traffic {
 }
 
 /**
- * Compares each subscription's counters with the sums of its rows in all settled segments. Rows of
- * subscriptions that do not exist, or no longer, have no counter and are not looked at. A counter
- * that has stopped at its maximum must have at least that much in rows.
+ * Compares each subscription's counters with the sums of its rows in all settled segments. Rows that
+ * name a subscription which does not exist (any more) have no counter, so they are not compared. The
+ * rows of a counter that has stopped at its maximum must make at least that much.
  * @returns how many subscriptions were compared.
  */
 export async function compareCounters(
@@ -65,7 +65,7 @@ async function readCounters(client: pg.PoolClient, afterId: number): Promise<Cou
   return rows.map((row) => ({ ...row, up: BigInt(row.up), down: BigInt(row.down) }));
 }
 
-/** Sums of the settled segments' rows, by subscription. */
+/** The sums of all rows of settled segments, by subscription. */
 async function sumRows(
   deps: Deps,
   scope: SegmentScope,
@@ -99,9 +99,9 @@ async function sumRows(
 }
 
 /**
- * Rows that named a subscription before it existed count towards no counter. They can only make the
- * counter smaller than the rows; where it is, they are taken off and the two compared again. That
- * costs a query a subscription, so it ends when as much is known to be wrong as is shown anyway.
+ * Rows that named a subscription before it existed count towards no counter, so the counter may be
+ * smaller than the rows. If it is, those early rows are taken off and the two are compared again. That
+ * costs a query for each subscription, so it stops once there are as many differences as are kept.
  */
 async function examine(
   deps: Deps,
@@ -127,7 +127,7 @@ async function examine(
   });
 }
 
-/** Sums of the subscription's rows whose segments were settled before it was created. */
+/** The sums of the subscription's rows whose segments were settled before it was created. */
 async function sumEarlyRows(deps: Deps, scope: SegmentScope, counter: Counter): Promise<Traffic> {
   const result = await deps.clickhouse.query({
     query: `SELECT segment, toString(sum(toUInt128(bytes_up))) AS up,
@@ -146,8 +146,9 @@ async function sumEarlyRows(deps: Deps, scope: SegmentScope, counter: Counter): 
     abort_signal: deps.signal,
   });
   const bySegment = await result.json<{ segment: number; up: string; down: string }>();
-  // A segment that was deleted is early for a subscription made after all those deleted with it had
-  // been settled. It is not for one made before: then it would have been kept.
+  // For a deleted segment Core knows only that it was settled before `settled_before`, like all that
+  // were deleted with it. It is early if the subscription was created after that. If the subscription
+  // was created before that, a segment that is early for it was kept.
   const { rows } = await deps.client.query<{ id: number; held: boolean }>(
     `SELECT found.id, segments.id IS NOT NULL AS held
      FROM unnest($1::bigint[]) AS found (id)

@@ -6,17 +6,17 @@ import type { Pruned } from './prune.ts';
 const tables = { usage: 'usage', session: 'session_events' } as const;
 type RowKind = keyof typeof tables;
 
-/** Segments that are compared at a time. ClickHouse reads its column of segments once a page. */
+/** How many segments are compared at a time. ClickHouse reads its column of segments for each page. */
 const pageRows = 100_000;
 
 export interface SegmentScope {
-  /** Largest segment id of the snapshot. */
+  /** The largest segment id in the snapshot. */
   maxId: number;
-  /** Segments up to it that are not settled; at most a few a stream. */
+  /** Segments up to that id that are not settled; a stream has a few of them at most. */
   unsettledIds: ReadonlySet<number>;
-  /** Only segments settled since then; null for all. */
+  /** Compare only segments settled since then; null: all. */
   since: Date | null;
-  /** What is known by its sums only. */
+  /** The segments that were deleted, of which Core keeps only sums. */
   pruned: Pruned;
 }
 
@@ -33,9 +33,9 @@ interface Page {
 }
 
 /**
- * Compares each settled segment with the number of rows that ClickHouse has of it. Over all
- * segments (no `since`), rows of segments that Postgres does not know are found, too, and those of
- * deleted segments are compared by their sum.
+ * Compares the number of rows of each settled segment with what ClickHouse has of it. Without `since` it
+ * also finds rows of segments that Postgres does not know, and compares the sum of the rows of all
+ * deleted segments.
  * @returns how many segments were compared.
  */
 export async function compareSegments(
@@ -93,12 +93,12 @@ async function comparePage(
     query: `SELECT segment, count() AS rows FROM ${table}
       WHERE segment > {after:UInt64} AND segment <= {upTo:UInt64} GROUP BY segment`,
     query_params: {
-      // The ids ascend. Without `since` the gap before the first one is looked at, too.
+      // The ids ascend. Without `since` the range also covers the gap before the first one.
       after: scope.since === null || firstId === undefined ? page.afterId : firstId - 1,
       upTo: page.upToId,
     },
     format: 'JSONEachRow',
-    // A failure half-way must be a failure, not an answer that ends early.
+    // Without this a query that fails half-way looks like an answer that ends early.
     clickhouse_settings: { wait_end_of_query: 1 },
     abort_signal: deps.signal,
   });
@@ -118,18 +118,18 @@ async function comparePage(
     }
   }
   for (const [segmentId, expectedRows] of page.expected) {
-    // A segment of which every row was rejected has none.
+    // Every row of this segment was rejected, so ClickHouse has none.
     if (expectedRows === 0) continue;
     addDifference(findings, { what: 'segment', segmentId, table, expectedRows, foundRows: 0 });
   }
 }
 
-/** Segments that were kept are asked for by their ids, so many at a time. */
+/** How many of the kept segments one query asks for by their ids. */
 const keptPageSegments = 5_000;
 
 /**
- * Up to the last segment that was deleted: the kept ones by themselves, and all other rows by their
- * number. Ids up to there are all given and settled, so that nothing changes between the questions.
+ * Compares the range up to the last deleted segment: each segment that was kept, and the number of all
+ * other rows. All ids in this range are used and settled, so nothing changes between the queries.
  * @returns how many kept segments were compared.
  */
 async function comparePruned(

@@ -1,7 +1,7 @@
-/** Something that is not as it should be. Byte sums are decimal text: they may pass 2^53. */
+/** Something that an audit found wrong. Byte sums are decimal text, because they may pass 2^53. */
 export type Difference =
   | {
-      /** A settled segment of which ClickHouse has more or fewer rows than went in. */
+      /** ClickHouse has more or fewer rows of a settled segment than were inserted. */
       what: 'segment';
       segmentId: number;
       table: string;
@@ -9,7 +9,7 @@ export type Difference =
       foundRows: number;
     }
   | {
-      /** Rows in ClickHouse of a segment that Postgres does not know. */
+      /** ClickHouse has rows of a segment that Postgres does not know. */
       what: 'unknown-segment';
       segmentId: number;
       table: string;
@@ -17,7 +17,7 @@ export type Difference =
       foundRows: number;
     }
   | {
-      /** Rows of all segments up to this one that Postgres no longer holds (prune.ts), together. */
+      /** ClickHouse has more or fewer rows of all deleted segments together (prune.ts). */
       what: 'pruned-segments';
       upToId: number;
       table: string;
@@ -25,7 +25,7 @@ export type Difference =
       foundRows: number;
     }
   | {
-      /** A subscription whose counters are not the sums of its rows. */
+      /** The counters of a subscription are not the sums of its rows. */
       what: 'subscription';
       subscriptionId: number;
       counterUp: string;
@@ -34,10 +34,10 @@ export type Difference =
       rowsDown: string;
     };
 
-/** Differences that are kept in full; the rest is only counted. */
+/** How many differences are kept in full; the rest is only counted. */
 export const detailsMax = 100;
 
-/** Counts differences and keeps the first ones. */
+/** How many differences there are, and the first ones in full. */
 export interface Findings {
   differences: number;
   details: Difference[];

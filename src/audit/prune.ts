@@ -1,30 +1,30 @@
 import type pg from 'pg';
 import type { Queryable } from '../stores/postgres.ts';
 
-/** What an audit has shown to be settled and right, and old enough to be deleted. */
+/** Segments that may be deleted: they are old enough, and an audit found no difference. */
 export interface Prunable {
-  /** Segments after `afterId` and up to `upToId`, all of them settled before `settledBefore`. */
+  /** The segments after `afterId` and up to `upToId`. All of them were settled before `settledBefore`. */
   afterId: number;
   upToId: number;
   settledBefore: Date;
-  /** Segments among them on whose time of settling a subscription's comparison rests. */
+  /** Segments among them that stay: the comparison of a subscription needs their `settled_at`. */
   keptIds: ReadonlySet<number>;
 }
 
-/** What was deleted so far. */
+/** The sums of all segments that were deleted so far. */
 export interface Pruned {
-  /** Segments up to this one are in `segments`, or in these sums; 0 where nothing was deleted. */
+  /** Segments up to this id are in the table `segments` or in these sums; 0 if none was deleted. */
   upToId: number;
   segments: number;
   usageRows: number;
   sessionRows: number;
 }
 
-/** Deleted in one transaction, some tens of milliseconds: an audit's lock waits for it. */
+/** Segments that one transaction deletes. It takes tens of milliseconds, and an audit's lock waits. */
 const batchSegments = 10_000;
-/** Of one audit; what is left is deleted after the next one. */
+/** The most batches after one audit; the rest is deleted after the next one. */
 const batchesMax = 1_000;
-/** Past it nothing is deleted: each is kept by its id. */
+/** If more ids than this are to be kept, nothing is deleted: each query names them all. */
 const keptIdsMax = 100_000;
 
 export async function readPruned(client: Queryable): Promise<Pruned> {
@@ -39,9 +39,9 @@ export async function readPruned(client: Queryable): Promise<Pruned> {
 }
 
 /**
- * In an audit's snapshot: the segments that may be deleted once it has found no difference. They end
- * before the first one that is not settled or not old enough, so that no id among them can change.
- * Undefined where there are none.
+ * Reads, in an audit's snapshot, which segments may be deleted if the audit finds no difference. They end
+ * before the first segment that is not settled or not old enough, so that no id among them can change.
+ * Undefined if there are none.
  */
 export async function readPrunable(
   client: pg.PoolClient,
@@ -63,10 +63,10 @@ export async function readPrunable(
 }
 
 /**
- * Deletes what an audit without a difference has shown to be prunable, and adds it to the sums that
- * later audits compare in its place, both in one transaction a batch. A crash between batches leaves
- * a part deleted and summed up. Kept are segments with rejected rows, the last settled one of each
- * stream, by which Redis is trimmed, and `keptIds`.
+ * Deletes segments after an audit without a difference, and adds them to the sums that later audits
+ * compare instead. Each batch does both in one transaction, so a crash between batches leaves a part of
+ * the segments deleted and summed up. It keeps segments with rejected rows, the last settled segment of
+ * each stream, which trim needs, and `keptIds`.
  * @returns how many segments were deleted.
  */
 export async function pruneSegments(

@@ -11,9 +11,9 @@ export interface Reconciliation {
   since: Date | null;
   /** Settled segments of usage and sessions whose rows were counted. */
   segments: number;
-  /** Deleted segments, whose rows were counted together; null where `since` left them out. */
+  /** Deleted segments, whose rows were counted together; null if `since` left them out. */
   prunedSegments: number | null;
-  /** Subscriptions whose counters were compared; null where `since` left them out. */
+  /** Subscriptions whose counters were compared; null if `since` left them out. */
   subscriptions: number | null;
   differences: number;
   /** The first differences, at most `detailsMax` (difference.ts). */
@@ -21,7 +21,7 @@ export interface Reconciliation {
 }
 
 export interface ReconcileDeps {
-  /** Has at least two connections free. */
+  /** Must have two free connections. */
   pool: pg.Pool;
   clickhouse: ClickHouseClient;
 }
@@ -30,15 +30,15 @@ export interface ReconcileDeps {
  * Compares what Core has settled with what ClickHouse holds, while the system runs: each settled
  * segment's rows, and each subscription's counters.
  *
- * Postgres is read first, as it was at one moment. What it calls settled is in ClickHouse and does
- * not change any more, so it does not matter that ClickHouse is read later and has more by then:
- * rows of later segments, and of those that were not settled at that moment, are left out. So what
- * differs does differ.
+ * It reads Postgres first, as of one moment. The segments that were settled then are in ClickHouse and do
+ * not change any more. ClickHouse is read later and has more rows by then, but the comparison leaves
+ * out rows of segments that came later or were not settled at that moment. So it shows no false
+ * difference.
  *
- * With `since` only segments settled since then are compared: a counter cannot be split by time.
- * Counters rest on the whole history, so a segment must never be deleted from Postgres by hand while
- * its rows are in ClickHouse: only prune.ts does, and keeps sums of it. Outbounds have counters only,
- * and nothing to compare them with.
+ * With `since`, it compares only segments settled since then and no counters, because a counter cannot be
+ * split by time. A counter is the sum of the whole history, so nobody may delete a segment from Postgres
+ * by hand while its rows are in ClickHouse. Only prune.ts does, and it keeps sums. Outbounds have
+ * counters only, so there is nothing to compare them with.
  * @throws whatever the stores throw, or the reason of `signal`.
  */
 export async function reconcile(
@@ -49,8 +49,8 @@ export async function reconcile(
 }
 
 /**
- * As `reconcile`, over everything. Where nothing differs, it also says which of the compared segments
- * are older than `keptDays` (0: none) and may be deleted.
+ * Does what `reconcile` does, over everything. If nothing differs, it also says which of the compared
+ * segments are older than `keptDays` (0: none) and may be deleted.
  */
 export async function reconcileToPrune(
   deps: ReconcileDeps,
@@ -93,7 +93,7 @@ async function readScope(client: pg.PoolClient): Promise<Omit<SegmentScope, 'sin
   };
 }
 
-/** How many differences were not kept in `details`. */
+/** How many differences are not in `details`. */
 export function differencesLeftOut(found: Reconciliation): number {
   return found.differences - found.details.length;
 }

@@ -6,12 +6,13 @@ import { type ReconcileDeps, type Reconciliation, reconcileToPrune } from './rec
 interface AuditDeps extends ReconcileDeps {
   log: Logger;
   signal: AbortSignal;
-  /** Days that settled segments are kept, 0 for ever; absent, for ever. */
+  /** How many days settled segments are kept. 0 or absent: for ever. */
   segmentsKeptDays?: number | undefined;
 }
 
-/** Age past which the last audit is to be repeated. */
+/** An audit is due once the last one is older than this. */
 const auditEverySeconds = 86_400;
+/** How long the outcome of an audit is kept. */
 const keptDays = 400;
 
 /** The outcome of the last audit. */
@@ -33,8 +34,8 @@ export async function lastAudit(db: Queryable): Promise<LastAudit | undefined> {
 }
 
 /**
- * Runs the audit over everything and stores its outcome. Outcomes older than 400 days go. Where it
- * found no difference, so do segments that are older than they are kept.
+ * Runs the audit over everything, adds its outcome to the table `audits` and deletes old outcomes. If it
+ * found no difference, it also deletes segments that are older than `segmentsKeptDays`.
  */
 export async function runAudit(deps: AuditDeps): Promise<Reconciliation> {
   const { found, prunable } = await reconcileToPrune(deps, {
@@ -60,8 +61,9 @@ export async function runAudit(deps: AuditDeps): Promise<Reconciliation> {
 }
 
 /**
- * The daily audit, asked for more often than daily: one that failed, since a store was away or the
- * worker stopped, is made up for at the next turn. A stop is no failure.
+ * Runs the audit if the last one is a day old. The worker calls this more often than daily, so that an
+ * audit that failed, because a store was away or the worker stopped, runs again soon. A stop is not a
+ * failure.
  */
 export async function runAuditIfDue(deps: AuditDeps): Promise<void> {
   const last = await lastAudit(deps.pool);

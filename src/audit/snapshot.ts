@@ -1,15 +1,15 @@
 import type pg from 'pg';
 
-/** Longest that seal and settle may be made to wait; their transactions take milliseconds. */
+/** How long the lock waits for seals and settles that are under way; new ones wait behind it. */
 const lockTimeoutMs = 3_000;
 
 /**
- * Runs `work` in a read-only transaction that sees Postgres at one moment, a moment at which nobody
- * is sealing or settling. So every segment id up to the largest it sees is either seen or was never
- * used: no segment can turn up below that id later.
+ * Runs `work` in a read-only transaction that sees Postgres as of one moment at which nobody seals or
+ * settles. So it sees every segment up to the largest id that it sees: no segment with a smaller id can
+ * be committed later.
  *
- * The moment is made by a short lock on `segments`, taken on a second connection, which exports its
- * snapshot and lets the lock go; writers wait for some milliseconds and then go on.
+ * A second connection makes that moment: it locks `segments` for some milliseconds, in which writers
+ * wait, and exports its snapshot.
  *
  * Source: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-SNAPSHOT-SYNCHRONIZATION
  */
@@ -22,7 +22,7 @@ export async function inQuietSnapshot<T>(
   try {
     await reader.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
     await withExportedSnapshot(pool, async (snapshot) => {
-      // SET takes no parameters; the name is Postgres' own: hexadecimal digits and dashes.
+      // SET takes no parameters. The name is from Postgres and consists of hexadecimal digits and dashes.
       await reader.query(`SET TRANSACTION SNAPSHOT '${snapshot.replaceAll(/[^0-9A-F-]/gi, '')}'`);
     });
     const result = await work(reader);
@@ -30,12 +30,12 @@ export async function inQuietSnapshot<T>(
     failed = false;
     return result;
   } finally {
-    // A connection whose transaction may still be open is closed, not given to the next caller.
+    // After a failure the transaction may still be open, so the connection is closed and not reused.
     reader.release(failed);
   }
 }
 
-/** The snapshot can be imported for as long as `take` runs. */
+/** Exports a snapshot that another connection can import while `take` runs. */
 async function withExportedSnapshot(
   pool: pg.Pool,
   take: (snapshot: string) => Promise<void>,
@@ -45,7 +45,7 @@ async function withExportedSnapshot(
   try {
     await locker.query('BEGIN ISOLATION LEVEL REPEATABLE READ');
     await locker.query(`SET LOCAL lock_timeout = ${lockTimeoutMs}`);
-    // LOCK takes no snapshot: the next statement does, once all writers are through.
+    // LOCK takes no snapshot. The next statement takes it, after all writers have ended.
     await locker.query('LOCK TABLE segments IN SHARE MODE');
     const { rows } = await locker.query<{ snapshot: string }>(
       'SELECT pg_export_snapshot() AS snapshot',
