@@ -2,20 +2,22 @@ import { sqlName } from '../clickhouse-sql.ts';
 import type { ClickHouseClient } from '../stores/clickhouse.ts';
 
 /**
- * Gives the rollups to parts of `usage` that a merge can no longer reach.
+ * Makes the rollups of parts of `usage` that no merge can reach.
  *
- * ClickHouse merges only parts that are neighbours and have the same rollups. An insert's part has none,
- * and a merge of such parts makes them. Where a merge took the parts before one and another those after
- * it, as happens to a large part among small ones, that one has no neighbour left of its kind, and the
- * merged parts on either side are kept apart for good: there would be ever more parts, until ClickHouse
- * refuses inserts. So a month gets all rollups where at least `partsMin` parts, each older than
- * `ageSecondsMin`, lack one that a later part has. That is a mutation in the background, for which
- * ClickHouse reads the whole month, so it should not happen for every such part. Nothing is begun while
- * a mutation of `usage` is unfinished. May run twice at once.
+ * ClickHouse merges only parts that are neighbours and have the same rollups. The part of an insert has
+ * none, and a merge of such parts makes them. A large part among small ones may be left alone: one merge
+ * takes the parts before it and another one those after it. Then it has no neighbour without rollups, and
+ * it keeps the merged parts on its two sides apart for ever. With time there would be so many parts that
+ * ClickHouse refuses inserts.
+ *
+ * So this makes all rollups of a month in which at least `partsMin` parts, each older than
+ * `ageSecondsMin`, lack one that a later part has. ClickHouse does it in the background, as a mutation
+ * that reads the whole month, so it should not happen for each such part. This begins nothing while a
+ * mutation of `usage` is unfinished, and it may run twice at once.
  *
  * Source: ClickHouse's setting materialize_projections_on_merge.
- * @returns the months (YYYYMM) it began with.
- * @throws what ClickHouse answers where it is away or refuses.
+ * @returns the months (YYYYMM) that it began with.
+ * @throws what ClickHouse answers if it is away or refuses.
  */
 export async function freeStrandedParts(
   clickhouse: ClickHouseClient,

@@ -4,22 +4,22 @@ import type { OutboundTraffic } from '../rows/sums.ts';
 import { lockOutboundTags } from '../stores/locks.ts';
 
 /**
- * The tag under which a node's traffic counts if there is no room for its own tag. No outbound can be
- * configured by it. A node that reports it adds to it as well.
+ * The tag under which a node's traffic counts if there is no room for its own tag. No outbound can have
+ * this tag. If a node reports it, that traffic counts here as well.
  */
 export const othersTag = '(others)';
-/** Tags that nobody configured, and that have a row of their own, of one node. */
+/** How many tags of one node that nobody configured have a row of their own. */
 export const unconfiguredTagsMax = 64;
 
 /**
- * Adds traffic to outbounds, in the transaction that settles its segment. An unknown tag gets a
- * row that is not configured; past `unconfiguredTagsMax` of these its traffic counts under `othersTag`, so
- * that no node can fill the table and no byte is lost. Rows are written in one order, so that two
- * segments settled side by side never wait for each other.
+ * Adds traffic to outbounds, in the transaction that settles its segments. An unknown tag gets a row that
+ * is marked as not configured. A node has at most `unconfiguredTagsMax` of these, so that it cannot fill
+ * the table; the traffic of its other tags counts under `othersTag`, so that no byte is lost. All
+ * transactions write their rows in the same order, so no two of them can deadlock.
  *
- * Sums are numeric, and a counter stops at the largest bigint: a node that reports nonsense must
- * not make the transaction, and with it the stream, fail for ever.
- * @returns how many rows named a node that does not exist; they are dropped.
+ * Sums are numeric, and a counter stops at the largest bigint. Otherwise a node that reports nonsense
+ * would make the transaction fail for ever, and its stream with it.
+ * @returns how many rows name a node that does not exist; they are dropped.
  */
 export async function addOutboundTraffic(
   client: pg.PoolClient,
@@ -29,7 +29,7 @@ export async function addOutboundTraffic(
   const nodeIds = rows.map((row) => row.nodeId);
   // Postgres text cannot hold U+0000.
   const tags = rows.map((row) => row.tag.replaceAll('\u0000', '\uFFFD'));
-  // Nearly never: then all tags that have no row are of nodes that are full, and stay without one.
+  // Nearly always false: then every tag without a row belongs to a node that has no room for it.
   const adds = await hasTagWithRoom(client, nodeIds, tags);
   if (adds) await lockOutboundTags(client);
   const { rows: counted } = await client.query<{ dropped: number }>(
@@ -77,17 +77,20 @@ export async function addOutboundTraffic(
     ],
   );
   const result = counted[0];
-  assert(result !== undefined, 'a count returns its row');
+  assert(result !== undefined, 'a count returns one row');
   return result;
 }
 
-/** Rows of the node `asked.node_id` that nobody configured, counted no further than to the bound. */
+/** SQL that counts the rows of node `asked.node_id` that nobody configured, up to the bound. */
 const countUnconfigured = `SELECT count(*)::integer FROM (
   SELECT FROM node_outbounds u
   WHERE u.node_id = asked.node_id AND NOT u.configured AND u.tag <> '${othersTag}'
   LIMIT ${unconfiguredTagsMax}) AS counted`;
 
-/** Whether a tag without a row is of a node that has room for it, as far as is visible now. */
+/**
+ * Whether there is a tag without a row whose node has room for one. Without the lock, another transaction
+ * may change that.
+ */
 async function hasTagWithRoom(
   client: pg.PoolClient,
   nodeIds: readonly number[],

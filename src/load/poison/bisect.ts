@@ -3,14 +3,14 @@ import type { PlacedRow } from '../../rows/single-rows.ts';
 import { type ClickHouseClient, writePart } from '../../stores/clickhouse.ts';
 import { dataRefusal } from './refusal.ts';
 
-/** A row that ClickHouse refuses on its own, and what it says against it. */
+/** A row that ClickHouse refuses even if it is alone, and the reason that ClickHouse gives. */
 export interface RefusedRow extends PlacedRow {
   reason: string;
 }
 
 /**
- * Rows that one segment may lose to rejected_rows. A table that refuses more than these is rather
- * wrong itself, and that is an operator's to mend: the rows wait, none is set aside.
+ * How many rows of one segment Core sets aside by itself. If a table refuses more than that, probably
+ * the table is wrong and not the rows: no row is set aside, and the segment waits for an operator.
  */
 export const refusedRowsMax = 1_000;
 
@@ -18,21 +18,21 @@ export interface TrialTarget {
   table: string;
   columns: readonly string[];
   segmentId: number;
-  /** Lower in tests: each row found takes two trial inserts. */
+  /** Lower in tests, because each row found takes two trial INSERTs. */
   refusedRowsMax?: number | undefined;
 }
 
-/** The trial table of a segment. One that a crash left behind is dropped by the next attempt. */
+/** The trial table of a segment. After a crash, the next attempt drops it. */
 export function trialTable(target: Pick<TrialTarget, 'table' | 'segmentId'>): string {
   return `${target.table}_trial_${target.segmentId}`;
 }
 
 /**
- * Finds the rows that ClickHouse refuses on their own, by halves. Nothing is stored: the rows go
- * into a copy of the table that has its columns and constraints and keeps nothing (engine Null), so
- * this may be repeated, also while an insert into the real table still runs somewhere.
+ * Finds the rows that ClickHouse refuses even if they are alone, by trying halves, then halves of
+ * those. The rows go into a copy of the table that has its columns and constraints and stores nothing
+ * (engine Null). So the search may be repeated, even while an insert into the real table still runs.
  *
- * Each row found was refused alone, for its data. A failure of any other kind ends the search.
+ * ClickHouse has refused each row found alone, for its data. Any other failure ends the search.
  * @throws CoreError SEGMENT_REFUSED past `refusedRowsMax` rows; whatever else ClickHouse answers.
  */
 export async function findRefusedRows(
@@ -45,7 +45,7 @@ export async function findRefusedRows(
   await clickhouse.command({ query: `CREATE TABLE ${trial} AS ${target.table} ENGINE = Null` });
   const { refusedRowsMax: rowsMax = refusedRowsMax } = target;
   const refused: RefusedRow[] = [];
-  // At most 20 deep: a segment has under 2^20 rows.
+  // At most 20 calls deep: a segment has less than 2^20 rows.
   const search = async (part: readonly PlacedRow[]): Promise<void> => {
     const reason = await tryRows(clickhouse, { ...target, table: trial }, part);
     if (reason === undefined) return;
@@ -67,7 +67,7 @@ export async function findRefusedRows(
   try {
     await search(rows);
   } finally {
-    // What is left behind does no harm, and the failure that ended the search matters more.
+    // A trial table that stays does no harm, and the failure that ended the search matters more.
     await dropTrialTable(clickhouse, target).catch(() => undefined);
   }
   return refused;
@@ -80,7 +80,7 @@ export async function dropTrialTable(
   await clickhouse.command({ query: `DROP TABLE IF EXISTS ${trialTable(target)}` });
 }
 
-/** What ClickHouse says against these rows; undefined where it takes them. */
+/** Why ClickHouse refuses these rows; undefined if it takes them. */
 async function tryRows(
   clickhouse: ClickHouseClient,
   target: TrialTarget,

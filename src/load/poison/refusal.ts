@@ -1,10 +1,10 @@
 import { ClickHouseError } from '@clickhouse/client';
 
 /**
- * Codes with which ClickHouse says that it is the data it cannot take. Every other code, and every
- * failure that is not an answer of ClickHouse's, may pass: it is away, busy, out of memory, has too
- * many parts, lacks a table, ran into a time-out. A code that is missing here makes a segment wait
- * for an operator; one too many is caught by the trial of each single row (bisect.ts).
+ * The codes by which ClickHouse says that it cannot take the data. Any other code, and any failure that
+ * is not an answer of ClickHouse, may go away by itself: ClickHouse is away, busy, short of memory,
+ * lacks a table, has too many parts or ran into a time-out. If a code is missing here, a segment waits
+ * for an operator. If there is one too many, no row is lost: each row is also tried alone (bisect.ts).
  *
  * Source: https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp
  */
@@ -31,10 +31,10 @@ const dataCodes = new Set([
   '691', // UNKNOWN_ELEMENT_OF_ENUM
 ]);
 
-/** What ClickHouse says against the data of an insert; undefined for any other failure. */
+/** Why ClickHouse refuses the data of an INSERT; undefined for any other failure. */
 export function dataRefusal(thrown: unknown): string | undefined {
   if (!(thrown instanceof ClickHouseError) || !dataCodes.has(thrown.code)) return undefined;
-  // A value of the row may be quoted in it, and Postgres text cannot hold U+0000.
+  // The message may quote a value of the row, and Postgres' type text cannot hold U+0000.
   const message = thrown.message.replaceAll('\u0000', '\\0').slice(0, 1_000);
   return `${thrown.type ?? 'REFUSED'} (${thrown.code}): ${message}`;
 }
