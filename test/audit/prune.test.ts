@@ -10,7 +10,7 @@ const signal = new AbortController().signal;
 const pruneAfterAudit = ({ pool, clickhouse, log }: Load, segmentsKeptDays: number) =>
   runAudit({ pool, clickhouse, log, signal, segmentsKeptDays });
 
-/** Makes a segment look as if it had been settled so many days ago. */
+/** Makes a segment look as if it was settled this many days ago. */
 const age = (load: Load, id: number, days: number) =>
   load.pool.query(
     'UPDATE segments SET settled_at = now() - make_interval(days => $2) WHERE id = $1',
@@ -40,7 +40,7 @@ const prunings = async (load: Load) =>
     )
   ).rows;
 
-t.test('old segments go after a clean audit, and their rows are still compared', async (t) => {
+t.test('a clean audit deletes old segments, and their rows are still compared', async (t) => {
   const load = await startSpool(t, { CORE_SPOOL_SHARDS: '2' });
   const subscriptionId = await load.subscribe();
   const [first = 0, second = 0, third = 0] = await loadUsage(
@@ -49,7 +49,12 @@ t.test('old segments go after a clean audit, and their rows are still compared',
     [subscriptionId, subscriptionId],
     [subscriptionId],
   );
-  const session = { userId: 1, protocol: 'VLESS', eventType: 'ONLINE', occurredAt: atMs } as const;
+  const session = {
+    userId: 1,
+    protocol: 'VLESS',
+    eventType: 'ONLINE',
+    occurredAt: atMs,
+  } as const;
   for (let post = 0; post < 2; post += 1) {
     await load.appendSessions([session, session, session]);
     await load.run('session');
@@ -60,10 +65,10 @@ t.test('old segments go after a clean audit, and their rows are still compared',
   const [, , , oldSession = 0, lastSession = 0, otherShard = 0] = all;
   for (const id of [first, second, oldSession, lastSession, otherShard]) await age(load, id, 100);
 
-  // The third one is young, and ends what may go.
+  // The third segment is young, so nothing behind it may go.
   await pruneAfterAudit(load, 0);
   await pruneAfterAudit(load, 101);
-  t.same(await segmentIds(load), all, 'kept for ever, or long enough');
+  t.same(await segmentIds(load), all, 'nothing is old enough, or everything is kept for ever');
   await pruneAfterAudit(load, 90);
   t.same(await segmentIds(load), [third, oldSession, lastSession, otherShard]);
   t.same(await prunings(load), [{ upToId: second, segments: 2, usageRows: 3, sessionRows: 0 }]);
@@ -101,7 +106,7 @@ t.test('old segments go after a clean audit, and their rows are still compared',
   t.match(await reconcile(load, { since: new Date(0), signal }), { prunedSegments: null });
 });
 
-t.test('nothing goes where the audit found a difference', async (t) => {
+t.test('an audit that found a difference deletes nothing', async (t) => {
   const load = await startSpool(t);
   const subscriptionId = await load.subscribe();
   const ids = await loadUsage(load, [subscriptionId], [subscriptionId], [subscriptionId]);
@@ -112,7 +117,7 @@ t.test('nothing goes where the audit found a difference', async (t) => {
   t.same(await segmentIds(load), ids);
 });
 
-t.test('unsettled segments end what may go, and rejected rows keep theirs', async (t) => {
+t.test('nothing behind an unsettled segment goes, and no segment with rejected rows', async (t) => {
   const load = await startSpool(t);
   await load.command('ALTER TABLE usage ADD CONSTRAINT c CHECK user_id != 666');
   await load.appendUsage([{ userId: 666 }, {}]);
@@ -131,7 +136,7 @@ t.test('unsettled segments end what may go, and rejected rows keep theirs', asyn
   t.match(await reconcile(load, { since: null, signal }), { segments: 2, differences: 0 });
 });
 
-t.test('rows that are older than their subscription stay told apart', async (t) => {
+t.test('rows that are older than their subscription are still recognised as such', async (t) => {
   const load = await startSpool(t);
   const a = await load.subscribe();
   const [late, between, newest] = [a + 1, a + 2, a + 3];
@@ -151,7 +156,10 @@ t.test('rows that are older than their subscription stay told apart', async (t) 
   t.match(await pruneAfterAudit(load, 100), { subscriptions: 2, differences: 0 });
   t.notOk((await segmentIds(load)).includes(more));
   t.notOk((await segmentIds(load)).includes(counted));
-  t.ok((await segmentIds(load)).includes(early), 'it says what does not count for one of them');
+  t.ok(
+    (await segmentIds(load)).includes(early),
+    'its time tells what does not count for one subscription',
+  );
   t.match(await pruneAfterAudit(load, 100), { subscriptions: 2, differences: 0 });
 
   t.equal(await load.subscribe(), between);

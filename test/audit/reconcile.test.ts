@@ -1,4 +1,4 @@
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { startWorker } from '../../src/app/worker.ts';
 import { reconcile } from '../../src/audit/reconcile.ts';
 import { lastAudit, runAudit, runAuditIfDue } from '../../src/audit/run-audit.ts';
@@ -20,7 +20,7 @@ const audit = (load: Load, since: Date | null = null) =>
 const core = (environment: Record<string, string>, ...args: string[]) =>
   commandLine(environment).core(...args);
 
-t.test('a system that runs shows no difference', async (t) => {
+t.test('an audit of a running system shows no difference', async (t) => {
   const load = await startSpool(t, { CORE_SPOOL_SHARDS: '2' });
   const ids = [await load.subscribe(), await load.subscribe()];
   let loading = true;
@@ -48,12 +48,12 @@ t.test('a system that runs shows no difference', async (t) => {
   t.match(await audit(load), { segments: 120, subscriptions: 2, differences: 0 });
 });
 
-t.test('a segment that is sealed during the audit, or not settled, is left out', async (t) => {
+t.test('an audit leaves out segments that are sealed meanwhile or not settled', async (t) => {
   const load = await startSpool(t);
   const subscriptionId = await load.subscribe();
   const writer = await load.pool.connect();
   t.teardown(() => writer.release());
-  // A seal that is under way: it has its id, and commits only once the audit waits for it.
+  // This seal has its id, and commits only once the audit waits for it.
   await writer.query('BEGIN');
   await writer.query(
     `INSERT INTO segments (stream, seq, first_id, last_id, rows, bytes, appended_bytes)
@@ -74,7 +74,7 @@ t.test('a segment that is sealed during the audit, or not settled, is left out',
     (waiting) => waiting === 1,
   );
   await writer.query('COMMIT');
-  t.equal(await snapshot, 1, 'the snapshot is of a moment at which nobody seals');
+  t.equal(await snapshot, 1, 'the snapshot is of a moment when nobody seals');
 
   await load.appendUsage([{ subscriptionId }]);
   const { rows } = await load.pool.query("SELECT id FROM segments WHERE state = 'sealed'");
@@ -98,14 +98,15 @@ function stampedRow(segment: number, subscriptionId: number): Buffer {
   return row;
 }
 
-t.test('what differs is named, and the exit code is 1', async (t) => {
+/** Three subscriptions with a segment of usage each, a segment of sessions, and no difference. */
+async function loadWithoutDifference(t: Test) {
   const load = await startSpool(t);
-  const [first, second, third] = [
+  const subscriptionIds = [
     await load.subscribe(),
     await load.subscribe(),
     await load.subscribe(),
-  ];
-  for (const subscriptionId of [first, second, third]) {
+  ] as const;
+  for (const subscriptionId of subscriptionIds) {
     await load.appendUsage([{ subscriptionId }, { subscriptionId: null }]);
     await load.run('usage');
   }
@@ -115,30 +116,18 @@ t.test('what differs is named, and the exit code is 1', async (t) => {
   await load.run('session');
   t.match(await audit(load), { segments: 4, subscriptions: 3, differences: 0 });
   t.match(await core(load.environment, 'reconcile', '--json'), { exitCode: 0, stderr: '' });
-
   const { rows } = await load.pool.query<{ id: number }>('SELECT id FROM segments ORDER BY id');
-  const ids = rows.map((row) => row.id);
-  const [lost = 0, doubled = 0, , session = 0] = ids;
-  await load.command(
-    `ALTER TABLE usage DELETE WHERE segment = ${lost} SETTINGS mutations_sync = 2`,
-  );
-  await load.command(
-    `ALTER TABLE session_events DELETE WHERE segment = ${session} SETTINGS mutations_sync = 2`,
-  );
-  await load.command(`INSERT INTO usage SELECT * FROM usage WHERE segment = ${doubled}`);
-  await writePart(load.clickhouse, {
-    table: 'usage',
-    columns: usageColumns,
-    token: 'unknown',
-    format: 'RowBinary',
-    bytes: stampedRow(12_345, 0),
-  });
-  await load.pool.query(
-    'UPDATE subscriptions SET traffic_bytes_up = traffic_bytes_up + 1 WHERE id = $1',
-    [third],
-  );
+  return { load, subscriptionIds, segmentIds: rows.map((row) => row.id) };
+}
+
+t.test('each difference is named, and the exit code is 1', async (t) => {
+  const { load, subscriptionIds, segmentIds } = await loadWithoutDifference(t);
+  const [first, second, third] = subscriptionIds;
+  const [lost = 0, doubled = 0, , session = 0] = segmentIds;
+  await damage(load, { lost, doubled, session, subscriptionId: third });
   const found = await audit(load);
   const usage = { table: 'usage' };
+  const counters = { counterUp: '10', counterDown: '100' };
   t.same(found.differences, 7);
   t.same(
     sorted(found.details),
@@ -154,21 +143,9 @@ t.test('what differs is named, and the exit code is 1', async (t) => {
       },
       { what: 'unknown-segment', segmentId: 12_345, ...usage, expectedRows: 0, foundRows: 1 },
       ...[
-        { subscriptionId: first, counterUp: '10', counterDown: '100', rowsUp: '0', rowsDown: '0' },
-        {
-          subscriptionId: second,
-          counterUp: '10',
-          counterDown: '100',
-          rowsUp: '20',
-          rowsDown: '200',
-        },
-        {
-          subscriptionId: third,
-          counterUp: '11',
-          counterDown: '100',
-          rowsUp: '10',
-          rowsDown: '100',
-        },
+        { subscriptionId: first, ...counters, rowsUp: '0', rowsDown: '0' },
+        { subscriptionId: second, ...counters, rowsUp: '20', rowsDown: '200' },
+        { subscriptionId: third, ...counters, counterUp: '11', rowsUp: '10', rowsDown: '100' },
       ].map((about) => ({ what: 'subscription', ...about })),
     ]),
   );
@@ -190,11 +167,36 @@ t.test('what differs is named, and the exit code is 1', async (t) => {
   t.match(await core(load.environment, 'reconcile', '--since', 'yesterday'), { exitCode: 1 });
 });
 
+/** Loses the rows of two segments, doubles those of one, adds an unknown one, and moves a counter. */
+async function damage(
+  load: Load,
+  at: { lost: number; doubled: number; session: number; subscriptionId: number },
+): Promise<void> {
+  await load.command(
+    `ALTER TABLE usage DELETE WHERE segment = ${at.lost} SETTINGS mutations_sync = 2`,
+  );
+  await load.command(
+    `ALTER TABLE session_events DELETE WHERE segment = ${at.session} SETTINGS mutations_sync = 2`,
+  );
+  await load.command(`INSERT INTO usage SELECT * FROM usage WHERE segment = ${at.doubled}`);
+  await writePart(load.clickhouse, {
+    table: 'usage',
+    columns: usageColumns,
+    token: 'unknown',
+    format: 'RowBinary',
+    bytes: stampedRow(12_345, 0),
+  });
+  await load.pool.query(
+    'UPDATE subscriptions SET traffic_bytes_up = traffic_bytes_up + 1 WHERE id = $1',
+    [at.subscriptionId],
+  );
+}
+
 function sorted(details: readonly object[]): string[] {
   return details.map((detail) => JSON.stringify(detail)).sort();
 }
 
-t.test('counters that stopped, subscriptions that are gone or came later', async (t) => {
+t.test('counters at their maximum, and subscriptions that are gone or came later', async (t) => {
   const load = await startSpool(t);
   const [stopped, gone] = [await load.subscribe(), await load.subscribe()];
   const later = gone + 1;
@@ -216,7 +218,7 @@ t.test('counters that stopped, subscriptions that are gone or came later', async
   });
 });
 
-t.test('the outcome is stored, and shows in the metrics', async (t) => {
+t.test('the outcome is stored and shows in the metrics', async (t) => {
   const api = await startTestApi(t);
   await migrateClickHouse(api.config.stores.clickhouseUrl, api.pool, api.log);
   const metrics = async () => (await get(api.admin, '/metrics')).text;
@@ -246,14 +248,14 @@ t.test('the outcome is stored, and shows in the metrics', async (t) => {
   await runAuditIfDue({ ...deps, signal: stop.signal });
   t.ok(
     ((await lastAudit(load.pool))?.ageSeconds ?? 0) >= 86_400,
-    'a stop is no failure, and no outcome',
+    'a stop is no failure and stores no outcome',
   );
   await runAuditIfDue(deps);
   t.match(await lastAudit(load.pool), { differences: 1 });
   t.ok(((await lastAudit(load.pool))?.ageSeconds ?? 86_400) < 86_400);
 });
 
-t.test('core segments retry has a resting stream tried at once', async (t) => {
+t.test('core segments retry runs a resting stream at once', async (t) => {
   const load = await startSpool(t);
   await load.command('ALTER TABLE usage ADD CONSTRAINT c CHECK user_id != 666');
   const worker = await startLoadWorker({
@@ -265,7 +267,7 @@ t.test('core segments retry has a resting stream tried at once', async (t) => {
     lateGroupBytesMax: 1e8,
     tasks: [],
     log: load.log,
-    // Time stands still, so that the rest after the first failure does not end by itself.
+    // The clock stands still, so the rest after the first failure does not end by itself.
     monotonicMs: () => 0,
   });
   t.teardown(() => worker.close());

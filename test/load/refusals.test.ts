@@ -4,7 +4,7 @@ import { createClickHouse } from '../../src/stores/clickhouse.ts';
 import { migrateClickHouse } from '../../src/stores/migrate.ts';
 import { post, registerTestNode, startTestApi, until, usageEntry } from '../support/api.ts';
 
-t.test('a ClickHouse that refuses for a while loses nothing and doubles nothing', async (t) => {
+t.test('while ClickHouse refuses inserts, no row is lost and none is doubled', async (t) => {
   const api = await startTestApi(t, { CORE_SPOOL_SHARDS: '1', CORE_LOAD_INTERVAL_MS: '50' });
   await migrateClickHouse(api.config.stores.clickhouseUrl, api.pool, api.log);
   const clickhouse = createClickHouse(api.config.stores.clickhouseUrl);
@@ -28,7 +28,7 @@ t.test('a ClickHouse that refuses for a while loses nothing and doubles nothing'
 
   await send(1);
   await until(found, (rows) => rows.length === 1);
-  // One part is there, so from here on every insert is one part too many.
+  // The table has one part now, so each further insert makes one too many.
   await clickhouse.command({ query: 'ALTER TABLE usage MODIFY SETTING parts_to_throw_insert = 1' });
   await send(2);
   await send(3);

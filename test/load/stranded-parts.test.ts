@@ -13,7 +13,7 @@ const parts = `SELECT partition_id AS month, min_block_number AS block, rows, le
   ORDER BY month, block`;
 const merge = 'OPTIMIZE TABLE usage FINAL SETTINGS optimize_throw_if_noop = 1';
 
-/** Waits for all mutations of `usage`, by one that changes nothing. */
+/** Waits for all mutations of `usage`: adds one that changes nothing and waits for that. */
 async function untilMutated(clickhouse: ClickHouseClient): Promise<void> {
   await clickhouse.command({
     query: 'ALTER TABLE usage DELETE WHERE segment = 0 SETTINGS mutations_sync = 2',
@@ -25,7 +25,7 @@ async function openUsage(t: Test) {
   await migrate();
   await clickhouse.command({ query: 'SYSTEM STOP MERGES usage' });
   let segment = 0n;
-  /** A part as an insert makes it, or as it is once it was merged. */
+  /** Adds a part as an insert makes it, or as a merge does. */
   const insert = async (recordedAt: number, kind: 'inserted' | 'merged'): Promise<void> => {
     segment += 1n;
     await clickhouse.command({
@@ -36,12 +36,12 @@ async function openUsage(t: Test) {
   return { clickhouse, insert };
 }
 
-t.test('a part between merged ones is given its rollups, and then all merge', async (t) => {
+t.test('a part between merged ones gets its rollups, and then all merge', async (t) => {
   const { clickhouse, insert } = await openUsage(t);
   for (const kind of ['merged', 'inserted', 'merged', 'inserted'] as const) {
     await insert(november, kind);
   }
-  // Nothing is amiss in a month whose last parts are not merged yet.
+  // In a month whose last parts are not merged yet nothing is wrong.
   for (const kind of ['merged', 'inserted', 'inserted'] as const) await insert(october, kind);
   const before = await ask(clickhouse, parts);
   t.same(
@@ -69,10 +69,10 @@ t.test('a part between merged ones is given its rollups, and then all merge', as
   t.same(await ask(clickhouse, hourlyNodes), await ask(clickhouse, hourlyNodes + noRollup));
 });
 
-t.test('nothing is begun beside a mutation that is not done', async (t) => {
+t.test('nothing begins while a mutation is unfinished', async (t) => {
   const { clickhouse, insert } = await openUsage(t);
   for (const kind of ['inserted', 'merged'] as const) await insert(november, kind);
-  // Merges are stopped, and mutations with them.
+  // Merges are stopped, so mutations do not run either.
   t.same(await freeStrandedParts(clickhouse, atOnce), ['202611']);
   t.same(await freeStrandedParts(clickhouse, atOnce), []);
   await clickhouse.command({ query: 'SYSTEM START MERGES usage' });

@@ -6,7 +6,7 @@ import { ask, hourlyNodes, insertUsage, noRollup, usageRows } from '../support/u
 
 const months = [Date.UTC(2026, 8, 30, 23), Date.UTC(2026, 9, 31, 23), Date.UTC(2026, 10, 2)];
 
-/** Of two hours. */
+/** Rows of two hours. */
 function rowsFrom(fromMs: number, segment: bigint): Buffer {
   return usageRows(fromMs, segment, 2_400);
 }
@@ -20,7 +20,7 @@ const rollups = ['hourly_nodes', 'hourly_subscriptions'];
 const only = (rollup: string): string =>
   ` SETTINGS force_optimize_projection = 1, force_optimize_projection_name = '${rollup}'`;
 
-/** Gives every part its rollups, and waits for it. */
+/** Makes the rollups of every part, and waits until they are there. */
 async function materialize(clickhouse: ClickHouseClient): Promise<void> {
   for (const rollup of rollups) {
     await clickhouse.command({
@@ -29,7 +29,7 @@ async function materialize(clickhouse: ClickHouseClient): Promise<void> {
   }
 }
 
-/** What only the rollups say, and what the rows say. */
+/** The sums by the rollups alone, and by the rows alone. */
 async function sums(clickhouse: ClickHouseClient) {
   return {
     rollups: [
@@ -40,7 +40,7 @@ async function sums(clickhouse: ClickHouseClient) {
   };
 }
 
-t.test('rows of a database of version 1 survive the change of storage', async (t) => {
+t.test('rows in the tables of version 1 survive the change of storage', async (t) => {
   const { clickhouse, clickhouseUrl, pool, log } = await openDatabases(t);
   await migratePostgres(pool, log);
   const [first, second] = await readMigrations('clickhouse');
@@ -61,7 +61,7 @@ t.test('rows of a database of version 1 survive the change of storage', async (t
     format: 'JSONEachRow',
   });
   for (const [index, month] of months.entries()) {
-    // The first two hours each lie in two months.
+    // For the first two of these, the two hours lie in two months.
     const half = rowsFrom(month, BigInt(index));
     await insertUsage(clickhouse, half.subarray(0, half.length / 2), `old-${index}-0`);
     await insertUsage(clickhouse, half.subarray(half.length / 2), `old-${index}-1`);
@@ -76,12 +76,12 @@ t.test('rows of a database of version 1 survive the change of storage', async (t
     ],
   );
 
-  // Killed after two statements, then after the last one but before its version was noted.
+  // The migration was killed after two statements, then after the last one but before its version row.
   await run(second.sql, 2);
   await run(second.sql);
   await migrateClickHouse(clickhouseUrl, pool, log);
   t.same(await ask(clickhouse, allRows), before);
-  // The same again, and waited for.
+  // The migration begins to make the rollups; this waits until they are there.
   await materialize(clickhouse);
   t.same(await ask(clickhouse, allRows), before);
   t.same(
@@ -91,20 +91,20 @@ t.test('rows of a database of version 1 survive the change of storage', async (t
       WHERE database = currentDatabase() AND table = 'usage' AND active`,
     ),
     [{ rollups }],
-    'old rows have the rollups, and not the one that there was',
+    'old rows have the new rollups, and no longer the old one',
   );
   const found = await sums(clickhouse);
   t.same(found.rollups, found.rows);
 });
 
-t.test('the rollup follows the rows, whoever made it and whether it is there yet', async (t) => {
+t.test('sums by the rollups and by the rows are equal, before and after a merge', async (t) => {
   const { clickhouse, migrate } = await openDatabases(t);
   await migrate();
   await clickhouse.command({ query: 'SYSTEM STOP MERGES usage' });
   const [, , november = 0] = months;
   for (const segment of [1n, 2n, 3n]) {
     await insertUsage(clickhouse, rowsFrom(november, segment), `segment-${segment}`);
-    // A token that came before stores nothing, rollup or not.
+    // ClickHouse knows the token, so this stores nothing, in the rollups either.
     await insertUsage(clickhouse, rowsFrom(november, segment), `segment-${segment}`);
   }
   const parts = `SELECT rows, projections FROM system.parts
@@ -116,7 +116,7 @@ t.test('the rollup follows the rows, whoever made it and whether it is there yet
 
   await clickhouse.command({ query: 'SYSTEM START MERGES usage' });
   await clickhouse.command({ query: 'OPTIMIZE TABLE usage FINAL' });
-  // Should a merge of two have come first, the third is left without, and this gives it one.
+  // If a merge of only two parts came first, the third has no rollups, and this makes them.
   await materialize(clickhouse);
   const merged = await ask(clickhouse, parts);
   t.ok(merged.length < 3, 'merged');
@@ -130,8 +130,12 @@ t.test('the rollup follows the rows, whoever made it and whether it is there yet
   t.match(await plan(hourlyNodes), /ReadFromMergeTree \(hourly_nodes\)/);
 
   await insertUsage(clickhouse, rowsFrom(november, 4n), 'segment-4');
-  t.same(await ask(clickhouse, hourly), await ask(clickhouse, hourly + noRollup), 'of both kinds');
-  // Deleting by hand rebuilds it.
+  t.same(
+    await ask(clickhouse, hourly),
+    await ask(clickhouse, hourly + noRollup),
+    'some parts have rollups and one has none',
+  );
+  // A DELETE by hand makes the rollups of the part anew.
   await clickhouse.command({ query: 'DELETE FROM usage WHERE segment IN (1, 4)' });
   t.same(await ask(clickhouse, hourly), await ask(clickhouse, hourly + noRollup));
   t.same(await ask(clickhouse, 'SELECT count() AS rows FROM usage'), [{ rows: 4_800 }]);

@@ -46,7 +46,7 @@ async function checkSettled(t: Test, load: Load, rows: { inserted: number; rejec
   t.match(found, { segments: 1, subscriptions: 1, differences: 0 });
 }
 
-t.test('the rows at fault are set aside, the rest goes in and counts', async (t) => {
+t.test('the rows at fault are set aside, and the rest is inserted and counts', async (t) => {
   const load = await startSpool(t);
   const subscriptionId = await load.subscribe();
   await load.command(refuse666);
@@ -93,7 +93,7 @@ t.test('the rows at fault are set aside, the rest goes in and counts', async (t)
   });
 });
 
-t.test('rows refused later, and a segment of which nothing is left', async (t) => {
+t.test('rows that are refused later, and a segment without any row left', async (t) => {
   const load = await startSpool(t);
   await load.command(refuse666);
   await load.command('ALTER TABLE usage ADD CONSTRAINT d CHECK user_id != 667');
@@ -103,7 +103,7 @@ t.test('rows refused later, and a segment of which nothing is left', async (t) =
 
   await load.command('ALTER TABLE usage DROP CONSTRAINT d');
   await load.appendUsage([{ userId: 666 }, { userId: 1 }, { userId: 667 }, { userId: 668 }]);
-  // What is left where the process dies right after the decision, with a trial table besides.
+  // A process that dies right after the decision leaves this, and a trial table.
   const client = await load.pool.connect();
   t.teardown(() => client.release());
   const stream = streamName(load.redisPrefix, 0, 'usage');
@@ -141,7 +141,7 @@ t.test('rows refused later, and a segment of which nothing is left', async (t) =
   t.match(found, { segments: 2, differences: 0 });
 });
 
-t.test('sessions', async (t) => {
+t.test('sessions that ClickHouse refuses are set aside, too', async (t) => {
   const load = await startSpool(t);
   await load.command("ALTER TABLE session_events ADD CONSTRAINT c CHECK ip_address != 'bad'");
   const event = { userId: 3, protocol: 'TROJAN', eventType: 'OFFLINE', occurredAt: atMs } as const;
@@ -167,7 +167,7 @@ t.test('sessions', async (t) => {
   ]);
 });
 
-t.test('a ClickHouse that is away, or lacks something, poisons nothing', async (t) => {
+t.test('if ClickHouse is away or lacks a table, no row is set aside', async (t) => {
   const load = await startSpool(t);
   await load.appendUsage([{}, {}]);
   const [port] = await freePorts(1);
@@ -183,9 +183,9 @@ t.test('a ClickHouse that is away, or lacks something, poisons nothing', async (
   t.same((await load.pool.query('SELECT * FROM rejected_rows')).rows, []);
 });
 
-t.test('a table that refuses too many rows is wrong itself: nothing is set aside', async (t) => {
+t.test('if a table refuses too many rows, none is set aside', async (t) => {
   t.equal(refusedRowsMax, 1_000);
-  // Each row found takes two trial inserts, so the bound is lower here.
+  // Each row found takes two trial INSERTs, so the bound is lower here.
   const options = { poisonAttempts: 1, refusedRowsMax: 20 };
   const load = await startSpool(t);
   await load.command(refuse666);
@@ -202,20 +202,22 @@ t.test('a table that refuses too many rows is wrong itself: nothing is set aside
   t.match(await load.run('session'), { outcome: 'drained', segments: 1 }, 'other streams go on');
   const listed = await listUnsettled(load.pool, { rowsMax: 10 });
   t.match(listed, [{ rows: 30, attempts: 1, rejected: 0, lastError: /over 20 rows/ }]);
-  t.equal(listed.length, 1, 'it waits, and `core segments` shows it');
+  t.equal(listed.length, 1, 'the segment waits, and `core segments` shows it');
 
   await load.command('ALTER TABLE usage DROP CONSTRAINT c');
   t.match(await load.run('usage', options), { segments: 1, rows: 30 });
   t.same(await load.rows('SELECT count() AS n FROM usage'), [{ n: 30 }]);
 });
 
-t.test('a ClickHouse short of memory is tried again and bisects nothing', async (t) => {
+t.test('if ClickHouse is short of memory, the segment waits and loses no row', async (t) => {
   const load = await startSpool(t);
   const subscriptionId = await load.subscribe();
   await load.appendUsage(Array.from({ length: 20_000 }, () => ({ subscriptionId })));
   const starved = withMemory(load.clickhouse, 50_000);
   for (const attempts of [1, 2]) {
-    await t.rejects(load.run('usage', { poisonAttempts: 1, clickhouse: starved }), { code: '241' });
+    await t.rejects(load.run('usage', { poisonAttempts: 1, clickhouse: starved }), {
+      code: '241',
+    });
     t.match(await listUnsettled(load.pool, { rowsMax: 10 }), [{ attempts, lastError: /memory/i }]);
   }
   t.same((await load.pool.query('SELECT * FROM rejected_rows')).rows, []);
@@ -224,7 +226,7 @@ t.test('a ClickHouse short of memory is tried again and bisects nothing', async 
   await checkSettled(t, load, { inserted: 20_000, rejected: 0 });
 });
 
-/** The same ClickHouse, which gives an insert so much memory. */
+/** The same ClickHouse, which gives an insert this much memory. */
 function withMemory(clickhouse: ClickHouseClient, bytes: number): ClickHouseClient {
   return new Proxy(clickhouse, {
     get(target, key) {
@@ -239,7 +241,7 @@ function withMemory(clickhouse: ClickHouseClient, bytes: number): ClickHouseClie
   });
 }
 
-t.test('only what ClickHouse says against the data counts', async (t) => {
+t.test('only a code that is about the data is a refusal', async (t) => {
   const refusal = (code: string) => new ClickHouseError({ code, type: 'T', message: 'no\u0000' });
   t.equal(dataRefusal(refusal('469')), 'T (469): no\\0');
   // Time-out, too many queries, socket time-out, memory limit, read-only, too many parts, aborted.
@@ -280,10 +282,10 @@ t.test('kill -9 in the middle of a bisect and around the insert of the rest', as
     proxy.release();
   };
   await killAt(6, 'before', isTrial);
-  t.equal(await rejected(), 0, 'nothing is decided half-way');
-  // The first real insert of an attempt is refused, the second is that of the rest.
+  t.equal(await rejected(), 0, 'no row is rejected in the middle of the search');
+  // ClickHouse refuses the first real insert of an attempt; the second one is that of the rest.
   await killAt(2, 'before', isReal);
-  t.equal(await rejected(), 3, 'decided before the rest is inserted');
+  t.equal(await rejected(), 3, 'the rows are rejected before the rest is inserted');
   await killAt(1, 'after', isReal);
   t.same(await load.rows('SELECT count() AS n FROM usage'), [{ n: 37 }]);
   const last = worker();
@@ -298,8 +300,8 @@ t.test('kill -9 in the middle of a bisect and around the insert of the rest', as
 });
 
 /**
- * ClickHouse behind a proxy that can hold a request back for good: before it has been passed on, or
- * once it has been answered.
+ * ClickHouse behind a proxy that can hold a request back for ever: before it passes the request on, or
+ * after ClickHouse has answered.
  */
 async function startProxy(t: Test, clickhouseUrl: string) {
   const target = new URL(clickhouseUrl);
