@@ -20,10 +20,9 @@ import { type ClickHouseClient, createClickHouse } from '../stores/clickhouse.ts
 import { requireSameInstance } from '../stores/instance.ts';
 import { createPool } from '../stores/postgres.ts';
 import { createReadiness } from '../stores/readiness.ts';
+import { expireDue, resetDue } from '../subscriptions/due.ts';
 import { pruneEvents } from '../subscriptions/events.ts';
-import { expireDue } from '../subscriptions/expire.ts';
-import { resetDue } from '../subscriptions/reset.ts';
-import { webhookTimeoutMs } from '../webhooks/queue.ts';
+import { webhookTimeoutMs } from '../webhooks/post.ts';
 import { openStores, type Running, rethrowUnmigrated } from './stores.ts';
 
 /**

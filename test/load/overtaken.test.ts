@@ -7,7 +7,7 @@ import { startLoadWorker } from '../../src/load/worker.ts';
 import { openSegment } from '../../src/rows/segment-rows.ts';
 import { streamName } from '../../src/spool/streams.ts';
 import { until } from '../support/api.ts';
-import { startSpool } from '../support/load.ts';
+import { startSpool } from '../support/spool.ts';
 
 type Load = Awaited<ReturnType<typeof startSpool>>;
 

@@ -3,7 +3,7 @@ import { migrate } from '../../src/app/migrate.ts';
 import { startWorker } from '../../src/app/worker.ts';
 import { advanceSegmentIds } from '../../src/load/segment-ids.ts';
 import { until } from '../support/api.ts';
-import { startSpool } from '../support/load.ts';
+import { startSpool } from '../support/spool.ts';
 import { openDatabases } from '../support/stores.ts';
 
 t.test('segment ids start at the clock and never go back', async (t) => {

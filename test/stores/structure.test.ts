@@ -4,8 +4,8 @@ import t from 'tap';
 import { projectRoot } from '../../src/root.ts';
 import { clickhouseDatabase } from '../../src/stores/clickhouse.ts';
 import { migratePostgres, readMigrations } from '../../src/stores/migrate.ts';
+import { clickhouseStructure, postgresStructure } from '../support/sql-structure.ts';
 import { openDatabases } from '../support/stores.ts';
-import { clickhouseStructure, postgresStructure } from '../support/structure.ts';
 
 /**
  * Holds the committed structure.sql to what the migrations make. After a new migration write both
