@@ -222,6 +222,11 @@ export function toCoreError(thrown: unknown): CoreError {
   return new CoreError('INTERNAL', 'Internal error', { cause: thrown });
 }
 
+/** What something that was thrown says, also if it is no Error. */
+export function messageOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown);
+}
+
 /** What the wire shows of an error. */
 export function errorBody(error: CoreError): string {
   return JSON.stringify({

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { Command } from 'commander';
 import { writeDurable } from '../durable-file.ts';
-import { CoreError } from '../errors.ts';
+import { CoreError, messageOf } from '../errors.ts';
 import { type AppliedFleet, type ApplyOptions, applyFleet, type Plan } from '../fleet/apply.ts';
 import { exportFleet } from '../fleet/export.ts';
 import { type FleetFile, parseFleetFile } from '../fleet/file.ts';
@@ -147,10 +147,6 @@ function requireRegular(file: string): void {
   const isRegular = statSync(file, { throwIfNoEntry: false })?.isFile() ?? true;
   if (isRegular && !/^\/(dev|proc|sys)\//.test(path.resolve(file))) return;
   throw new Error('it is not a regular file; leave it out to write to standard output');
-}
-
-function messageOf(cause: unknown): string {
-  return cause instanceof Error ? cause.message : String(cause);
 }
 
 const signs = { create: '+', change: '~', remove: '-' } as const;

@@ -30,7 +30,7 @@ export interface RunningStore {
 }
 
 /** What runs. A role is null if Postgres and Redis are both away, since nobody knows then. */
-export type Running = Record<ProcessRole, RunningProcess[] | null> &
+export type RunningParts = Record<ProcessRole, RunningProcess[] | null> &
   Record<StoreName, RunningStore>;
 
 export const parts = [...roles, ...storeNames] as const;
@@ -40,7 +40,7 @@ export type Part = (typeof parts)[number];
 export interface Found {
   pool: pg.Pool | undefined;
   redis: Redis | undefined;
-  running: Running;
+  running: RunningParts;
 }
 
 /** Asks every store whether it answers. Postgres, or else Redis, says which processes of Core run. */
@@ -70,7 +70,7 @@ export async function findRunning(context: CliContext): Promise<Found> {
 }
 
 /** The parts of Core that do not run, or that nobody knows to run. */
-export function missingParts(running: Running): Part[] {
+export function missingParts(running: RunningParts): Part[] {
   return parts.filter((part) => {
     if (part !== 'api' && part !== 'worker') return !running[part].up;
     return running[part]?.some(({ state }) => state === 'running') !== true;

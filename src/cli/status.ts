@@ -4,7 +4,7 @@ import { roles } from '../presence/processes.ts';
 import { countUnpublished } from '../publish/drift.ts';
 import { countUnsettled, readBacklog, type StreamBacklog } from '../spool/backlog.ts';
 import type { CliContext, Run } from './context.ts';
-import { findRunning, missingParts, type Part, parts, type Running } from './running.ts';
+import { findRunning, missingParts, type Part, parts, type RunningParts } from './running.ts';
 import { bytesText, renderFields, renderTable } from './table.ts';
 
 /** Exit code if a needed part does not run. A failure of the command has 1. */
@@ -50,7 +50,7 @@ function neededParts(given: string): Part[] {
 
 /** Values from a store that is away are null. */
 interface Status {
-  running: Running;
+  running: RunningParts;
   nodes: Record<NodeStatus | 'total', number> | null;
   backlog: { bytes: number; entries: number; streams: StreamBacklog[] } | null;
   /** Age of the oldest row that is not settled. */
@@ -115,7 +115,7 @@ function renderStatus(status: Status): string {
 }
 
 /** Names a part that does not run, and since when, if that is known. */
-function missingText(running: Running, part: Part): string {
+function missingText(running: RunningParts, part: Part): string {
   if (part === 'api' || part === 'worker') {
     const processes = running[part];
     if (processes === null) return `${part} (unknown: Postgres and Redis are away)`;

@@ -1,7 +1,7 @@
 import type { Redis } from 'ioredis';
 import type pg from 'pg';
 import type { BufferPool } from '../buffer-pool.ts';
-import { CoreError } from '../errors.ts';
+import { CoreError, messageOf } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
 import {
   createEntryReader,
@@ -248,11 +248,10 @@ export async function noteFailure(
   segmentIds: readonly number[],
   cause: unknown,
 ): Promise<void> {
-  const message = cause instanceof Error ? cause.message : String(cause);
   await client
     .query(
       `UPDATE segments SET last_error = $2 WHERE id = ANY ($1::bigint[]) AND state = 'sealed'`,
-      [segmentIds, message.slice(0, 1_000)],
+      [segmentIds, messageOf(cause).slice(0, 1_000)],
     )
     .catch(() => undefined);
 }

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import { CoreError, type ErrorCode, errorTable } from '../errors.ts';
+import { CoreError, type ErrorCode, errorTable, messageOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { lastComplaint, openLogFile } from './log-file.ts';
 import { setNiceness, setRealTime } from './priority.ts';
@@ -323,8 +323,4 @@ function describeEnd(spec: ProcessSpec, running: Running, exit: Exit): string {
 function complaintOf({ logFile }: ProcessSpec, { logOffset }: Running): string {
   const complaint = logFile === undefined ? undefined : lastComplaint(logFile, logOffset);
   return complaint === undefined ? '' : `: ${complaint}`;
-}
-
-function messageOf(thrown: unknown): string {
-  return thrown instanceof Error ? thrown.message : String(thrown);
 }

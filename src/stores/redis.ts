@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { Redis } from 'ioredis';
-import { CoreError } from '../errors.ts';
+import { CoreError, messageOf } from '../errors.ts';
 import { projectRoot } from '../root.ts';
 
 /**
@@ -68,8 +68,4 @@ export async function requireDurableRedis(redis: Redis): Promise<void> {
 /** Source of redis/<name>.lua. */
 export function luaSource(name: string): string {
   return readFileSync(path.join(projectRoot, 'redis', `${name}.lua`), 'utf8');
-}
-
-function messageOf(cause: unknown): string {
-  return cause instanceof Error ? cause.message : String(cause);
 }

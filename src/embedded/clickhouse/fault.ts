@@ -1,3 +1,5 @@
+import { messageOf } from '../../errors.ts';
+
 /**
  * Errors as ClickHouse words them, so that `@clickhouse/client` finds code and type in the text
  * (`Code: 60. DB::Exception: … (UNKNOWN_TABLE)`) whether the engine or this front refuses.
@@ -62,11 +64,10 @@ export function toFault(thrown: unknown): ClickHouseFault {
       };
     }
   }
-  const message = thrown instanceof Error ? thrown.message : String(thrown);
   return {
     code: 1002,
     status: 500,
-    text: `Code: 1002. DB::Exception: ${message} (UNKNOWN_EXCEPTION)`,
+    text: `Code: 1002. DB::Exception: ${messageOf(thrown)} (UNKNOWN_EXCEPTION)`,
     headers: {},
   };
 }
