@@ -1,9 +1,9 @@
 import type pg from 'pg';
 import type { Config } from '../../src/config.ts';
 import { createNode } from '../../src/nodes/change.ts';
+import { lockLinks } from '../../src/nodes/lock-links.ts';
 import { registerNode } from '../../src/nodes/registration.ts';
 import { validateProtocolSettings } from '../../src/protocols/settings.ts';
-import { lockLinks } from '../../src/stores/locks.ts';
 import { inTransaction } from '../../src/stores/postgres.ts';
 import { eachBounded } from '../../test/harness/simulator/each.ts';
 

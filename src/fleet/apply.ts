@@ -7,6 +7,7 @@ import {
   updateNodeInTransaction,
 } from '../nodes/change.ts';
 import { countLinks, type LinkCounts } from '../nodes/effects.ts';
+import { lockLinks } from '../nodes/lock-links.ts';
 import { replaceOutbounds } from '../settings/outbounds.ts';
 import {
   addProtocolInTransaction,
@@ -14,7 +15,7 @@ import {
   setProtocolInTransaction,
 } from '../settings/protocols.ts';
 import { replaceRules, requireRuleTargets } from '../settings/rules.ts';
-import { lockFleet, lockLinks } from '../stores/locks.ts';
+import { advisoryLocks, lockUntilCommit } from '../stores/advisory-locks.ts';
 import { inTransaction } from '../stores/postgres.ts';
 import type { FleetFile } from './file.ts';
 import { type FleetPlan, type NodePlan, planFleet } from './plan.ts';
@@ -63,7 +64,8 @@ async function applyLocked(
   file: FleetFile,
   options: ApplyOptions,
 ): Promise<AppliedFleet> {
-  await lockFleet(client);
+  // Fleet files are applied one at a time.
+  await lockUntilCommit(client, advisoryLocks.fleet);
   await lockLinks(client, 'protocols');
   // Every change of a node's settings locks its row. So does a heartbeat with a new address, and such
   // heartbeats wait until this transaction ends.

@@ -1,5 +1,5 @@
 import type pg from 'pg';
-import { lockSegmentIds } from '../stores/locks.ts';
+import { advisoryLocks, lockUntilCommit } from '../stores/advisory-locks.ts';
 import { inTransaction } from '../stores/postgres.ts';
 
 /**
@@ -14,7 +14,7 @@ import { inTransaction } from '../stores/postgres.ts';
  */
 export async function advanceSegmentIds(pool: pg.Pool): Promise<void> {
   await inTransaction(pool, async (client) => {
-    await lockSegmentIds(client);
+    await lockUntilCommit(client, advisoryLocks.segmentIds);
     await client.query(
       `SELECT setval('segments_id_seq', clock.ms)
        FROM segments_id_seq,

@@ -1,5 +1,5 @@
 import type pg from 'pg';
-import { changesChannel } from '../stores/listen.ts';
+import { changesChannel } from './channels.ts';
 
 /** Causes that Core keeps between two revisions of a node. All further ones become `and more`. */
 const causesMax = 10;

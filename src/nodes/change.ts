@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
-import { lockLinks } from '../stores/locks.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { bumpNodes } from './bump.ts';
 import { nodeEffects } from './effects.ts';
+import { lockLinks } from './lock-links.ts';
 import { issueCode } from './registration.ts';
 import { lockNode, noSuchNode, notifyNode } from './require.ts';
 

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type pg from 'pg';
 import type { Logger } from '../log.ts';
-import { listenForNodes } from '../stores/listen.ts';
+import { listenForNodes } from './channels.ts';
 
 /** What a route needs to know about the calling node. */
 export interface KnownNode {

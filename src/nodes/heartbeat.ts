@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import type { Logger } from '../log.ts';
 import { hostSql } from '../render/public-address.ts';
-import { changesChannel } from '../stores/listen.ts';
+import { changesChannel } from './channels.ts';
 
 /** Writes heartbeats to the table `heartbeats`, and new addresses to `nodes.ip`, within a second. */
 export interface Heartbeats {

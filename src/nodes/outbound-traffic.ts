@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type pg from 'pg';
 import type { OutboundTraffic } from '../rows/sums.ts';
-import { lockOutboundTags } from '../stores/locks.ts';
+import { lockOutboundTags } from './lock-outbound-tags.ts';
 
 /**
  * The tag under which a node's traffic counts if there is no room for its own tag. No outbound can have

@@ -1,6 +1,6 @@
 import type pg from 'pg';
-import { lockOutboundTags } from '../stores/locks.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
+import { lockOutboundTags } from './lock-outbound-tags.ts';
 import { othersTag } from './outbound-traffic.ts';
 import { lockNode, requireKnownNode } from './require.ts';
 

@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
-import { nodesChannel } from '../stores/listen.ts';
 import type { Queryable } from '../stores/postgres.ts';
+import { nodesChannel } from './channels.ts';
 
 /**
  * Locks a node's row until the transaction ends, so that two changes of one node never overlap.

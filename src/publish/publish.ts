@@ -1,6 +1,6 @@
 import type { Redis } from 'ioredis';
 import type pg from 'pg';
-import { nodeLockClass } from '../stores/locks.ts';
+import { advisoryLocks } from '../stores/advisory-locks.ts';
 import { configKey, type KeptConfig, keepConfigs } from './config-store.ts';
 import { compressContent, encodeSettings, type RenderedContent, renderContent } from './content.ts';
 import { type ReadNode, readNodes } from './read-rows.ts';
@@ -164,11 +164,11 @@ async function withNodeLocks(
   let failed = true;
   try {
     const take = lockedNodes === 'skip' ? takeFreeSql : takeAllSql;
-    const { rows } = await client.query<{ id: number }>(take, [nodeLockClass, nodeIds]);
+    const { rows } = await client.query<{ id: number }>(take, [advisoryLocks.node, nodeIds]);
     const lockedIds = rows.map((row) => row.id);
     if (lockedIds.length > 0) await work(client, lockedIds);
     await client.query('SELECT pg_advisory_unlock($1, id) FROM unnest($2::integer[]) AS id', [
-      nodeLockClass,
+      advisoryLocks.node,
       lockedIds,
     ]);
     failed = false;

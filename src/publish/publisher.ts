@@ -1,7 +1,8 @@
 import type { Redis } from 'ioredis';
 import type pg from 'pg';
 import type { Logger } from '../log.ts';
-import { changesChannel, listen } from '../stores/listen.ts';
+import { changesChannel } from '../nodes/channels.ts';
+import { listen } from '../stores/listen.ts';
 import { publishDue } from './publish.ts';
 import { dueSql } from './read-rows.ts';
 

@@ -1,5 +1,5 @@
 import type pg from 'pg';
-import { nodesChannel } from '../stores/listen.ts';
+import { nodesChannel } from '../nodes/channels.ts';
 import type { PublishState, ReadNode } from './read-rows.ts';
 
 /** A revision to commit. */

@@ -1,13 +1,8 @@
 import pg from 'pg';
 import type { Logger } from '../log.ts';
 
-/** What a process may keep of a node (its key, its revision) has changed; the payload is its id. */
-export const nodesChannel = 'core_nodes';
-/** A change waits to be published; see nodes/bump.ts. */
-export const changesChannel = 'core_changes';
-
-export interface NodeListener {
-  /** Whether the connection answered so lately that no notification can have been missed for long. */
+export interface Listener {
+  /** Whether the connection answered so recently that no notification can have been missed for long. */
   isProven(): boolean;
   close(): Promise<void>;
 }
@@ -17,31 +12,17 @@ const pingEveryMs = 500;
 const proofLifeMs = 900;
 
 /**
- * Listens on `nodesChannel`, which is notified when a change of a node commits. `onNode` is given the node's id, or undefined where
- * notifications may have been missed (at every new connection) and so any node may have changed.
- */
-export function listenForNodes(
-  databaseUrl: string,
-  log: Logger,
-  onNode: (nodeId: number | undefined) => void,
-): NodeListener {
-  return listen(databaseUrl, nodesChannel, log, (payload) => {
-    const nodeId = payload === undefined || payload === '' ? Number.NaN : Number(payload);
-    onNode(Number.isSafeInteger(nodeId) ? nodeId : undefined);
-  });
-}
-
-/**
- * Listens on a channel. `onPayload` is given what was notified, or undefined at every new
- * connection, since notifications may have been missed. Reconnects for ever.
+ * Listens on a channel until it is closed, and reconnects for as long as that takes. `onPayload` gets the
+ * payload of each notification, and undefined at every new connection: what was notified before it is
+ * unknown.
  */
 export function listen(
   databaseUrl: string,
-  channel: typeof nodesChannel | typeof changesChannel,
+  channel: string,
   log: Logger,
   onPayload: (payload: string | undefined) => void,
-): NodeListener {
-  // Asked at every request, so it reads no clock.
+): Listener {
+  // Every request asks for it. A timer takes it back, so that no request reads the clock.
   let isProven = false;
   let lapse: NodeJS.Timeout | undefined;
   let client: pg.Client | undefined;
@@ -58,8 +39,7 @@ export function listen(
     fresh.on('error', () => undefined);
     fresh.on('notification', (message) => onPayload(message.payload ?? ''));
     await fresh.connect();
-    await fresh.query(`LISTEN ${channel}`);
-    // Whatever was notified while nobody listened is unknown, so everything is.
+    await fresh.query(`LISTEN ${pg.escapeIdentifier(channel)}`);
     onPayload(undefined);
     return fresh;
   };

@@ -5,6 +5,7 @@ import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { projectRoot } from '../root.ts';
+import { advisoryLocks, lockUntilCommit } from './advisory-locks.ts';
 import { type ClickHouseClient, clickhouseDatabase, createClickHouse } from './clickhouse.ts';
 import { inTransaction } from './postgres.ts';
 
@@ -15,9 +16,6 @@ interface Migration {
   /** SHA-256 of the file, hex. An applied migration never changes. */
   hash: string;
 }
-
-/** Any two processes that migrate the same database take turns on this advisory lock. */
-const migrateLock = 7_233_001;
 
 /** The numbered files of a folder, in order and without gaps. */
 export async function readMigrations(folder: string): Promise<Migration[]> {
@@ -72,14 +70,14 @@ function pending(
 export async function migratePostgres(pool: pg.Pool, log: Logger): Promise<void> {
   const files = await readMigrations('postgres');
   await inTransaction(pool, async (client) => {
-    await client.query('SELECT pg_advisory_xact_lock($1)', [migrateLock]);
+    await lockUntilCommit(client, advisoryLocks.migrations);
     await client.query(`CREATE TABLE IF NOT EXISTS migrations (
       version integer PRIMARY KEY, name text NOT NULL, hash text NOT NULL,
       applied_at timestamptz NOT NULL DEFAULT now())`);
   });
   for (;;) {
     const ran = await inTransaction(pool, async (client) => {
-      await client.query('SELECT pg_advisory_xact_lock($1)', [migrateLock]);
+      await lockUntilCommit(client, advisoryLocks.migrations);
       const applied = await client.query<{ version: number; hash: string }>(
         'SELECT version, hash FROM migrations ORDER BY version',
       );
@@ -116,7 +114,7 @@ export async function migrateClickHouse(url: string, pool: pg.Pool, log: Logger)
   const clickhouse = createClickHouse(url);
   try {
     await inTransaction(pool, async (client) => {
-      await client.query('SELECT pg_advisory_xact_lock($1)', [migrateLock]);
+      await lockUntilCommit(client, advisoryLocks.migrations);
       if (database !== 'default') {
         await bootstrap.command({
           query: 'CREATE DATABASE IF NOT EXISTS {database:Identifier}',

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import type pg from 'pg';
 import type { TrafficSums } from '../rows/sums.ts';
 import { int8Array } from '../stores/int8-array.ts';
-import { lockCounters } from '../stores/locks.ts';
+import { lockCounters } from './lock-counters.ts';
 import { crossedSql, deriveStatus } from './status.ts';
 
 /** A counter stops at the largest bigint; a plain sum would be an error past it. */

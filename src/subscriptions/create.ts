@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { bumpNodes } from '../nodes/bump.ts';
-import { lockLinks } from '../stores/locks.ts';
+import { lockLinks } from '../nodes/lock-links.ts';
 import { inTransaction } from '../stores/postgres.ts';
 import { nextResetAt, type ResetPeriod } from './period.ts';
 import { type SubscriptionStatus, statusSql } from './status.ts';

@@ -1,8 +1,9 @@
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
-import { lockCounters, lockLinks } from '../stores/locks.ts';
+import { lockLinks } from '../nodes/lock-links.ts';
 import { inTransaction } from '../stores/postgres.ts';
 import { recordEvents } from './events.ts';
+import { lockCounters } from './lock-counters.ts';
 import { subscriptionEffects } from './show.ts';
 import { bumpLinkedNodes } from './status.ts';
 

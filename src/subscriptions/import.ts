@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type pg from 'pg';
 import { bumpNodes } from '../nodes/bump.ts';
-import { lockLinks } from '../stores/locks.ts';
+import { lockLinks } from '../nodes/lock-links.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { addSubscriptions, type NewSubscription } from './create.ts';
 import { addLinks, createSeenUuids, faultsOfLinks, type GivenLink } from './import-links.ts';

@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { bumpNodes } from '../nodes/bump.ts';
-import { lockLinks } from '../stores/locks.ts';
+import { lockLinks } from '../nodes/lock-links.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { recordEvents } from './events.ts';
 import { showSubscription } from './show.ts';

@@ -14,7 +14,7 @@ import { listRevisions, pruneRevisions, revisionsKept } from '../../src/publish/
 import { rollBackNode } from '../../src/publish/rollback.ts';
 import { addOutbound, removeOutbound } from '../../src/settings/outbounds.ts';
 import { addProtocol } from '../../src/settings/protocols.ts';
-import { nodeLockClass } from '../../src/stores/locks.ts';
+import { advisoryLocks } from '../../src/stores/advisory-locks.ts';
 import { inTransaction } from '../../src/stores/postgres.ts';
 import { createSubscription } from '../../src/subscriptions/create.ts';
 import { createUser } from '../../src/subscriptions/users.ts';
@@ -102,9 +102,9 @@ t.test('a node gets one revision a second, and none while another worker renders
   t.match(await countUnpublished(pool), { nodes: 2, since: Date });
   await agePublished(pool, 1);
   const other = await pool.connect();
-  await other.query('SELECT pg_advisory_lock($1, $2)', [nodeLockClass, first]);
+  await other.query('SELECT pg_advisory_lock($1, $2)', [advisoryLocks.node, first]);
   t.same((await publishDue(deps, [first, second])).published, [second]);
-  await other.query('SELECT pg_advisory_unlock($1, $2)', [nodeLockClass, first]);
+  await other.query('SELECT pg_advisory_unlock($1, $2)', [advisoryLocks.node, first]);
   other.release();
   t.same((await publishDue(deps, [first, second])).published, [first], 'no lock is left');
 });
