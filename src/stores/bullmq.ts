@@ -1,6 +1,10 @@
-import { Queue } from 'bullmq';
+import type { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
-import { bullPrefix } from './bull-prefix.ts';
+
+/** Prefix of BullMQ's keys. The hash tag keeps them on one node of a Redis Cluster. */
+export function bullPrefix(prefix: string): string {
+  return `{${prefix}}:bull`;
+}
 
 /**
  * A connection for queues to be filled through: a command fails at once while Redis is away. Its
@@ -44,7 +48,9 @@ export async function openQueue<T>(
   name: string,
   options: { redisUrl: string; prefix: string; onError?: ((error: Error) => void) | undefined },
 ): Promise<OpenQueue<T>> {
-  // Commands reject by themselves.
+  // Loaded here only: it takes long, and an api process needs no more of this file than the prefix.
+  const { Queue } = await import('bullmq');
+  // Without a listener there is nothing to tell: the command that failed rejects.
   const { onError = () => undefined } = options;
   const connection = await connectProducer(options.redisUrl, onError);
   const queue = new Queue<T>(name, { connection, prefix: bullPrefix(options.prefix) });

@@ -1,5 +1,5 @@
 import type { Redis } from 'ioredis';
-import { bullPrefix } from '../stores/bull-prefix.ts';
+import { bullPrefix } from '../stores/bullmq.ts';
 import { webhookQueueName } from './queue.ts';
 
 /** The state of the webhook, over all workers. */

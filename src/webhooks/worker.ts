@@ -1,8 +1,7 @@
 import { type Job, Worker } from 'bullmq';
 import type pg from 'pg';
 import type { Logger } from '../log.ts';
-import { bullPrefix } from '../stores/bull-prefix.ts';
-import { connectConsumer, openQueue } from '../stores/bullmq.ts';
+import { bullPrefix, connectConsumer, openQueue } from '../stores/bullmq.ts';
 import { noteFailure, noteSuccess } from './health.ts';
 import type { WebhookTarget } from './post.ts';
 import { dispatchEvents, type WebhookJob, webhookQueueName } from './queue.ts';
