@@ -35,6 +35,7 @@ const ground = [
   'clickhouse-sql',
   'durable-file',
   'instance-file',
+  'linux-processes',
   'secrets',
   'text',
   'client-address',
@@ -82,6 +83,7 @@ const allowed = {
   secrets: ['config', 'durable-file', 'errors'],
   'durable-file': [],
   'instance-file': ['durable-file'],
+  'linux-processes': ['durable-file'],
 };
 
 const faults = [];

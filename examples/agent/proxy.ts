@@ -4,8 +4,9 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { readIfThere } from '../../src/durable-file.ts';
+import { processesIn } from '../../src/linux-processes.ts';
 import { describe } from './client.ts';
-import { isRunning, processesIn, processId } from './process-id.ts';
+import { isRunning, processId } from './process-id.ts';
 
 const run = promisify(execFile);
 

@@ -11,7 +11,7 @@ import {
 import path from 'node:path';
 import { readIfThere } from '../durable-file.ts';
 import { CoreError } from '../errors.ts';
-import { readProcessStat } from './process-stat.ts';
+import { readProcessIdentity, readProcessStat } from '../linux-processes.ts';
 
 export interface DataDirClaim {
   /** The Core before this one did not stop cleanly: processes of it may still be ending. */
@@ -220,8 +220,6 @@ function isAlive(holder: string): boolean {
 
 /** `<pid> <boot id> <start time>`, which no other process ever has; undefined without /proc. */
 function describeProcess(pid: number): string | undefined {
-  const stat = readProcessStat(pid);
-  const boot = readIfThere('/proc/sys/kernel/random/boot_id');
-  if (stat === undefined || boot === undefined) return undefined;
-  return `${pid} ${boot.trim()} ${stat.startTicks}`;
+  const identity = readProcessIdentity(pid);
+  return identity && `${pid} ${identity.bootId} ${identity.startTicks}`;
 }

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import t, { type Test } from 'tap';
-import { readProcessStat } from '../../src/embedded/process-stat.ts';
+import { readProcessStat } from '../../src/linux-processes.ts';
 import { projectRoot } from '../../src/root.ts';
 import { settingsOnFreePorts, startCore, startProgram } from '../support/core-process.ts';
 

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import type { Test } from 'tap';
-import { readProcessStat } from '../../src/embedded/process-stat.ts';
+import { readProcessStat } from '../../src/linux-processes.ts';
 import { projectRoot } from '../../src/root.ts';
 import { freePorts } from './free-port.ts';
 

@@ -2,7 +2,7 @@ import { existsSync, readdirSync, realpathSync } from 'node:fs';
 import path from 'node:path';
 import type { Test } from 'tap';
 import { type Counters, readCounters } from '../../examples/agent/counters.ts';
-import { processesIn } from '../../examples/agent/process-id.ts';
+import { processesIn } from '../../src/linux-processes.ts';
 import { projectRoot } from '../../src/root.ts';
 import { until } from './api.ts';
 import { type CoreProcess, startProgram } from './core-process.ts';

@@ -5,7 +5,7 @@ import { nodeFlags } from '../../processes/node-flags.ts';
 import { requireFreePort } from '../../processes/port.ts';
 import { niceness, type Supervised, supervise } from '../../processes/supervisor.ts';
 import { projectRoot } from '../../root.ts';
-import { endLeftovers, programName, type ServerMark, writePidFile } from '../process.ts';
+import { endLeftovers, programName, type ServerMark, writePidFile } from '../leftovers.ts';
 
 const serverFile = path.join(projectRoot, 'dist', 'src', 'embedded', 'clickhouse', 'server.js');
 

@@ -16,7 +16,7 @@ import { CoreError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import { requireFreePort } from '../../processes/port.ts';
 import { niceness, type Supervised, supervise } from '../../processes/supervisor.ts';
-import { endLeftovers, programName, type ServerMark, writePidFile } from '../process.ts';
+import { endLeftovers, programName, type ServerMark, writePidFile } from '../leftovers.ts';
 import { chooseAccount, runAs } from './account.ts';
 import {
   coreName,

@@ -1,10 +1,10 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { readIfThere } from '../durable-file.ts';
+import { processesIn, readProcessStat } from '../linux-processes.ts';
 import type { Logger } from '../log.ts';
-import { readProcessStat } from './process-stat.ts';
 
 /** What tells an embedded server's processes from all others: see `endLeftovers`. */
 export interface ServerMark {
@@ -87,28 +87,15 @@ function findProcesses(mark: ServerMark): Leftover[] {
 }
 
 function findInProc(mark: ServerMark): Leftover[] {
-  const found = readdirSync('/proc')
-    .map(Number)
-    .filter((pid) => Number.isSafeInteger(pid) && pid !== process.pid)
-    .map((pid) => ({ pid, role: roleInProc(mark, pid) }));
+  const found = processesIn(mark.dir)
+    .filter(({ pid }) => readProcessStat(pid)?.state !== 'dead')
+    .map(({ pid, argv }): Leftover => ({ pid, role: mark.roleOf(argv) }));
   // A server that is being taken down has no working directory any more, but perhaps still its port.
   const main = pidInFile(mark);
   if (main !== undefined && readProcessStat(main)?.state === 'ending') {
     found.push({ pid: main, role: 'part' });
   }
   return found.filter((one) => one.role !== 'stranger');
-}
-
-function roleInProc(mark: ServerMark, pid: number): Role {
-  try {
-    if (readlinkSync(`/proc/${pid}/cwd`) !== mark.dir) return 'stranger';
-    const argv = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
-    return readProcessStat(pid)?.state === 'dead' ? 'stranger' : mark.roleOf(argv);
-  } catch {
-    // Another user's process, or one that ended while it was looked at. Neither is a leftover:
-    // ours run as this user, or this user is root and may read all.
-    return 'stranger';
-  }
 }
 
 /** Undefined if no server was started, or if the file holds something else. */
