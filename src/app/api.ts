@@ -26,18 +26,19 @@ import { registerStreams } from '../spool/streams.ts';
 import { requireSameInstance } from '../stores/instance.ts';
 import { createPool } from '../stores/postgres.ts';
 import { createReadiness, type Readiness } from '../stores/readiness.ts';
-
 import { openStores, type Running, rethrowUnmigrated } from './stores.ts';
 
 /**
- * What the fault suite may put around parts of Core, to take one protection away and see that its
- * oracle notices. No setting reaches these: they are parameters, and Core itself passes none.
+ * Wrappers by which the fault suite takes one protection away, to see that its oracle notices. They are
+ * parameters and no settings, and Core itself passes none.
  */
 export interface ApiSeams {
   spool?: (spool: Spool) => Spool;
 }
+
+const connectionsMax = 8;
 const heartbeatFlushMs = 1_000;
-/** What is kept back from the stop deadline for closing the stores after the last answer. */
+/** Part of the stop deadline for closing the stores after the last answer. */
 const closeReserveMs = 2_000;
 /** A scrape that takes longer may be cut off by a stop. */
 const adminStopMsMax = 500;
@@ -51,7 +52,7 @@ export async function startApi(
 ): Promise<Running & { port: number; adminPort: number }> {
   const lifecycle = new Lifecycle();
   try {
-    const { pool, redis, clickhouse } = await openStores(config, log, lifecycle, 8);
+    const { pool, redis, clickhouse } = await openStores(config, log, lifecycle, connectionsMax);
     const { redisPrefix: prefix, postgresUrl: databaseUrl } = config.stores;
     const { shards } = config.spool;
     await requireSameInstance(pool, redis, prefix).catch(rethrowUnmigrated);
@@ -77,8 +78,8 @@ export async function startApi(
       failuresMax: config.nodes.registrationFailuresMax,
     });
     const errorLimit = createErrorLimit({ redis, prefix, reportsMax: config.nodes.errorsMax });
-    // Of its own, so that a fleet that asks for unrendered configs at once cannot take the
-    // connections that authentication and heartbeats need; the rest of the fleet waits its turn.
+    // A pool of their own: a fleet that asks for unrendered configs at once must not take the connections
+    // that authentication and heartbeats need. Nodes past the two wait their turn.
     const renderPool = createPool(databaseUrl, { max: 2, connectTimeoutMs: 30_000 });
     lifecycle.use('render pool', () => renderPool.end());
     const configs = createConfigCache({ pool: renderPool, redis, prefix });
@@ -114,8 +115,8 @@ export async function startApi(
 }
 
 /**
- * Listens for operators. Every process does, as on the public port: all that is told comes from the
- * stores, so any of them may answer, and none has to take over from one that died.
+ * Listens for operators. Every api process does, as on the public port: all values come from the stores,
+ * so any process may answer, and none has to take over from one that died.
  */
 function startAdmin(
   config: Config,

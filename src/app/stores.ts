@@ -6,13 +6,13 @@ import { createClickHouse } from '../stores/clickhouse.ts';
 import { createPool } from '../stores/postgres.ts';
 import { connectRedis, createRedis, requireDurableRedis } from '../stores/redis.ts';
 
-/** Something that runs until it is closed. */
+/** A role (api or worker) that runs in this process. */
 export interface Running {
-  /** Finishes what is under way and gives everything back. */
+  /** Finishes what is under way and closes everything. */
   close(): Promise<void>;
 }
 
-/** The stores of one process, given back by `lifecycle`. */
+/** Opens the stores of one process; `lifecycle` closes them. */
 export async function openStores(
   config: Config,
   log: Logger,
@@ -35,7 +35,7 @@ export async function openStores(
   return { pool, redis, clickhouse };
 }
 
-/** SQLSTATE 42P01, undefined table, is what an empty database answers, and one of an older Core. */
+/** An empty database answers SQLSTATE 42P01, undefined table, and so does the one of an older Core. */
 export function rethrowUnmigrated(thrown: unknown): never {
   if ((thrown as { code?: unknown }).code !== '42P01') throw thrown;
   throw new CoreError('MIGRATION_FAILED', 'The database is empty: run `core migrate` first', {

@@ -27,7 +27,7 @@ export function addRoleCommands(program: Command, run: Run): void {
     .action(
       run(async (context) => {
         requireHttpBinary();
-        const { runServe, serveProcesses } = await import('../app/up.ts');
+        const { runServe, serveProcesses } = await import('../app/roles.ts');
         const serve = context.config.http.processes > 1 ? serveProcesses : runServe;
         return ended(context, await serve(context.config, context.log));
       }),
@@ -39,7 +39,7 @@ export function addRoleCommands(program: Command, run: Run): void {
     .addHelpText('after', '\nExample:\n  core work')
     .action(
       run(async (context) => {
-        const { runWork } = await import('../app/up.ts');
+        const { runWork } = await import('../app/roles.ts');
         return ended(context, await runWork(context.config, context.log));
       }),
     );

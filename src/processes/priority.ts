@@ -3,32 +3,41 @@ import { writeFileSync } from 'node:fs';
 import os from 'node:os';
 import type { Logger } from '../log.ts';
 
-/** Three programs yield, each of which may have the others' turns before it. */
-const sessionTriesMax = 20;
+/**
+ * Which programs of one machine yield when processors are short. Nodes wait for api and Redis, so those
+ * yield to nobody. The worker yields, because a load that waits gathers a larger segment; so does
+ * Postgres, which updates hundreds of thousands of counters at once, and ClickHouse, whose merges take all
+ * they can get. On Linux, Postgres' own processes begin new sessions and may take as much as api: see
+ * `setSessionNiceness`.
+ */
+export const niceness = { worker: 5, postgres: 5, clickhouse: 10 } as const;
+
+/** The kernel allows one change per 100 ms and three programs compete, so retry. */
 const sessionPauseMs = 110;
+const sessionTriesMax = 20;
 const chrtMsMax = 5_000;
 
 /**
- * Lets a process that has just been started yield to others: `niceness` more than this one does, up to
- * POSIX's 19. To be called before it has threads, which inherit it: a later change is of one thread
- * only. Where the system refuses, it runs as any other.
+ * Makes a process yield to others when processors are short: its niceness becomes this process' own plus
+ * `niceness`, up to POSIX's 19. Call it right after the start, because threads inherit the niceness and a
+ * later change affects one thread only. If the system refuses, the process runs as any other.
  */
 export function setNiceness(pid: number, niceness: number): void {
   const most = os.constants.priority.PRIORITY_LOW;
   try {
     os.setPriority(pid, Math.min(os.getPriority() + niceness, most));
   } catch {
-    // Not allowed here, or gone already, which its exit says.
+    // It is not allowed here, or the process is gone, which its exit says.
   }
   setSessionNiceness(pid, Math.min(niceness, most), sessionTriesMax);
 }
 
 /**
- * Where Linux shares the processor out by session (`sched_autogroup_enabled`, on by default), a
- * process' niceness counts only against others of its own session, and each supervised program is alone
- * in its own. So its session is given the niceness, too. A child that begins another session, as
- * Postgres' do, is out of it. Where Core is not root the kernel takes one such change in 100 ms, on the
- * whole machine, and answers more with EAGAIN: they are tried again.
+ * Gives the niceness to the session of a process, too. By default (`sched_autogroup_enabled`) Linux shares
+ * processors out by session: the niceness of a process counts only within its session, and each supervised
+ * program is alone in its own. A child that begins another session, as Postgres' children do, is not
+ * covered. If Core is not root, the kernel takes one such change per 100 ms on the whole machine and
+ * answers EAGAIN to the others, which are tried again.
  *
  * Source: sched(7), "The autogroup feature".
  */
@@ -36,18 +45,19 @@ function setSessionNiceness(pid: number, niceness: number, tries: number): void 
   try {
     writeFileSync(`/proc/${pid}/autogroup`, String(niceness));
   } catch (error) {
-    // Else there are no such groups here, it is not allowed, or the process is gone already.
+    // After any other error a retry is of no use: this system has no such groups, it is not allowed, or
+    // the process is gone.
     if ((error as NodeJS.ErrnoException).code !== 'EAGAIN' || tries === 1) return;
     setTimeout(() => setSessionNiceness(pid, niceness, tries - 1), sessionPauseMs).unref();
   }
 }
 
 /**
- * Puts the main thread of a process before all that have no real-time priority (SCHED_RR, the lowest of
- * them), by util-linux' chrt, since Node has no call for it. What it forks, and threads it starts later,
- * run as others do: a rewrite of Redis' file must not take a processor for itself. Linux leaves the
- * others a twentieth of each second in any case (`sched_rt_runtime_us`). Where there is no chrt, or it is
- * not allowed, the process runs as any other, and the log says so on debug.
+ * Runs the main thread of a process before all that have no real-time priority. It gets the lowest one of
+ * SCHED_RR, by util-linux' chrt, since Node has no call for it. Its forks and the threads it starts later
+ * run as others do: a rewrite of Redis' file must not take a processor for itself. Linux keeps a twentieth
+ * of each second for the others in any case (`sched_rt_runtime_us`). Without chrt, or if it is not allowed,
+ * the process runs as any other, and the log says so on debug.
  *
  * Source: sched(7), "Resetting scheduling policy for child processes", "Limiting the CPU usage".
  */

@@ -7,19 +7,15 @@ import { pino } from 'pino';
 import t, { type Test } from 'tap';
 import { CoreError } from '../../src/errors.ts';
 import type { Logger } from '../../src/log.ts';
-import {
-  type ProcessSpec,
-  type Supervised,
-  startTogether,
-  supervise,
-} from '../../src/processes/supervisor.ts';
+import type { ProgramSpec } from '../../src/processes/program.ts';
+import { type Supervised, startTogether, supervise } from '../../src/processes/supervisor.ts';
 import { projectRoot } from '../../src/root.ts';
 import { until } from '../support/api.ts';
 import { isAlive } from '../support/core-process.ts';
 
 const fixture = path.join(projectRoot, 'test', 'fixtures', 'child.mjs');
 
-function spec(args: string[], more: Partial<ProcessSpec> = {}): ProcessSpec {
+function spec(args: string[], more: Partial<ProgramSpec> = {}): ProgramSpec {
   return {
     name: 'child',
     command: process.execPath,
@@ -55,7 +51,7 @@ function listeningLog(): { log: Logger; lines: string[]; line(part: string): Pro
   };
 }
 
-async function started(t: Test, args: string[], more: Partial<ProcessSpec> = {}) {
+async function started(t: Test, args: string[], more: Partial<ProgramSpec> = {}) {
   const heard = listeningLog();
   const child = await supervise(spec(args, more), heard.log);
   t.teardown(() => child.stop());
@@ -123,7 +119,7 @@ t.test('a program is put before others where the system allows it', async (t) =>
 /** Checks a child of this spec, and again the one that takes its place when it is killed. */
 async function startedAgain(
   t: Test,
-  more: Partial<ProcessSpec>,
+  more: Partial<ProgramSpec>,
   check: (pid: number) => Promise<void>,
 ): Promise<void> {
   const { child, line } = await started(t, ['ready'], more);
@@ -224,7 +220,7 @@ t.test('of several programs all run or none', async (t) => {
   const never = new AbortController().signal;
   const pids: number[] = [];
   const onSpawn = (pid: number): void => void pids.push(pid);
-  const start = (one: ProcessSpec) => (signal: AbortSignal) => supervise(one, log, signal);
+  const start = (one: ProgramSpec) => (signal: AbortSignal) => supervise(one, log, signal);
   const failed = await failureOf(
     startTogether(
       [

@@ -3,7 +3,8 @@ import path from 'node:path';
 import type { Logger } from '../../log.ts';
 import { nodeFlags } from '../../processes/node-flags.ts';
 import { requireFreePort } from '../../processes/port.ts';
-import { niceness, type Supervised, supervise } from '../../processes/supervisor.ts';
+import { niceness } from '../../processes/priority.ts';
+import { type Supervised, supervise } from '../../processes/supervisor.ts';
 import { projectRoot } from '../../root.ts';
 import { endLeftovers, programName, type ServerMark, writePidFile } from '../leftovers.ts';
 

@@ -15,7 +15,8 @@ import { syncFolder } from '../../durable-file.ts';
 import { CoreError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import { requireFreePort } from '../../processes/port.ts';
-import { niceness, type Supervised, supervise } from '../../processes/supervisor.ts';
+import { niceness } from '../../processes/priority.ts';
+import { type Supervised, supervise } from '../../processes/supervisor.ts';
 import { endLeftovers, programName, type ServerMark, writePidFile } from '../leftovers.ts';
 import { chooseAccount, runAs } from './account.ts';
 import {

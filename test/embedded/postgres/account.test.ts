@@ -11,7 +11,7 @@ import {
 import os from 'node:os';
 import path from 'node:path';
 import t, { type Test } from 'tap';
-import { niceness } from '../../../src/processes/supervisor.ts';
+import { niceness } from '../../../src/processes/priority.ts';
 import { projectRoot } from '../../../src/root.ts';
 import {
   type CoreProcess,
