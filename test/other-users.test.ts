@@ -16,7 +16,7 @@ import { promisify } from 'node:util';
 import { Redis } from 'ioredis';
 import pg from 'pg';
 import t, { type Test } from 'tap';
-import { findProgram } from '../src/embedded/program.ts';
+import { findProgram } from '../src/embedded/find-program.ts';
 import { projectRoot } from '../src/root.ts';
 import { readSecrets, type Secrets } from '../src/secrets.ts';
 import { until } from './support/api.ts';

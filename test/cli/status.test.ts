@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import t, { type Test } from 'tap';
-import { findOrInstall } from '../../src/embedded/program.ts';
+import { findOrInstall } from '../../src/embedded/find-program.ts';
 import { createLogger } from '../../src/log.ts';
 import { until } from '../support/api.ts';
 import { commandLine } from '../support/cli.ts';

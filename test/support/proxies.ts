@@ -8,7 +8,7 @@ import path from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { promisify } from 'node:util';
 import type { Test } from 'tap';
-import { findOrInstall } from '../../src/embedded/program.ts';
+import { findOrInstall } from '../../src/embedded/find-program.ts';
 import { createLogger } from '../../src/log.ts';
 import { projectRoot } from '../../src/root.ts';
 import { until } from './api.ts';

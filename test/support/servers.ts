@@ -1,5 +1,5 @@
+import { findOrInstall } from '../../src/embedded/find-program.ts';
 import { superuserName } from '../../src/embedded/postgres/setup.ts';
-import { findOrInstall } from '../../src/embedded/program.ts';
 import { createLogger } from '../../src/log.ts';
 import { startTemporaryServers } from './temporary-servers.ts';
 

@@ -10,7 +10,7 @@ import { text } from 'node:stream/consumers';
 import { pino } from 'pino';
 import t, { type Test } from 'tap';
 import { readConfig } from '../../src/config.ts';
-import { findOrInstall } from '../../src/embedded/program.ts';
+import { findOrInstall } from '../../src/embedded/find-program.ts';
 import { createLogger } from '../../src/log.ts';
 import { migratePostgres } from '../../src/stores/migrate.ts';
 import { createPool } from '../../src/stores/postgres.ts';

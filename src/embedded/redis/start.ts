@@ -7,8 +7,8 @@ import { CoreError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import { requireFreePort } from '../../processes/port.ts';
 import { type Supervised, supervise } from '../../processes/supervisor.ts';
+import { findOrInstall, withoutSecrets } from '../find-program.ts';
 import { endLeftovers, programName, type ServerMark, writePidFile } from '../leftovers.ts';
-import { findOrInstall, withoutSecrets } from '../program.ts';
 
 /** Loading a spool of gigabytes from the append-only file takes its time. */
 const readyMsMax = 300_000;
