@@ -2,20 +2,17 @@ import { availableParallelism, totalmem } from 'node:os';
 import path from 'node:path';
 import { writeDurable } from '../../durable-file.ts';
 
-/**
- * Who may ask: `core` is Core itself and may do all that Core needs, `analyst` is for tools and
- * reads only.
- */
+/** Accounts of clients: `core` is Core itself and may do all that Core needs, `analyst` is for tools and only reads. */
 export type Account = 'core' | 'analyst';
 
 /**
- * Roles of the engine. The engine knows one user and gives it nothing: a statement may do what the
- * role allows that is set before it runs. `loader` is the only one that may read a file, and the
- * front alone writes the statements that run with it.
+ * Roles of the engine. The engine has one user, who has no rights: a statement may do what the role allows
+ * that the front sets before it. Only `loader` may read a file, and only statements that the front wrote
+ * run with it.
  */
 export type Role = 'reader' | 'owner' | 'loader';
 
-/** A setting that has a bound, with what holds if a request says nothing. */
+/** A setting that has a bound, with the value that applies if a request says nothing. */
 export interface Bound {
   name: string;
   value: number;
@@ -25,12 +22,12 @@ export interface Bound {
 const gib = 1024 ** 3;
 
 /**
- * Queries of tools that run at once. Together they may use a quarter of the memory. The engine has half
- * of it, so Core's inserts always find some.
+ * Queries of tools that run at once. Together they may use a quarter of the memory. The engine has half of
+ * it, so there is always some for Core's inserts.
  */
 export const analystQueriesMax = 4;
 
-/** Bounds of each account's queries. 0 would mean `no bound` to ClickHouse, so the least is 1. */
+/** Bounds of an account's queries. The minimum is 1, because 0 means `no bound` to ClickHouse. */
 export function boundsOf(account: Account): readonly Bound[] {
   const memoryBytes = totalmem();
   const exactly = (name: string, max: number): Bound => ({ name, value: max, max });
@@ -58,16 +55,16 @@ export function boundsOf(account: Account): readonly Bound[] {
   ];
 }
 
-/** As ClickHouse itself has them by default. */
+/** ClickHouse's own defaults. */
 const blockRows = 65_409;
 const queryBytes = 256 * 1024;
 
-/** What the engine is given at most, in its own wording, whoever asks. */
+/** Longest statement that the engine gets, in its own words, from any account. */
 export const queryBytesMax = 16 * 1024 ** 2;
 
 /**
- * Bytes of a statement. The front splits it on the thread that takes Core's inserts, some 0.15 ms a
- * KiB, so a tool may not send as much as Core.
+ * Bound of a statement's length. The front splits statements on the thread that takes Core's inserts, at
+ * some 0.15 ms a KiB, so a tool may not send as much as Core.
  */
 export function querySizeOf(account: Account): Bound {
   const max = account === 'core' ? queryBytesMax : 1024 ** 2;
@@ -84,8 +81,8 @@ const roles: Readonly<Record<Role, readonly string[]>> = {
 };
 
 /**
- * Writes the engine's configuration, which holds no secret: roles, and the bounds of each account as
- * a settings profile of its name, which the engine refuses to lift.
+ * Writes the engine's configuration: the roles, and the bounds of each account as a settings profile of its
+ * name, which the engine enforces. It holds no secret.
  * @returns the path of the file that the engine is started with.
  */
 export function writeEngineConfig(folder: string): string {

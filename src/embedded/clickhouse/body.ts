@@ -4,11 +4,11 @@ import { createGunzip, createInflate } from 'node:zlib';
 import { clickhouseFault } from './fault.ts';
 
 /**
- * The body in chunks, unpacked, bounded before and after unpacking. A body over the bound is read
- * on, unused and up to twice the bound, so that the client is done sending when it gets its 413.
+ * The body in chunks, decompressed, bounded before and after decompression. A body over the bound is read
+ * on, unused and up to twice the bound, because a client reads its 413 only after it has sent everything.
  *
  * @throws (while iterating) 413 over the bound, 501 for an unknown encoding, 400 for broken gzip,
- * and the socket's own error where the client went away half-way.
+ * and the socket's own error if the client goes away half-way.
  */
 export async function* readBody(
   request: IncomingMessage,
@@ -19,16 +19,16 @@ export async function* readBody(
   const encoding = request.headers['content-encoding'] ?? 'identity';
   let source: Readable = request;
   if (encoding === 'gzip' || encoding === 'deflate') {
-    const unpack = encoding === 'gzip' ? createGunzip() : createInflate();
-    // The error, if any, is thrown by the iteration below; the callback only has to exist.
-    pipeline(request, unpack, () => undefined);
-    source = unpack;
+    const decompress = encoding === 'gzip' ? createGunzip() : createInflate();
+    // The iteration below throws the error, if there is one. The callback only has to exist.
+    pipeline(request, decompress, () => undefined);
+    source = decompress;
   } else if (encoding !== 'identity') {
     throw clickhouseFault(48, 'NOT_IMPLEMENTED', `Content-Encoding ${encoding} is not supported.`);
   }
   let bytes = 0;
   try {
-    // The socket has to outlive a reader that gives up: the answer still goes over it.
+    // If the reader gives up, the socket stays open: the answer still goes over it.
     for await (const chunk of source.iterator({ destroyOnReturn: false })) {
       bytes += chunk.length;
       if (bytes > 2 * bytesMax) break;
@@ -41,7 +41,7 @@ export async function* readBody(
   return undefined;
 }
 
-/** Reads chunks until at least `bytesMin` are there or the body ends. */
+/** Reads chunks until there are at least `bytesMin` bytes, or the body ends. */
 export async function readHead(
   chunks: AsyncIterator<Buffer>,
   start: Buffer,

@@ -4,9 +4,9 @@ import { CoreError } from '../../errors.ts';
 const require = createRequire(import.meta.url);
 
 /**
- * Makes sure that there is an embedded ClickHouse for this system. It works with every Node, but not on
- * every system: npm leaves the package out if it does not.
- * @throws CoreError EMBEDDED_SERVER_FAILED naming the setting for a ClickHouse of one's own.
+ * Makes sure that there is an embedded ClickHouse for this system. It works with every version of Node, but
+ * not on every system; on the others npm leaves its package out.
+ * @throws CoreError EMBEDDED_SERVER_FAILED naming the setting for another ClickHouse.
  */
 export function requireChdb(platform: string = process.platform, arch = process.arch): void {
   const name = `@chdb/lib-${platform}-${arch}${platform === 'linux' ? '-gnu' : ''}`;

@@ -1,8 +1,8 @@
 import { messageOf } from '../../errors.ts';
 
 /**
- * Errors as ClickHouse words them, so that `@clickhouse/client` finds code and type in the text
- * (`Code: 60. DB::Exception: … (UNKNOWN_TABLE)`) whether the engine or this front refuses.
+ * An error in ClickHouse's own wording (`Code: 60. DB::Exception: … (UNKNOWN_TABLE)`), so that
+ * `@clickhouse/client` finds code and type in the text, whether the engine refused or the front did.
  */
 export interface ClickHouseFault {
   code: number;
@@ -19,9 +19,12 @@ interface FaultOptions {
   cause?: unknown;
 }
 
+/** The code of a statement that cannot be parsed. */
+export const syntaxErrorCode = 62;
+
 const faultKey = Symbol('ClickHouseFault');
 
-/** An Error for a refusal of the front itself. `toFault` gives its parts back. */
+/** An Error by which the front itself refuses something. `toFault` gives its parts back. */
 export function clickhouseFault(
   code: number,
   type: string,
@@ -44,9 +47,13 @@ export function clickhouseFault(
   return Object.assign(error, { [faultKey]: fault });
 }
 
-/** The refusal of what nobody may do, however it is asked. */
+/** The refusal of something that nobody may do. */
 export function deniedFault(message: string): Error {
   return clickhouseFault(497, 'ACCESS_DENIED', message);
+}
+
+export function syntaxFault(message: string, options: FaultOptions = {}): Error {
+  return clickhouseFault(syntaxErrorCode, 'SYNTAX_ERROR', message, options);
 }
 
 /** What the wire shows of whatever was thrown: by the front, by the engine, or by a bug. */

@@ -1,28 +1,28 @@
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
-import { refuseWebPages } from './caller.ts';
-import type { Engine, SelectDone } from './engine.ts';
-import { clickhouseFault, toFault } from './fault.ts';
+import type { Engine } from './engine.ts';
+import { clickhouseFault, syntaxFault, toFault } from './fault.ts';
 import { readonlyFault } from './guard.ts';
-import { type Login, logIn } from './login.ts';
+import { type Login, logIn, refuseWebPages } from './login.ts';
 import { type QueryRequest, queryIdOf, readQueryRequest } from './request.ts';
-import type { Spool } from './spool.ts';
+import type { SelectDone } from './results.ts';
+import type { TemporaryFiles } from './temporary-files.ts';
 
 interface HttpOptions {
   /** Resolves once the engine is open; requests that come earlier wait for it. */
   engine: Promise<Engine>;
-  spool: Spool;
+  files: TemporaryFiles;
   login: Login;
-  /** Names that `Host` may have. */
+  /** Names that the header `Host` may have. */
   hosts: ReadonlySet<string>;
   database: string;
   bodyBytesMax: number;
-  /** Told of what is a fault of the server, not of the request. */
+  /** Gets every fault of the server; faults of a request only go to the client. */
   onFault: (thrown: unknown) => void;
 }
 
-/** A client that takes nothing of its answer for this long is disconnected. */
+/** A client that reads nothing of its answer for this long is disconnected. */
 const sendMsMax = 60_000;
 
 /** Answers like ClickHouse's HTTP interface: `/`, `/ping` and `/replicas_status`. */
@@ -47,7 +47,7 @@ async function answer(
     throw clickhouseFault(1, 'UNSUPPORTED_METHOD', `Method ${request.method}`, { status: 405 });
   }
   const isPing = url.pathname === '/ping' || url.pathname === '/replicas_status';
-  // Before the body is read: who has no password is not worth a byte of memory.
+  // Before the body is read: a client without a password gets no byte of memory.
   const account = isPing ? undefined : logIn(request, url.searchParams, options.login);
   const asksNothing = url.pathname === '/' && reads && !url.searchParams.has('query');
   if (account === undefined || asksNothing) {
@@ -68,7 +68,7 @@ async function answer(
   const gone = new AbortController();
   response.once('close', () => gone.abort());
   if (query.work.kind === 'insert')
-    await answerInsert(response, query, engine, options.spool, gone);
+    await answerInsert(response, query, engine, options.files, gone);
   else await answerSql(response, query, engine, gone);
 }
 
@@ -84,13 +84,13 @@ async function answerInsert(
   response: ServerResponse,
   query: QueryRequest,
   engine: Engine,
-  spool: Spool,
+  files: TemporaryFiles,
   gone: AbortController,
 ): Promise<void> {
   if (query.work.kind !== 'insert') return;
   if (query.scope.readonly) throw readonlyFault(query.scope);
   const { statement } = query.work;
-  const rows = await spool.write(query.work.rows);
+  const rows = await files.write(query.work.rows);
   try {
     const done = await engine.insert(statement, rows, query.scope, gone.signal);
     const summary = {
@@ -115,12 +115,10 @@ async function answerSql(
   if (query.work.kind !== 'sql') return;
   const { sql, statement } = query.work;
   if (statement.kind === 'empty') {
-    throw clickhouseFault(62, 'SYNTAX_ERROR', 'Syntax error: empty query');
+    throw syntaxFault('Syntax error: empty query');
   }
   if (statement.kind === 'several') {
-    throw clickhouseFault(
-      62,
-      'SYNTAX_ERROR',
+    throw syntaxFault(
       `Syntax error (Multi-statements are not allowed): failed at position ${statement.offset + 1}`,
     );
   }
@@ -148,7 +146,7 @@ async function sendResult(
   done: SelectDone,
   gone: AbortController,
 ): Promise<void> {
-  // The client went away while the query ended: what is left to do is to free the result.
+  // The client went away while the query ended: only the result is left to be freed.
   if (gone.signal.aborted) return done.file.close();
   const summary = { result_rows: String(done.resultRows), ...elapsed(done.elapsedSeconds) };
   response.writeHead(200, {
@@ -167,7 +165,7 @@ function elapsed(seconds: number): Record<string, string> {
   return { elapsed_ns: String(Math.round(seconds * 1e9)) };
 }
 
-/** `summary` holds what chdb tells; ClickHouse has more, and leaves things out as well. */
+/** `summary` has what chdb reports. ClickHouse reports more, and it too leaves out what it does not know. */
 function headersOf(
   query: QueryRequest,
   format: string,
@@ -200,14 +198,14 @@ function replyFault(
   thrown: unknown,
   onFault: HttpOptions['onFault'],
 ): void {
-  // The answer is on its way or nobody is there for it: an end that is not clean says so.
+  // The answer is already being sent, or nobody waits for it: the broken connection is the only message.
   if (response.headersSent || response.destroyed || request.errored !== null) {
     response.destroy();
     return;
   }
   const fault = toFault(thrown);
   if (fault.code === 1002) onFault(thrown);
-  // A rest of the body would be taken for the next request.
+  // Otherwise the rest of the body would be taken for the next request.
   if (!request.complete) response.setHeader('Connection', 'close');
   response
     .writeHead(fault.status, {

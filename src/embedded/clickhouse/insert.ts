@@ -1,13 +1,13 @@
 import { readFile } from 'node:fs/promises';
 import { sqlName, sqlString } from '../../clickhouse-sql.ts';
-import { clickhouseFault } from './fault.ts';
+import { type Connections, type Query, type Scope, setRole } from './connections.ts';
+import { clickhouseFault, deniedFault } from './fault.ts';
 import type { Guard } from './guard.ts';
-import { type Query, type Scope, type Sessions, setRole } from './sessions.ts';
-import type { SpooledFile } from './spool.ts';
 import { columnNames, type InsertStatement, insertTarget } from './statement.ts';
+import type { TemporaryFile } from './temporary-files.ts';
 
 export interface InsertDone {
-  /** Rows that the engine wrote, copies in materialized views included. */
+  /** Rows that the engine wrote, including copies in materialized views. */
   writtenRows: bigint;
   writtenBytes: bigint;
   elapsedSeconds: number;
@@ -21,10 +21,10 @@ interface Column {
 }
 
 /**
- * What a request cannot change. One thread reads the file and one writes, so that the order holds
- * and the rows of a partition make one block and one part. The rows are not taken from a queue of
- * the server's, so an answer means that they are written. A token counts although the rows come
- * from a SELECT, and so does the content where there is no token: as for any INSERT.
+ * Settings that a request cannot change. One thread reads the file and one writes, so that the order of
+ * the rows stays and the rows of a partition become one block and one part. No queue of the server takes
+ * the rows, so an answer means that they are written. Deduplication works as for any INSERT, although the
+ * rows come from a SELECT: by the token, or without one by the content.
  */
 const forced: readonly [string, string][] = [
   ['async_insert', '0'],
@@ -36,7 +36,7 @@ const forced: readonly [string, string][] = [
   ['max_threads', '1'],
 ];
 
-/** Where a request says nothing: blocks as large as a body within its bound can make them. */
+/** Unless a request says otherwise, blocks are as large as a body within its bound can make them. */
 const blockRows = String(16 * 1024 * 1024);
 const defaults: readonly [string, string][] = [
   ['max_insert_block_size', blockRows],
@@ -45,16 +45,16 @@ const defaults: readonly [string, string][] = [
 ];
 
 /**
- * Inserts the rows of a file, all or none of each block. chdb's own insert of a body cuts binary
- * rows short, so the engine reads the file itself, by the structure of the target table at this
- * moment. Nothing of the statement reaches the engine as it was written: names are quoted anew and
- * settings were checked, for this is the one statement that may read a file.
+ * Inserts the rows of a file, all or none of each block. chdb's own insert of a body cuts binary rows
+ * short. So the engine reads the file itself, with the structure that the target table has now. This is the
+ * only statement that may read a file, so no part of the client's text reaches the engine as it is: the
+ * front quotes names again and checks settings.
  */
 export async function insertFile(
-  sessions: Sessions,
+  connections: Connections,
   guard: Guard,
   statement: InsertStatement,
-  rows: SpooledFile,
+  rows: TemporaryFile,
   scope: Scope,
 ): Promise<InsertDone> {
   const table = insertTarget(statement);
@@ -62,20 +62,20 @@ export async function insertFile(
     statement.settings === undefined ? [] : guard.readClause(statement.settings, scope.account);
   const values = await valuesSettings(guard, statement, rows);
   const settings = new Map([...defaults, ...scope.settings, ...clause, ...values, ...forced]);
-  // Read in one go what is written in one go: a token counts for each block that is read, so only
-  // then does the second of two inserts with one token not depend on how many rows the first had.
+  // A token counts for each block that is read. So the engine reads as much at once as it writes, and the
+  // second of two inserts with one token does not depend on how many rows the first one had.
   settings.set('max_block_size', settings.get('max_insert_block_size') ?? blockRows);
-  return sessions.within({ ...scope, settings }, true, async (query) => {
+  return connections.within({ ...scope, settings }, true, async (query) => {
     const columns = await columnsOf(query, statement, table);
     if (rows.bytes === 0) return { writtenRows: 0n, writtenBytes: 0n, elapsedSeconds: 0 };
-    const before = await insertedSoFar(sessions.own);
+    const before = await insertedSoFar(connections.own);
     const names = columns.map((column) => sqlName(column.name)).join(', ');
     const target = statement.isFunction ? `FUNCTION ${table}` : table;
     const source = [rows.path, statement.format, structureOf(columns)].map(sqlString).join(', ');
     const result = await query(
       `${setRole('loader')}; INSERT INTO ${target} (${names}) SELECT * FROM file(${source})`,
     );
-    const after = await insertedSoFar(sessions.own);
+    const after = await insertedSoFar(connections.own);
     return {
       writtenRows: after.rows - before.rows,
       writtenBytes: after.bytes - before.bytes,
@@ -87,18 +87,18 @@ export async function insertFile(
 const expressionBytesMax = 1024 * 1024;
 
 /**
- * The format Values runs expressions, `(1 + 1)`, with the right to read files, and a subquery is one.
- * So it does that only for text in which no query can stand and no refused function can be named,
- * however that is quoted or escaped. Plain values are read in any case.
+ * The format Values runs expressions such as `(1 + 1)` or a subquery, and here it would run them with the
+ * right to read files. So expressions are allowed only in a text that cannot hold a query or the name of a
+ * refused function, however it is quoted or escaped. Plain values are always read.
  */
 async function valuesSettings(
   guard: Guard,
   statement: InsertStatement,
-  rows: SpooledFile,
+  rows: TemporaryFile,
 ): Promise<[string, string][]> {
   if (statement.format.toLowerCase() !== 'values') return [];
   const text = rows.bytes > expressionBytesMax ? '"' : await readFile(rows.path, 'latin1');
-  // U+201C quotes a name as well.
+  // U+201C, whose first byte is e2, quotes a name as well.
   const allowed = !/["`\xe2]/.test(text) && !guard.mayReachOut(text);
   const flag = allowed ? '1' : '0';
   return [
@@ -107,7 +107,7 @@ async function valuesSettings(
   ];
 }
 
-/** The columns that the file holds, in its order: those listed, or all that can be inserted. */
+/** The columns of the file, in its order: those that the INSERT lists, or all that can be inserted. */
 async function columnsOf(
   query: Query,
   statement: InsertStatement,
@@ -130,9 +130,9 @@ async function columnsOf(
         defaultExpression: defaultExpression ?? '',
       };
     });
-  // In the structure of a function they would be expressions that nobody has looked at.
+  // In the structure of a function, defaults would be expressions that nobody has judged.
   if (statement.isFunction && all.some((column) => column.defaultType !== '')) {
-    throw clickhouseFault(497, 'ACCESS_DENIED', 'A structure with expressions is refused.');
+    throw deniedFault('A structure with expressions is refused.');
   }
   if (statement.columns === undefined) {
     return all.filter((column) => column.defaultType === '' || column.defaultType === 'DEFAULT');
@@ -156,7 +156,7 @@ async function columnsOf(
   });
 }
 
-/** Defaults are part of the structure, so that formats which may leave fields out get them. */
+/** The structure has the defaults, for formats in which a row may leave fields out. */
 function structureOf(columns: readonly Column[]): string {
   return columns
     .map(({ name, type, defaultType, defaultExpression }) => {
@@ -166,7 +166,7 @@ function structureOf(columns: readonly Column[]): string {
     .join(', ');
 }
 
-/** The engine's own count. Only INSERT … SELECT by somebody else in the same moment blurs it. */
+/** The engine's own count. It is too high if somebody runs INSERT … SELECT at the same time. */
 async function insertedSoFar(own: Query): Promise<{ rows: bigint; bytes: bigint }> {
   const counted = await own(
     `SELECT sumIf(value, event = 'InsertedRows'), sumIf(value, event = 'InsertedBytes')

@@ -1,16 +1,15 @@
 import { queryBytesMax, querySizeOf } from './access.ts';
-import { clickhouseFault, toFault } from './fault.ts';
-import { createGuard, type EngineNames, type Guard } from './guard.ts';
-import type { Scope, Sessions } from './sessions.ts';
-import { createSettingRules } from './settings.ts';
+import type { Connections, Scope } from './connections.ts';
+import { clickhouseFault, syntaxErrorCode, syntaxFault, toFault } from './fault.ts';
+import { createFunctionRules } from './function-rules.ts';
+import { createGuard, type Guard } from './guard.ts';
+import { createSettingRules } from './setting-rules.ts';
 import { parseStatement, type Statement } from './statement.ts';
 
-const syntaxErrorCode = 62;
-
-/** Asks the engine for all that it has, of which the guard allows a part. */
-export async function openGuard(sessions: Sessions): Promise<Guard> {
+/** Asks the engine for all names that it has. The guard allows a part of them. */
+export async function openGuard(connections: Connections): Promise<Guard> {
   const rows = async (sql: string): Promise<string[][]> =>
-    (await sessions.own(sql, 'JSONCompactEachRow'))
+    (await connections.own(sql, 'JSONCompactEachRow'))
       .text()
       .split('\n')
       .filter((line) => line !== '')
@@ -21,37 +20,39 @@ export async function openGuard(sessions: Sessions): Promise<Guard> {
     `SELECT name FROM system.settings UNION ALL SELECT name FROM system.merge_tree_settings
      UNION ALL SELECT arrayJoin(['disk', 'profile'])`,
   );
-  const names: EngineNames = {
-    tableFunctions: tableFunctions.map(([name = '']) => name),
-    functions: functions.map(([name = '', kind = '', aliasOf = '']) => ({ name, kind, aliasOf })),
-  };
-  return createGuard(names, createSettingRules(new Set(settings.map(([name = '']) => name))));
+  return createGuard(
+    createFunctionRules({
+      tableFunctions: tableFunctions.map(([name = '']) => name),
+      functions: functions.map(([name = '', kind = '', aliasOf = '']) => ({ name, kind, aliasOf })),
+    }),
+    createSettingRules(new Set(settings.map(([name = '']) => name))),
+  );
 }
 
 /**
- * Lets the engine read a statement and write it down in its own words, judges these, and gives them
- * back to be run. So what was judged is what runs: this front need not read SQL as the engine does,
- * with its comments, quotes and escapes.
- * @throws 62 SYNTAX_ERROR, as the engine says it, or the guard's refusal.
+ * Has the engine read a statement and write it in its own words, judges these words, and returns them to be
+ * run. So what was judged is what runs, and the front need not read comments, quotes and escapes as the
+ * engine does.
+ * @throws 62 SYNTAX_ERROR with the engine's message, or the guard's refusal.
  */
 export async function judge(
-  sessions: Sessions,
+  connections: Connections,
   guard: Guard,
   sql: string,
   scope: Scope,
 ): Promise<{ text: string; statement: Judged; scope: Scope }> {
   const sizeMax = Number(scope.settings.get('max_query_size') ?? querySizeOf(scope.account).value);
   if (Buffer.byteLength(sql) > sizeMax) throw querySizeFault(sizeMax);
-  const text = await wordingOf(sessions, sql);
+  const text = await wordingOf(connections, sql);
   guard.checkStatement(text, scope);
   const statement = parseStatement(text);
   if (statement.kind === 'insert') {
     throw clickhouseFault(48, 'NOT_IMPLEMENTED', 'The embedded server cannot read this INSERT.');
   }
   if (statement.kind === 'empty' || statement.kind === 'several') {
-    throw clickhouseFault(62, 'SYNTAX_ERROR', 'Syntax error: not one statement');
+    throw syntaxFault('Syntax error: not one statement');
   }
-  // The engine's wording may be longer than the one that was sent.
+  // The engine's words may be longer than those that were sent.
   const settings = new Map(scope.settings);
   const textBytes = Buffer.byteLength(text) + slackBytes;
   if (textBytes > queryBytesMax) throw querySizeFault(queryBytesMax);
@@ -61,25 +62,25 @@ export async function judge(
 
 type Judged = Extract<Statement, { kind: 'select' | 'other' }>;
 
-/** For the INTO OUTFILE that is added. */
+/** Room for the INTO OUTFILE that results.ts adds. */
 const slackBytes = 16 * 1024;
 
-/** The engine's own refusal of a statement that is too long. */
+/** A statement that is too long, in the engine's own words. */
 export function querySizeFault(bytesMax: number): Error {
-  return clickhouseFault(62, 'SYNTAX_ERROR', `Syntax error: Max query size exceeded (${bytesMax})`);
+  return syntaxFault(`Syntax error: Max query size exceeded (${bytesMax})`);
 }
 
-async function wordingOf(sessions: Sessions, sql: string): Promise<string> {
+async function wordingOf(connections: Connections, sql: string): Promise<string> {
   try {
-    return await sessions.wording(sql);
+    return await connections.wording(sql);
   } catch (thrown) {
     const fault = toFault(thrown);
     if (fault.code !== syntaxErrorCode) throw thrown;
-    throw clickhouseFault(62, 'SYNTAX_ERROR', syntaxMessage(fault.text), { cause: thrown });
+    throw syntaxFault(syntaxMessage(fault.text), { cause: thrown });
   }
 }
 
-/** The engine's message, without the query that it was asked with. */
+/** The engine's message, without the query in which the front asked for the words. */
 function syntaxMessage(text: string): string {
   return text
     .replace(/^Code: 62\. DB::Exception: /, '')

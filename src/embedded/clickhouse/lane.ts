@@ -1,8 +1,8 @@
 import { clickhouseFault } from './fault.ts';
 
-/** Lets a bounded number of things run at once and a bounded number wait, first come first run. */
+/** Lets a bounded number of statements run at once, and a bounded number wait in their order. */
 export interface Lane {
-  /** Waits for a place and resolves to what gives it back. An aborted waiter leaves the queue. */
+  /** Waits for a place and resolves to the function that gives it back. An aborted waiter leaves the queue. */
   enter(signal: AbortSignal): Promise<() => void>;
   /** Refuses everything that waits and everything that comes later. */
   stop(): void;
@@ -77,12 +77,12 @@ export function createLane(limits: { runningMax: number; waitingMax: number }): 
   };
 }
 
-/** The 503 of a server that is on its way out; the same request may succeed after a restart. */
+/** A 503, since the same request may succeed after a restart. */
 export function stoppingFault(): Error {
   return clickhouseFault(236, 'ABORTED', 'The server is stopping.', { retryAfterSeconds: 1 });
 }
 
-/** For a client that is no longer there. */
+/** Nobody reads it; it ends the work for a client that went away. */
 export function goneFault(): Error {
   return clickhouseFault(394, 'QUERY_WAS_CANCELLED', 'The client closed the connection.');
 }

@@ -1,12 +1,40 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import type { Account } from './access.ts';
-import { clickhouseFault } from './fault.ts';
+import { clickhouseFault, deniedFault } from './fault.ts';
 
-/** Tells whose name and password these are; undefined for nobody's. */
+const loopbackNames = ['127.0.0.1', 'localhost', '[::1]'];
+
+/** Names that a request's Host may have: those of this machine, and those that the operator adds. */
+export function allowedHosts(added: readonly string[]): ReadonlySet<string> {
+  return new Set([...loopbackNames, ...added.map((name) => name.toLowerCase())]);
+}
+
+/**
+ * Refuses requests that a web page makes a browser send. A page cannot read answers of another origin, but
+ * it can send requests to each port of the machine that shows it. It can also make its own name point to
+ * that machine (DNS rebinding). Then the origin is the same, and only the name in `Host` gives it away.
+ *
+ * @throws 403 ACCESS_DENIED.
+ */
+export function refuseWebPages(request: IncomingMessage, hosts: ReadonlySet<string>): void {
+  const { host = '', origin } = request.headers;
+  const name = /^(\[[0-9a-f:.]+\]|[^:[\]]+)(?::\d{1,5})?$/i.exec(host)?.[1]?.toLowerCase();
+  if (name === undefined || !hosts.has(name)) {
+    throw deniedFault(
+      'The Host of the request is none of the names of this server; CORE_CLICKHOUSE_HOSTS adds one.',
+    );
+  }
+  const site = request.headers['sec-fetch-site'] ?? 'none';
+  if (origin !== undefined || (site !== 'none' && site !== 'same-origin')) {
+    throw deniedFault('Requests of web pages are refused.');
+  }
+}
+
+/** The account of a name and password; undefined if there is none. */
 export type Login = (name: string, password: string) => Account | undefined;
 
-/** Passwords are compared by their hashes, so that the time says nothing of how much was right. */
+/** Compares passwords by their hashes, so that the time it takes does not tell how much was right. */
 export function createLogin(passwords: Readonly<Record<Account, string>>): Login {
   const hashes: readonly [Account, Buffer][] = [
     ['core', hashOf(passwords.core)],
@@ -26,9 +54,9 @@ function hashOf(text: string): Buffer {
 /**
  * The account that a request names, in one of the ways of ClickHouse's HTTP interface: Basic, the
  * headers `X-ClickHouse-User` and `X-ClickHouse-Key`, or the parameters `user` and `password` of
- * the URL. Who names nobody is `default`, as with ClickHouse, and there is no such user here.
+ * the URL. A request without a name means the user `default`, as with ClickHouse; that user is not here.
  *
- * @throws 401 AUTHENTICATION_FAILED for a wrong name or password, and for two ways at once.
+ * @throws 401 AUTHENTICATION_FAILED for a wrong name or password, and if two ways are used at once.
  */
 export function logIn(
   request: IncomingMessage,
@@ -49,7 +77,7 @@ export function logIn(
   let given = { name: user ?? 'default', password: key ?? '' };
   if (authorization !== undefined) given = readBasic(authorization);
   if (inUrl) {
-    // A second value of a parameter would be one that was not looked at.
+    // Nobody would check the second value of a parameter.
     if (parameters.getAll('user').length > 1 || parameters.getAll('password').length > 1) {
       throw loginFault('Invalid authentication: a parameter is given twice');
     }
@@ -60,7 +88,7 @@ export function logIn(
   }
   const account = login(given.name, given.password);
   if (account !== undefined) return account;
-  // A name is what the client sent: it may hold anything, and be as long as it likes.
+  // The client chose the name: it may hold anything and have any length.
   const shown = /^[\w.-]{1,64}$/.test(given.name) ? given.name : 'this user';
   throw loginFault(
     `${shown}: Authentication failed: password is incorrect, or there is no user with such name. ` +

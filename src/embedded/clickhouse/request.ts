@@ -2,9 +2,9 @@ import { randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { type Account, querySizeOf } from './access.ts';
 import { readBody, readHead } from './body.ts';
+import type { Scope } from './connections.ts';
 import { clickhouseFault } from './fault.ts';
 import { querySizeFault } from './judge.ts';
-import type { Scope } from './sessions.ts';
 import { type InsertStatement, parseStatement, type Statement } from './statement.ts';
 
 /** A request, read up to where an INSERT's rows begin. */
@@ -18,7 +18,7 @@ export interface QueryRequest {
     | { kind: 'sql'; sql: string; statement: Exclude<Statement, InsertStatement> };
 }
 
-/** The engine's own `max_query_size`: within it an INSERT must have come to its rows. */
+/** The engine's own `max_query_size`: the rows of an INSERT must begin within it. */
 const headBytes = 256 * 1024;
 
 /** Parameters of the URL that are neither settings nor query parameters. */
@@ -47,7 +47,7 @@ const settingName = /^[A-Za-z_][A-Za-z0-9_.]{0,127}$/;
 const paramName = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;
 const formatName = /^[A-Za-z][A-Za-z0-9_]{0,63}$/;
 
-/** The id by which the client knows its query; also needed where reading the request fails. */
+/** The id by which the client knows its query; also needed if reading the request fails. */
 export function queryIdOf(url: URL): string {
   const given = url.searchParams.get('query_id') ?? '';
   // It goes into a header, which takes visible ASCII only.
@@ -55,8 +55,8 @@ export function queryIdOf(url: URL): string {
 }
 
 /**
- * Reads a request of ClickHouse's HTTP interface: SQL in the URL, in the body, or begun in the one
- * and continued in the other.
+ * Reads a request of ClickHouse's HTTP interface. The SQL is in the URL or in the body, or it begins in the
+ * URL and continues in the body.
  */
 export async function readQueryRequest(
   request: IncomingMessage,
@@ -102,7 +102,7 @@ function readSettings(
 ): Pick<Scope, 'settings' | 'params' | 'readonly'> {
   const settings = new Map<string, string>();
   const params = new Map<string, string>();
-  // A request may bind its own hands; 0 says what is so in any case.
+  // A request may forbid itself to write. A 0 changes nothing: the account and the method decide.
   const readonly = /^[12]$/.test(fields.get('readonly') ?? '');
   for (const [name, value] of fields) {
     if (reserved.has(name)) continue;
@@ -148,14 +148,14 @@ async function readForm(
   return form;
 }
 
-/** What a request may send of SQL that is not followed by rows. The guard judges the setting itself. */
+/** Longest SQL that a request may send without rows. The guard judges the setting itself. */
 function sqlBytesMaxOf({ account, settings }: Scope): number {
   const { name, value, max } = querySizeOf(account);
   const asked = settings.get(name);
   return asked !== undefined && /^\d{1,16}$/.test(asked) ? Math.min(Number(asked), max) : value;
 }
 
-/** Reads on to the end, so that the client is done sending when it gets its refusal. */
+/** Reads on to the end, because a client reads its refusal only after it has sent everything. */
 async function refuseLength(chunks: AsyncIterable<Buffer>, bytesMax: number): Promise<never> {
   for await (const _ of chunks);
   throw querySizeFault(bytesMax);
@@ -168,7 +168,7 @@ async function readWork(
 ): Promise<QueryRequest['work']> {
   const prefix = Buffer.from(sqlInUrl === '' ? '' : `${sqlInUrl}\n`);
   let { head, ended } = await readHead(chunks, prefix, prefix.length + headBytes);
-  // One character a byte, so that offsets are bytes and binary rows cannot confuse the parser.
+  // Latin-1 has one character a byte: offsets are bytes, and binary rows cannot confuse the parser.
   const latin = parseStatement(head.toString('latin1'));
   if (latin.kind === 'insert') {
     return {
@@ -177,7 +177,7 @@ async function readWork(
       rows: rowsFrom(head.subarray(latin.dataStart), chunks),
     };
   }
-  // The length first: splitting a statement takes time that nobody else is answered in.
+  // The length is checked first: the server answers nobody else while it splits a statement.
   if (!ended) ({ head, ended } = await readHead(chunks, head, sqlBytesMax + 1));
   if (head.length > sqlBytesMax) return refuseLength(chunks, sqlBytesMax);
   const sql = head.toString('utf8');

@@ -1,28 +1,45 @@
-import { stat } from 'node:fs/promises';
-import { clickhouseFault } from './fault.ts';
+import { type FileHandle, open, stat, writeFile } from 'node:fs/promises';
+import { sqlString } from '../../clickhouse-sql.ts';
+import type { Account } from './access.ts';
+import type { Connections, Scope } from './connections.ts';
+import { clickhouseFault, syntaxErrorCode, toFault } from './fault.ts';
+import type { Statement } from './statement.ts';
+import type { TemporaryFiles } from './temporary-files.ts';
+
+export interface SelectDone {
+  kind: 'select';
+  /** The result. The file has no name any more: closing it frees its bytes. */
+  file: FileHandle;
+  bytes: number;
+  format: string;
+  resultRows: number;
+  elapsedSeconds: number;
+  /** Call it once the result was sent, or will not be sent. */
+  release: () => void;
+}
 
 /**
- * Bounds on the files that results lie in until they are sent. The engine bounds what a result takes in its
- * memory, where a text that comes in each row counts once: 100 million rows of a kilobyte each were 100 GB
- * on the disk, which Core's stores need.
+ * Bounds on the files that hold results until they are sent. The engine bounds only the memory of a result,
+ * and there a text that is the same in each row counts once: 100 million rows of such a kilobyte would
+ * take 100 GB of the disk, which Core's stores need.
  */
-export interface Results {
-  /** @throws 202 if results that nobody has taken yet fill their bound. Core is never refused. */
-  requireRoom(account: 'core' | 'analyst'): void;
+export interface ResultBounds {
+  /** @throws 202 if results that their clients have not read fill their bound. Core is never refused. */
+  requireRoom(account: Account): void;
   /**
-   * Watches a file that a query writes, and calls `cancel` once it is over the bound.
-   * `stop` ends that and returns the fault of such a file.
+   * Watches a file that a query writes, and calls `cancel` once it is over the bound. `stop` ends the
+   * watch, and returns the fault if the file was over the bound.
    */
   watch(file: string, cancel: () => void): { stop(): Error | undefined };
-  /** Counts a result that is to be sent, until the function that it returns is called. */
+  /** Counts a result that is to be sent, until the returned function is called. */
   hold(bytes: number): () => void;
 }
 
-/** A disk writes some 100 MB in that time. */
-const lookMs = 100;
+/** A disk writes some 100 MB in this time. */
+const watchEveryMs = 100;
 
-/** `bytesMax` is the bound of one result; twice that is the bound of all that wait to be taken. */
-export function createResults(bytesMax: number): Results {
+/** `bytesMax` bounds one result, and twice that bounds all results that wait for their clients. */
+export function createResultBounds(bytesMax: number): ResultBounds {
   let heldBytes = 0;
   return {
     requireRoom: (account) => {
@@ -36,8 +53,8 @@ export function createResults(bytesMax: number): Results {
     },
     watch: (file, cancel) => {
       let fault: Error | undefined;
-      const look = async (): Promise<void> => {
-        // Until the query begins to write there is no file.
+      const check = async (): Promise<void> => {
+        // There is no file until the query begins to write.
         const bytes = await stat(file).then(
           ({ size }) => size,
           () => 0,
@@ -46,7 +63,7 @@ export function createResults(bytesMax: number): Results {
         fault = tooLargeFault(bytesMax);
         cancel();
       };
-      const timer = setInterval(() => void look(), lookMs);
+      const timer = setInterval(() => void check(), watchEveryMs);
       return {
         stop: () => {
           clearInterval(timer);
@@ -63,6 +80,76 @@ export function createResults(bytesMax: number): Results {
       };
     },
   };
+}
+
+/**
+ * Runs a SELECT into a file. Memory stays bounded however large the result is, a client that reads
+ * slowly holds no place in the engine, and an error half-way is still a clean error answer. chdb's own
+ * stream is no way to do this: it plans on the main thread, where a scalar subquery would stop the whole
+ * server.
+ */
+export async function selectToFile(
+  through: {
+    connections: Connections;
+    files: TemporaryFiles;
+    bounds: ResultBounds;
+    cancel: () => void;
+  },
+  select: {
+    sql: string;
+    statement: Extract<Statement, { kind: 'select' }>;
+    defaultFormat: string;
+    scope: Scope;
+  },
+): Promise<SelectDone> {
+  const { connections, files, bounds, cancel } = through;
+  const { sql, statement, scope } = select;
+  const format = statement.format ?? select.defaultFormat;
+  const file = files.path();
+  const watched = bounds.watch(file, cancel);
+  try {
+    const result = await connections.within(scope, true, async (query) => {
+      try {
+        return await query(withOutfile(sql, statement, file, format));
+      } catch (thrown) {
+        if (toFault(thrown).code !== syntaxErrorCode) throw thrown;
+        // The statement may be right without INTO OUTFILE only: then its result goes through memory.
+        const whole = await query(sql.slice(0, statement.end), format);
+        await writeFile(file, whole.bytes());
+        return whole;
+      }
+    });
+    const fault = watched.stop();
+    if (fault !== undefined) throw fault;
+    const handle = await open(file, 'r');
+    const { size } = await handle.stat();
+    return {
+      kind: 'select',
+      file: handle,
+      bytes: size,
+      format,
+      resultRows: result.rowsRead,
+      elapsedSeconds: result.elapsed,
+      release: bounds.hold(size),
+    };
+  } catch (thrown) {
+    throw watched.stop() ?? thrown;
+  } finally {
+    // After a success the open handle keeps the bytes until they are sent.
+    await files.remove(file);
+  }
+}
+
+function withOutfile(
+  sql: string,
+  statement: Extract<Statement, { kind: 'select' }>,
+  file: string,
+  format: string,
+): string {
+  const head = sql.slice(0, statement.into);
+  const tail =
+    statement.format === undefined ? `FORMAT ${format}` : sql.slice(statement.into, statement.end);
+  return `${head}\nINTO OUTFILE ${sqlString(file)} ${tail}`;
 }
 
 function tooLargeFault(bytesMax: number): Error {

@@ -5,30 +5,46 @@ import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { readSecrets } from '../../secrets.ts';
-import { allowedHosts } from './caller.ts';
 import { type Engine, openEngine } from './engine.ts';
 import { createHttpListener } from './http.ts';
 import { stoppingFault } from './lane.ts';
-import { createLogin, type Login } from './login.ts';
-import { openSpool } from './spool.ts';
+import { allowedHosts, createLogin, type Login } from './login.ts';
+import { openTemporaryFiles } from './temporary-files.ts';
 
 /*
- * The embedded ClickHouse, a process of its own: chdb behind ClickHouse's HTTP interface.
+ * The embedded ClickHouse, a process of its own: chdb behind ClickHouse's HTTP interface. start.ts starts it.
  *
  *   node dist/src/embedded/clickhouse/server.js --host 127.0.0.1 --port 8123 --data DIR --secrets DIR
  *
  * With an IPC channel it sends `{ ready: true, port }` once it answers, and stops when the channel
  * closes, so that it never outlives the process that started it. `--secrets` is the folder of the
  * file `secrets.json`, which has the passwords of its two users. `--hosts` adds names, separated by
- * commas, to those that the header Host may have. More than two queries at once, `--queries-max`, want
- * a larger UV_THREADPOOL_SIZE: see `openEngine`.
+ * commas, to those that the header Host may have. For more than two queries at once (`--queries-max`),
+ * UV_THREADPOOL_SIZE must be larger: see `openEngine`.
+ *
+ * The way of a query:
+ *
+ *   http.ts         takes the request and sends the answer, or the fault (fault.ts)
+ *   login.ts        refuses web pages; finds the account (access.ts) of a name and password
+ *   request.ts      reads settings, parameters and SQL (body.ts); tells an INSERT with rows from other
+ *                   statements (statement.ts, tokens.ts)
+ *   engine.ts       waits for a place (lane.ts)
+ *   judge.ts        has the engine write the statement in its own words, and judges these words (guard.ts:
+ *                   setting-rules.ts, function-rules.ts, settings-clause.ts)
+ *   connections.ts  sets account, role, settings and parameters on a connection, and runs the statement
+ *   results.ts      runs a SELECT into a file (temporary-files.ts) that http.ts sends
+ *
+ * An INSERT with rows skips judge.ts: http.ts writes its rows to a file, and insert.ts writes a statement of
+ * its own that reads the file.
  */
 
-/** Time that queries which run when the stop comes are given before they are cancelled. */
+/** A stop waits this long for queries that run, and then cancels them. */
 const queryMsMax = 3_000;
-/** Time that answers on their way are given after that. */
+/** After that it waits this long for answers that are being sent. */
 const sendMsMax = 2_000;
-const spooledBytesMax = 1024 ** 3;
+const waitingBytesMax = 1024 ** 3;
+/** The name stays, so that files that an earlier version left there are removed. */
+const filesFolder = 'spool';
 
 interface Options {
   host: string;
@@ -79,7 +95,7 @@ function readOptions(argv: string[]): Options {
     throw new Error('--queries-max is not an integer from 1 to 64');
   }
   const dataDir = path.resolve(values.data);
-  // In a path of file() these are patterns, and cannot be escaped: an INSERT would find no rows.
+  // file() takes these for patterns, and they cannot be escaped: an INSERT would find no rows.
   if (/[*?{}]/.test(dataDir)) throw new Error(`--data must not contain * ? { or }: ${dataDir}`);
   const hosts = allowedHosts(values.hosts.split(',').filter((name) => name !== ''));
   const login = openLogin(values.secrets);
@@ -87,7 +103,7 @@ function readOptions(argv: string[]): Options {
   return { host: values.host, port, dataDir, login, hosts, ...bounds };
 }
 
-/** The passwords come from a file: arguments and the environment can be read by others. */
+/** The passwords come from a file, because others can read arguments and the environment. */
 function openLogin(folder: string | undefined): Login {
   if (folder === undefined) throw new Error('--secrets is missing');
   const secrets = readSecrets(path.resolve(folder));
@@ -114,14 +130,14 @@ async function serve(options: Options): Promise<void> {
   for (const folder of [directory, configFolder]) {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
   }
-  const spool = openSpool(path.join(options.dataDir, 'spool'), spooledBytesMax);
+  const files = openTemporaryFiles(path.join(options.dataDir, filesFolder), waitingBytesMax);
   const { promise: engine, resolve, reject } = deferred<Engine>();
   const server = http.createServer(
     // A query and its parameters may be in the URL; ClickHouse has the same bound.
     { maxHeaderSize: 1024 * 1024, keepAliveTimeout: 10_000 },
     createHttpListener({
       engine,
-      spool,
+      files,
       login: options.login,
       hosts: options.hosts,
       database,
@@ -135,13 +151,13 @@ async function serve(options: Options): Promise<void> {
     response.once('close', () => unanswered.delete(response));
   });
   const stopped = untilStopped();
-  // The port first: who finds it taken must not have touched the data.
+  // The port comes first: a process that finds it taken must not have touched the data.
   const port = await listen(server, options);
-  // Requests that wait for an engine which never opens end with this process.
+  // If the engine never opens, requests that wait for it end with this process.
   engine.catch(() => undefined);
   try {
     resolve(
-      await openEngine({ directory, configFolder, database, spool, queriesMax, resultBytesMax }),
+      await openEngine({ directory, configFolder, database, files, queriesMax, resultBytesMax }),
     );
   } catch (thrown) {
     reject(stoppingFault());
@@ -152,7 +168,7 @@ async function serve(options: Options): Promise<void> {
   await stop(server, await engine, unanswered);
 }
 
-/** Answers what runs, refuses what waits, and closes the data directory. */
+/** Answers the queries that run, refuses those that wait, and closes the data directory. */
 async function stop(
   server: http.Server,
   engine: Engine,
@@ -162,7 +178,7 @@ async function stop(
   await engine.close(queryMsMax);
   const tooLate = AbortSignal.timeout(sendMsMax);
   for (const response of unanswered) {
-    // Aborted or closed, this answer is done with.
+    // This answer is over, whether it was closed or the time is up.
     if (!response.closed) await once(response, 'close', { signal: tooLate }).catch(() => undefined);
   }
   server.closeAllConnections();
@@ -174,8 +190,7 @@ function untilStopped(): Promise<void> {
   return new Promise((resolve) => {
     process.once('SIGTERM', () => resolve());
     if (supervised) process.once('disconnect', () => resolve());
-    // Ctrl-C and a closed terminal reach the whole group; the parent decides the order in which its
-    // servers stop.
+    // Ctrl-C and a closed terminal reach the whole group. A parent decides in which order its servers stop.
     for (const signal of ['SIGINT', 'SIGHUP'] as const) {
       process.on(signal, () => {
         if (!supervised) resolve();

@@ -10,16 +10,16 @@ import { endLeftovers, programName, type ServerMark, writePidFile } from '../lef
 
 const serverFile = path.join(projectRoot, 'dist', 'src', 'embedded', 'clickhouse', 'server.js');
 
-/** Queries that run side by side, besides the one insert. */
+/** Queries that run at the same time, in addition to the one insert. */
 const queriesMax = 8;
-/** Of libuv's pool: the queries, the insert, and some for files and compression. */
+/** Threads of libuv's pool: for the queries, the insert, and some for files and compression. */
 const threads = 12;
 
 /**
- * Starts the embedded ClickHouse: a process of its own that owns the data directory and serves
- * ClickHouse's HTTP interface. Its users' passwords are those of the data directory's secrets. `hosts`
- * are names that requests may give besides those of the loopback interface. It ends by itself when this
- * process is gone.
+ * Starts the embedded ClickHouse: a process of its own (server.ts) that owns its data directory and serves
+ * ClickHouse's HTTP interface. Its users' passwords are in the data directory's secrets. Requests may name
+ * it by `hosts`, in addition to the names of the loopback interface. It ends by itself when this process is
+ * gone.
  */
 export async function startClickHouse(
   options: { dataDir: string; port: number; hosts?: readonly string[] },
@@ -41,12 +41,12 @@ export async function startClickHouse(
   return supervise(
     {
       name: 'clickhouse',
-      // Each running query holds a thread of libuv's pool, whose size is fixed before a program
-      // runs; with the default of four, two long queries would make the loader's wait.
+      // Each running query holds a thread of libuv's pool, whose size is fixed when a program starts. With
+      // the default of four, two long queries would make the worker's insert wait.
       command: 'env',
       args: [
         `UV_THREADPOOL_SIZE=${threads}`,
-        // Times are UTC wherever the host is.
+        // Times are UTC, whatever the time zone of the host.
         'TZ=UTC',
         process.execPath,
         ...nodeFlags,

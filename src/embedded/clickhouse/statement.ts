@@ -1,16 +1,17 @@
 import { sqlName, sqlString } from '../../clickhouse-sql.ts';
-import { clickhouseFault } from './fault.ts';
+import { deniedFault, syntaxFault } from './fault.ts';
+import { type Token, tokenize, unquoteName, unquoteString } from './tokens.ts';
 
-/** What the front must do with a statement. Offsets are into the text that was parsed. */
+/** What the front has to do with a statement. Offsets count in the text that was parsed. */
 export type Statement =
   | { kind: 'empty' }
-  /** Several statements at once, which ClickHouse's HTTP interface refuses. */
+  /** Several statements in one text: ClickHouse's HTTP interface refuses them. */
   | { kind: 'several'; offset: number }
-  /** A SELECT: its result goes through a file. `into` is where INTO OUTFILE can be put. */
+  /** A SELECT: its result goes through a file. INTO OUTFILE can be put at `into`. */
   | { kind: 'select'; into: number; end: number; format: string | undefined }
   /** An INSERT whose rows follow the statement, from `dataStart` on. */
   | InsertStatement
-  /** Everything else: handed to the engine as it is. */
+  /** Everything else. */
   | { kind: 'other'; verb: string; end: number; format: string | undefined };
 
 export interface InsertStatement {
@@ -26,97 +27,9 @@ export interface InsertStatement {
   dataStart: number;
 }
 
-export interface Token {
-  kind: 'word' | 'quoted' | 'string' | 'mark';
-  text: string;
-  /** Upper case for words, so that keywords compare. */
-  keyword: string;
-  start: number;
-  end: number;
-  /** Open brackets around the token. */
-  depth: number;
-}
-
-const spacePattern = /(?:\s+|--[^\n]*|#[ !][^\n]*|\/\*[\s\S]*?(?:\*\/|$))+/y;
-const wordPattern = /[\w$\u0080-\uffff]+/y;
-const heredocPattern = /\$\w*\$/y;
-const heredocsPattern = /\$(?=(\w*\$))/g;
-
-/** Splits SQL into tokens, lazily: what follows an INSERT's FORMAT is not SQL. */
-export function* tokenize(sql: string): Generator<Token, undefined> {
-  let depth = 0;
-  const closeOf = heredocCloser(sql);
-  for (let start = matchEnd(spacePattern, sql, 0); start < sql.length; ) {
-    const { kind, end } = scanToken(sql, start, closeOf);
-    const text = sql.slice(start, end);
-    if (text === ')' || text === ']' || text === '}') depth -= 1;
-    yield { kind, text, keyword: kind === 'word' ? text.toUpperCase() : '', start, end, depth };
-    if (text === '(' || text === '[' || text === '{') depth += 1;
-    start = matchEnd(spacePattern, sql, end);
-  }
-  return undefined;
-}
-
 /**
- * Where the text of a heredoc ends, for tags in the order in which they come; else -1. All tags are
- * found in one go: looking through the rest of the text for each one that nothing closes took 228 s
- * for 60,000 of them, in which the front answered nobody.
- */
-function heredocCloser(sql: string): (tag: string, from: number) => number {
-  let places: Map<string, { starts: number[]; next: number }> | undefined;
-  return (tag, from) => {
-    if (places === undefined) {
-      places = new Map();
-      for (const { 1: rest = '', index } of sql.matchAll(heredocsPattern)) {
-        const known = places.get(`$${rest}`);
-        if (known === undefined) places.set(`$${rest}`, { starts: [index], next: 0 });
-        else known.starts.push(index);
-      }
-    }
-    const place = places.get(tag);
-    if (place === undefined) return -1;
-    while ((place.starts[place.next] ?? Infinity) < from) place.next += 1;
-    return place.starts[place.next] ?? -1;
-  };
-}
-
-function scanToken(
-  sql: string,
-  start: number,
-  closeOf: (tag: string, from: number) => number,
-): { kind: Token['kind']; end: number } {
-  const first = sql[start];
-  if (first === "'") return { kind: 'string', end: quotedEnd(sql, start, first) };
-  if (first === '`' || first === '"') return { kind: 'quoted', end: quotedEnd(sql, start, first) };
-  const heredoc = matchEnd(heredocPattern, sql, start);
-  if (heredoc > start) {
-    const close = closeOf(sql.slice(start, heredoc), heredoc);
-    if (close >= 0) return { kind: 'string', end: close + heredoc - start };
-  }
-  const word = matchEnd(wordPattern, sql, start);
-  return word > start ? { kind: 'word', end: word } : { kind: 'mark', end: start + 1 };
-}
-
-function matchEnd(pattern: RegExp, sql: string, start: number): number {
-  pattern.lastIndex = start;
-  return start + (pattern.exec(sql)?.[0].length ?? 0);
-}
-
-/** End of a quoted token. A backslash or a doubled quote escapes; one that never ends takes the rest. */
-function quotedEnd(sql: string, start: number, quote: string): number {
-  for (let at = start + 1; at < sql.length; at += 1) {
-    if (sql[at] === '\\') at += 1;
-    else if (sql[at] === quote) {
-      if (sql[at + 1] !== quote) return at + 1;
-      at += 1;
-    }
-  }
-  return sql.length;
-}
-
-/**
- * Finds out what a statement is, without judging whether it is right: the engine does that. Text
- * beyond an INSERT's FORMAT or VALUES is not looked at, so it may be binary.
+ * Finds out what a statement is. The engine decides whether it is right. Text after an INSERT's FORMAT or
+ * VALUES is not read here, so it may be binary.
  */
 export function parseStatement(sql: string): Statement {
   const tokens = tokenize(sql);
@@ -129,7 +42,7 @@ export function parseStatement(sql: string): Statement {
   return parseWhole(sql);
 }
 
-/** Undefined for an INSERT that brings no rows of its own, such as INSERT … SELECT. */
+/** Undefined for an INSERT without rows of its own, such as INSERT … SELECT. */
 function parseInsert(sql: string, tokens: Iterator<Token>): InsertStatement | undefined {
   const next = (): Token | undefined => {
     const result = tokens.next();
@@ -178,7 +91,7 @@ function parseInsert(sql: string, tokens: Iterator<Token>): InsertStatement | un
   if (token?.keyword !== 'FORMAT') return undefined;
   const format = next();
   if (format?.kind !== 'word') return undefined;
-  // Exactly what ClickHouse skips: blanks, then one line end. Anything after it is data.
+  // ClickHouse skips exactly this: blanks, then one line end. Everything after it is data.
   const skipped = /[ \t\f]*\r?\n?/y;
   skipped.lastIndex = format.end;
   const dataStart = format.end + (skipped.exec(sql)?.[0].length ?? 0);
@@ -231,25 +144,10 @@ function settingsMayHold(before: Token, token: Token): boolean {
   return before.keyword === 'SETTINGS' || before.kind === 'mark';
 }
 
-/** The name that an identifier token stands for. */
-export function unquoteName(token: string): string {
-  const quote = token[0];
-  if (quote !== '`' && quote !== '"') return token;
-  return token
-    .slice(1, -1)
-    .replaceAll(quote + quote, quote)
-    .replace(/\\(.)/gs, '$1');
-}
-
-/** What a string literal in single quotes stands for, but for escapes such as `\\n`. */
-export function unquoteString(token: string): string {
-  return token.slice(1, -1).replaceAll("''", "'").replace(/\\(.)/gs, '$1');
-}
-
 /**
- * The target of an INSERT in this front's own wording, so that nothing reaches the engine but names:
- * a table, with or without its database, or `FUNCTION null('…')`.
- * @throws 497 ACCESS_DENIED for any other function, 62 for what is no name.
+ * The target of an INSERT in the front's own words, so that only names reach the engine: a table, with or
+ * without its database, or `FUNCTION null('…')`.
+ * @throws 497 ACCESS_DENIED for any other function, 62 for anything but names.
  */
 export function insertTarget(statement: InsertStatement): string {
   const tokens = [...tokenize(statement.target)];
@@ -258,18 +156,14 @@ export function insertTarget(statement: InsertStatement): string {
   if (statement.isFunction) {
     const call = second?.text === '(' && close?.text === ')' && tokens.length === 4;
     if (first?.keyword !== 'NULL' || !call || literal?.kind !== 'string') {
-      throw clickhouseFault(
-        497,
-        'ACCESS_DENIED',
-        `INSERT INTO FUNCTION ${first?.text} is refused.`,
-      );
+      throw deniedFault(`INSERT INTO FUNCTION ${first?.text} is refused.`);
     }
     return `null(${sqlString(unquoteString(literal.text))})`;
   }
   const dots = tokens.every((token, at) => at % 2 === 0 || token.text === '.');
   const named = names.every((token) => token.kind === 'word' || token.kind === 'quoted');
   if (!dots || !named || names.length > 2 || tokens.length % 2 === 0) {
-    throw clickhouseFault(62, 'SYNTAX_ERROR', 'Syntax error: the INSERT names no table');
+    throw syntaxFault('Syntax error: the INSERT names no table');
   }
   return names.map((token) => sqlName(unquoteName(token.text))).join('.');
 }

@@ -1,11 +1,7 @@
 import t from 'tap';
 import { sqlName, sqlString } from '../../../src/clickhouse-sql.ts';
-import {
-  columnNames,
-  parseStatement,
-  tokenize,
-  unquoteName,
-} from '../../../src/embedded/clickhouse/statement.ts';
+import { columnNames, parseStatement } from '../../../src/embedded/clickhouse/statement.ts';
+import { tokenize, unquoteName } from '../../../src/embedded/clickhouse/tokens.ts';
 
 t.test('an INSERT that brings its rows', async (t) => {
   const of = (sql: string) => {

@@ -6,21 +6,21 @@ import { clickhouseFault } from './fault.ts';
 
 /**
  * Files through which rows enter the engine and results leave it. They need no fsync: an INSERT is
- * acknowledged for the part that the engine wrote, not for its file. What a killed process left is
- * removed by `clear` at the next start.
+ * acknowledged for the part that the engine wrote, not for its file. `clear` removes what a killed process
+ * left, at the next start.
  */
-export interface Spool {
-  /** A path that nothing uses yet, within the folder. */
+export interface TemporaryFiles {
+  /** A path within the folder that nothing uses yet. */
   path(): string;
   /** Writes a file and returns its path and size; a failure half-way removes it. */
-  write(chunks: AsyncIterable<Buffer>): Promise<SpooledFile>;
-  /** Removes a file, there or not. */
+  write(chunks: AsyncIterable<Buffer>): Promise<TemporaryFile>;
+  /** Removes a file, if there is one. */
   remove(file: string): Promise<void>;
-  /** Removes all files. Only for who holds the engine's lock. */
+  /** Removes all files. Only the holder of the engine's lock may call it. */
   clear(): void;
 }
 
-export interface SpooledFile {
+export interface TemporaryFile {
   path: string;
   bytes: number;
   /** Removes the file and gives its bytes back to the bound. */
@@ -28,14 +28,14 @@ export interface SpooledFile {
 }
 
 /**
- * A socket gives 64 KiB at a time, and each write costs a turn of the thread pool and of the event
- * loop: so a write takes several chunks, as many as one call may take (IOV_MAX) where they are small.
+ * A socket gives 64 KiB at a time, and each write costs a turn of the thread pool and of the event loop. So
+ * one write takes several chunks, and at most as many as one call may take (IOV_MAX).
  */
 const writeBytesMin = 1024 * 1024;
 const writeChunksMax = 1_024;
 
-/** A spool in a folder, with a bound on the bytes that wait in written files at once. */
-export function openSpool(folder: string, bytesMax: number): Spool {
+/** Opens a folder for them. `bytesMax` bounds the bytes that wait in written files at once. */
+export function openTemporaryFiles(folder: string, bytesMax: number): TemporaryFiles {
   let bytesHeld = 0;
   const remove = (file: string): Promise<void> => rm(file, { force: true });
   // No extension: the engine would take it for a compression.
@@ -46,6 +46,11 @@ export function openSpool(folder: string, bytesMax: number): Spool {
     write: async (chunks) => {
       const file = newPath();
       let bytes = 0;
+      const count = (chunkBytes: number): void => {
+        if (bytesHeld + chunkBytes > bytesMax) throw fullFault();
+        bytesHeld += chunkBytes;
+        bytes += chunkBytes;
+      };
       const release = async (): Promise<void> => {
         bytesHeld -= bytes;
         bytes = 0;
@@ -54,20 +59,7 @@ export function openSpool(folder: string, bytesMax: number): Spool {
       let handle: FileHandle | undefined;
       try {
         handle = await open(file, 'wx', 0o600);
-        let gathered: Buffer[] = [];
-        let gatheredBytes = 0;
-        for await (const chunk of chunks) {
-          if (bytesHeld + chunk.length > bytesMax) throw spoolFullFault();
-          bytesHeld += chunk.length;
-          bytes += chunk.length;
-          gathered.push(chunk);
-          gatheredBytes += chunk.length;
-          if (gatheredBytes < writeBytesMin && gathered.length < writeChunksMax) continue;
-          await writeAll(handle, gathered, gatheredBytes);
-          gathered = [];
-          gatheredBytes = 0;
-        }
-        await writeAll(handle, gathered, gatheredBytes);
+        await writeChunks(handle, chunks, count);
       } catch (thrown) {
         await handle?.close();
         await release();
@@ -83,7 +75,27 @@ export function openSpool(folder: string, bytesMax: number): Spool {
   };
 }
 
-/** Appends chunks in one call where the system takes them all, which it need not. */
+/** Counts each chunk before it is kept, and writes many of them at once. */
+async function writeChunks(
+  handle: FileHandle,
+  chunks: AsyncIterable<Buffer>,
+  count: (chunkBytes: number) => void,
+): Promise<void> {
+  let gathered: Buffer[] = [];
+  let gatheredBytes = 0;
+  for await (const chunk of chunks) {
+    count(chunk.length);
+    gathered.push(chunk);
+    gatheredBytes += chunk.length;
+    if (gatheredBytes < writeBytesMin && gathered.length < writeChunksMax) continue;
+    await writeAll(handle, gathered, gatheredBytes);
+    gathered = [];
+    gatheredBytes = 0;
+  }
+  await writeAll(handle, gathered, gatheredBytes);
+}
+
+/** Appends chunks, in one call if the system takes them all at once. */
 async function writeAll(
   handle: FileHandle,
   chunks: readonly Buffer[],
@@ -95,7 +107,7 @@ async function writeAll(
   await handle.writeFile(Buffer.concat(chunks).subarray(bytesWritten));
 }
 
-function spoolFullFault(): Error {
+function fullFault(): Error {
   return clickhouseFault(
     202,
     'TOO_MANY_SIMULTANEOUS_QUERIES',

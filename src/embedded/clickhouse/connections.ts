@@ -3,15 +3,15 @@ import { sqlName, sqlString } from '../../clickhouse-sql.ts';
 import type { Account, Role } from './access.ts';
 import { clickhouseFault } from './fault.ts';
 
-/** What a query runs under. Names are checked by whoever reads the request. */
+/** What a query runs under. request.ts has checked the names. */
 export interface Scope {
-  /** Whose bounds hold. */
+  /** Its bounds apply. */
   account: Account;
   database: string;
   settings: ReadonlyMap<string, string>;
   /** Values of `{name:Type}` placeholders, escaped as they come over HTTP. */
   params: ReadonlyMap<string, string>;
-  /** True for GET and for the analyst: the engine then refuses whatever writes. */
+  /** True for GET and for the analyst: guard and engine then refuse every statement that writes. */
   readonly: boolean;
 }
 
@@ -19,23 +19,23 @@ export interface Scope {
 export type Query = (sql: string, format?: string) => Promise<ChdbResult>;
 
 /**
- * Connections to the one engine of this process. A setting, parameter or database that was set on a
- * connection stays on it, so a scope gets a connection to itself: a new one, or one that was last
- * used with the very same names, all of which are then set again. So nothing of a request is left
- * for the next one, also after an error.
+ * Connections to the one engine of this process. A setting, parameter or database that is set on a
+ * connection stays on it. So each scope gets a connection to itself: a new one, or one that was last used
+ * with exactly the same names, all of which are set again. Nothing of a request is left for the next one,
+ * not even after an error.
  */
-export interface Sessions {
+export interface Connections {
   /**
    * Runs `work` in a scope. `reuse` says that `work` changes nothing on its connection.
    * @throws the engine's error for an unknown database or setting.
    */
   within<T>(scope: Scope, reuse: boolean, work: (query: Query) => Promise<T>): Promise<T>;
-  /** Runs a statement of the front itself. */
+  /** Runs a statement that the front itself wrote. */
   own: Query;
   /**
-   * A statement as the engine itself would write it down: on one line, without comments, each name
-   * and string quoted in one way.
-   * @throws the engine's error 62 for what is not one statement.
+   * A statement in the engine's own words: on one line, without comments, each name and string quoted in
+   * one way.
+   * @throws the engine's error 62 for anything but one statement.
    */
   wording(sql: string): Promise<string>;
   /** Closes everything. Nothing may be running. */
@@ -44,20 +44,20 @@ export interface Sessions {
 
 const idleMax = 16;
 
-/** Core asks the same few questions again and again, with other parameters. */
+/** Core asks the same few queries again and again, with other parameters. */
 const wordingsMax = 256;
 const wordingCharsMax = 8_192;
 
 /**
- * As a server: chdb takes `1` for `SELECT 1`. A string literal may be twice as long as the text of up
- * to 16 MiB that it holds.
+ * chdb would take `1` for `SELECT 1`; a server does not. The size has room for a text of 16 MiB as a string
+ * literal, which may be twice as long.
  */
 const wordingSettings = `implicit_select = 0, max_query_size = ${33 * 1024 ** 2}`;
 
 /**
- * chdb puts off closing a connection while any other is busy, and each takes some 140 KB. This many
- * may be put off before the front refuses scopes that need a new one. Tools get half of them, so that they
- * cannot make the front refuse Core.
+ * chdb puts off the closing of a connection while any other is busy, and each takes some 140 KB. Past this
+ * number of closings put off, the front refuses scopes that need a new connection. Tools may fill half of
+ * it, so that they cannot make the front refuse Core.
  */
 const putOffMaxOf = { analyst: 1_000, core: 2_000 } as const satisfies Record<Account, number>;
 
@@ -69,37 +69,37 @@ const connectionArgs = [
 
 /**
  * Opens the engine on its directory, with the roles and bounds of `writeEngineConfig`.
- * @throws when the directory is damaged, or locked by another process.
+ * @throws if the directory is damaged, or locked by another process.
  */
-export async function openSessions(directory: string, configFile: string): Promise<Sessions> {
+export async function openConnections(directory: string, configFile: string): Promise<Connections> {
   const main = new chdb.Session(directory, {
     connectionArgs: [...connectionArgs, `--config-file=${configFile}`],
   });
   await main.queryAsync(setRole('owner'));
   const scribe = await openScribe(directory);
-  const connections = openConnections(directory);
+  const pool = createPool(directory);
 
   return {
     within: async (scope, reuse, work) => {
       const signature = signatureOf(scope);
-      const session = connections.take(signature, putOffMaxOf[scope.account]);
+      const session = pool.take(signature, putOffMaxOf[scope.account]);
       let clean = false;
       try {
         await session.queryAsync(prelude(scope));
-        // An error of `work` leaves the connection as the prelude made it.
+        // Even if `work` fails, the connection stays as the prelude made it.
         clean = reuse;
         return await work((sql, format) =>
           session.queryAsync(sql, format === undefined ? {} : { format }),
         );
       } finally {
-        connections.giveBack(signature, session, clean);
+        pool.giveBack(signature, session, clean);
       }
     },
     own: (sql, format) => main.queryAsync(sql, format === undefined ? {} : { format }),
     wording: (sql) => scribe.wording(sql),
     close: async () => {
       scribe.close();
-      connections.close();
+      pool.close();
       await chdb.drainPending();
       main.close();
       await chdb.drainPending();
@@ -107,13 +107,13 @@ export async function openSessions(directory: string, configFile: string): Promi
   };
 }
 
-/** Writes statements down in the engine's own words. */
+/** Writes statements in the engine's own words. */
 interface Scribe {
   wording(sql: string): Promise<string>;
   close(): void;
 }
 
-/** Has a connection of its own: a long text must not hold up what the front asks on the main one. */
+/** Opens a connection of its own: a long text must not hold up the front's queries on the main one. */
 async function openScribe(directory: string): Promise<Scribe> {
   const session = new chdb.Session(directory);
   await session.queryAsync(`SET ROLE NONE; SET ${wordingSettings}`);
@@ -134,16 +134,16 @@ async function openScribe(directory: string): Promise<Scribe> {
   };
 }
 
-/** Connections for one query at a time each, kept by what they were set up for. */
-interface Connections {
-  /** @throws 202 TOO_MANY_SIMULTANEOUS_QUERIES if `putOffMax` of them wait to be closed. */
+/** Connections that each serve one query at a time, kept by the names that were set on them. */
+interface ConnectionPool {
+  /** @throws 202 TOO_MANY_SIMULTANEOUS_QUERIES if `putOffMax` closings were put off. */
   take(signature: string, putOffMax: number): Session;
-  /** A connection that is not clean is closed. */
+  /** Keeps the connection, or closes one that is not clean. */
   giveBack(signature: string, session: Session, clean: boolean): void;
   close(): void;
 }
 
-function openConnections(directory: string): Connections {
+function createPool(directory: string): ConnectionPool {
   const idle = new Map<string, Session[]>();
   let idleCount = 0;
   let busy = 0;
@@ -186,7 +186,7 @@ function openConnections(directory: string): Connections {
         return;
       }
       if (idleCount >= idleMax) dropOldest();
-      // Put last among the signatures, so that the first is the one that was not used for longest.
+      // It goes to the end of the map, so that the first signature is the least recently used one.
       const same = idle.get(signature) ?? [];
       same.push(session);
       idle.delete(signature);
@@ -206,8 +206,8 @@ function signatureOf(scope: Scope): string {
 }
 
 /**
- * Sets everything of a scope in one call. The profile comes first, so that the engine holds each
- * setting against its bounds, and `readonly` last, for it forbids being unset.
+ * The statements that set everything of a scope, for one call. The profile comes first, so that the engine
+ * checks each setting against its bounds. `readonly` comes last, because it allows no change after it.
  */
 function prelude(scope: Scope): string {
   const changes = [...scope.settings].map(([name, value]) => `${name} = ${sqlString(value)}`);
@@ -222,7 +222,7 @@ function prelude(scope: Scope): string {
   return statements.join('; ');
 }
 
-/** The statement that gives a connection the rights of a role, in place of those it had. */
+/** The statement that replaces the rights of a connection with those of a role. */
 export function setRole(role: Role): string {
   return `SET ROLE ${role}`;
 }

@@ -2,9 +2,8 @@ import { type Account, type Bound, boundsOf } from './access.ts';
 import { clickhouseFault } from './fault.ts';
 
 /**
- * Settings that a request may change whoever sends it: they shape an answer or choose between ways
- * to the same one. What is not here is refused, for there are many that read a file, open a
- * connection or lift a bound.
+ * Settings that every request may change: they shape an answer, or choose between ways to the same answer.
+ * All others are refused, because many of them read a file, open a connection or lift a bound.
  */
 const harmless: readonly (string | RegExp)[] = [
   'add_http_cors_header',
@@ -43,7 +42,7 @@ const harmless: readonly (string | RegExp)[] = [
   /^output_format_(?!schema)/,
 ];
 
-/** What an INSERT or a change of a table needs besides. */
+/** Settings that an INSERT or a change of a table needs, too. */
 const writing: readonly (string | RegExp)[] = [
   'alter_sync',
   'async_insert',
@@ -61,7 +60,7 @@ const writing: readonly (string | RegExp)[] = [
   /^input_format_(?!record_errors|values_)/,
 ];
 
-/** Settings of a table. `disk` and `storage_policy` are not among them: these name any path. */
+/** Settings of a table. `disk` and `storage_policy` are missing, because they can name any path. */
 const tableSettings: readonly (string | RegExp)[] = [
   'auto_statistics_types',
   'deduplicate_merge_projection_mode',
@@ -85,7 +84,7 @@ const tableSettings: readonly (string | RegExp)[] = [
   'vertical_merge_algorithm_min_columns_to_activate',
 ];
 
-/** Says which settings an account may change, and how far. */
+/** Which settings an account may change, and how far. */
 export interface SettingRules {
   /** @throws 452 SETTING_CONSTRAINT_VIOLATION, or 115 for a setting that ClickHouse does not have. */
   check(account: Account, name: string, value: string): void;
@@ -116,7 +115,7 @@ function matches(rules: readonly (string | RegExp)[], name: string): boolean {
 }
 
 function checkBound({ name, max }: Bound, value: string): void {
-  // Plain digits only: what else ClickHouse reads as a number is not worth knowing here.
+  // Plain digits only: nobody needs the other forms that ClickHouse reads as a number.
   if (!/^\d{1,16}$/.test(value)) {
     throw constraintFault(`Setting ${name} has to be a whole number from 1 to ${max}.`);
   }
