@@ -14,28 +14,28 @@ import { CoreError } from '../errors.ts';
 import { readProcessIdentity, readProcessStat } from '../linux-processes.ts';
 
 export interface DataDirClaim {
-  /** The Core before this one did not stop cleanly: processes of it may still be ending. */
+  /** Whether the Core before this one did not stop cleanly: its processes may still be ending. */
   afterCrash: boolean;
   release(): void;
 }
 
 const attemptsMax = 3;
-/** A start writes more than that in any case. */
+/** A start writes more than this in any case. */
 const probeBytes = 65_536;
 
 /**
- * Claims the data directory for this process, so that two Cores never run servers on the same
- * files. The claim is a lock file that names its process together with that process's start, so
- * that a process id which came to somebody else (after a crash or in a new container) does not count.
- * @throws CoreError DATA_DIR_IN_USE while another Core holds it, DATA_DIR_UNUSABLE if nothing can be
- * written there, or somebody else can.
+ * Claims the data directory for this process, so that two Cores never run servers on the same files. The
+ * claim is a lock file with the process id and the start of that process: after a crash, or in a new
+ * container, another process may have the same id, and then the lock does not count.
+ * @throws CoreError DATA_DIR_IN_USE while another Core holds it, DATA_DIR_UNUSABLE if this process cannot
+ * write there, or if another user can.
  */
 export function claimDataDir(dataDir: string): DataDirClaim {
   try {
     prepareDataDir(dataDir);
     return claim(dataDir);
   } catch (thrown) {
-    // That of a write names no file.
+    // The error of a write does not name its file.
     const isOfWrite = (thrown as NodeJS.ErrnoException).syscall?.includes('write') === true;
     throw isOfWrite ? unusable(dataDir, dataDir, thrown) : dataDirFault(dataDir, thrown);
   }
@@ -62,8 +62,9 @@ function claim(dataDir: string): DataDirClaim {
 }
 
 /**
- * Makes the folder, and looks whether the files of the servers can be made in it: a server that cannot make
- * them says so less clearly, or only in its log. The folder of Postgres may belong to another user.
+ * Makes the folder, and makes sure that files can be written in it. A server that cannot write its files
+ * says so less clearly, or only in its log. The folder of Postgres is left out, since it may belong to
+ * another user.
  */
 function prepareDataDir(dataDir: string): void {
   makeFolder(dataDir);
@@ -76,8 +77,8 @@ function prepareDataDir(dataDir: string): void {
 }
 
 /**
- * Who may write to the folder could put a file of passwords of their own there, or a link by the name of
- * a file that is about to be written. Below /tmp anybody can make it before Core does.
+ * Another user who may write to the folder could put a file with known passwords there, or a link with the
+ * name of a file that Core is about to write. Below /tmp, anybody can make the folder before Core does.
  */
 function keepOthersOut(dataDir: string): void {
   const { uid, mode } = statSync(dataDir);
@@ -91,7 +92,7 @@ function keepOthersOut(dataDir: string): void {
   if ((mode & 0o022) !== 0) chmodSync(dataDir, mode & 0o7755);
 }
 
-/** With `recursive`, mkdir of Node 20 never returns if a parent cannot be made, as under /proc. */
+/** Not mkdir's `recursive`: in Node 20 it never returns if a parent cannot be made, as under /proc. */
 function makeFolder(folder: string): void {
   try {
     mkdirSync(folder, { mode: 0o700 });
@@ -104,7 +105,7 @@ function makeFolder(folder: string): void {
   }
 }
 
-/** On a disk without room only the bytes of a file fail, and with some file systems only their sync. */
+/** Writes and syncs some bytes: on a full disk a file can still be made, and only these steps fail. */
 function probe(file: string): void {
   try {
     writeFileSync(file, Buffer.alloc(probeBytes), { flush: true, mode: 0o600 });
@@ -113,7 +114,7 @@ function probe(file: string): void {
   }
 }
 
-/** The caller tells what made the file fail. A failure to remove it would hide that. */
+/** The caller already has a failure to report, and a failure to remove the file would hide it. */
 function removeQuietly(file: string): void {
   try {
     rmSync(file, { force: true });
@@ -123,8 +124,8 @@ function removeQuietly(file: string): void {
 }
 
 /**
- * What the file system said against a file in the data directory, as one clear line. Anything else is
- * given back as it is.
+ * Turns an error of the file system about the data directory into one clear line. Returns anything else as
+ * it is.
  */
 export function dataDirFault(dataDir: string, thrown: unknown): unknown {
   const { code, path: file } = thrown as NodeJS.ErrnoException;
@@ -142,7 +143,7 @@ function unusable(dataDir: string, file: string, cause: unknown): CoreError {
   );
 }
 
-/** Also a folder above it, which could not be made. */
+/** Also true for a folder above the data directory: Core may have failed to make that one. */
 function isWithin(file: string, dataDir: string): boolean {
   const slashed = (folder: string): string =>
     folder.endsWith(path.sep) ? folder : folder + path.sep;
@@ -182,8 +183,8 @@ function tryLink(from: string, to: string): boolean {
 }
 
 /**
- * Takes a stale lock out of the way. It is moved first and looked at again, because another Core
- * that starts at this moment may have replaced it; that one's lock is put back.
+ * Removes a stale lock. Another Core that starts at this moment may have replaced it. So the lock is moved
+ * first and read again, and a lock of another Core is put back.
  */
 function removeStale(lockFile: string, seen: string): void {
   const aside = `${lockFile}.stale.${process.pid}`;
@@ -201,7 +202,7 @@ function release(lockFile: string, content: string): void {
   if (readIfThere(lockFile) === content) rmSync(lockFile, { force: true });
 }
 
-/** A Core that was killed runs nothing any more, also while it ends and as a zombie. */
+/** A Core that is ending or a zombie holds no claim: it starts nothing any more. */
 function isAlive(holder: string): boolean {
   const pid = Number(holder.split(' ')[0]);
   if (!Number.isSafeInteger(pid) || pid <= 0) return false;
@@ -209,7 +210,7 @@ function isAlive(holder: string): boolean {
   if (stat !== undefined && stat.state !== 'running') return false;
   const described = describeProcess(pid);
   if (described !== undefined) return described === holder;
-  // No /proc here, or no such process: all that is left is to ask whether the id is in use.
+  // There is no /proc, or no such process: the only other way is to ask whether the id is in use.
   try {
     process.kill(pid, 0);
     return process.platform !== 'linux' && pid !== process.pid;
@@ -218,7 +219,7 @@ function isAlive(holder: string): boolean {
   }
 }
 
-/** `<pid> <boot id> <start time>`, which no other process ever has; undefined without /proc. */
+/** `<pid> <boot id> <start time>`: no other process ever has it. Undefined without /proc. */
 function describeProcess(pid: number): string | undefined {
   const identity = readProcessIdentity(pid);
   return identity && `${pid} ${identity.bootId} ${identity.startTicks}`;

@@ -6,22 +6,22 @@ import type { Logger } from '../log.ts';
 
 const run = promisify(execFile);
 
-/** Where packages put servers that a plain user's PATH leaves out. */
+/** Folders in which packages install servers, and which a plain user's PATH leaves out. */
 const usualFolders = ['/usr/bin', '/usr/local/bin', '/usr/sbin', '/opt/homebrew/bin'];
 const aptMsMax = 300_000;
 
-/** In front of a server's command: it needs no setting of Core, and some of them hold a password. */
+/** Goes before a server's command. The server needs no setting of Core, and some settings hold a password. */
 export const withoutSecrets: readonly string[] = [
   'env',
   ...settingsWithSecrets.flatMap((name) => ['-u', name]),
 ];
 
-/** A program's path, or what would get it where it is missing and could not be installed. */
+/** A program's path, or how the operator can get a program that Core could not install. */
 export type FoundProgram = { path: string } | { remedy: string; cause?: unknown };
 
 /**
- * Path of a program that is in the package of the same name on Debian and Ubuntu, where it is
- * installed if it is missing and this process may.
+ * Finds a program. If it is missing on Debian or Ubuntu, installs the package of the same name, if this
+ * process may.
  */
 export async function findOrInstall(
   name: string,
@@ -44,7 +44,7 @@ export async function findOrInstall(
   return installed === undefined ? { remedy } : { path: installed };
 }
 
-/** Full path of a program, by the shell's own search of the PATH and then the usual folders. */
+/** Full path of a program. The shell searches the PATH, and then the usual folders. */
 export async function findProgram(name: string): Promise<string | undefined> {
   const search = `PATH="$PATH:${usualFolders.join(':')}"; command -v "$1"`;
   try {
@@ -62,10 +62,10 @@ async function installWithApt(
   signal: AbortSignal,
 ): Promise<void> {
   log.info(`${name} is missing; installing it with apt-get`);
-  // The environment is inherited; `env` adds to it.
+  // apt-get inherits the environment; `env` adds to it.
   const quietly = ['DEBIAN_FRONTEND=noninteractive', apt];
   const options = { signal, timeout: aptMsMax, maxBuffer: 16_777_216 };
-  // An update may fail for one of many sources while the one that matters is fine.
+  // An update fails if only one of many sources does, and the source of this package may be fine.
   await run('env', [...quietly, 'update'], options).catch((cause: unknown) =>
     log.warn({ err: cause }, 'apt-get update failed'),
   );
@@ -73,8 +73,8 @@ async function installWithApt(
 }
 
 /**
- * The package may also start a service of its own, on the usual port. The program was not there
- * before, so that service is of our making and nobody uses it yet.
+ * Stops the service that the package may have started on the usual port. The program was missing before, so
+ * Core has caused that service and nobody uses it yet.
  */
 async function stopDistroService(name: string, log: Logger): Promise<void> {
   try {

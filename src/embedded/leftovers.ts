@@ -6,15 +6,15 @@ import { readIfThere } from '../durable-file.ts';
 import { processesIn, readProcessStat } from '../linux-processes.ts';
 import type { Logger } from '../log.ts';
 
-/** What tells an embedded server's processes from all others: see `endLeftovers`. */
+/** Tells an embedded server's processes from all others: see `endLeftovers`. */
 export interface ServerMark {
   name: 'postgres' | 'redis' | 'clickhouse';
   /** The server's working directory, which is its data directory. */
   dir: string;
   pidFile: string;
   /**
-   * What a command line, split into its arguments, is to this server: its main process, one that
-   * lives and dies with the main process (Postgres has one a connection), or nothing of it.
+   * What the process of a command line, split into its arguments, is to this server: its main process, a
+   * part that lives and dies with the main process (Postgres has one per connection), or a stranger.
    */
   roleOf: (argv: readonly string[]) => Role;
   stopSignal: NodeJS.Signals;
@@ -30,20 +30,20 @@ interface Leftover {
 const leftoverMsMax = 10_000;
 const pollMs = 20;
 
-/** Name of the program that a command line runs; servers that set their title keep it in front. */
+/** Name of the program that a command line runs. Servers that set their title keep it in front. */
 export function programName(argv: readonly string[]): string {
   return path.basename(argv[0]?.split(' ')[0] ?? '').replace(/:$/, '');
 }
 
-/** Remembers the process, for systems without /proc. */
+/** Writes the process id down, for systems without /proc. */
 export function writePidFile(mark: ServerMark, pid: number): void {
   writeFileSync(mark.pidFile, `${pid}\n`);
 }
 
 /**
- * Stops what a killed Core left running on this data directory, and waits until it is gone. Only
- * processes are touched that are this very server with this very working directory; on systems
- * without /proc, the process of the pid file if its command line is this server's.
+ * Stops the processes that a killed Core left running on this data directory, and waits until they are
+ * gone. It touches only processes of this server with this working directory. Without /proc it touches only
+ * the process of the pid file, and only if the command line is this server's.
  */
 export async function endLeftovers(mark: ServerMark, log: Logger): Promise<void> {
   let left = findProcesses(mark);
@@ -52,7 +52,7 @@ export async function endLeftovers(mark: ServerMark, log: Logger): Promise<void>
     { process: mark.name, pids: left.map((one) => one.pid) },
     `${mark.name} of a former Core still runs; stopping it first`,
   );
-  // To a part the stop signal would mean something else; it ends once its main process has.
+  // The stop signal means something else to a part. A part ends once its main process has.
   signalAll(
     left.filter((one) => one.role === 'main'),
     mark.stopSignal,
@@ -76,7 +76,7 @@ function signalAll(processes: readonly Leftover[], signal: NodeJS.Signals): void
     try {
       process.kill(pid, signal);
     } catch (thrown) {
-      // It ended by itself in the meantime.
+      // The process ended by itself in the meantime.
       if ((thrown as NodeJS.ErrnoException).code !== 'ESRCH') throw thrown;
     }
   }
@@ -90,7 +90,7 @@ function findInProc(mark: ServerMark): Leftover[] {
   const found = processesIn(mark.dir)
     .filter(({ pid }) => readProcessStat(pid)?.state !== 'dead')
     .map(({ pid, argv }): Leftover => ({ pid, role: mark.roleOf(argv) }));
-  // A server that is being taken down has no working directory any more, but perhaps still its port.
+  // A server that the kernel takes down has no working directory any more, but may still hold its port.
   const main = pidInFile(mark);
   if (main !== undefined && readProcessStat(main)?.state === 'ending') {
     found.push({ pid: main, role: 'part' });
@@ -98,7 +98,7 @@ function findInProc(mark: ServerMark): Leftover[] {
   return found.filter((one) => one.role !== 'stranger');
 }
 
-/** Undefined if no server was started, or if the file holds something else. */
+/** Undefined if no server was ever started, or if the file does not hold a process id. */
 function pidInFile(mark: ServerMark): number | undefined {
   const pid = Number(readIfThere(mark.pidFile)?.trim());
   return Number.isSafeInteger(pid) && pid > 0 && pid !== process.pid ? pid : undefined;

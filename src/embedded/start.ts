@@ -6,14 +6,14 @@ import { startClickHouse } from './clickhouse/start.ts';
 import { startPostgres } from './postgres/start.ts';
 import { startRedis } from './redis/start.ts';
 
-/** True where at least one store has no URL, so that Core runs it itself. */
+/** Whether at least one store has no URL, so that Core runs it itself. */
 export function needsEmbedded(config: Config): boolean {
   return config.embedded.postgres || config.embedded.redis || config.embedded.clickhouse;
 }
 
 /**
- * Starts, side by side, the servers for which no URL is set: all of them or, where one fails, none.
- * The caller has claimed the data directory.
+ * Starts the servers for which no URL is set, side by side. If one fails, none is left running. The caller
+ * must have claimed the data directory.
  */
 export function startEmbedded(
   config: Config,

@@ -11,14 +11,14 @@ const run = promisify(execFile);
 /** Who runs Postgres, and how. */
 export interface Account {
   /**
-   * What stands in front of a command that works in `folder`: programs that each become the next one,
-   * so that the process id stays.
+   * Goes before a command that works in `folder`: programs that each become the next one, so that the
+   * process id stays.
    */
   prefixFor(folder: string): string[];
-  /** Set if this process itself has to change the user, because no program here does. */
+  /** Set if this process itself has to change the user, because no program of the prefix does. */
   uid?: number;
   gid?: number;
-  /** Whose the files are; undefined if they are this process' own user's. */
+  /** Owner of the files; undefined if it is this process' own user. */
   owner: User | undefined;
 }
 
@@ -27,21 +27,21 @@ interface User {
   gid: number;
 }
 
-/** A name of Core's own, so that a distribution's Postgres is not the same user. */
+/** A name of Core's own, so that the Postgres of a distribution has another user. */
 const userName = 'core-postgres';
-/** The user that an earlier Core ran Postgres as, if it could not make a user namespace. */
+/** An earlier Core ran Postgres as this user, if it could not make a user namespace. */
 const formerUserName = 'postgres';
 const addTriesMax = 20;
 const addPauseMs = 250;
 /** Exit codes of useradd if it cannot change the list of users or groups, e.g. because it is locked. */
 const addBusyCodes: readonly unknown[] = [1, 10];
-/** Longest that some thousand files take on a slow disk. */
+/** Enough for some thousand files on a slow disk. */
 const handOverMsMax = 120_000;
 
 /**
- * Runs in a mount namespace of its own, as root, before the command: `NATIVE FOLDER CLOSED… -- COMMAND`.
- * An empty file system takes the place of each closed folder, and in it lie only what the command
- * needs, under their usual paths: the programs and the folder it works in. Nobody else sees this.
+ * Runs as root, in a mount namespace of its own, before the command: `NATIVE FOLDER CLOSED… -- COMMAND`.
+ * An empty file system replaces each closed folder. It contains only what the command needs, under the usual
+ * paths: the programs, and the folder it works in. No other process sees this.
  */
 const enterScript = `set -e
 umask 022
@@ -60,15 +60,15 @@ cd "$folder"
 exec "$@" 3<&- 4<&-`;
 
 /**
- * Decides how to run Postgres. A plain user runs it as is. For root a system user of Core's own runs
- * it, so that SQL reads no file of root: that user owns Postgres' folder and nothing else. If only root
- * may enter a folder above (a checkout in /root, the data directory itself), the user gets there in a
- * mount namespace, and no mode of that folder changes.
+ * Decides how to run Postgres. A plain user runs it directly. If Core is root, a system user of Core's own
+ * runs it, so that SQL cannot read root's files: that user owns Postgres' folder and nothing else. If only
+ * root may enter a folder above (a checkout in /root, the data directory itself), the user gets there in a
+ * mount namespace, and the mode of that folder stays.
  *
- * A folder of another plain user, who ran Core before, stays that user's.
+ * If another plain user ran Core on this folder before, it stays that user's.
  *
  * @param folder the files of Postgres, which exist
- * @throws CoreError EMBEDDED_SERVER_FAILED with what to do, if nothing of this is possible here.
+ * @throws CoreError EMBEDDED_SERVER_FAILED with what to do, if no way works here.
  */
 export async function chooseAccount(options: {
   dataDir: string;
@@ -79,14 +79,14 @@ export async function chooseAccount(options: {
   if (process.getuid?.() !== 0) return { prefixFor: () => [...withoutSecrets], owner: undefined };
   const { dataDir, folder, native } = options;
   const user = await chooseUser(folder);
-  // A package that was unpacked under a strict umask is root's alone.
+  // A package that was extracted under a strict umask is closed to everybody but root.
   if ((statSync(native).mode & 0o005) !== 0o005) await run('chmod', ['-R', 'o+rX', native]);
   await handOver(folder, user);
   const closed = [...new Set([native, folder].flatMap((one) => closedAbove(one, user)))];
   const candidates = candidatesFor(user, native, closed);
   let cause: unknown;
   for (const { needsPassage, account } of candidates) {
-    // No mode changes but that of the data directory, which is Core's own.
+    // Only the data directory may get another mode, because it is Core's own.
     if (needsPassage && !closed.every((one) => one === dataDir)) continue;
     if (needsPassage && closed.length > 0) letPass(dataDir);
     try {
@@ -157,7 +157,7 @@ export async function runAs(
     ...(account.gid === undefined ? {} : { gid: account.gid }),
     ...others,
   });
-  // A command that ends early does not read the rest; its exit code says why.
+  // A command that ends early does not read the rest. Its exit code says why.
   running.child.stdin?.on('error', () => undefined);
   running.child.stdin?.end(input ?? '');
   return (await running).stdout;
@@ -170,8 +170,8 @@ async function chooseUser(folder: string): Promise<User> {
 }
 
 /**
- * The folder itself comes last: as long as it is not the user's, an attempt was cut off half-way. What a
- * link points to is left alone.
+ * Gives the files to the user, and not what a link points to. The folder itself comes last: as long as the
+ * user does not own it, an attempt was cut off half-way and is repeated.
  */
 async function handOver(folder: string, user: User): Promise<void> {
   if (statSync(folder).uid === user.uid) return;
@@ -198,7 +198,7 @@ function letPass(dataDir: string): void {
   chmodSync(dataDir, statSync(dataDir).mode | 0o011);
 }
 
-/** Two Cores may start at once, and only one of them may change the list of users at a time. */
+/** Two Cores may start at once. useradd refuses one of them while the other changes the list of users. */
 async function createUser(): Promise<User> {
   const useradd = await findProgram('useradd');
   let cause: unknown;
@@ -221,7 +221,7 @@ async function createUser(): Promise<User> {
   );
 }
 
-/** By useradd, or if there is none (Alpine) by BusyBox' adduser. */
+/** Uses useradd, or BusyBox' adduser on systems without it (Alpine). */
 async function addUser(useradd: string | undefined): Promise<void> {
   const home = '/nonexistent';
   const shell = '/sbin/nologin';

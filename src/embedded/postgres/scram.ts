@@ -1,14 +1,14 @@
 import { createHash, createHmac, pbkdf2Sync, randomBytes } from 'node:crypto';
 
-/** What Postgres uses by default. */
+/** Postgres' own default. */
 const iterations = 4_096;
 const saltBytes = 16;
 const keyBytes = 32;
 
 /**
- * What Postgres stores of a password for scram-sha-256. It checks a password and does not tell it, so
- * it may stand in a statement, which a log could quote. The password is letters, digits, `-` and `_`:
- * SASLprep, which others would need, leaves those as they are.
+ * The value that Postgres stores for a password of scram-sha-256. Nobody can compute the password from it,
+ * so it may be in a statement that a log quotes. The password consists of letters, digits, `-` and `_`.
+ * SASLprep, which this function does not do, would leave these as they are.
  *
  * Source: RFC 5803; src/common/scram-common.c of Postgres.
  */

@@ -14,23 +14,23 @@ export const superuserName = 'postgres';
 
 export type PostgresPasswords = Pick<Secrets, 'postgres' | 'postgresSuperuser'>;
 
-/** Goes up with every change of the statements below, so that they run again. */
+/** Raise it with every change of the statements below, so that they run again. */
 const setupVersion = 1;
 const markerName = 'core-setup.json';
-/** If Postgres was killed, it first replays its write-ahead log. */
+/** A Postgres that was killed first replays its write-ahead log. */
 const runMsMax = 300_000;
 
-/** Runs statements in one database, each a transaction of its own, and returns Postgres' output. */
+/** Runs statements in one database, each in a transaction of its own, and returns Postgres' output. */
 export type RunStatements = (database: string, statements: readonly string[]) => Promise<string>;
 
 /**
- * Gives a stopped Postgres its two roles, their passwords and Core's database, unless it has them: after
- * initdb, in a folder of an earlier Core, and if the passwords are others. An earlier Core was the
+ * Gives a stopped Postgres its two roles, their passwords and Core's database. It has work to do after
+ * initdb, in a folder of an earlier Core, and when the passwords have changed. An earlier Core was the
  * superuser `core` of the database `postgres`: that superuser becomes `postgres`, the database becomes
- * `core`, and an ordinary role `core` becomes the owner of all in it.
+ * `core`, and an ordinary role `core` becomes the owner of everything in it.
  *
- * Nobody can connect meanwhile: the statements go to Postgres' single-user mode. Each of its runs may be
- * cut off anywhere; the next start does all of it again and comes to the same.
+ * Nobody can connect meanwhile, because the statements go to Postgres' single-user mode. A crash may cut
+ * it off anywhere: the next start does all of it again, with the same outcome.
  * @throws CoreError EMBEDDED_SERVER_FAILED with Postgres' own reason
  */
 export async function setUpPostgres(
@@ -39,7 +39,7 @@ export async function setUpPostgres(
   run: RunStatements,
 ): Promise<void> {
   await writeAs(files, 'pg_hba.conf', hostAccess);
-  const marker = `${JSON.stringify({ version: setupVersion, passwords: fingerprint(passwords) })}\n`;
+  const marker = `${JSON.stringify({ version: setupVersion, passwords: hashOf(passwords) })}\n`;
   if (readIfThere(path.join(files.folder, markerName)) === marker) return;
   const output = await run('template1', [
     setUpRoles(passwords),
@@ -58,7 +58,7 @@ export async function setUpPostgres(
   await writeAs(files, markerName, marker);
 }
 
-/** The next start sets the roles and passwords up again. */
+/** Makes the next start set the roles and passwords up again. */
 export function forgetSetup(folder: string): void {
   rmSync(path.join(folder, markerName), { force: true });
 }
@@ -71,8 +71,8 @@ host    all       ${superuserName}  127.0.0.1/32  scram-sha-256
 `;
 
 /**
- * One statement, so that it is done wholly or not at all. The session's own role cannot be renamed,
- * hence the one in between. 10 is the id of the superuser that initdb makes.
+ * One statement, so that all of it is done or nothing. A session cannot rename its own role, so the
+ * temporary role `core_setup` does it. 10 is the id of the superuser that initdb makes.
  */
 function setUpRoles(passwords: PostgresPasswords): string {
   return `DO $setup$
@@ -98,9 +98,10 @@ END $setup$`;
 }
 
 /**
- * REASSIGN OWNED refuses the superuser that initdb made, so each object is handed over by itself: what
- * it owns in schemas that are not Postgres' own. An identity's sequence, an index and a row type go with
- * their table; what belongs to an extension stays with it. 16384 is the first id that is not built in.
+ * Gives the role `core` every object that the superuser of initdb owns in schemas other than Postgres' own.
+ * REASSIGN OWNED refuses that superuser, so it is done object by object. An identity's sequence, an index
+ * and a row type go with their table. Objects of an extension stay with it. 16384 is the first id that is
+ * not built in.
  */
 const handOverObjects = `DO $objects$
 DECLARE
@@ -136,15 +137,16 @@ BEGIN
   END LOOP;
 END $objects$`;
 
-/** Tells whether the passwords are the same. A hash tells nothing of 32 random bytes. */
-function fingerprint(passwords: PostgresPasswords): string {
+/** Shows whether the passwords are the same. Nobody can find 32 random bytes by their hash. */
+function hashOf(passwords: PostgresPasswords): string {
   const both = `${passwords.postgres} ${passwords.postgresSuperuser}`;
   return createHash('sha256').update(both).digest('hex');
 }
 
 /**
- * Writes a file into Postgres' folder as the folder's owner: root would follow a link that a server
- * which had been taken over might have put there. After a crash it is compared and written again.
+ * Writes a file into Postgres' folder as the folder's owner. If an attacker had taken over the server, there
+ * might be a link in the folder, and root would follow it. It is not fsynced: the next start compares the
+ * file and writes it again.
  */
 async function writeAs(
   { folder, account }: { folder: string; account: Account },
@@ -157,8 +159,8 @@ async function writeAs(
 }
 
 /**
- * The statements' way to a stopped Postgres: its single-user mode, which listens nowhere, asks for no
- * password, and ends at the first error.
+ * Runs statements in a stopped Postgres by its single-user mode, which listens nowhere, asks for no password,
+ * and ends at the first error.
  */
 export function singleUser(
   postgres: string,
@@ -166,7 +168,7 @@ export function singleUser(
   signal: AbortSignal,
 ): RunStatements {
   return async (database, statements) => {
-    // `-j`: a statement ends with a semicolon and an empty line.
+    // By `-j` a statement ends with a semicolon and an empty line.
     const input = statements.map((statement) => `${statement};\n\n`).join('');
     const settings = [
       'exit_on_error=on',
@@ -183,16 +185,16 @@ export function singleUser(
     } catch (cause) {
       throw new CoreError(
         'EMBEDDED_SERVER_FAILED',
-        `Postgres could not set up its roles and its database in ${folder}: ${lastLine(cause)}`,
+        `Postgres could not set up its roles and its database in ${folder}: ${firstErrorLine(cause)}`,
         { cause },
       );
     }
   };
 }
 
-/** Why a program gave up, by what it wrote to stderr. */
-export function lastLine(cause: unknown): string {
+/** Why a program of Postgres gave up: its first error on stderr, since later ones often follow from it. */
+export function firstErrorLine(cause: unknown): string {
   const { stderr, message } = cause as { stderr?: string; message: string };
-  const lines = (stderr ?? '').split('\n').filter((line) => /error|fatal/i.test(line));
-  return (lines[0] ?? message.split('\n')[0] ?? '').trim().replace(/\.$/, '');
+  const line = (stderr ?? '').split('\n').find((one) => /error|fatal/i.test(one));
+  return (line ?? message.split('\n')[0] ?? '').trim().replace(/\.$/, '');
 }

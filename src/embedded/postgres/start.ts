@@ -21,8 +21,8 @@ import { endLeftovers, programName, type ServerMark, writePidFile } from '../lef
 import { chooseAccount, runAs } from './account.ts';
 import {
   coreName,
+  firstErrorLine,
   forgetSetup,
-  lastLine,
   type PostgresPasswords,
   setUpPostgres,
   singleUser,
@@ -37,9 +37,9 @@ const pollMs = 20;
 const invalidPassword = '28P01';
 
 /**
- * Starts the embedded Postgres on loopback only, with its data in `<dataDir>/postgres`, which is
- * created at the first start. It has the role and the database `core`, and a superuser that only sets
- * them up. If this process is root, it runs as a system user of its own (postgres-account.ts).
+ * Starts the embedded Postgres on loopback only, with its data in `<dataDir>/postgres`, which the first start
+ * creates. It has the role and the database `core`, and a superuser that only sets them up. If this process
+ * is root, Postgres runs as a system user of its own (account.ts).
  * @throws CoreError EMBEDDED_SERVER_FAILED, PORT_TAKEN
  */
 export async function startPostgres(
@@ -54,8 +54,8 @@ export async function startPostgres(
   const mark = markOf(dataDir, folder);
   const prepare = async (): Promise<void> => {
     await endLeftovers(mark, log);
-    // Nothing runs on this directory any more, so a server that was killed has left this file. Its
-    // process id may by now be somebody else's, and Postgres would refuse to start for that.
+    // Nothing runs on this directory any more, so a server that was killed has left this file. If another
+    // process has got its process id, Postgres would refuse to start.
     rmSync(path.join(folder, 'postmaster.pid'), { force: true });
   };
   await prepare();
@@ -115,7 +115,7 @@ function postgresArguments(dir: string, port: number): string[] {
     ['max_connections', '200'],
     ['timezone', 'UTC'],
     ['log_timezone', 'UTC'],
-    // Only faults: the log file is rotated at a start and must not fill the disk until then.
+    // Only faults: Core rotates the log file at a start, and it must not fill the disk until then.
     ['log_checkpoints', 'off'],
     ['log_min_messages', 'warning'],
     ['fsync', 'on'],
@@ -125,8 +125,8 @@ function postgresArguments(dir: string, port: number): string[] {
 }
 
 /**
- * Resolves once a query is answered. Postgres writes into its pid file when it is ready; until then
- * each attempt to connect would only be a line in its log.
+ * Resolves once Postgres answers a query. It writes into its pid file when it is ready; a connection before
+ * that would only add a line to its log.
  * @throws CoreError EMBEDDED_SERVER_FAILED if the role has another password.
  */
 async function untilQueried(
@@ -145,7 +145,7 @@ function isReady(dir: string): boolean {
   try {
     return /^ready\s*$/m.test(readFileSync(path.join(dir, 'postmaster.pid'), 'utf8'));
   } catch {
-    // Not written yet. Where it never is, the supervisor's deadline or the exit says so.
+    // Postgres has not written it yet. If it never does, the supervisor notices by the deadline or the exit.
     return false;
   }
 }
@@ -174,9 +174,9 @@ async function answers(folder: string, port: number, password: string): Promise<
 }
 
 /**
- * Creates the database files, once. They are made in a folder of another name, which initdb flushes
- * to disk, and renamed when complete: an attempt that was killed half-way is thrown away. Nobody can
- * connect to what initdb makes: roles, passwords and who may connect are set up afterwards.
+ * Creates the database files, once. initdb makes them in a folder of another name and flushes them to disk,
+ * and the folder is renamed when it is complete. So an attempt that was killed half-way is thrown away.
+ * initdb lets nobody connect: roles, passwords and access are set up afterwards.
  */
 async function initialise(
   dataDir: string,
@@ -195,7 +195,7 @@ async function initialise(
   const command = [
     ...[initdb, '--pgdata', fresh, '--username', superuserName],
     ...['--auth', 'reject', '--encoding', 'UTF8'],
-    // Postgres' own C.UTF-8, so that no locale of the system matters.
+    // Postgres' own C.UTF-8, which depends on no locale of the system.
     ...['--locale-provider', 'builtin', '--builtin-locale', 'C.UTF-8', '--locale', 'C'],
   ];
   try {
@@ -203,7 +203,7 @@ async function initialise(
   } catch (cause) {
     throw new CoreError(
       'EMBEDDED_SERVER_FAILED',
-      `Postgres could not create its files in ${folder}: ${lastLine(cause)}. Set DATABASE_URL to use a running Postgres instead`,
+      `Postgres could not create its files in ${folder}: ${firstErrorLine(cause)}. Set DATABASE_URL to use a running Postgres instead`,
       { cause },
     );
   }
@@ -214,7 +214,7 @@ async function initialise(
 interface Programs {
   postgres: string;
   initdb: string;
-  /** The folder of both and of their libraries. */
+  /** The folder with both programs and their libraries. */
   native: string;
 }
 
@@ -237,12 +237,12 @@ async function loadPrograms(): Promise<Programs> {
   }
 }
 
-/** Some ways of unpacking a package drop the executable bit. */
+/** Some tools drop the executable bit when they extract a package. */
 function makeExecutable(file: string): void {
   try {
     chmodSync(file, 0o755);
   } catch (thrown) {
-    // Installed by another user: then that user's installation has to be right.
+    // Another user has installed the package, and has to see to it.
     if ((thrown as NodeJS.ErrnoException).code !== 'EPERM') throw thrown;
   }
 }

@@ -10,13 +10,13 @@ import { type Supervised, supervise } from '../../processes/supervisor.ts';
 import { findOrInstall, withoutSecrets } from '../find-program.ts';
 import { endLeftovers, programName, type ServerMark, writePidFile } from '../leftovers.ts';
 
-/** Loading a spool of gigabytes from the append-only file takes its time. */
+/** Redis may have to load gigabytes from the append-only file. */
 const readyMsMax = 300_000;
 const pollMs = 20;
 
 /**
- * Starts the embedded Redis: durable (each answer waits for the fsync of the append-only file),
- * never evicting, on loopback only, for whoever has the password.
+ * Starts the embedded Redis on loopback only, with a password. It is durable: each answer waits for the fsync
+ * of the append-only file. It never evicts.
  */
 export async function startRedis(
   options: { dataDir: string; port: number; password: string },
@@ -26,7 +26,7 @@ export async function startRedis(
   const program = await requireRedis(log, signal);
   const dir = path.join(realpathSync(options.dataDir), 'redis');
   mkdirSync(dir, { recursive: true, mode: 0o700 });
-  // Redis makes its files readable for all, and keys of nodes lie in them: the folder closes them.
+  // Redis makes its files readable for all, and they hold keys of nodes. So the folder is closed.
   chmodSync(dir, 0o700);
   const mark: ServerMark = {
     name: 'redis',
@@ -51,9 +51,9 @@ export async function startRedis(
       stopSignal: 'SIGTERM',
       stopMsMax: 5_000,
       failureCode: 'EMBEDDED_SERVER_FAILED',
-      // Each 200 waits for its fsync, in which it waits for a processor several times.
+      // Each 200 waits for an fsync, and during the fsync Redis waits for a processor several times.
       isRealTime: true,
-      // In a file, since everybody on the machine can read the arguments of a program.
+      // The password is in a file, since everybody on the machine can read the arguments of a program.
       prepare: async () => writeDurable(configFile, redisConfig(dir, options)),
       onSpawn: (pid) => writePidFile(mark, pid),
     },
@@ -62,7 +62,7 @@ export async function startRedis(
   );
 }
 
-/** Redis' configuration file. It is written at each start: whatever CONFIG REWRITE left there goes. */
+/** Redis' configuration file. Each start writes it, so that nothing of a CONFIG REWRITE is left in it. */
 function redisConfig(dir: string, options: { port: number; password: string }): string {
   const settings: [string, string][] = [
     ['bind', '127.0.0.1'],
@@ -74,15 +74,15 @@ function redisConfig(dir: string, options: { port: number; password: string }): 
     ['appendonly', 'yes'],
     ['appendfsync', 'always'],
     ['no-appendfsync-on-rewrite', 'no'],
-    // The file is mostly rows that are settled and trimmed by now. From the default of 64 MiB on it
-    // would be rewritten every few seconds under load, each time by a fork that writes all keys.
+    // Most rows in the file are settled and trimmed by now. From the default of 64 MiB on, Redis would
+    // rewrite it every few seconds under load, each time in a fork that writes all keys.
     ['auto-aof-rewrite-min-size', '512mb'],
-    // Rows lie in there packed; two thirds of the CPU of a rewrite went into compressing them again.
+    // The rows are compact already. Compressing them again took two thirds of the CPU of a rewrite.
     ['rdbcompression', 'no'],
-    // A crash may leave half a command at the end of the file. It was never acknowledged.
+    // A crash may leave half a command at the end of the file. Core never acknowledged that one.
     ['aof-load-truncated', 'yes'],
     ['save', ''],
-    // Idempotency keys of half an hour lie in one hash: to free it in place would stop everything.
+    // The idempotency keys of half an hour are one hash: freeing it in the main thread would stop everything.
     ['lazyfree-lazy-expire', 'yes'],
     ['maxmemory-policy', 'noeviction'],
   ];
@@ -95,7 +95,7 @@ function quoted(value: string): string {
   return `"${value.replaceAll(/["\\]/g, '\\$&')}"`;
 }
 
-/** Resolves once Redis answers PONG; while it loads its file it answers LOADING. */
+/** Resolves once Redis answers PONG. While it loads its file, it answers LOADING. */
 async function untilPong(port: number, password: string, waiting: AbortSignal): Promise<void> {
   while (!waiting.aborted) {
     if ((await ping(port, password)) === '+OK\r\n+PONG\r\n') return;
@@ -103,7 +103,7 @@ async function untilPong(port: number, password: string, waiting: AbortSignal): 
   }
 }
 
-/** What Redis answers to the password and a PING, or as much of it as came. */
+/** Redis' answer to the password and a PING, or as much of it as came. */
 function ping(port: number, password: string): Promise<string> {
   return new Promise((resolve) => {
     let answer = '';
@@ -123,7 +123,7 @@ function ping(port: number, password: string): Promise<string> {
   });
 }
 
-/** Path of redis-server, which is installed on Debian and Ubuntu where it is missing. */
+/** Path of redis-server, which is installed first if it is missing on Debian or Ubuntu. */
 async function requireRedis(log: Logger, signal: AbortSignal): Promise<string> {
   const found = await findOrInstall('redis-server', log, signal);
   if ('path' in found) return found.path;
