@@ -247,13 +247,29 @@ t.test('what a web page makes a browser send is refused', async (t) => {
   await client.close();
 });
 
+interface Places {
+  file: string;
+  outside: string;
+  sink: string;
+}
+
+type Refusal = [statement: string, codes: RegExp];
+
 /** Statements that are refused to every user, with the codes of the refusal. */
-function refusedToAll(at: { file: string; outside: string; sink: string }): [string, RegExp][] {
-  const { file, outside, sink } = at;
+function refusedToAll(at: Places): Refusal[] {
+  return [
+    ...refusedReadingFiles(at),
+    ...refusedReachingOut(at),
+    ...refusedSettings(at),
+    ...refusedAdministration(at),
+    ...refusedStoring(at),
+    ...refusedInserts(at),
+  ];
+}
+
+/** Reads of files, by table functions, functions and expressions of a structure. */
+function refusedReadingFiles({ file }: Places): Refusal[] {
   const structure = (name: string) => `a Int8, b String ${name} file(\\'${file}\\')`;
-  const url = `http://${sink}/x`;
-  // What ClickHouse says if Values may hold plain values only.
-  const noExpression = /^(344|164)$/;
   return [
     [`SELECT * FROM file('${file}', LineAsString)`, /497/],
     [`SELECT file('${file}')`, /497/],
@@ -281,6 +297,13 @@ function refusedToAll(at: { file: string; outside: string; sink: string }): [str
     [`SELECT b FROM null('${structure('ALIAS')}')`, /497/],
     [`SELECT * FROM format(JSONEachRow, '${structure('DEFAULT')}', '{"a":1}')`, /497/],
     [`SELECT * FROM eval('SELECT file(\\'${file}\\')')`, /497/],
+  ];
+}
+
+/** Table functions and functions that read what is outside, or call another server. */
+function refusedReachingOut({ file, outside, sink }: Places): Refusal[] {
+  const url = `http://${sink}/x`;
+  return [
     [`SELECT * FROM filesystem('${outside}')`, /497/],
     [`SELECT * FROM fileCluster('default', '${file}', LineAsString)`, /497/],
     [`SELECT * FROM icebergLocal('${outside}')`, /497/],
@@ -316,6 +339,12 @@ function refusedToAll(at: { file: string; outside: string; sink: string }): [str
     [`SELECT catboostEvaluate('${file}', 1)`, /497/],
     [`SELECT aiGenerate('x', 'y')`, /497/],
     ['SELECT addressToLine(1)', /497/],
+  ];
+}
+
+/** Results written to files, other roles, and settings that lift a bound. */
+function refusedSettings({ file, outside }: Places): Refusal[] {
+  return [
     [`SELECT 1 INTO OUTFILE '${outside}/out'`, /358/],
     [`SELECT 1 INTO OUTFILE '${outside}/out' TRUNCATE FORMAT TSV`, /358/],
     [`SELECT 1 INTO\n/* x */ OUTFILE\t'${outside}/out' AND STDOUT FORMAT TSV`, /358/],
@@ -352,6 +381,12 @@ function refusedToAll(at: { file: string; outside: string; sink: string }): [str
     ['SELECT 1 SETTINGS max_threads = {n:UInt64}', /452|62/],
     ['SET max_memory_usage = 0', /452/],
     ['SELECT 1 SETTINGS x.y = 1, max_memory_usage = 0', /115|62/],
+  ];
+}
+
+/** Statements for administrators. */
+function refusedAdministration({ outside }: Places): Refusal[] {
+  return [
     ['SELECT 1 PARALLEL WITH SET ROLE loader', /497|62/],
     ['SYSTEM SHUTDOWN', /497|164/],
     ['SYSTEM RELOAD CONFIG', /497|164/],
@@ -364,6 +399,13 @@ function refusedToAll(at: { file: string; outside: string; sink: string }): [str
     ['GRANT ALL ON *.* TO default', /497/],
     ['EXECUTE AS default SELECT 1', /497|62/],
     ['CREATE FUNCTION f AS x -> x', /497|164/],
+  ];
+}
+
+/** Tables, views and columns that keep such an expression. */
+function refusedStoring({ file, outside, sink }: Places): Refusal[] {
+  const url = `http://${sink}/x`;
+  return [
     [`CREATE TABLE u (a String) ENGINE = File(TSV, '${file}')`, /497|164/],
     [`CREATE TABLE u (a String) ENGINE = URL('${url}', TSV)`, /497|164/],
     [`CREATE TABLE u (a String) ENGINE = Executable('x', TSV)`, /497|164/],
@@ -415,6 +457,15 @@ function refusedToAll(at: { file: string; outside: string; sink: string }): [str
       /497|164/,
     ],
     ['CREATE NAMED COLLECTION c AS a = 1', /497|164/],
+  ];
+}
+
+/** INSERTs from or into other places, and rows that are expressions. */
+function refusedInserts({ file, outside, sink }: Places): Refusal[] {
+  const url = `http://${sink}/x`;
+  // What ClickHouse says if Values may hold plain values only.
+  const noExpression = /^(344|164)$/;
+  return [
     [`INSERT INTO FUNCTION file('${outside}/out', TSV, 'a Int8') SELECT 1`, /497|164/],
     [`INSERT INTO FUNCTION file('${outside}/out', TSV, 'a Int8') FORMAT TSV 1`, /497|164/],
     [
