@@ -1,5 +1,5 @@
 import { Command, InvalidArgumentError } from 'commander';
-import { settingsSchema } from '../src/config.ts';
+import { settingsSchema } from '../src/environment.ts';
 import { CoreError, toCoreError } from '../src/errors.ts';
 import { integer } from '../src/integer.ts';
 import { untilSignalled } from '../src/lifecycle.ts';

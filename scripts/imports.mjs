@@ -27,6 +27,7 @@ const domain = [
 const ground = [
   'errors',
   'config',
+  'environment',
   'log',
   'root',
   'lifecycle',
@@ -78,7 +79,8 @@ const allowed = {
   integer: [],
   root: [],
   lifecycle: ['durable-file', 'errors'],
-  config: ['errors', 'contract', 'client-address'],
+  config: ['errors', 'environment'],
+  environment: ['client-address'],
   'client-address': [],
   secrets: ['config', 'durable-file', 'errors'],
   'durable-file': [],

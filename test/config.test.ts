@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import t from 'tap';
-import { readConfig, settingsSchema } from '../src/config.ts';
+import { readConfig } from '../src/config.ts';
+import { settingsSchema } from '../src/environment.ts';
 import { projectRoot } from '../src/root.ts';
 
 t.test('defaults', async (t) => {

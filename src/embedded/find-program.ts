@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { promisify } from 'node:util';
-import { settingsWithSecrets } from '../config.ts';
+import { settingsWithSecrets } from '../environment.ts';
 import type { Logger } from '../log.ts';
 
 const run = promisify(execFile);
