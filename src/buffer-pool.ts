@@ -1,12 +1,10 @@
-/** Memory that is used again: of its own for each use it would be most of what V8 has to collect. */
+/** Reuses memory. Fresh memory for each use would be most of what V8 has to collect. */
 export interface BufferPool {
-  /**
-   * A buffer of at least this many bytes, with whatever was in it before, alone in its ArrayBuffer.
-   */
+  /** A buffer of at least this many bytes, with old content, alone in its ArrayBuffer. */
   take(bytes: number): Buffer;
   /**
-   * Takes back what `take` gave, or a view of it, once nobody reads it any more: from here on another
-   * user may write to it. What is not given back is collected as any other memory.
+   * Gives back a buffer of `take`, or a view of it. Nobody may read it after that, because another user may
+   * write to it. V8 collects a buffer that is never given back, like any other memory.
    */
   give(buffer: Buffer): void;
 }
@@ -14,8 +12,8 @@ export interface BufferPool {
 const bytesMin = 4_096;
 
 /**
- * A free list a power of two. Buffers of more than `bytesMax` are rare and not kept, and no more than
- * `keptBytesMax` is kept in all.
+ * One free list per power of two. Buffers over `bytesMax` are rare and not kept, and at most `keptBytesMax`
+ * are kept in all.
  */
 export function createBufferPool(limits: { bytesMax: number; keptBytesMax: number }): BufferPool {
   const { bytesMax, keptBytesMax } = limits;

@@ -1,22 +1,23 @@
 import net from 'node:net';
 
-/** Who a request without a key comes from, so that senders can be told apart and limited. */
+/** Tells senders of requests without a key apart, so that each can be limited. */
 export interface ClientAddresses {
   /**
-   * The sender's address: an IPv4 address, or the /64 of an IPv6 one, which is what one host is given
-   * and can choose freely within. `X-Forwarded-For` is asked for, as one list, only if the peer is a
-   * trusted proxy. The right-most address that is not one itself then counts, since everything to the left
-   * of it is what the sender claims. If that is no address, the peer's counts.
+   * The sender's address: an IPv4 address, or the /64 of an IPv6 one, since one host gets a whole /64 and
+   * chooses freely within it. `forwardedFor` is called only if the peer is a trusted proxy, and returns
+   * `X-Forwarded-For` as one list. Then the right-most address that is no trusted proxy counts: everything
+   * to the left of it is only the sender's claim. If there is something other than an address, the peer's
+   * address counts.
    */
   senderOf(peer: string, forwardedFor: () => string): string;
 }
 
-/** If a setting has an entry that is no address and no prefix, `invalid` names it. */
+/** `invalid` names an entry that is neither an address nor a prefix. */
 export type TrustedProxies =
   | { outcome: 'parsed'; isTrusted: (address: string) => boolean; count: number }
   | { outcome: 'invalid'; entry: string };
 
-/** Reads addresses and CIDR prefixes with commas between them, as CORE_TRUSTED_PROXIES holds them. */
+/** Reads the value of CORE_TRUSTED_PROXIES: addresses and CIDR prefixes, separated by commas. */
 export function parseTrustedProxies(text: string): TrustedProxies {
   const list = new net.BlockList();
   const entries = text.split(',').map((entry) => entry.trim());
@@ -36,7 +37,7 @@ export function parseTrustedProxies(text: string): TrustedProxies {
   return { outcome: 'parsed', isTrusted, count };
 }
 
-/** `trustedProxies` is as parseTrustedProxies takes it; with none `X-Forwarded-For` never counts. */
+/** See parseTrustedProxies for `trustedProxies`. If it is empty, `X-Forwarded-For` never counts. */
 export function createClientAddresses(trustedProxies: string): ClientAddresses {
   const proxies = parseTrustedProxies(trustedProxies);
   if (proxies.outcome === 'invalid') throw new Error(`not an address: ${proxies.entry}`);
@@ -67,7 +68,7 @@ function withoutPort(hop: string): string {
   return /^\[([^\]]*)\](?::\d+)?$/.exec(hop)?.[1] ?? /^([\d.]+):\d+$/.exec(hop)?.[1] ?? hop;
 }
 
-/** IPv4 in dots, also if it was mapped into IPv6; IPv6 as eight groups; undefined for anything else. */
+/** IPv4 with dots, even if it was mapped into IPv6; IPv6 as eight groups; undefined for anything else. */
 function canonicalOf(address: string): string | undefined {
   if (net.isIPv4(address)) return address;
   if (!net.isIPv6(address)) return undefined;
@@ -95,7 +96,7 @@ function isMapped(groups: readonly number[]): boolean {
   return groups[5] === 0xffff && groups.slice(0, 5).every((group) => group === 0);
 }
 
-/** Bits of a prefix, in terms of the address as canonicalOf gives it. Without any it is one address. */
+/** Bits of a prefix, counted in the address that canonicalOf returns. Without bits it is one address. */
 function prefixOf(written: string, bits: string | undefined): number | undefined {
   const wide = net.isIPv6(written);
   const all = wide ? 128 : 32;

@@ -12,14 +12,14 @@ import {
 import path from 'node:path';
 
 /**
- * Replaces a file as a whole: after a crash it holds the old or the new content, never a part, and
- * once this returns it holds the new one, also after a power cut. The file is a new one, with this mode
- * whatever the old one had. If there was a link, the file takes its place.
- * @throws the error of the file system, e.g. ENOSPC; the old content is then still there.
+ * Replaces a file as a whole. After a crash it holds the old or the new content, never a part; once this
+ * has returned it holds the new one, even after a power cut. The file is a new one and gets this mode,
+ * whatever the mode of the old one. It replaces a link instead of following it.
+ * @throws the error of the file system, e.g. ENOSPC; then the old content is still there.
  */
 export function writeDurable(file: string, content: string, mode = 0o600): void {
-  // Nobody can guess its name, and it is made here or not at all. Somebody else who may write to the folder
-  // could otherwise put a link there, and what it points to would be overwritten.
+  // A name that nobody can guess, and `wx`, which fails if the file exists. Otherwise somebody else who may
+  // write to the folder could put a link there, and this would overwrite the file behind the link.
   const temporary = `${file}.${randomBytes(8).toString('hex')}.tmp`;
   const handle = openSync(temporary, 'wx', mode);
   try {
@@ -40,7 +40,7 @@ export function writeDurable(file: string, content: string, mode = 0o600): void 
   syncFolder(path.dirname(file));
 }
 
-/** A rename or a removal is on disk only once its folder is. */
+/** A rename or a removal is on disk only once its folder is synced. */
 export function syncFolder(folder: string): void {
   const handle = openSync(folder, 'r');
   try {
@@ -67,7 +67,7 @@ export function readIfThere(file: string): string | undefined {
     return readFileSync(file, 'utf8');
   } catch (thrown) {
     const { code } = thrown as NodeJS.ErrnoException;
-    // A process that ends while its file in /proc is read answers ESRCH.
+    // ESRCH: a process ended while its file in /proc was read.
     if (code === 'ENOENT' || code === 'ESRCH') return undefined;
     throw thrown;
   }

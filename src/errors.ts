@@ -1,7 +1,6 @@
 /**
- * Every failure that Core can tell somebody about: its code, its HTTP status, whether the same
- * request may succeed later, and what to do about it. This table is the only registry; the page
- * docs/errors.md is tested against it.
+ * Every failure that Core reports to somebody: its code, its HTTP status, whether the same request may
+ * succeed later, and what it means. This is the only registry. A test compares docs/errors.md with it.
  */
 export const errorTable = {
   MALFORMED_JSON: { status: 400, retryable: false, means: 'The body is not valid JSON.' },
@@ -40,7 +39,7 @@ export const errorTable = {
   BODY_TOO_LARGE: {
     status: 413,
     retryable: false,
-    means: 'The body is over the limit, compressed or not.',
+    means: 'The body is over the limit, before or after decompression.',
   },
   UNSUPPORTED_MEDIA_TYPE: {
     status: 415,
@@ -70,12 +69,12 @@ export const errorTable = {
   BACKLOG_FULL: {
     status: 503,
     retryable: true,
-    means: 'The spool or a queue before it is full. Nothing was stored; repeat the request.',
+    means: 'The backlog or a queue is full. Nothing was stored; repeat the request.',
   },
   LATE_BACKLOG_FULL: {
     status: 503,
     retryable: true,
-    means: 'The spool for old dates is full. Nothing was stored; repeat the request.',
+    means: 'The backlog of late posts is full. Nothing was stored; repeat the request.',
   },
   CONFIG_QUEUE_FULL: {
     status: 503,
@@ -216,18 +215,18 @@ export class CoreError extends Error {
   }
 }
 
-/** Turns whatever was thrown into a CoreError: itself, or INTERNAL with the thing as its cause. */
+/** Turns anything that was thrown into a CoreError: itself, or INTERNAL with the thing as its cause. */
 export function toCoreError(thrown: unknown): CoreError {
   if (thrown instanceof CoreError) return thrown;
   return new CoreError('INTERNAL', 'Internal error', { cause: thrown });
 }
 
-/** What something that was thrown says, also if it is no Error. */
+/** The message of anything that was thrown, even if it is no Error. */
 export function messageOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }
 
-/** What the wire shows of an error. */
+/** The body of the answer to a client. */
 export function errorBody(error: CoreError): string {
   return JSON.stringify({
     error: {

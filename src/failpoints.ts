@@ -1,6 +1,6 @@
 /**
- * Places where the fault suite may kill, pause or cut something: before and after every step that
- * an entry takes. Closed on purpose: a schedule names each of them.
+ * Places at which the fault suite may kill, pause or cut something: before and after every step of an
+ * entry. The list is closed, because a schedule of the suite names each of them.
  */
 export const failpointNames = [
   'accept:before-append',
@@ -8,9 +8,9 @@ export const failpointNames = [
   'seal:before',
   'seal:after',
   'insert:before',
-  // Between the last question to Postgres and the INSERT of a month.
+  // Between the last query to Postgres and the INSERT of a month.
   'insert:send',
-  // Around the decision which rows of a poisoned segment are left out.
+  // Before and after the decision which rows of a poisoned segment are rejected.
   'reject:before',
   'reject:after',
   'insert:after',
@@ -26,9 +26,9 @@ export type FailpointName = (typeof failpointNames)[number];
 export type Failpoint = (name: FailpointName) => Promise<void> | void;
 
 /**
- * Failpoints for the fault suite: each asks `POST <url>/<role>/<name>` and waits for the answer,
- * for as long as that takes. Undefined without a URL, so that in production nothing is asked or
- * awaited. Where nobody listens any more the process goes on: its harness has ended.
+ * Failpoints for the fault suite: each sends `POST <url>/<role>/<name>` and waits for the answer, for as
+ * long as that takes. Undefined without a URL, so that production sends and awaits nothing. If nobody
+ * listens any more, the harness has ended and the process goes on.
  */
 export function createFailpoint(
   url: string | undefined,
@@ -41,7 +41,7 @@ export function createFailpoint(
       const answer = await fetch(`${base}/${name}`, { method: 'POST' });
       await answer.arrayBuffer();
     } catch {
-      // Only the harness listens there, and it ends after the processes it started.
+      // The harness has ended: only it listens there.
     }
   };
 }

@@ -1,17 +1,17 @@
 import path from 'node:path';
 import { readIfThere, writeDurable } from './durable-file.ts';
 
-/** The file of a data directory that names the Core whose database lies in it. */
+/** The file in a data directory with the id of the Core whose database is there. */
 function instanceFile(dataDir: string): string {
   return path.join(dataDir, 'instance');
 }
 
-/** Undefined for a data directory that no Core has been started on. */
+/** Undefined if no Core was ever started on this data directory. */
 export function readInstanceFile(dataDir: string): string | undefined {
   return readIfThere(instanceFile(dataDir))?.trim();
 }
 
-/** Written by who has claimed the data directory, once its database has an id. */
+/** Only for a process that has claimed the data directory. */
 export function writeInstanceFile(dataDir: string, id: string): void {
   if (readInstanceFile(dataDir) !== id) writeDurable(instanceFile(dataDir), `${id}\n`, 0o644);
 }

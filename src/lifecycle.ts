@@ -3,21 +3,21 @@ import { isatty } from 'node:tty';
 import { readIfThere } from './durable-file.ts';
 
 /**
- * Closes what was opened, last in first out, also when start-up fails half-way: `use` a releaser
- * right after the thing exists, and `close` in a finally.
+ * Closes everything that was opened, last in first out, also if a start fails half-way. Call `use` right
+ * after something was opened, and `close` in a finally.
  */
 export class Lifecycle {
   readonly #releasers: { name: string; release: () => Promise<void> | void }[] = [];
   #closing: Promise<void> | undefined;
 
-  /** Registers how to give something back. */
+  /** Registers how to close something. */
   use(name: string, release: () => Promise<void> | void): void {
     this.#releasers.push({ name, release });
   }
 
   /**
-   * Releases everything in reverse order. A releaser that throws does not stop the others; what
-   * failed is thrown at the end as an AggregateError. Repeated calls share one run.
+   * Closes everything in reverse order. A failure does not stop the others; all failures are thrown at the
+   * end as one AggregateError. Repeated calls share one run.
    */
   close(): Promise<void> {
     this.#closing ??= this.#run();
@@ -37,14 +37,14 @@ export class Lifecycle {
   }
 }
 
-/** Ctrl-C under npm delivers SIGINT twice, from the terminal and forwarded by npm. */
+/** Under npm, Ctrl-C delivers SIGINT twice: the terminal sends it and npm forwards it. */
 const doubledSignalMs = 250;
 
 /**
- * Resolves at the first SIGTERM, SIGINT or SIGHUP, which a terminal sends when it is closed. A second
- * signal ends the process at once: whoever sends it does not want to wait, and a crash loses nothing
- * that was acknowledged. A second SIGHUP does not: shell and kernel both send one, and nobody waits.
- * Under nohup(1) SIGHUP changes nothing.
+ * Resolves at the first SIGTERM, SIGINT or SIGHUP; a terminal that is closed sends SIGHUP. A second signal
+ * ends the process at once: its sender does not want to wait, and a crash loses nothing that was
+ * acknowledged. A second SIGHUP is ignored, because shell and kernel each send one. Under nohup(1) every
+ * SIGHUP is ignored.
  */
 export function untilSignalled(): Promise<NodeJS.Signals> {
   const staysAfterHangup = isUnderNohup();
@@ -67,9 +67,9 @@ export function untilSignalled(): Promise<NodeJS.Signals> {
 }
 
 /**
- * nohup(1) has its program ignore SIGHUP, but Node undoes that when it starts. One trace of nohup is left:
- * if stdin was a terminal, nohup opened /dev/null in its place, for writing only. Without a terminal there
- * is none that could be closed.
+ * nohup(1) makes its program ignore SIGHUP, but Node undoes that when it starts. One trace of nohup is left:
+ * if stdin was a terminal, nohup replaced it by /dev/null, opened for writing only. If stdin was not a
+ * terminal, there is none that could be closed.
  */
 function isUnderNohup(): boolean {
   if ([0, 1, 2].some((descriptor) => isatty(descriptor))) return false;

@@ -2,9 +2,8 @@ import { type DestinationStream, destination, type Logger, pino, stdSerializers 
 import { escapedJson } from './text.ts';
 
 /**
- * JSON lines on stderr; stdout belongs to what a command prints. Keys and passwords are redacted
- * where one might slip in as a field; registration codes are never given to the log. What could do
- * something to a terminal is escaped.
+ * JSON lines on stderr, since stdout is for the output of commands. Fields that may hold a key or password
+ * are redacted; nobody logs a registration code. Characters that could control a terminal are escaped.
  */
 export function createLogger(level: string): Logger {
   return pino(
@@ -21,12 +20,12 @@ export function createLogger(level: string): Logger {
   );
 }
 
-/** Lines that stderr does not take are kept up to this size, and then dropped. */
+/** If stderr takes no lines, they are kept up to this size and dropped after it. */
 const keptBytesMax = 1_048_576;
 
 /**
- * A terminal that was closed (EIO), a reader that is gone (EPIPE) or a full disk behind stderr loses
- * lines of the log. It must not end Core, least of all in the middle of a stop.
+ * If the terminal was closed (EIO), the reader is gone (EPIPE) or the disk is full, lines of the log are
+ * lost. That must not end Core, least of all in the middle of a stop.
  */
 function stderrLines(): DestinationStream {
   const stream = destination({ fd: 2, sync: true, maxLength: keptBytesMax });
@@ -35,20 +34,20 @@ function stderrLines(): DestinationStream {
 }
 
 /**
- * An error as pino logs it, but for what may be secret: an error of Redis has its command with all
- * arguments, which of AUTH is the password and of others a node's configuration, and one of `new URL`
- * has the URL.
+ * An error as pino logs it, without what may be secret. An error of Redis holds its command with all
+ * arguments, and these may be a password (AUTH) or a node's configuration. An error of `new URL` holds the
+ * URL.
  */
 export function serializeError(thrown: unknown): unknown {
   if (!(thrown instanceof Error)) return thrown;
-  const told = stdSerializers.err(thrown);
-  const inner = (told['aggregateErrors'] ?? []) as (typeof told)[];
-  for (const one of [told, ...inner]) {
+  const logged = stdSerializers.err(thrown);
+  const inner = (logged['aggregateErrors'] ?? []) as (typeof logged)[];
+  for (const one of [logged, ...inner]) {
     delete one['input'];
     const name: unknown = one['command']?.name;
     if (name !== undefined) one['command'] = { name };
   }
-  return told;
+  return logged;
 }
 
 export type { Logger };

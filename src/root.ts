@@ -3,8 +3,8 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /**
- * Absolute path of the project: the nearest folder above this file with a package.json. The SQL and
- * Lua files lie there whether this file runs from src/ (under tap) or from dist/.
+ * Absolute path of the project: the nearest folder above this file with a package.json. The SQL and Lua
+ * files are there, whether this file runs from src/ (under tap) or from dist/.
  */
 export const projectRoot = findRoot(path.dirname(fileURLToPath(import.meta.url)));
 

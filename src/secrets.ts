@@ -6,16 +6,16 @@ import type { Config } from './config.ts';
 import { writeDurable } from './durable-file.ts';
 import { CoreError } from './errors.ts';
 
-/** What the embedded servers ask for, one password each: 32 random bytes in base64url. */
+/** The passwords of the embedded servers, each 32 random bytes in base64url. */
 export interface Secrets {
-  /** The superuser's, who sets the database up and does nothing else. */
+  /** For the superuser, who sets the database up and does nothing else. */
   postgresSuperuser: string;
-  /** The one of Core's own role, which owns its database. */
+  /** For Core's own role, which owns its database. */
   postgres: string;
   redis: string;
-  /** The one of Core's own user. */
+  /** For Core's own user. */
   clickhouse: string;
-  /** The one of the user for tools, who only reads. */
+  /** For the user of tools, who only reads. */
   clickhouseAnalyst: string;
 }
 
@@ -29,14 +29,14 @@ const names = [
 
 const storedSchema = z.partialRecord(z.enum(names), z.string().regex(/^[\w-]{43,}$/));
 
-/** Where the secrets of a data directory lie. Only the user who runs Core can read the file. */
+/** The file with the secrets of a data directory. Only the user who runs Core can read it. */
 export function secretsFile(dataDir: string): string {
   return path.join(dataDir, 'secrets.json');
 }
 
 /**
- * The secrets of a data directory, which are made at its first start. A secret that a newer Core
- * asks for and the file lacks is added. Only for a process that has claimed the data directory.
+ * Reads the secrets of a data directory and makes those that the file lacks: all of them at the first start,
+ * or one that only a newer Core needs. Only for a process that has claimed the data directory.
  * @throws CoreError SECRETS_UNUSABLE if the file cannot be read, written or understood.
  */
 export function makeSecrets(dataDir: string): Secrets {
@@ -54,7 +54,7 @@ export function makeSecrets(dataDir: string): Secrets {
 }
 
 /**
- * The secrets of a data directory that Core was started on, else undefined.
+ * The secrets of a data directory; undefined if Core was never started on it.
  * @throws CoreError SECRETS_UNUSABLE if the file is there and cannot be read or understood.
  */
 export function readSecrets(dataDir: string): Secrets | undefined {
@@ -95,7 +95,7 @@ export function analystUrl(config: Config, secrets: Secrets | undefined): string
   return withPassword(url.href, secrets?.clickhouseAnalyst ?? '');
 }
 
-/** The settings as every process but the one that starts the servers needs them. */
+/** The settings with the passwords that are stored, for every process but the one that starts the servers. */
 export function withStoredSecrets(config: Config): Config {
   const { dataDir, postgres, redis, clickhouse } = config.embedded;
   if (!postgres && !redis && !clickhouse) return config;
@@ -130,14 +130,14 @@ function readStored(dataDir: string): z.output<typeof storedSchema> | undefined 
   }
 }
 
-/** An operator who takes out the last line, to have a new password, leaves the comma of the one before. */
+/** An operator who removes the last line, to get a new password, leaves the comma of the line before. */
 function withoutLastComma(text: string): string {
   return text.replace(/,(?=\s*\}\s*$)/, '');
 }
 
 /**
- * Whoever put the file there knows what is in it. That may be Core's user only, or that of its folder,
- * if this is root's command line.
+ * The owner of the file knows the passwords in it. It must be this process' user, or the owner of the folder
+ * if root runs a command.
  */
 function requireOwn(dataDir: string): void {
   const { uid } = lstatSync(secretsFile(dataDir));
@@ -145,12 +145,12 @@ function requireOwn(dataDir: string): void {
   throw unusable(dataDir, `belongs to another user (${uid}), who knows what is in it; remove it`);
 }
 
-/** A copy of the directory may have made the file readable for others. */
+/** Copying the directory may have made the file readable for others. */
 function closeToOthers(file: string): void {
   if ((statSync(file).mode & 0o077) !== 0) chmodSync(file, 0o600);
 }
 
-/** JSON.parse and zod may quote what they were given, which a log must not hold. */
+/** JSON.parse and zod may quote the text, and a log must not hold it. */
 function withoutText(cause: unknown): Error {
   return new Error(cause instanceof z.ZodError ? 'not the shape of the file' : 'not JSON');
 }

@@ -4,7 +4,7 @@ import type { Logger } from '../log.ts';
 import { migrateClickHouse, migratePostgres } from '../stores/migrate.ts';
 import { createPool } from '../stores/postgres.ts';
 
-/** Brings both databases to the newest version; safe to run twice at once. */
+/** Brings both databases to the newest version. Two processes may run it at the same time. */
 export async function migrate(config: Config, log: Logger): Promise<void> {
   const pool = createPool(config.stores.postgresUrl, { max: 2 });
   try {

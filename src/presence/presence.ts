@@ -15,18 +15,18 @@ import {
 } from './processes.ts';
 
 export interface Presence {
-  /** Says that this process has ended as it should. */
+  /** Writes that this process has stopped cleanly. */
   close(): Promise<void>;
 }
 
 const everyMs = 5_000;
-/** A store that is away must not hold up a stop. */
+/** A store that does not answer must not hold up a stop. */
 const closeMsMax = 1_000;
 
 /**
- * Says every five seconds, in Postgres and in Redis, that this process runs and which stores do not
- * answer it, for `core status`. It is in both because either may be the one that is away. Resolves once this
- * was said for the first time. It never fails: what cannot be written is left out.
+ * Writes every five seconds that this process runs, and which stores do not answer it, for `core status`. It
+ * writes to Postgres and to Redis, because either may be the one that does not answer. Resolves after the
+ * first time. It never fails: a write that fails is left out.
  */
 export async function startPresence(options: {
   role: ProcessRole;
@@ -61,14 +61,14 @@ export async function startPresence(options: {
     async close() {
       clearInterval(timer);
       own.isStopped = true;
-      // The first may only wait for a write that began before.
+      // Twice: the first may only join a write that began before `isStopped` was set.
       const said = say().then(say);
       await Promise.race([said, delay(closeMsMax, undefined, { ref: false })]);
     },
   };
 }
 
-/** While a write hangs, another one of its kind is not begun. What fails is left out. */
+/** Starts no second write while one hangs: the call then joins the first one. A failure is only logged. */
 function oneAtATime(write: () => Promise<void>, log: Logger): () => Promise<void> {
   let running: Promise<void> | undefined;
   return () => {

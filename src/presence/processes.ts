@@ -5,7 +5,7 @@ import type { StoreName } from '../stores/readiness.ts';
 export const roles = ['api', 'worker'] as const;
 export type ProcessRole = (typeof roles)[number];
 
-/** What one api or worker process says of itself every few seconds. Times are ISO 8601. */
+/** What an api or worker process reports of itself every few seconds. Times are ISO 8601. */
 export interface ProcessRecord {
   /** A UUID of this run of the process. */
   id: string;
@@ -14,20 +14,20 @@ export interface ProcessRecord {
   pid: number;
   startedAt: string;
   seenAt: string;
-  /** Set by a clean stop. */
+  /** A clean stop sets it. */
   stoppedAt: string | null;
-  /** The stores that did not answer it, and since when. */
+  /** The stores that do not answer it, and since when. */
   storesAway: Partial<Record<StoreName, string>>;
-  /** Age of `seenAt` by the clock of the store it was read from. */
+  /** Age of `seenAt`, by the clock of the store that it was read from. */
   seenSecondsAgo: number;
 }
 
-/** What a process knows of itself; the times are the store's. */
+/** What a process writes of itself. The store adds the times. */
 export type OwnRecord = Pick<ProcessRecord, 'id' | 'role' | 'host' | 'pid' | 'storesAway'> & {
   isStopped: boolean;
 };
 
-/** A process counts as running for this long after it was last seen; it is seen every five seconds. */
+/** A process counts as running for this long after it was last seen. It writes every five seconds. */
 export const seenSecondsMax = 15;
 const keptSeconds = 86_400;
 
@@ -45,7 +45,7 @@ export async function writeToPostgres(db: Queryable, own: OwnRecord): Promise<vo
   );
 }
 
-/** Called at a start: what ended long ago, or on this host before this process, tells nothing new. */
+/** Called at a start. Removes processes that ended long ago, and former ones of this role on this host. */
 export async function sweepPostgres(db: Queryable, own: OwnRecord): Promise<void> {
   await db.query(
     `DELETE FROM processes WHERE seen_at < now() - make_interval(secs => $1)
@@ -72,7 +72,7 @@ export async function readFromPostgres(db: Queryable): Promise<ProcessRecord[]> 
   }));
 }
 
-/** The same in Redis, for when Postgres is away. */
+/** The same in Redis, in case Postgres does not answer. */
 export async function writeToRedis(redis: Redis, prefix: string, own: OwnRecord): Promise<void> {
   const key = processesKey(prefix);
   const now = await timeOf(redis);
@@ -107,7 +107,7 @@ export async function readFromRedis(redis: Redis, prefix: string): Promise<Proce
 
 type StoredRecord = Omit<ProcessRecord, 'seenSecondsAgo'>;
 
-/** Core alone writes the hash. */
+/** No schema: only Core writes the hash. */
 function parse(text: string | null): StoredRecord | undefined {
   return text === null ? undefined : (JSON.parse(text) as StoredRecord);
 }

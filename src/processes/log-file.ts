@@ -1,14 +1,11 @@
 import { mkdirSync, openSync, readFileSync, renameSync, statSync } from 'node:fs';
 import path from 'node:path';
 
-/** A log file over this size at a start becomes `….1`, in place of the one before. */
+/** A start renames a log file over this size to `….1`, and so replaces the `….1` before it. */
 const logBytesMax = 10_485_760;
 const complaintCharsMax = 300;
 
-/**
- * Opens the log file of a program for appending, and says how long it was. The caller closes the
- * descriptor.
- */
+/** Opens a program's log file for appending, and returns its length. The caller closes the descriptor. */
 export function openLogFile(file: string): { fd: number; offset: number } {
   mkdirSync(path.dirname(file), { recursive: true });
   const bytes = statSync(file, { throwIfNoEntry: false })?.size ?? 0;
@@ -18,8 +15,8 @@ export function openLogFile(file: string): { fd: number; offset: number } {
 }
 
 /**
- * The line in which a program that ended says why: the last one behind the offset that sounds like
- * it, else the last one.
+ * The line in which a program that ended says why: the last line behind the offset that looks like an error,
+ * or else the last line.
  */
 export function lastComplaint(file: string, offset: number): string | undefined {
   const lines = readFileSync(file)

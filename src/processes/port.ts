@@ -3,18 +3,17 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { CoreError } from '../errors.ts';
 
 const retryMs = 100;
-/** The setting of the address by that of the port, if there is one. */
+/** The setting of the address for the setting of a port, if there is one. */
 const hostSettings: Readonly<Record<string, string>> = {
   CORE_PORT: 'CORE_HOST',
   CORE_ADMIN_PORT: 'CORE_ADMIN_HOST',
 };
 
 /**
- * Makes sure that nobody listens on a port yet. uWebSockets.js and Core's processes share ports on
- * purpose (SO_REUSEPORT), so that a second Core would not notice the first one by itself.
+ * Makes sure that nobody listens on a port yet. Core's processes share ports on purpose (SO_REUSEPORT), so a
+ * second Core would not notice the first one.
  *
- * `patienceMs` is for a start right after a crash, while the processes of the former Core are still
- * ending.
+ * `patienceMs` is for a start right after a crash: the processes of the former Core may still be ending.
  * @throws CoreError PORT_TAKEN naming the port and the setting that moves it.
  */
 export async function requireFreePort(

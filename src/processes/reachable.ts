@@ -6,10 +6,10 @@ import { connectRedis, createRedis } from '../stores/redis.ts';
 
 const connectTimeoutMs = 5_000;
 
-/** Names of parameters by which a client of a store is given a secret, as in `?password=…`. */
+/** Names of URL parameters that hold a secret for a client of a store, as in `?password=…`. */
 const secretParameter = /pass|secret|token|auth/i;
 
-/** A URL fit for a terminal: without its password, wherever in it that is. */
+/** A URL for a terminal, with its passwords masked. */
 export function maskPassword(url: string): string {
   const parsed = new URL(url);
   if (parsed.password !== '') parsed.password = '***';
@@ -20,7 +20,7 @@ export function maskPassword(url: string): string {
 }
 
 /**
- * Asks each store for a sign of life, so that a wrong URL is one clear line at the start.
+ * Makes sure that each store answers, so that a wrong URL is one clear line at the start.
  * @throws CoreError STORE_UNAVAILABLE naming the store, its URL and the setting.
  */
 export async function requireStores(config: Config): Promise<void> {
@@ -57,7 +57,7 @@ async function askPostgres(url: string): Promise<void> {
 }
 
 async function askRedis(url: string): Promise<void> {
-  // The command that fails says only that the connection is closed; why, the client says aside.
+  // The failed command says only that the connection is closed. An event of the client has the reason.
   let why: Error | undefined;
   const redis = createRedis(url, { connectTimeoutMs, onError: (error) => (why ??= error) });
   try {
@@ -79,7 +79,7 @@ async function askClickHouse(url: string): Promise<void> {
   }
 }
 
-/** The first line of what the client said; several addresses tried count as the first one's. */
+/** The first line of the client's error. If it tried several addresses, the error of the first one. */
 function reasonOf(cause: unknown): string {
   if (cause instanceof AggregateError && cause.message === '') return reasonOf(cause.errors[0]);
   const error = cause as { message?: string; code?: string };

@@ -7,8 +7,8 @@ export function bullPrefix(prefix: string): string {
 }
 
 /**
- * A connection for queues to be filled through: a command fails at once while Redis is away. Its
- * errors go to `onError`; without a listener they would end the process.
+ * A connection that adds jobs to queues. A command fails at once if Redis cannot be reached. Errors of the
+ * connection go to `onError`; without a listener they would end the process.
  */
 export async function connectProducer(
   redisUrl: string,
@@ -29,7 +29,7 @@ export async function connectProducer(
   return connection;
 }
 
-/** A connection for BullMQ's workers: they block on it, and want it to wait for Redis for ever. */
+/** A connection for BullMQ's workers. They block on it, and it must wait for Redis without a limit. */
 export function connectConsumer(redisUrl: string, onError: (error: Error) => void): Redis {
   const connection = new Redis(redisUrl, { maxRetriesPerRequest: null });
   connection.on('error', onError);
@@ -43,14 +43,14 @@ export interface OpenQueue<T> {
   close(): Promise<void>;
 }
 
-/** Opens one queue on a producer's connection of its own. */
+/** Opens a queue on a connection of its own. */
 export async function openQueue<T>(
   name: string,
   options: { redisUrl: string; prefix: string; onError?: ((error: Error) => void) | undefined },
 ): Promise<OpenQueue<T>> {
-  // Loaded here only: it takes long, and an api process needs no more of this file than the prefix.
+  // BullMQ takes long to load, and an api process needs only the prefix of this file.
   const { Queue } = await import('bullmq');
-  // Without a listener there is nothing to tell: the command that failed rejects.
+  // By default errors are dropped: a command that failed rejects as well.
   const { onError = () => undefined } = options;
   const connection = await connectProducer(options.redisUrl, onError);
   const queue = new Queue<T>(name, { connection, prefix: bullPrefix(options.prefix) });

@@ -4,8 +4,8 @@ import { type ClickHouseClient, createClient } from '@clickhouse/client';
 export type { ClickHouseClient };
 
 /**
- * A client for the database that the URL's path names (`http://host:8123/core`); `default` where
- * there is no path. Answers are unpacked numbers where they are safe integers.
+ * A client for the database that the URL's path names (`http://host:8123/core`), or `default` without a path.
+ * Integers of 64 bits come as JSON numbers, not as strings.
  */
 export function createClickHouse(
   url: string,
@@ -28,7 +28,7 @@ export function createClickHouse(
   });
 }
 
-/** Database that `createClickHouse` would use for this URL. */
+/** The database that `createClickHouse` uses for this URL. */
 export function clickhouseDatabase(url: string): string {
   return decodeURIComponent(new URL(url).pathname.slice(1)) || 'default';
 }

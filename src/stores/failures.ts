@@ -15,20 +15,20 @@ const networkCodes = new Set([
 ]);
 
 /**
- * SQLSTATEs that a repeat of the same request may overcome: connection (08), resources (53),
- * operator intervention (57), deadlock and serialisation (40), lock not available (55P03), a
- * standby that refuses writes (25006), I/O errors such as a full disk (58).
+ * SQLSTATEs after which the same request may succeed later: connection (08), resources (53), operator
+ * intervention (57), deadlock and serialisation (40), lock not available (55P03), a standby that refuses
+ * writes (25006), I/O errors such as a full disk (58).
  */
 const retryableSqlState = /^(08|53|57|58|40)|^(55P03|25006)$/;
 
-/** Redis refusing for a while: full, disk error, still loading, failing over, slots moving. */
+/** Redis refuses for a while: it is full, has a disk error, still loads, fails over, or moves slots. */
 const retryableRedisReply =
   /^(OOM|MISCONF|LOADING|READONLY|BUSY|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|NOREPLICAS)\b/;
 
 const retryableMessage =
   /Connection (is closed|terminated|ended)|timeout exceeded when trying to connect|Command timed out|Query read timeout|Stream isn't writeable|max retries per request|Client has encountered a connection error|Timeout error|socket hang up|Connection terminated/i;
 
-/** Whether `thrown` means that a store is away or refuses for now. */
+/** Whether `thrown` means that a store cannot be reached or refuses for a while. */
 function isStoreAway(thrown: unknown): boolean {
   if (!(thrown instanceof Error)) return false;
   if (thrown instanceof AggregateError) return thrown.errors.some(isStoreAway);
@@ -41,8 +41,8 @@ function isStoreAway(thrown: unknown): boolean {
 }
 
 /**
- * For the edges (route, job, main): the CoreError of whatever was thrown. A store that is away is
- * STORE_UNAVAILABLE, with what the client said as its cause; anything unknown is INTERNAL.
+ * The CoreError of anything that was thrown, for the edges (route, job, main). If a store cannot be reached
+ * it is STORE_UNAVAILABLE, with the client's error as its cause. Anything unknown is INTERNAL.
  */
 export function classifyFailure(thrown: unknown): CoreError {
   if (thrown instanceof CoreError) return thrown;

@@ -2,7 +2,7 @@ import type { Redis } from 'ioredis';
 import { CoreError } from '../errors.ts';
 import type { Queryable } from './postgres.ts';
 
-/** The id of this Core, a UUID, which its database was given once. */
+/** The id of this Core, a UUID. A migration writes it into the database, once. */
 export async function readInstance(db: Queryable): Promise<string> {
   const { rows } = await db.query<{ id: string }>('SELECT id FROM instance');
   const id = rows[0]?.id;
@@ -16,9 +16,9 @@ export function instanceKey(prefix: string): string {
 }
 
 /**
- * Makes sure that Postgres and Redis belong to the same Core: rows that wait in Redis name the nodes and
- * subscriptions of one database only, and would count towards strangers in another. An empty Redis takes
- * the id of this Core.
+ * Makes sure that Postgres and Redis belong to the same Core. Rows that wait in Redis name nodes and
+ * subscriptions by their ids in one database. In another database the same ids belong to others, and the
+ * rows would count for them. An empty Redis takes the id of this Core.
  * @throws CoreError INSTANCE_MISMATCH naming both ids.
  */
 export async function requireSameInstance(
@@ -28,7 +28,7 @@ export async function requireSameInstance(
 ): Promise<void> {
   const own = await readInstance(db);
   const key = instanceKey(prefix);
-  // Asked first: a Redis that is full refuses a SET, and could not be started on.
+  // GET comes first: a Redis that is full refuses a SET, and Core must start on it all the same.
   if ((await redis.get(key)) === null) await redis.set(key, own, 'NX');
   const found = await redis.get(key);
   if (found === own) return;

@@ -4,12 +4,12 @@ const elementBytes = 12;
 const bigintMaxHigh = 0x7fff_ffff;
 
 /**
- * A `bigint[]` parameter in Postgres' binary form, which `pg` sends as it is because it is a Buffer.
- * As text an array of 200,000 numbers costs half a second to write and to parse. Values past the
- * largest bigint become that.
+ * A `bigint[]` parameter in Postgres' binary form. `pg` sends it as it is, because it is a Buffer. As text,
+ * an array of 200,000 numbers takes half a second to write and parse. A value over the largest bigint
+ * becomes the largest bigint.
  *
- * Layout: dimensions, whether there are nulls, the type's oid, length and lower bound, then length
- * and value of each element, all big-endian (array_recv in Postgres' arrayfuncs.c).
+ * Layout, all big-endian: dimensions, whether there are nulls, the type's oid, length, lower bound, and
+ * then the length and value of each element (array_recv in Postgres' arrayfuncs.c).
  */
 export function int8Array(values: BigUint64Array): Buffer {
   const buffer = Buffer.allocUnsafe(headerBytes + values.length * elementBytes);
@@ -19,7 +19,7 @@ export function int8Array(values: BigUint64Array): Buffer {
   view.setInt32(8, int8Oid);
   view.setInt32(12, values.length);
   view.setInt32(16, 1);
-  // By halves: a bigint for each value would be an object for each value.
+  // Values are read as two halves, since a bigint for each value would be an object for each value.
   const halves = new Uint32Array(values.buffer, values.byteOffset, values.length * 2);
   let at = headerBytes;
   for (let half = 0; half < halves.length; half += 2) {

@@ -8,7 +8,7 @@ export interface Listener {
 }
 
 const pingEveryMs = 500;
-/** The connection counts as alive this long after it was last asked and answered. */
+/** The connection counts as alive for this long after a question that it answered. */
 const proofLifeMs = 900;
 
 /**

@@ -13,7 +13,7 @@ interface Migration {
   version: number;
   name: string;
   sql: string;
-  /** SHA-256 of the file, hex. An applied migration never changes. */
+  /** SHA-256 of the file in hex, since an applied migration must not change. */
   hash: string;
 }
 
@@ -35,9 +35,9 @@ export async function readMigrations(folder: string): Promise<Migration[]> {
 }
 
 /**
- * Which migrations are still to run.
- * @throws CoreError MIGRATION_FAILED where an applied one differs from its file, or where the
- * database is ahead of this version of Core.
+ * The migrations that have not been applied yet.
+ * @throws CoreError MIGRATION_FAILED if an applied one differs from its file, or if the database is ahead of
+ * this version of Core.
  */
 function pending(
   folder: string,
@@ -64,8 +64,8 @@ function pending(
 }
 
 /**
- * Brings Postgres to the newest version. Each migration is one transaction that inserts its version
- * row first, so that a second runner fails on the key instead of running the file twice.
+ * Brings Postgres to the newest version. Each migration is one transaction that adds its version row first,
+ * so that a second runner fails on the key instead of running the file twice.
  */
 export async function migratePostgres(pool: pg.Pool, log: Logger): Promise<void> {
   const files = await readMigrations('postgres');
@@ -101,9 +101,9 @@ export async function migratePostgres(pool: pg.Pool, log: Logger): Promise<void>
 }
 
 /**
- * Brings ClickHouse to the newest version, making the database first. ClickHouse has no
- * transactions: every statement is written so that it can run again (`IF NOT EXISTS`), and the
- * version row comes last. The Postgres lock keeps two runners apart.
+ * Makes the ClickHouse database if it is missing, and brings it to the newest version. ClickHouse has no
+ * transactions. So every statement can run again (`IF NOT EXISTS`), and the version row comes last. The
+ * lock in Postgres keeps two runners apart.
  */
 export async function migrateClickHouse(url: string, pool: pg.Pool, log: Logger): Promise<void> {
   const files = await readMigrations('clickhouse');
@@ -162,7 +162,7 @@ async function applyClickHouse(
   }
 }
 
-/** ClickHouse takes one statement a request; a statement ends with `;` at the end of a line. */
+/** ClickHouse takes one statement per request. A statement ends with `;` at the end of a line. */
 function statements(sql: string): string[] {
   return sql
     .split(/;\s*$/m)

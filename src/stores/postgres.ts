@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import pg from 'pg';
 
-/** What a query module needs: a pool, or the client of a running transaction. */
+/** A pool, or the client of a transaction. */
 export type Queryable = pg.Pool | pg.PoolClient;
 
 const int8Oid = 20;
 
 /**
- * Ids and byte counts are JSON numbers on the wire. A counter past 2^53 loses its last digits here;
- * exact sums are ClickHouse's to give.
+ * Reads bigint as a number, since ids and byte counts are JSON numbers on the wire. A counter over 2^53 loses
+ * its last digits here; ClickHouse has the exact sums.
  */
 const types: pg.CustomTypesConfig = {
   getTypeParser: ((oid: number, format?: 'text' | 'binary') =>
@@ -18,8 +18,8 @@ const types: pg.CustomTypesConfig = {
 };
 
 /**
- * A pool whose bigint columns come back as numbers. An idle connection that dies is dropped by the
- * pool; the next query opens a new one, so the error event needs no action beyond not crashing.
+ * A pool whose bigint columns come as numbers. If an idle connection dies, the pool drops it and the next
+ * query opens a new one. So the error event needs only a listener, without which it would end the process.
  */
 export function createPool(
   url: string,
@@ -38,14 +38,12 @@ export function createPool(
     types,
   });
   pool.on('error', (error) => options.onIdleError?.(error));
-  // A connection that dies while a caller holds it emits an error too; the caller's query rejects.
+  // A connection that dies while a caller holds it also emits an error. The caller's query rejects.
   pool.on('connect', (client) => client.on('error', () => undefined));
   return pool;
 }
 
-/**
- * Runs `work` in one transaction: committed when it resolves, rolled back when it throws.
- */
+/** Runs `work` in one transaction, which is committed if it resolves and rolled back if it throws. */
 export async function inTransaction<T>(
   pool: pg.Pool,
   work: (client: pg.PoolClient) => Promise<T>,
@@ -57,8 +55,8 @@ export async function inTransaction<T>(
     failed = false;
     return result;
   } finally {
-    // After a failure the connection may be in an unknown state (a rollback that timed out), so it
-    // is closed rather than handed to the next caller.
+    // After a failure the connection may be in an unknown state, such as after a rollback that timed out. So
+    // the pool closes it and does not give it to the next caller.
     client.release(failed);
   }
 }
@@ -78,8 +76,8 @@ export async function inClientTransaction<T>(
     await client.query(isKept(result) ? 'COMMIT' : 'ROLLBACK');
     return result;
   } catch (thrown) {
-    // Where even the rollback fails the connection is gone, and the transaction with it. What the
-    // caller needs to know is the first failure.
+    // If even the rollback fails, the connection is gone and the transaction with it. The caller needs to
+    // know the first failure.
     await client.query('ROLLBACK').catch(() => undefined);
     throw thrown;
   }

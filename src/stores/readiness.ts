@@ -9,8 +9,8 @@ export interface Readiness {
   /** Names of the stores that do not answer within two seconds. */
   storesAway(): Promise<StoreName[]>;
   /**
-   * Whether every store answered when they were last asked, a second ago at most or just now. However
-   * many ask, the stores are asked once a second by each process.
+   * Whether every store answered, at most a second ago. Each process asks the stores at most once a second,
+   * however many callers there are.
    */
   areAllThere(): Promise<boolean>;
 }
@@ -41,7 +41,7 @@ export function createReadiness(stores: {
     storesAway,
     areAllThere() {
       if (last !== undefined && performance.now() < goodUntilMs) return last;
-      // While the stores are being asked, everybody waits for that. It takes two seconds if one hangs.
+      // While the stores are being asked, all callers wait for the same answer: two seconds if a store hangs.
       goodUntilMs = Number.POSITIVE_INFINITY;
       last = storesAway().then((away) => {
         goodUntilMs = performance.now() + keptMs;

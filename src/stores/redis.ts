@@ -5,8 +5,8 @@ import { CoreError, messageOf } from '../errors.ts';
 import { projectRoot } from '../root.ts';
 
 /**
- * A client that fails at once while Redis is away instead of queueing commands in memory: the
- * caller answers 503, and nothing is held that a crash would lose.
+ * A client that fails at once if Redis cannot be reached, and queues no commands in memory. So the caller
+ * answers 503, and the process holds nothing that a crash would lose.
  */
 export function createRedis(
   url: string,
@@ -24,12 +24,12 @@ export function createRedis(
     commandTimeout: options.commandTimeoutMs ?? 10_000,
     retryStrategy: (attempt) => Math.min(50 * attempt, 1_000),
   });
-  // Without a listener ioredis would print to the console. The caller of a command gets the error.
+  // Without a listener ioredis prints to the console. The caller of a command gets the error in any case.
   redis.on('error', (error: Error) => options.onError?.(error));
   return redis;
 }
 
-/** Connects, or fails with one clear line. */
+/** @throws CoreError STORE_UNAVAILABLE with one clear line. */
 export async function connectRedis(redis: Redis): Promise<void> {
   try {
     await redis.connect();
@@ -43,7 +43,7 @@ export async function connectRedis(redis: Redis): Promise<void> {
 }
 
 /**
- * A 200 rests on Redis having fsynced before it answered, and on keys never being evicted.
+ * Makes sure that Redis fsyncs before it answers and never evicts keys, since each 200 depends on both.
  * @throws CoreError REDIS_NOT_DURABLE naming each setting that is wrong.
  */
 export async function requireDurableRedis(redis: Redis): Promise<void> {

@@ -2,7 +2,10 @@ import { availableParallelism, totalmem } from 'node:os';
 import path from 'node:path';
 import { writeDurable } from '../../durable-file.ts';
 
-/** Accounts of clients: `core` is Core itself and may do all that Core needs, `analyst` is for tools and only reads. */
+/**
+ * Accounts of clients: `core` is Core itself and may do all that Core needs, `analyst` is for tools and only
+ * reads.
+ */
 export type Account = 'core' | 'analyst';
 
 /**

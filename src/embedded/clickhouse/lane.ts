@@ -2,7 +2,7 @@ import { clickhouseFault } from './fault.ts';
 
 /** Lets a bounded number of statements run at once, and a bounded number wait in their order. */
 export interface Lane {
-  /** Waits for a place and resolves to the function that gives it back. An aborted waiter leaves the queue. */
+  /** Waits for a place and resolves to a function that gives it back. An abort ends the wait. */
   enter(signal: AbortSignal): Promise<() => void>;
   /** Refuses everything that waits and everything that comes later. */
   stop(): void;

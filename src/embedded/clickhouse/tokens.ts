@@ -74,7 +74,7 @@ function matchEnd(pattern: RegExp, sql: string, start: number): number {
   return start + (pattern.exec(sql)?.[0].length ?? 0);
 }
 
-/** End of a quoted token. A backslash or a doubled quote escapes; a token that nothing ends takes the rest. */
+/** End of a quoted token. A backslash or a doubled quote escapes. Without an end it is all of the rest. */
 function quotedEnd(sql: string, start: number, quote: string): number {
   for (let at = start + 1; at < sql.length; at += 1) {
     if (sql[at] === '\\') at += 1;
