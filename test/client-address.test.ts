@@ -4,7 +4,7 @@ import { readConfig } from '../src/config.ts';
 
 const proxies = '10.0.0.0/8, 192.0.2.1, 2001:db8:ffff::/48, ::ffff:198.51.100.0/120';
 
-/** Who is told apart for a peer and what it forwarded. */
+/** The sender, for a peer and the X-Forwarded-For that it sent. */
 function senderOf(peer: string, forwardedFor = '', trusted = proxies): string {
   return createClientAddresses(trusted).senderOf(peer, () => forwardedFor);
 }
@@ -22,7 +22,7 @@ t.test('X-Forwarded-For counts from a trusted proxy only', async (t) => {
     '198.51.100.7',
     '::ffff:10.0.0.1',
     '2001:db8:ffff:1::1',
-    // As uWebSockets.js writes them.
+    // In the form of uWebSockets.js.
     '0000:0000:0000:0000:0000:ffff:0a00:0001',
     '2001:0db8:ffff:0000:0000:0000:0000:0001',
   ]) {
@@ -37,7 +37,7 @@ t.test('X-Forwarded-For counts from a trusted proxy only', async (t) => {
 t.test('the right-most address that is no trusted proxy is the sender', async (t) => {
   const cases: [string, string][] = [
     ['203.0.113.9', '203.0.113.9'],
-    // What stands to the left is what the sender claims.
+    // Addresses to the left are only the sender's claim.
     ['198.18.0.1, 203.0.113.9', '203.0.113.9'],
     ['unknown, 203.0.113.9', '203.0.113.9'],
     ['198.18.0.1,203.0.113.9 , 10.1.2.3,192.0.2.1', '203.0.113.9'],
@@ -49,7 +49,7 @@ t.test('the right-most address that is no trusted proxy is the sender', async (t
     ['[2001:db8:1:2::6]:443', '2001:db8:1:2::/64'],
     ['[2001:db8:1:2::7]', '2001:db8:1:2::/64'],
     ['fe80::1%eth0', 'fe80:0:0:0::/64'],
-    // What is no address says nothing, and the peer counts.
+    // If the entry is no address, the peer's address counts.
     ['', '10.0.0.1'],
     ['unknown', '10.0.0.1'],
     ['203.0.113.9, ', '10.0.0.1'],
@@ -62,7 +62,7 @@ t.test('the right-most address that is no trusted proxy is the sender', async (t
   }
 });
 
-t.test('an entry that is no address and no prefix is named at the start', async (t) => {
+t.test('parsing names an entry that is no address and no prefix', async (t) => {
   for (const good of ['', ' ', '10.0.0.1', '::1', '0.0.0.0/0', '::/0', '10.0.0.0/8,::1/128', ',']) {
     t.equal(parseTrustedProxies(good).outcome, 'parsed', JSON.stringify(good));
   }

@@ -32,14 +32,14 @@ t.test('names of the embedded ClickHouse', async (t) => {
   }
 });
 
-t.test('every fault is named at once', async (t) => {
+t.test('one error names every fault', async (t) => {
   t.throws(
     () => readConfig({ CORE_PORT: '70000', CORE_LOG_LEVEL: 'loud', REDIS_URL: 'http://x' }),
     { code: 'INVALID_SETTINGS', message: /CORE_PORT.*REDIS_URL.*CORE_LOG_LEVEL/ },
   );
 });
 
-t.test('two listeners cannot have one port', async (t) => {
+t.test('two listeners cannot share one port', async (t) => {
   t.throws(() => readConfig({ CORE_PORT: '8081' }), {
     code: 'INVALID_SETTINGS',
     message: 'Invalid settings: CORE_ADMIN_PORT: must not be that of CORE_PORT',

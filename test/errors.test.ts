@@ -7,7 +7,7 @@ import { serializeError } from '../src/log.ts';
 import { projectRoot } from '../src/root.ts';
 import { classifyFailure } from '../src/stores/failures.ts';
 
-t.test('docs/errors.md lists every code as the registry has it', async (t) => {
+t.test('docs/errors.md lists every code of the registry', async (t) => {
   const page = readFileSync(path.join(projectRoot, 'docs', 'errors.md'), 'utf8');
   const listed = [...page.matchAll(/^\| ([A-Z_]+) +\| (\d+) +\| (yes|no) +\| (.+?) +\|$/gm)].map(
     (row) => ({
@@ -23,7 +23,7 @@ t.test('docs/errors.md lists every code as the registry has it', async (t) => {
   );
 });
 
-t.test('what goes out of an error is its code, message and issues', async (t) => {
+t.test('a client gets code, message and issues of an error, and nothing else', async (t) => {
   const cause = new Error('SELECT secret FROM nodes');
   const wrapped = toCoreError(cause);
   t.equal(wrapped.code, 'INTERNAL');
@@ -37,7 +37,7 @@ t.test('what goes out of an error is its code, message and issues', async (t) =>
   });
 });
 
-t.test('a store that is away is told from a fault', async (t) => {
+t.test('a store that cannot be reached is not an internal error', async (t) => {
   const withCode = (code: string): Error => Object.assign(new Error('x'), { code });
   for (const away of [
     withCode('ECONNREFUSED'),
@@ -59,7 +59,7 @@ t.test('a store that is away is told from a fault', async (t) => {
   }
 });
 
-t.test('an error of Redis is logged without the arguments of its command', async (t) => {
+t.test('the log of an error of Redis has no arguments of its command', async (t) => {
   const redis = new Redis(process.env['CORE_TEST_REDIS_URL'] ?? '', { lazyConnect: true });
   t.teardown(() => redis.disconnect());
   const thrown = await redis.call('AUTH', 'nobody', 'of-a-password').catch((error) => error);

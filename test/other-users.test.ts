@@ -22,17 +22,19 @@ import { readSecrets, type Secrets } from '../src/secrets.ts';
 import { until } from './support/api.ts';
 import { type CoreProcess, settingsOnFreePorts, startCore } from './support/core-process.ts';
 
-// One Core for all tests, with the log at its most talkative. If root runs them, the stranger is the user
-// `nobody`. Otherwise there is only this user, and what is closed by ownership is not tried.
+// One Core for all tests, with the log level trace. If root runs them, the stranger is the user `nobody`.
+// Otherwise the stranger is this user, and tests of what only ownership protects are skipped.
 
 const run = promisify(execFile);
 const isRoot = process.getuid?.() === 0;
-const stranger = isRoot ? 'another user of the machine' : 'whoever has no password (not as root)';
+const stranger = isRoot
+  ? 'another user of the machine'
+  : 'somebody without a password (not as root)';
 const webhookSecret = 'of-the-webhook-0123456789';
 
 const dataDir = mkdtempSync(path.join(os.tmpdir(), 'core-closed-'));
 t.teardown(() => rmSync(dataDir, { recursive: true, force: true }));
-// So that each file has to be closed by itself.
+// The folder is open, so that each file has to be closed by itself.
 chmodSync(dataDir, 0o755);
 const settings = { ...(await settingsOnFreePorts(dataDir)), CORE_LOG_LEVEL: 'trace' };
 const [port, postgresPort, redisPort, clickhousePort] = [
@@ -61,7 +63,7 @@ function readProc(pid: number, name: string): string {
   try {
     return readFileSync(`/proc/${pid}/${name}`, 'utf8');
   } catch {
-    // It has ended.
+    // The process has ended.
     return '';
   }
 }
@@ -94,12 +96,12 @@ interface Found {
   write: string[];
 }
 
-/** What comes of it if `nobody` tries. */
+/** What happens if `nobody` tries. */
 async function asStranger(asked: Partial<Asked>): Promise<Found> {
   const nobody = readFileSync('/etc/passwd', 'utf8').match(/^nobody:[^:]*:(\d+):(\d+):/m);
   const user = isRoot ? [nobody?.[1] ?? '65534', nobody?.[2] ?? '65534'] : ['-', '-'];
   const program = path.join(projectRoot, 'test', 'fixtures', 'stranger.mjs');
-  // Without tap's loader, which is in the environment and would write into the checkout.
+  // An empty environment, because tap's loader in it would write into the checkout.
   const command = ['-i', process.execPath, program, ...user];
   const child = spawn('env', command, { stdio: ['pipe', 'pipe', 'inherit'] });
   const exited = once(child, 'exit');
@@ -111,7 +113,7 @@ async function asStranger(asked: Partial<Asked>): Promise<Found> {
   return found;
 }
 
-t.test(`Postgres lets ${stranger} in with no password but the one it made`, async (t) => {
+t.test(`Postgres lets ${stranger} in only with the password that it made`, async (t) => {
   const wrong = 'x'.repeat(43);
   const attempts = ['core', 'postgres', 'nobody', 'root'].flatMap((user) =>
     ['core', 'postgres', 'template1'].flatMap((database) =>
@@ -139,7 +141,7 @@ t.test(`Postgres lets ${stranger} in with no password but the one it made`, asyn
   t.strictSame(right, ['connected'], 'the attempts went to the right place');
 });
 
-t.test(`Redis tells ${stranger} nothing and takes nothing`, async (t) => {
+t.test(`Redis answers ${stranger} nothing and stores nothing`, async (t) => {
   const ask = (...lines: string[]) => ({ port: redisPort as number, lines });
   const { redis } = await asStranger({
     redis: [
@@ -161,7 +163,7 @@ t.test(`Redis tells ${stranger} nothing and takes nothing`, async (t) => {
 });
 
 t.test(
-  `no file of the data directory is open to ${stranger}, nor what a process was started with`,
+  `${stranger} can read no file of the data directory and no environment of a process`,
   { skip: isRoot ? false : 'this user owns all of them' },
   async (t) => {
     const inDataDir = (...names: string[]) => path.join(dataDir, ...names);
@@ -181,7 +183,7 @@ t.test(
     t.strictSame([...new Set(write)], ['EACCES']);
     writeFileSync(inDataDir('open'), '', { mode: 0o644 });
     const { read: open } = await asStranger({ read: [inDataDir('open')] });
-    t.strictSame(open, ['done'], 'the data directory itself is open in this test');
+    t.strictSame(open, ['done'], 'the test has opened the data directory itself');
     t.equal(statSync(inDataDir('secrets.json')).mode & 0o777, 0o600);
     t.equal(statSync(inDataDir('redis', 'redis.conf')).mode & 0o777, 0o600);
   },
@@ -203,62 +205,65 @@ async function inPostgres<T>(
   }
 }
 
-t.test('Core’s role in Postgres runs no program, reads no file and is nobody else', async (t) => {
-  const refused = [
-    "COPY users FROM PROGRAM 'id'",
-    "COPY (SELECT 1) TO PROGRAM 'cat'",
-    "COPY users FROM '/etc/passwd'",
-    "COPY (SELECT 1) TO '/tmp/core-copied'",
-    "SELECT pg_read_file('/etc/shadow')",
-    "SELECT pg_read_file('postgresql.conf')",
-    "SELECT pg_read_binary_file('/etc/passwd')",
-    "SELECT pg_ls_dir('/')",
-    "SELECT pg_stat_file('/etc/passwd')",
-    "SELECT lo_import('/etc/passwd')",
-    "SELECT lo_export(1, '/tmp/core-exported')",
-    "ALTER SYSTEM SET log_statement = 'all'",
-    "SET log_statement = 'all'",
-    'SELECT pg_reload_conf()',
-    'SELECT rolpassword FROM pg_authid',
-    'ALTER ROLE core SUPERUSER',
-    'ALTER ROLE core CREATEROLE',
-    "ALTER ROLE postgres PASSWORD 'x'",
-    'CREATE ROLE another',
-    'CREATE DATABASE another',
-    'SET ROLE postgres',
-    'SET SESSION AUTHORIZATION postgres',
-    'GRANT pg_execute_server_program TO core',
-    'GRANT pg_read_server_files TO core',
-    'CREATE EXTENSION file_fdw',
-    'CREATE EXTENSION dblink',
-    'CREATE EXTENSION plpython3u',
-    "CREATE FUNCTION f() RETURNS void LANGUAGE c AS 'libc', 'system'",
-    "CREATE TABLESPACE t LOCATION '/tmp'",
-    "LOAD '/etc/passwd'",
-  ];
-  await inPostgres('core', async (client) => {
-    for (const statement of refused) {
-      const outcome = await client.query(statement).then(
-        () => 'done',
-        (thrown: { code?: string }) => thrown.code,
-      );
-      t.equal(outcome, '42501', statement);
-    }
-    const { rows } = await client.query(
-      `SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls,
+t.test(
+  'Core’s role in Postgres can run no program, read no file and become nobody else',
+  async (t) => {
+    const refused = [
+      "COPY users FROM PROGRAM 'id'",
+      "COPY (SELECT 1) TO PROGRAM 'cat'",
+      "COPY users FROM '/etc/passwd'",
+      "COPY (SELECT 1) TO '/tmp/core-copied'",
+      "SELECT pg_read_file('/etc/shadow')",
+      "SELECT pg_read_file('postgresql.conf')",
+      "SELECT pg_read_binary_file('/etc/passwd')",
+      "SELECT pg_ls_dir('/')",
+      "SELECT pg_stat_file('/etc/passwd')",
+      "SELECT lo_import('/etc/passwd')",
+      "SELECT lo_export(1, '/tmp/core-exported')",
+      "ALTER SYSTEM SET log_statement = 'all'",
+      "SET log_statement = 'all'",
+      'SELECT pg_reload_conf()',
+      'SELECT rolpassword FROM pg_authid',
+      'ALTER ROLE core SUPERUSER',
+      'ALTER ROLE core CREATEROLE',
+      "ALTER ROLE postgres PASSWORD 'x'",
+      'CREATE ROLE another',
+      'CREATE DATABASE another',
+      'SET ROLE postgres',
+      'SET SESSION AUTHORIZATION postgres',
+      'GRANT pg_execute_server_program TO core',
+      'GRANT pg_read_server_files TO core',
+      'CREATE EXTENSION file_fdw',
+      'CREATE EXTENSION dblink',
+      'CREATE EXTENSION plpython3u',
+      "CREATE FUNCTION f() RETURNS void LANGUAGE c AS 'libc', 'system'",
+      "CREATE TABLESPACE t LOCATION '/tmp'",
+      "LOAD '/etc/passwd'",
+    ];
+    await inPostgres('core', async (client) => {
+      for (const statement of refused) {
+        const outcome = await client.query(statement).then(
+          () => 'done',
+          (thrown: { code?: string }) => thrown.code,
+        );
+        t.equal(outcome, '42501', statement);
+      }
+      const { rows } = await client.query(
+        `SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls,
          (SELECT count(*)::int FROM pg_auth_members WHERE member = r.oid) AS memberships,
          (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'core') AS owner
        FROM pg_roles r WHERE rolname = 'core'`,
-    );
-    const none = { rolsuper: false, rolcreaterole: false, rolcreatedb: false };
-    t.strictSame(rows, [
-      { ...none, rolreplication: false, rolbypassrls: false, memberships: 0, owner: 'core' },
-    ]);
-  });
-});
+      );
+      const none = { rolsuper: false, rolcreaterole: false, rolcreatedb: false };
+      t.strictSame(rows, [
+        { ...none, rolreplication: false, rolbypassrls: false, memberships: 0, owner: 'core' },
+      ]);
+    });
+  },
+);
 
 t.test(
-  'even Postgres’ superuser reads no file of root',
+  'even Postgres’ superuser cannot read a file of root',
   { skip: isRoot ? false : 'Postgres is this user' },
   async (t) => {
     const secretFile = path.join(dataDir, 'root-only');
@@ -276,13 +281,13 @@ t.test(
       t.strictSame(
         rows.map((row) => row.line),
         [`${uid}`, `${uid}`, `${gid}`],
-        'what it runs is a plain user, too, with no other group',
+        'its programs run as a plain user, too, in no other group',
       );
     });
   },
 );
 
-t.test('Postgres was started without the settings that hold secrets', async (t) => {
+t.test('Postgres does not get the settings that hold secrets', async (t) => {
   await inPostgres('postgres', async (client) => {
     await client.query('CREATE TEMP TABLE ran (line text)');
     await client.query("COPY ran FROM PROGRAM $$env | grep -aoE '^[A-Z_]+='$$");
@@ -294,7 +299,7 @@ t.test('Postgres was started without the settings that hold secrets', async (t) 
   });
 });
 
-t.test('Redis has its dangerous commands off, also for whoever has the password', async (t) => {
+t.test('Redis refuses dangerous commands, even with the password', async (t) => {
   const redis = new Redis({ port: redisPort as number, password: secrets.redis });
   t.teardown(() => redis.disconnect());
   await t.rejects(redis.call('DEBUG', 'SLEEP', '0'), /DEBUG command not allowed/);
@@ -302,7 +307,7 @@ t.test('Redis has its dangerous commands off, also for whoever has the password'
   await t.rejects(redis.config('SET', 'dir', '/tmp'), /protected config/);
 });
 
-t.test('core stores prints what other tools connect with', async (t) => {
+t.test('core stores prints URLs for other tools', async (t) => {
   const show = async (...args: string[]): Promise<CoreProcess> => {
     const shown = startCore(t, ['stores', ...args], settings);
     t.equal((await shown.exited).code, 0);
@@ -347,7 +352,7 @@ async function countUsers(connectionString: string): Promise<string | undefined>
   }
 }
 
-/** Both stores refuse Core's passwords for a while, so that it tells of its failures to log in. */
+/** Makes both stores refuse Core's passwords for a while, so that Core logs its failures to log in. */
 async function refuseCore(t: Test): Promise<void> {
   const redis = new Redis({ port: redisPort as number, password: secrets.redis });
   const ready = async (): Promise<number> =>
@@ -379,7 +384,7 @@ t.test('no secret is in an argument, a log or an error', async (t) => {
   core.signal('SIGTERM');
   t.equal((await core.exited).code, 0);
   const lines = [...commandLines];
-  for (const program of ['initdb', 'postgres\0--single', 'redis-server', 'clickhouse-server.js']) {
+  for (const program of ['initdb', 'postgres\0--single', 'redis-server', 'clickhouse/server.js']) {
     t.ok(
       lines.some((line) => line.includes(program)),
       `${program.replace('\0', ' ')} was seen`,

@@ -9,20 +9,23 @@ import {
   withStoredSecrets,
 } from '../src/secrets.ts';
 
-t.test('a first start makes 32 random bytes a secret, for the owner only', async (t) => {
-  const dataDir = t.testdir({});
-  t.equal(readSecrets(dataDir), undefined, 'there are none before');
-  const secrets = makeSecrets(dataDir);
-  const values = Object.values(secrets);
-  t.equal(values.length, 5);
-  t.equal(new Set(values).size, 5, 'no two are the same');
-  for (const value of values) t.equal(Buffer.from(value, 'base64url').length, 32);
-  t.equal(statSync(secretsFile(dataDir)).mode & 0o777, 0o600);
-  t.same(makeSecrets(dataDir), secrets, 'a later start keeps them');
-  t.same(readSecrets(dataDir), secrets);
-});
+t.test(
+  'the first start makes secrets of 32 random bytes that only the owner can read',
+  async (t) => {
+    const dataDir = t.testdir({});
+    t.equal(readSecrets(dataDir), undefined, 'there are none before');
+    const secrets = makeSecrets(dataDir);
+    const values = Object.values(secrets);
+    t.equal(values.length, 5);
+    t.equal(new Set(values).size, 5, 'no two are the same');
+    for (const value of values) t.equal(Buffer.from(value, 'base64url').length, 32);
+    t.equal(statSync(secretsFile(dataDir)).mode & 0o777, 0o600);
+    t.same(makeSecrets(dataDir), secrets, 'a later start keeps them');
+    t.same(readSecrets(dataDir), secrets);
+  },
+);
 
-t.test('a secret that an older file lacks is added, the others stay', async (t) => {
+t.test('a secret that an older file lacks is added, and the others stay', async (t) => {
   const dataDir = t.testdir({});
   const { redis, ...others } = makeSecrets(dataDir);
   writeFileSync(secretsFile(dataDir), JSON.stringify(others));
@@ -31,7 +34,7 @@ t.test('a secret that an older file lacks is added, the others stay', async (t) 
   t.not(readSecrets(dataDir)?.redis, redis);
 });
 
-t.test('a file that others may read is closed to them when it is used', async (t) => {
+t.test('reading the file closes it to others', async (t) => {
   const dataDir = t.testdir({});
   makeSecrets(dataDir);
   chmodSync(secretsFile(dataDir), 0o644);

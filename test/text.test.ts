@@ -23,7 +23,7 @@ t.test('every class of hidden characters is found, shown and escaped', async (t)
   }
 });
 
-t.test('what is read as it stands is left as it is', async (t) => {
+t.test('visible text stays as it is', async (t) => {
   for (const text of ['', 'fra-1', 'Zürich 東京 Тест', '🇩🇪 flag', 'a\\x1b', 'e\u0301']) {
     t.equal(hiddenCharacter(text), undefined);
     t.equal(printable(text), text);
@@ -32,7 +32,7 @@ t.test('what is read as it stands is left as it is', async (t) => {
   }
 });
 
-t.test('lines stay lines, in nothing but a whole output', async (t) => {
+t.test('line feeds stay only in text of several lines', async (t) => {
   t.equal(printableLines('a\u001b[2J\nb\r\n'), 'a\\x1b[2J\nb\\x0d\n');
   t.equal(printable('a\nb'), 'a\\x0ab');
   t.equal(escapedJson('[1,\n"\u009b"]\n'), '[1,\n"\\u009b"]\n');

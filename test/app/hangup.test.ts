@@ -26,9 +26,9 @@ async function inRedis<T>(settings: NodeJS.ProcessEnv, work: (redis: Redis) => P
   }
 }
 
-t.test('a closed terminal is a clean stop', async (t) => {
+t.test('closing the terminal stops Core cleanly', async (t) => {
   const { dataDir, settings, lockFile } = await freshPlace(t);
-  // What Core writes from then on fails with EIO.
+  // After the terminal is closed, everything that Core writes fails with EIO.
   const terminal = startProgram(t, 'script', ['--quiet', '--command', core, '/dev/null'], settings);
   await terminal.line(/^core ready/);
   await inRedis(settings, (redis) => redis.set('kept', 'yes'));
@@ -39,7 +39,7 @@ t.test('a closed terminal is a clean stop', async (t) => {
     async () => isAlive(pid),
     (alive) => !alive,
   );
-  t.notOk(existsSync(lockFile), 'it gave its data directory back at the very end');
+  t.notOk(existsSync(lockFile), 'the last step was to release the data directory');
   t.same(pids.filter(isAlive), [], 'no process is left');
   const redisLog = readFileSync(path.join(dataDir, 'logs', 'redis.log'), 'utf8');
   t.match(redisLog, 'Redis is now ready to exit, bye bye');
@@ -51,13 +51,13 @@ t.test('a closed terminal is a clean stop', async (t) => {
   const postgresLog = readFileSync(path.join(dataDir, 'logs', 'postgres.log'), 'utf8');
   t.notMatch(postgresLog, 'was not properly shut down');
 
-  // Shell and kernel may both send one.
+  // Shell and kernel may each send a SIGHUP.
   second.signal('SIGHUP');
   second.signal('SIGHUP');
   t.same(await second.exited, { code: 0, signal: null });
 });
 
-t.test('under nohup Core goes on when its terminal is closed', async (t) => {
+t.test('under nohup Core keeps running when the terminal is closed', async (t) => {
   const { dataDir, settings, lockFile } = await freshPlace(t);
   const output = path.join(path.dirname(dataDir), 'nohup.out');
   const command = `exec nohup ${core.slice('exec '.length)} > ${output} 2>&1`;
@@ -76,6 +76,6 @@ t.test('under nohup Core goes on when its terminal is closed', async (t) => {
     async () => isAlive(pid),
     (alive) => !alive,
   );
-  t.match(await printed(), '"signal":"SIGTERM"', 'it was this signal that stopped it');
+  t.match(await printed(), '"signal":"SIGTERM"', 'SIGTERM has stopped it, not SIGHUP');
   t.notOk(existsSync(lockFile));
 });

@@ -25,7 +25,7 @@ interface Place {
   dataDir: string;
   http: string;
   admin: string;
-  /** URLs with passwords; after the first start. */
+  /** URLs with passwords. Call it after the first start. */
   stores: () => Config['stores'];
 }
 
@@ -89,7 +89,7 @@ async function inRedis<T>(place: Place, work: (redis: Redis) => Promise<T>): Pro
   }
 }
 
-t.test('core up starts, stops, and finds its data again', async (t) => {
+t.test('core up starts, stops, and has its data again at the next start', async (t) => {
   const place = await freshPlace(t);
   const first = startCore(t, ['up'], place.settings);
   await first.line(/^core ready/);
@@ -143,7 +143,7 @@ t.test('core up starts, stops, and finds its data again', async (t) => {
   t.equal(second.stdout.length, 1, 'with --json stdout is one JSON value');
 });
 
-t.test('whatever dies comes back, and Core says so', async (t) => {
+t.test('Core restarts every process that dies, and logs it', async (t) => {
   const place = await freshPlace(t);
   const core = startCore(t, ['up'], { ...place.settings, CORE_API_PROCESSES: '2' });
   await core.line(/^core ready/);
@@ -158,7 +158,7 @@ t.test('whatever dies comes back, and Core says so', async (t) => {
   t.same(await core.exited, { code: 0, signal: null });
 });
 
-t.test('what answers nodes goes before what loads, and that before ClickHouse', async (t) => {
+t.test('api yields to nobody, the worker to api, and ClickHouse to both', async (t) => {
   const place = await freshPlace(t);
   const core = startCore(t, ['up'], place.settings);
   await core.line(/^core ready/);
@@ -175,7 +175,7 @@ t.test('what answers nodes goes before what loads, and that before ClickHouse', 
   t.equal((await core.exited).code, 0);
 });
 
-t.test('after kill -9 of Core itself the next start clears up', async (t) => {
+t.test('after kill -9 of Core, the next start ends the processes that are left', async (t) => {
   const place = await freshPlace(t);
   const first = startCore(t, ['up'], place.settings);
   await first.line(/^core ready/);
@@ -192,7 +192,7 @@ t.test('after kill -9 of Core itself the next start clears up', async (t) => {
   t.equal((await second.exited).code, 0);
 });
 
-t.test('npm start passes a signal on, and its exit code is that of Core', async (t) => {
+t.test('npm start passes a signal on, and exits with the code of Core', async (t) => {
   const place = await freshPlace(t);
   const npm = startProgram(t, 'npm', ['start'], place.settings);
   await npm.line(/^core ready/);
@@ -202,7 +202,7 @@ t.test('npm start passes a signal on, and its exit code is that of Core', async 
   t.same(pids.filter(isAlive), [], 'no process is left');
 });
 
-t.test('a signal during the start stops what was started', async (t) => {
+t.test('a signal during the start stops everything that was started', async (t) => {
   const place = await freshPlace(t);
   const core = startCore(t, ['up'], place.settings);
   const redis = await core.child('redis');
@@ -212,30 +212,35 @@ t.test('a signal during the start stops what was started', async (t) => {
   t.notMatch(core.stdout.join('\n'), 'core ready');
 });
 
-t.test('a second signal exits at once, and the next start clears up', async (t) => {
-  const place = await freshPlace(t);
-  const core = startCore(t, ['up'], place.settings);
-  await core.line(/^core ready/);
-  // A request whose body never comes keeps the HTTP process from stopping.
-  const socket = net.connect({ host: '127.0.0.1', port: Number(new URL(place.http).port) });
-  t.teardown(() => socket.destroy());
-  socket.on('error', () => undefined);
-  socket.write('POST /node/register HTTP/1.1\r\nHost: core\r\nContent-Type: application/json\r\n');
-  socket.write('Content-Length: 10\r\n\r\n{');
-  const pids = await childPids(core);
-  core.signal('SIGTERM');
-  await core.line(/core is stopping/);
-  // Two signals within a quarter of a second are one Ctrl-C, seen twice.
-  await delay(300);
-  core.signal('SIGTERM');
-  await core.exited;
+t.test(
+  'a second signal exits at once, and the next start ends the processes that are left',
+  async (t) => {
+    const place = await freshPlace(t);
+    const core = startCore(t, ['up'], place.settings);
+    await core.line(/^core ready/);
+    // A request whose body never comes keeps the HTTP process from stopping.
+    const socket = net.connect({ host: '127.0.0.1', port: Number(new URL(place.http).port) });
+    t.teardown(() => socket.destroy());
+    socket.on('error', () => undefined);
+    socket.write(
+      'POST /node/register HTTP/1.1\r\nHost: core\r\nContent-Type: application/json\r\n',
+    );
+    socket.write('Content-Length: 10\r\n\r\n{');
+    const pids = await childPids(core);
+    core.signal('SIGTERM');
+    await core.line(/core is stopping/);
+    // Two signals within a quarter of a second count as one Ctrl-C.
+    await delay(300);
+    core.signal('SIGTERM');
+    await core.exited;
 
-  const next = startCore(t, ['up'], place.settings);
-  await next.line(/^core ready/);
-  t.same(pids.filter(isAlive), []);
-  next.signal('SIGTERM');
-  t.equal((await next.exited).code, 0);
-});
+    const next = startCore(t, ['up'], place.settings);
+    await next.line(/^core ready/);
+    t.same(pids.filter(isAlive), []);
+    next.signal('SIGTERM');
+    t.equal((await next.exited).code, 0);
+  },
+);
 
 t.test('a failure at the start is one line and exit code 1', async (t) => {
   const place = await freshPlace(t);
@@ -287,7 +292,7 @@ t.test('a failure at the start is one line and exit code 1', async (t) => {
 });
 
 t.test(
-  'of what nobody foresaw the cause is told, also where a role of Core fails of it',
+  'an unexpected error is printed with its original message, also if a role fails with it',
   async (t) => {
     const place = await freshPlace(t);
     const server = new Redis(process.env['CORE_TEST_REDIS_URL'] ?? '');
@@ -315,7 +320,7 @@ t.test(
   },
 );
 
-/** The servers that were ever started here, by their pid files. */
+/** Process ids of all servers that were started here, from their pid files. */
 function serverPids(place: Place): number[] {
   return ['postgres', 'redis', 'clickhouse'].flatMap((name) => {
     try {

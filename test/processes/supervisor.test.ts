@@ -29,7 +29,7 @@ function spec(args: string[], more: Partial<ProgramSpec> = {}): ProgramSpec {
   };
 }
 
-/** A logger whose lines can be awaited by a part of their text. */
+/** A logger that can wait for a line by a part of its text. */
 function listeningLog(): { log: Logger; lines: string[]; line(part: string): Promise<void> } {
   const lines: string[] = [];
   const heard = new EventEmitter();
@@ -83,7 +83,7 @@ t.test('a program is started, and stopped by its signal', async (t) => {
   t.equal(child.pid(), undefined);
 });
 
-t.test('a program that dies is started again, and both are said', async (t) => {
+t.test('a program that dies is started again, and both are logged', async (t) => {
   const { child, line, lines } = await started(t, ['ready']);
   const pid = pidOf(child);
   process.kill(pid, 'SIGKILL');
@@ -92,7 +92,7 @@ t.test('a program that dies is started again, and both are said', async (t) => {
   t.match(lines[0], 'child was killed by SIGKILL; starting it again in 250 ms');
 });
 
-t.test('a program yields as much as it is told, also when it is started again', async (t) => {
+t.test('a program has the niceness of its spec, also after a restart', async (t) => {
   const yielding = Math.min(os.getPriority() + 3, 19);
   const session = sessionNiceness('self') === undefined ? undefined : 3;
   await startedAgain(t, { niceness: 3 }, async (pid) => {
@@ -104,8 +104,8 @@ t.test('a program yields as much as it is told, also when it is started again', 
   });
 });
 
-t.test('a program is put before others where the system allows it', async (t) => {
-  // Whether it does is asked of the same program, for a process of its own.
+t.test('a program gets a real-time priority if the system allows it', async (t) => {
+  // chrt itself shows whether the system allows it.
   const { status } = spawnSync('chrt', ['--rr', '1', 'true']);
   const policy = status === 0 ? roundRobin : 0;
   await startedAgain(t, { isRealTime: true }, async (pid) => {
@@ -116,7 +116,7 @@ t.test('a program is put before others where the system allows it', async (t) =>
   });
 });
 
-/** Checks a child of this spec, and again the one that takes its place when it is killed. */
+/** Checks a child of this spec, kills it, and checks the child that replaces it. */
 async function startedAgain(
   t: Test,
   more: Partial<ProgramSpec>,
@@ -129,23 +129,23 @@ async function startedAgain(
   await check(pidOf(child));
 }
 
-/** SCHED_RR, with SCHED_RESET_ON_FORK apart from it. */
+/** SCHED_RR; the flag SCHED_RESET_ON_FORK is not part of it here. */
 const roundRobin = 2;
 
-/** The scheduling policy of a process' main thread: field 41 of its stat, the first two left out. */
+/** The scheduling policy of a process' main thread: field 41 of its stat, counted without the first two. */
 function policyOf(pid: number): number {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
   return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[41 - 3]);
 }
 
-/** Undefined where the system does not share the processor out by session. */
+/** Undefined if the system does not share processors out by session. */
 function sessionNiceness(pid: number | 'self'): number | undefined {
   const file = `/proc/${pid}/autogroup`;
   const said = existsSync(file) ? /nice (-?\d+)/.exec(readFileSync(file, 'utf8'))?.[1] : undefined;
   return said === undefined ? undefined : Number(said);
 }
 
-t.test('the pause doubles while the program does not come back', async (t) => {
+t.test('the pause doubles until the program is back', async (t) => {
   const file = path.join(t.testdir(), 'starts');
   const { child, line, lines } = await started(t, ['once', file]);
   process.kill(pidOf(child), 'SIGKILL');
@@ -173,7 +173,7 @@ t.test('a program that ignores its stop signal is killed', async (t) => {
   t.match(lines.at(-1), 'child did not stop in 100 ms and was killed');
 });
 
-t.test('a first start that fails says why, and leaves nothing', async (t) => {
+t.test('a first start that fails says why, and leaves no process', async (t) => {
   const { log } = listeningLog();
   const logFile = path.join(t.testdir(), 'logs', 'child.log');
   const died = await failureOf(supervise(spec(['die', 'no room'], { logFile }), log));
@@ -203,7 +203,7 @@ t.test('a first start that fails says why, and leaves nothing', async (t) => {
   t.match(absent.message, /child could not be executed .*ENOENT/);
 });
 
-t.test('a start can be given up', async (t) => {
+t.test('a start can be aborted', async (t) => {
   const { log } = listeningLog();
   const giveUp = new AbortController();
   let pid = 0;
@@ -215,7 +215,7 @@ t.test('a start can be given up', async (t) => {
   t.notOk(isAlive(pid));
 });
 
-t.test('of several programs all run or none', async (t) => {
+t.test('several programs start together: all of them run, or none', async (t) => {
   const { log } = listeningLog();
   const never = new AbortController().signal;
   const pids: number[] = [];
@@ -240,7 +240,7 @@ t.test('of several programs all run or none', async (t) => {
   await Promise.all(running.map((one) => one.stop()));
 });
 
-t.test('a log file that has grown too long is put aside at the next start', async (t) => {
+t.test('a log file that is too long is renamed at the next start', async (t) => {
   const folder = t.testdir();
   const logFile = path.join(folder, 'child.log');
   writeFileSync(logFile, 'x'.repeat(10_485_761));

@@ -14,7 +14,7 @@ async function cli(settings: Record<string, string>, ...args: string[]) {
   return { exitCode, value: JSON.parse(stdout + stderr) };
 }
 
-t.test('a Postgres and a Redis of different Cores are not used together', async (t) => {
+t.test('Core refuses a Postgres and a Redis of different Cores', async (t) => {
   const [first, second] = [await openDatabases(t), await openDatabases(t)];
   await Promise.all([first.migrate(), second.migrate()]);
   const redis = createRedis(first.redisUrl);
@@ -26,7 +26,7 @@ t.test('a Postgres and a Redis of different Cores are not used together', async 
   const own = rows[0]?.id ?? '';
   t.equal(await redis.get(instanceKey(first.redisPrefix)), own, 'an empty Redis takes the id');
 
-  // Another database, such as one that was made anew, with the Redis of the first.
+  // Another database, such as a new one, with the Redis of the first.
   const mixed = {
     ...second.config,
     stores: { ...second.config.stores, redisPrefix: first.redisPrefix },
@@ -38,13 +38,13 @@ t.test('a Postgres and a Redis of different Cores are not used together', async 
   const { rows: streams } = await second.pool.query('SELECT * FROM streams');
   t.same(streams, [], 'nothing was written');
 
-  // The way out that docs/durability.md names.
+  // The remedy of docs/durability.md.
   await redis.del(instanceKey(first.redisPrefix));
   const adopted = await startApi(mixed, first.log);
   await adopted.close();
 });
 
-t.test('a command does not speak to the Core of another data directory', async (t) => {
+t.test('a command refuses the Core of another data directory', async (t) => {
   const folder = t.testdir({ empty: {}, copied: {} });
   const dataDir = path.join(folder, 'data');
   const settings = await settingsOnFreePorts(dataDir);
@@ -57,7 +57,7 @@ t.test('a command does not speak to the Core of another data directory', async (
     value: { running: { api: [{ state: 'running' }], worker: [{ state: 'running' }] } },
   });
 
-  // Without any password, as in a folder in which no Core was ever started.
+  // Without a password, as in a folder on which no Core was ever started.
   const inEmpty = { ...settings, CORE_DATA_DIR: path.join(folder, 'empty') };
   t.match(await cli(inEmpty, 'user', 'create', '--name', 'nobody'), {
     exitCode: 1,
@@ -69,7 +69,7 @@ t.test('a command does not speak to the Core of another data directory', async (
     },
   });
 
-  // With the right password and yet another database, as after a copy of the folder.
+  // With the right password but another database, as after a copy of the folder.
   const copied = path.join(folder, 'copied');
   mkdirSync(copied, { recursive: true });
   copyFileSync(path.join(dataDir, 'secrets.json'), path.join(copied, 'secrets.json'));

@@ -8,8 +8,8 @@ import { clickhouseStructure, postgresStructure } from '../support/sql-structure
 import { openDatabases } from '../support/stores.ts';
 
 /**
- * Holds the committed structure.sql to what the migrations make. After a new migration write both
- * files anew with `CORE_WRITE_STRUCTURE=1 npm test -- test/stores/structure.test.ts`.
+ * Compares the committed structure.sql of both databases with what the migrations make. After a new
+ * migration write the files with `CORE_WRITE_STRUCTURE=1 npm test -- test/stores/structure.test.ts`.
  */
 function committed(folder: string, actual: string): string {
   const file = path.join(projectRoot, folder, 'structure.sql');
@@ -17,7 +17,7 @@ function committed(folder: string, actual: string): string {
   return existsSync(file) ? readFileSync(file, 'utf8') : '';
 }
 
-t.test('migrations make the committed structure, once, and refuse to be changed', async (t) => {
+t.test('migrations make the committed structure, run once, and must not change', async (t) => {
   const stores = await openDatabases(t);
   const { log, pool, clickhouse, migrate } = stores;
   await Promise.all([migrate(), migrate()]);

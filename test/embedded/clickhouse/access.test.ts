@@ -28,7 +28,7 @@ const canary = 'canary-4b1f';
 const root = process.getuid?.() === 0;
 const nobody = 65_534;
 
-/** A server with a table, a file that nobody may read, and a port that nobody may be sent to. */
+/** A server with a table, a file that nobody may read, and a port that the server must never call. */
 async function openTarget(t: Test) {
   const folder = t.testdir({ data: {}, outside: { 'secret.tsv': `${canary}\n` } });
   const outside = path.join(folder, 'outside');
@@ -48,7 +48,7 @@ async function openTarget(t: Test) {
   await once(sink, 'listening');
   t.teardown(() => sink.close());
   const { port } = sink.address() as net.AddressInfo;
-  /** Nothing was written, inside or outside, nothing was read, and nobody was called. */
+  /** Checks that nothing was written inside or outside, that no file was read, and that nobody was called. */
   const unharmed = async (t: Test, answers: readonly Answer[]): Promise<void> => {
     const rows = await client.query({
       query: `SELECT database, name, total_rows FROM system.tables
@@ -72,7 +72,7 @@ function post(server: ClickHouseServer, user: 'core' | 'analyst', body: string, 
   return ask(server, `/?${query}`, { method: 'POST', headers, body });
 }
 
-t.test('who asks needs a name and a password', async (t) => {
+t.test('a request needs a name and a password', async (t) => {
   const { server, unharmed } = await openTarget(t);
   const { core, analyst } = server.passwords;
   const basic = (user: string, password: string) => ({
@@ -143,7 +143,7 @@ t.test('who asks needs a name and a password', async (t) => {
   await unharmed(t, answers);
 });
 
-t.test('the official client, in each way that it has', async (t) => {
+t.test('the official client logs in, in each of its ways', async (t) => {
   const { server } = await openTarget(t);
   for (const username of ['core', 'analyst'] as const) {
     const password = server.passwords[username];
@@ -173,7 +173,7 @@ t.test('the official client, in each way that it has', async (t) => {
   }
 });
 
-t.test('what a web page makes a browser send is refused', async (t) => {
+t.test('requests that a web page makes a browser send are refused', async (t) => {
   const { server, client, unharmed } = await openTarget(t);
   const { port } = server;
   const login = server.headers;
@@ -463,7 +463,7 @@ function refusedStoring({ file, outside, sink }: Places): Refusal[] {
 /** INSERTs from or into other places, and rows that are expressions. */
 function refusedInserts({ file, outside, sink }: Places): Refusal[] {
   const url = `http://${sink}/x`;
-  // What ClickHouse says if Values may hold plain values only.
+  // ClickHouse's codes if Values may hold plain values only.
   const noExpression = /^(344|164)$/;
   return [
     [`INSERT INTO FUNCTION file('${outside}/out', TSV, 'a Int8') SELECT 1`, /497|164/],
@@ -493,7 +493,7 @@ function refusedInserts({ file, outside, sink }: Places): Refusal[] {
   ];
 }
 
-t.test('what would leave the database is refused to every user', async (t) => {
+t.test('statements that reach out of the database are refused to every user', async (t) => {
   const { server, file, outside, sink, unharmed } = await openTarget(t);
   const answers: Answer[] = [];
   for (const [statement, code] of refusedToAll({ file, outside, sink })) {
@@ -507,7 +507,7 @@ t.test('what would leave the database is refused to every user', async (t) => {
   await unharmed(t, answers);
 });
 
-t.test('however a refused statement is written', async (t) => {
+t.test('a refused statement is refused in every notation', async (t) => {
   const { server, file, outside, sink, unharmed } = await openTarget(t);
   const forms: ((sql: string) => string)[] = [
     (sql) => sql.toLowerCase(),
@@ -578,7 +578,7 @@ t.test('placeholders and settings of a request', async (t) => {
     for (const user of ['core', 'analyst'] as const) {
       const answer = await post(server, user, body, query);
       answers.push(answer);
-      // The analyst is told that he only reads, whatever he would have written.
+      // For a statement that writes, the analyst's refusal is READONLY.
       const refused = user === 'analyst' && body.startsWith('CREATE') ? '164' : code;
       t.equal(answer.code, refused, `${user}: ${query}`, { found: answer.text });
     }
@@ -611,7 +611,7 @@ t.test('placeholders and settings of a request', async (t) => {
   t.equal(stored.text, 'a2\nSELECT file(1) FROM `x`\n');
   await post(server, 'core', 'ALTER TABLE t DELETE WHERE a > 1 SETTINGS mutations_sync = 2');
   const bounded = await post(server, 'analyst', 'SELECT * FROM numbers(10)', 'max_result_rows=5');
-  t.equal(bounded.code, '396', 'a bound that was set holds');
+  t.equal(bounded.code, '396', 'a bound that the request sets is enforced');
   await unharmed(t, answers);
 });
 
@@ -635,7 +635,7 @@ t.test('tools leave memory and time to Core', async (t) => {
   });
   t.equal(await setting('analyst', 'max_query_size', 'max_query_size=1048576'), 1_048_576);
   const long = await post(server, 'analyst', 'SELECT 1', 'max_query_size=1048577');
-  t.equal(long.code, '452', 'a statement of a tool has a mebibyte at most');
+  t.equal(long.code, '452', 'a statement of a tool may have at most a mebibyte');
 
   const tags = Array.from({ length: 1_500_000 }, (_, at) => `$${at}$`).join(' ');
   const answers = await Promise.all([
@@ -657,7 +657,7 @@ t.test('tools leave memory and time to Core', async (t) => {
     },
     body: `${Array.from({ length: 30_000 }, (_, at) => part(at)).join('')}--${boundary}--\r\n`,
   });
-  t.equal(form.status, 413, 'nor has a form');
+  t.equal(form.status, 413, 'the same for a form');
   await client.insert({ table: 't', values: [], format: 'JSONEachRow' });
   await unharmed(t, answers);
 });
@@ -666,13 +666,13 @@ t.test('results do not fill the disk', async (t) => {
   const dataDir = t.testdir({});
   const bytesMax = 32 * 1024 ** 2;
   const server = await startClickHouseServer(t, dataDir, ['--result-bytes-max', String(bytesMax)]);
-  // Of a megabyte in the engine's memory, and of a hundred gigabytes as they are written.
+  // A megabyte in the engine's memory, and a hundred gigabytes as it is written.
   const wide = "SELECT toLowCardinality(repeat('x', 1000)) FROM numbers(100000000)";
   const refused = await post(server, 'analyst', wide, 'output_format_parallel_formatting=0');
   t.match(refused, { status: 400, code: '396', text: /Limit for result exceeded/ });
   t.same(readdirSync(path.join(dataDir, 'spool')), [], 'and its file is gone');
 
-  // Results within their bound, which their clients do not read.
+  // Results within their bound that their clients do not read.
   const large = `SELECT repeat('x', 1000) FROM numbers(${Math.floor(bytesMax / 1_100)})`;
   const unread: http.IncomingMessage[] = [];
   t.teardown(() => {
@@ -687,14 +687,14 @@ t.test('results do not fill the disk', async (t) => {
     return response.statusCode;
   };
   t.same([await ask30(), await ask30(), await ask30()], [200, 200, 200]);
-  t.equal(await ask30(), 503, 'too much waits to be read');
-  t.equal((await post(server, 'core', 'SELECT 1')).text, '1\n', 'Core asks all the same');
+  t.equal(await ask30(), 503, 'too many bytes wait for their clients');
+  t.equal((await post(server, 'core', 'SELECT 1')).text, '1\n', 'Core is never refused');
   for (const response of unread.splice(0)) response.destroy();
   await until(
     () => post(server, 'analyst', 'SELECT 1'),
     ({ status }) => status === 200,
   );
-  t.pass('and the analyst again, once those clients are gone');
+  t.pass('the analyst is answered again once those clients are gone');
 });
 
 t.test('the analyst reads, and GET reads', async (t) => {
@@ -811,7 +811,7 @@ t.test(
   },
 );
 
-t.test('core sql asks as the analyst', async (t) => {
+t.test('core sql runs as the analyst', async (t) => {
   const { server, folder, unharmed } = await openTarget(t);
   const core = async (sql: string) => {
     const child = spawn(process.execPath, [coreProgram, 'sql', sql], {
@@ -839,11 +839,11 @@ t.test('core sql asks as the analyst', async (t) => {
   await unharmed(t, []);
 });
 
-t.test('times are UTC wherever the host is', async (t) => {
+t.test('times are UTC in every time zone of the host', async (t) => {
   const dataDir = t.testdir({ logs: {} });
   const secrets = makeSecrets(dataDir);
   const [port = 0] = await freePorts(1);
-  // The process that starts the server hands on its environment.
+  // The server inherits the environment of the process that starts it.
   t.intercept(process, 'env', { value: { ...process.env, TZ: 'Asia/Tehran' } });
   const signal = AbortSignal.timeout(60_000);
   const started = await startClickHouse({ dataDir, port }, createLogger('silent'), signal);

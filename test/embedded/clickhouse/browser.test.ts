@@ -14,7 +14,7 @@ const pageScript = readFileSync(
 );
 const foreign = 'evil.example';
 
-/** Serves a page with nothing on it but its script. */
+/** Serves a page that has only its script. */
 async function servePage(t: Test): Promise<number> {
   const server = http.createServer((_, response) => {
     const page = `<!doctype html><meta charset="utf-8"><body><script>${pageScript}</script>`;
@@ -76,7 +76,7 @@ t.test('a page in Chromium can neither write nor read, not even with the passwor
     });
   }
 
-  t.test('what was refused there works for who is no browser', async (t) => {
+  t.test('the same requests work outside a browser', async (t) => {
     t.equal((await ask(server, read)).text, 'result\n');
     const body = 'INSERT INTO t VALUES (7) -- = x';
     t.equal((await ask(server, `/?${login}`, { method: 'POST', body })).status, 200);

@@ -82,7 +82,7 @@ async function insertBinary(
   await once(stream, 'end');
 }
 
-/** As Core's loader sets them. */
+/** The settings of Core's own inserts. */
 function settingsOf(token: string) {
   return {
     async_insert: 0 as const,
@@ -117,7 +117,7 @@ t.test('answers as a ClickHouse server does', async (t) => {
   t.test('twenty queries at once, each with its own settings', (t) => runsTwentyQueries(t, front));
   t.test('databases side by side', (t) => keepsDatabasesApart(t, front));
   t.test('a large result, and one over its bound', (t) => boundsResults(t, front));
-  t.test('a query whose client has gone makes room', (t) => cancelsForGoneClients(t, front));
+  t.test('a query ends when its client goes away', (t) => cancelsForGoneClients(t, front));
 });
 
 async function answersPing(t: Test, { client, ask }: Front): Promise<void> {
@@ -128,7 +128,7 @@ async function answersPing(t: Test, { client, ask }: Front): Promise<void> {
     t.equal(response.status, 200);
     t.equal(await response.text(), 'Ok.\n');
   }
-  // As the URL of Core reads, which names the database by its path.
+  // The URL of Core names the database by its path; this server does not.
   const asPath = await ask('/core');
   t.equal(asPath.status, 404);
   t.match(await asPath.text(), /no handle \/core\. .*\?database=NAME/);
@@ -491,43 +491,50 @@ async function dropsHalfInserts(
   t.equal(await countOf(client, 'session_events'), 0);
 }
 
-t.test('one insert is one part a partition, once a token, also after a restart', async (t) => {
-  const dataDir = t.testdir();
-  let server = await start(t, dataDir);
-  let client = connect(t, server);
-  await migrate(client);
-  const parts = () =>
-    rowsOf<{ partition: string; rows: number }>(
-      client,
-      `SELECT partition, toUInt32(rows) AS rows FROM system.parts
+t.test(
+  'an insert makes one part per partition, once per token, also after a restart',
+  async (t) => {
+    const dataDir = t.testdir();
+    let server = await start(t, dataDir);
+    let client = connect(t, server);
+    await migrate(client);
+    const parts = () =>
+      rowsOf<{ partition: string; rows: number }>(
+        client,
+        `SELECT partition, toUInt32(rows) AS rows FROM system.parts
        WHERE database = 'core' AND table = 'usage' AND active AND level = 0 ORDER BY partition`,
+      );
+    const oneMonth = usageRows(500_000, october);
+    await insertBinary(client, 'usage', oneMonth, 'first');
+    t.same(await parts(), [{ partition: '202510', rows: 500_000 }]);
+    await insertBinary(client, 'usage', oneMonth, 'first');
+    await insertBinary(client, 'usage', usageRows(3, october, 2n), 'first');
+    t.same(
+      await parts(),
+      [{ partition: '202510', rows: 500_000 }],
+      'a known token inserts nothing',
     );
-  const oneMonth = usageRows(500_000, october);
-  await insertBinary(client, 'usage', oneMonth, 'first');
-  t.same(await parts(), [{ partition: '202510', rows: 500_000 }]);
-  await insertBinary(client, 'usage', oneMonth, 'first');
-  await insertBinary(client, 'usage', usageRows(3, october, 2n), 'first');
-  t.same(await parts(), [{ partition: '202510', rows: 500_000 }], 'the token counts');
 
-  const months = [usageRows(1000, october, 3n), usageRows(2000, november, 3n)];
-  const mixed = Buffer.concat(months);
-  await insertBinary(client, 'usage', mixed, 'second');
-  await insertBinary(client, 'usage', mixed, 'second');
-  const count = () => countOf(client, 'usage');
-  t.equal(await count(), 503_000, 'two partitions in one insert');
-  await insertBinary(client, 'usage', usageRows(10, november, 4n), 'third');
-  await insertBinary(client, 'usage', usageRows(10, november, 4n), 'fourth');
-  t.equal(await count(), 503_020, 'another token is another insert');
+    const months = [usageRows(1000, october, 3n), usageRows(2000, november, 3n)];
+    const mixed = Buffer.concat(months);
+    await insertBinary(client, 'usage', mixed, 'second');
+    await insertBinary(client, 'usage', mixed, 'second');
+    const count = () => countOf(client, 'usage');
+    t.equal(await count(), 503_000, 'two partitions in one insert');
+    await insertBinary(client, 'usage', usageRows(10, november, 4n), 'third');
+    await insertBinary(client, 'usage', usageRows(10, november, 4n), 'fourth');
+    t.equal(await count(), 503_020, 'another token is another insert');
 
-  t.equal(await server.stop(), 0, 'a clean stop');
-  server = await start(t, dataDir);
-  client = connect(t, server);
-  t.equal(await count(), 503_020, 'the data is there after a restart');
-  await insertBinary(client, 'usage', oneMonth, 'first');
-  await insertBinary(client, 'usage', mixed, 'second');
-  t.equal(await count(), 503_020, 'and the tokens');
-  t.equal(await server.stop(), 0);
-});
+    t.equal(await server.stop(), 0, 'a clean stop');
+    server = await start(t, dataDir);
+    client = connect(t, server);
+    t.equal(await count(), 503_020, 'the data is there after a restart');
+    await insertBinary(client, 'usage', oneMonth, 'first');
+    await insertBinary(client, 'usage', mixed, 'second');
+    t.equal(await count(), 503_020, 'the tokens are there, too');
+    t.equal(await server.stop(), 0);
+  },
+);
 
 t.test('kill -9 leaves a data directory that opens, with what was acknowledged', async (t) => {
   const dataDir = t.testdir();
@@ -537,8 +544,8 @@ t.test('kill -9 leaves a data directory that opens, with what was acknowledged',
     const client = connect(t, server);
     await migrate(client);
     const stored = await countOf(client, 'usage');
-    t.ok(stored >= acknowledged * 1000, 'all that was acknowledged');
-    t.equal(stored % 1000, 0, 'no insert in part');
+    t.ok(stored >= acknowledged * 1000, 'every insert that was acknowledged');
+    t.equal(stored % 1000, 0, 'no insert is there in part');
     t.same(readdirSync(path.join(dataDir, 'spool')), [], 'no file is left');
     const inserts = Array.from({ length: 40 }, async (_, n) => {
       const token = `${round}-${n}`;
@@ -555,11 +562,11 @@ t.test('kill -9 leaves a data directory that opens, with what was acknowledged',
   t.ok(acknowledged >= 3);
 });
 
-t.test('stops as told', async (t) => {
+t.test('the server stops by SIGTERM, and says why it cannot start', async (t) => {
   const dataDir = t.testdir();
   const server = await start(t, dataDir);
   server.child.kill('SIGINT');
-  t.same(await connect(t, server).ping(), { success: true }, 'SIGINT is the parent’s affair');
+  t.same(await connect(t, server).ping(), { success: true }, 'only the parent acts on SIGINT');
 
   const fails = async (...args: string[]) => {
     const child = spawn(process.execPath, [serverFile, ...args], {

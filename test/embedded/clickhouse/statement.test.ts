@@ -3,7 +3,7 @@ import { sqlName, sqlString } from '../../../src/clickhouse-sql.ts';
 import { columnNames, parseStatement } from '../../../src/embedded/clickhouse/statement.ts';
 import { tokenize, unquoteName } from '../../../src/embedded/clickhouse/tokens.ts';
 
-t.test('an INSERT that brings its rows', async (t) => {
+t.test('an INSERT with its rows', async (t) => {
   const of = (sql: string) => {
     const statement = parseStatement(sql);
     if (statement.kind !== 'insert') return statement.kind;
@@ -59,7 +59,7 @@ t.test('heredocs', async (t) => {
   t.same(texts('$x$ $X$'), ['$x$', '$X$'], 'a tag in another case closes nothing');
   t.same(texts('$a$b$a$'), ['$a$b$a$'], 'the mark before a tag may end another one');
   t.same(texts("$a$ '$a$'"), ["$a$ '$a$", "'"]);
-  // Looking for each of them in all that follows would take hours.
+  // A search through the rest of the text for each of them would take hours.
   const tags = Array.from({ length: 400_000 }, (_, at) => `$${at}$`);
   t.equal(texts(tags.join(' ')).length, tags.length, 'none of many is closed');
   t.match(parseStatement(`SELECT ${tags.join(' ')}`), { kind: 'select' });
@@ -98,7 +98,7 @@ t.test('a SELECT and its FORMAT', async (t) => {
   t.equal(of('SHOW TABLES FORMAT JSON'), 'other');
 });
 
-t.test('the rest', async (t) => {
+t.test('other statements', async (t) => {
   t.same(parseStatement(' -- nothing\n'), { kind: 'empty' });
   t.same(parseStatement(';;'), { kind: 'several', offset: 1 });
   t.same(parseStatement('SELECT 1; SELECT 2'), { kind: 'several', offset: 10 });

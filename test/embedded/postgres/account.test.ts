@@ -20,13 +20,13 @@ import {
   startProgram,
 } from '../../support/core-process.ts';
 
-// Who runs the embedded Postgres. Only root can become another user, so that the tests which need one
-// are skipped for a developer who is not root.
+// Which user runs the embedded Postgres. Only root can become another user, so tests that need one are
+// skipped for everybody else.
 
 const skip = process.getuid?.() === 0 ? false : 'only root runs Postgres as another user';
 const skipMounts = skip || (runs('unshare', '--mount', 'true') ? false : 'no right to mount here');
 const program = path.join(projectRoot, 'dist', 'src', 'bin', 'core.js');
-/** Takes root the right to mount, as most containers do. */
+/** Takes the right to mount away from root, as most containers do. */
 const withoutMounts = ['setpriv', '--bounding-set=-sys_admin'];
 const nobody = 65_534;
 const becomeNobody = ['setpriv', `--reuid=${nobody}`, `--regid=${nobody}`, '--clear-groups'];
@@ -38,7 +38,7 @@ function runs(...[command = '', ...args]: string[]): boolean {
   return spawnSync(command, args).status === 0;
 }
 
-/** A data directory below a folder that only root may enter. Not a testdir: tap removes that first. */
+/** A data directory below a folder that only root may enter. tap would remove a testdir too early. */
 function freshPlace(t: Test): { above: string; dataDir: string } {
   const above = mkdtempSync(path.join(os.tmpdir(), 'core-account-'));
   t.teardown(() => rmSync(above, { recursive: true, force: true }));
@@ -59,14 +59,18 @@ async function startIn(
 
 const modeOf = (folder: string): string => (statSync(folder).mode & 0o777).toString(8);
 
-/** What the kernel says of Postgres' main process. */
+/** The user of Postgres' main process, by the kernel. */
 async function checkPlainUser(t: Test, core: CoreProcess, dataDir: string): Promise<number> {
   const pid = await core.child('postgres');
   const status = readFileSync(`/proc/${pid}/status`, 'utf8');
   const ids = /^Uid:\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)$/m.exec(status)?.slice(1) ?? [];
   const { uid } = statSync(path.join(dataDir, 'postgres'));
   t.not(uid, 0);
-  t.strictSame(new Set(ids), new Set([String(uid)]), 'real, effective, saved: the files’ owner');
+  t.strictSame(
+    new Set(ids),
+    new Set([String(uid)]),
+    'real, effective and saved user are the owner of the files',
+  );
   t.equal(os.getPriority(pid), Math.min(os.getPriority() + niceness.postgres, 19), 'it yields');
   t.match(status, /^CapEff:\s+0+$/m);
   t.match(status, /^CapPrm:\s+0+$/m);
@@ -76,7 +80,7 @@ async function checkPlainUser(t: Test, core: CoreProcess, dataDir: string): Prom
 }
 
 t.test(
-  'a data directory below a folder of root only: no mode changes',
+  'below a folder that only root may enter, no mode changes',
   { skip: skipMounts },
   async (t) => {
     const { above, dataDir } = freshPlace(t);
@@ -102,7 +106,7 @@ t.test(
   },
 );
 
-t.test('without a mount namespace the data directory is made passable', { skip }, async (t) => {
+t.test('without a mount namespace, Core makes the data directory passable', { skip }, async (t) => {
   const { above, dataDir } = freshPlace(t);
   chmodSync(above, 0o755);
   const core = await startIn(t, dataDir, withoutMounts);
@@ -112,24 +116,28 @@ t.test('without a mount namespace the data directory is made passable', { skip }
   t.equal((await core.exited).code, 0);
 });
 
-t.test('without one, and a closed folder above, one line says what to do', { skip }, async (t) => {
-  const { above, dataDir } = freshPlace(t);
-  const core = await startIn(t, dataDir, withoutMounts);
-  t.equal((await core.exited).code, 1);
-  const [said = '', ...more] = core.stderr.filter((line) => line.startsWith('core: '));
-  t.strictSame(more, []);
-  t.match(said, `core-postgres, who cannot pass through ${above}, and no mount namespace`);
-  t.match(said, /Give Core and CORE_DATA_DIR places .* or set DATABASE_URL/);
-  t.equal(modeOf(above), '700');
-  t.equal(modeOf(dataDir), '700');
-});
+t.test(
+  'without one and with a closed folder above, one line says what to do',
+  { skip },
+  async (t) => {
+    const { above, dataDir } = freshPlace(t);
+    const core = await startIn(t, dataDir, withoutMounts);
+    t.equal((await core.exited).code, 1);
+    const [said = '', ...more] = core.stderr.filter((line) => line.startsWith('core: '));
+    t.strictSame(more, []);
+    t.match(said, `core-postgres, who cannot pass through ${above}, and no mount namespace`);
+    t.match(said, /Give Core and CORE_DATA_DIR places .* or set DATABASE_URL/);
+    t.equal(modeOf(above), '700');
+    t.equal(modeOf(dataDir), '700');
+  },
+);
 
 t.test(
-  'the system user is added, or one line says that it cannot be',
+  'Core adds the system user, or says in one line that it cannot',
   { skip: skipMounts },
   async (t) => {
     const { above, dataDir } = freshPlace(t);
-    // A copy of the system's list of users, without this one, in the list's place for Core alone.
+    // Only this Core sees a copy of the system's list of users, without the user of Postgres.
     const etc = path.join(above, 'etc');
     const script = `set -e
     cp -a /etc ${etc}
@@ -155,7 +163,7 @@ t.test(
   },
 );
 
-t.test('a plain user runs Postgres as himself', { skip: skipNobody }, async (t) => {
+t.test('a plain user runs Postgres as that user', { skip: skipNobody }, async (t) => {
   const { above, dataDir } = freshPlace(t);
   chmodSync(above, 0o755);
   chownSync(dataDir, nobody, nobody);

@@ -7,7 +7,7 @@ import { readConfig } from '../../../src/config.ts';
 import { readSecrets, type Secrets, secretsFile, withSecrets } from '../../../src/secrets.ts';
 import { settingsOnFreePorts, startCore } from '../../support/core-process.ts';
 
-// docs/security.md: stop Core, take the line of a password out, and start Core.
+// As in docs/security.md: stop Core, remove the line of a password, and start Core.
 
 const names = [
   'postgresSuperuser',
@@ -20,7 +20,7 @@ const names = [
 const dataDir = path.join(t.testdir({}), 'data');
 const settings = await settingsOnFreePorts(dataDir);
 
-/** The passwords that the running stores take. */
+/** The passwords that the running stores accept. */
 async function taken(secrets: Secrets): Promise<string[]> {
   const { stores } = withSecrets(readConfig(settings), secrets);
   const found = await Promise.all([
@@ -72,7 +72,7 @@ async function takenByClickHouse(user: string, password: string): Promise<boolea
   return response.ok;
 }
 
-/** Starts Core, and gives the secrets that it has then, and what its stores take of `before`. */
+/** Starts Core. Returns its secrets, and those of `before` that its stores still accept. */
 async function inOneRun(t: Test, before?: Secrets) {
   const core = startCore(t, ['up'], settings);
   await core.line(/^core ready/);
@@ -84,7 +84,7 @@ async function inOneRun(t: Test, before?: Secrets) {
   return { secrets, stillTaken };
 }
 
-/** As with an editor: what stands in the other lines is left, also the comma of the last one. */
+/** Removes lines as an editor does: the other lines stay, and so does the comma of the last one. */
 function takeOut(t: Test, gone: readonly (keyof Secrets)[]): void {
   const lines = readFileSync(secretsFile(dataDir), 'utf8').split('\n');
   const left = lines.filter((line) => !gone.some((name) => line.includes(`"${name}"`)));
@@ -92,7 +92,7 @@ function takeOut(t: Test, gone: readonly (keyof Secrets)[]): void {
   writeFileSync(secretsFile(dataDir), left.join('\n'));
 }
 
-t.test('whoever takes lines out of the file of secrets has new passwords', async (t) => {
+t.test('removing lines from the file of secrets makes new passwords', async (t) => {
   let { secrets: before } = await inOneRun(t);
   const last = 'clickhouseAnalyst';
   for (const gone of [[last], names.filter((name) => name !== last), names] as const) {

