@@ -50,7 +50,7 @@ export interface Config {
     segmentRowsMax: number;
     settleMsMin: number;
     poisonAttempts: number;
-    /** 0: for ever. */
+    /** 0 keeps them for ever. */
     segmentsKeptDays: number;
   };
   nodes: {

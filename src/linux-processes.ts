@@ -34,7 +34,7 @@ export function readProcessStat(pid: number): ProcessStat | undefined {
   };
 }
 
-/** Together with the pid, what no other process ever has: pids come again, and ticks after a reboot. */
+/** Identifies a process together with its pid: pids come again, and ticks come again after a reboot. */
 export interface ProcessIdentity extends ProcessStat {
   /** A UUID of this boot of the machine. */
   bootId: string;

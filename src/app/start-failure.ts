@@ -3,7 +3,7 @@ import type { Logger } from '../log.ts';
 import { classifyFailure } from '../stores/failures.ts';
 import { printable } from '../text.ts';
 
-/** Prints one line for whoever started Core, and logs the causes. */
+/** Prints one line for the person who started Core, and logs the causes. */
 export function reportFailure(thrown: unknown, log: Logger): void {
   logFailure(thrown, log);
   process.stderr.write(`core: ${printable(failureLine(thrown))}\n`);

@@ -8,7 +8,7 @@ import {
   readFromRedis,
   roles,
   seenSecondsMax,
-} from '../presence/processes.ts';
+} from '../presence/process-records.ts';
 import { type StoreName, storeNames } from '../stores/readiness.ts';
 import type { CliContext } from './context.ts';
 

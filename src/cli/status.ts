@@ -1,6 +1,6 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import { countNodes, type NodeStatus, nodeStatuses } from '../nodes/node-state.ts';
-import { roles } from '../presence/processes.ts';
+import { roles } from '../presence/process-records.ts';
 import { countUnpublished } from '../publish/drift.ts';
 import { countUnsettled, readBacklog, type StreamBacklog } from '../spool/backlog.ts';
 import type { CliContext, Run } from './context.ts';

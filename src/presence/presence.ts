@@ -12,7 +12,7 @@ import {
   sweepRedis,
   writeToPostgres,
   writeToRedis,
-} from './processes.ts';
+} from './process-records.ts';
 
 export interface Presence {
   /** Writes that this process has stopped cleanly. */
@@ -73,7 +73,7 @@ function oneAtATime(write: () => Promise<void>, log: Logger): () => Promise<void
   let running: Promise<void> | undefined;
   return () => {
     running ??= write()
-      .catch((err: unknown) => log.debug({ err }, 'could not say that this process runs'))
+      .catch((err: unknown) => log.debug({ err }, 'could not write that this process runs'))
       .finally(() => {
         running = undefined;
       });

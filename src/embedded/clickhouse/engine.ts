@@ -40,8 +40,8 @@ export interface Engine {
     signal: AbortSignal,
   ): Promise<SelectDone | OtherDone>;
   /**
-   * Refuses what waits, lets everything finish that runs, and closes. What still runs after `queryMsMax` is
-   * cancelled; inserts are not.
+   * Refuses statements that wait, lets those finish that run, and closes. After `queryMsMax` it cancels
+   * statements that still run, but no inserts.
    */
   close(queryMsMax: number): Promise<void>;
 }

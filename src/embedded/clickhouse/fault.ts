@@ -56,7 +56,7 @@ export function syntaxFault(message: string, options: FaultOptions = {}): Error 
   return clickhouseFault(syntaxErrorCode, 'SYNTAX_ERROR', message, options);
 }
 
-/** What the wire shows of whatever was thrown: by the front, by the engine, or by a bug. */
+/** The fault that the client gets for anything that was thrown: by the front, by the engine, or by a bug. */
 export function toFault(thrown: unknown): ClickHouseFault {
   if (thrown instanceof Error) {
     const own: unknown = Reflect.get(thrown, faultKey);

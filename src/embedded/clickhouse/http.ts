@@ -165,7 +165,7 @@ function elapsed(seconds: number): Record<string, string> {
   return { elapsed_ns: String(Math.round(seconds * 1e9)) };
 }
 
-/** `summary` has what chdb reports. ClickHouse reports more, and it too leaves out what it does not know. */
+/** `summary` has the values that chdb reports. ClickHouse reports more, and does not always report all. */
 function headersOf(
   query: QueryRequest,
   format: string,

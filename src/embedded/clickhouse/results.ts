@@ -85,8 +85,7 @@ export function createResultBounds(bytesMax: number): ResultBounds {
 /**
  * Runs a SELECT into a file. Memory stays bounded however large the result is, a client that reads
  * slowly holds no place in the engine, and an error half-way is still a clean error answer. chdb's own
- * stream is no way to do this: it plans on the main thread, where a scalar subquery would stop the whole
- * server.
+ * stream cannot be used: it plans on the main thread, where a scalar subquery would stop the whole server.
  */
 export async function selectToFile(
   through: {

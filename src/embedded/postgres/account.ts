@@ -170,8 +170,8 @@ async function chooseUser(folder: string): Promise<User> {
 }
 
 /**
- * Gives the files to the user, and not what a link points to. The folder itself comes last: as long as the
- * user does not own it, an attempt was cut off half-way and is repeated.
+ * Gives the files to the user, and no file that a link points to. The folder itself comes last: as long as
+ * the user does not own it, an attempt was cut off half-way and is repeated.
  */
 async function handOver(folder: string, user: User): Promise<void> {
   if (statSync(folder).uid === user.uid) return;
