@@ -25,12 +25,14 @@ export function maskPassword(url: string): string {
  */
 export async function requireStores(config: Config): Promise<void> {
   const { postgresUrl, redisUrl, clickhouseUrl } = config.stores;
-  await require('Postgres', 'DATABASE_URL', postgresUrl, () => askPostgres(postgresUrl));
-  await require('Redis', 'REDIS_URL', redisUrl, () => askRedis(redisUrl));
-  await require('ClickHouse', 'CLICKHOUSE_URL', clickhouseUrl, () => askClickHouse(clickhouseUrl));
+  await requireStore('Postgres', 'DATABASE_URL', postgresUrl, () => askPostgres(postgresUrl));
+  await requireStore('Redis', 'REDIS_URL', redisUrl, () => askRedis(redisUrl));
+  await requireStore('ClickHouse', 'CLICKHOUSE_URL', clickhouseUrl, () =>
+    askClickHouse(clickhouseUrl),
+  );
 }
 
-async function require(
+async function requireStore(
   name: string,
   setting: string,
   url: string,

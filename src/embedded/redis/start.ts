@@ -77,7 +77,7 @@ function redisConfig(dir: string, options: { port: number; password: string }): 
     // Most rows in the file are settled and trimmed by now. From the default of 64 MiB on, Redis would
     // rewrite it every few seconds under load, each time in a fork that writes all keys.
     ['auto-aof-rewrite-min-size', '512mb'],
-    // The rows are compact already. Compressing them again took two thirds of the CPU of a rewrite.
+    // Usage rows are compact already. Compressing them took two thirds of the CPU of a rewrite.
     ['rdbcompression', 'no'],
     // A crash may leave half a command at the end of the file. Core never acknowledged that one.
     ['aof-load-truncated', 'yes'],
