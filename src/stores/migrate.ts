@@ -63,6 +63,30 @@ function pending(
   return files.filter((file) => !done.has(file.version));
 }
 
+/** Applies the first migration that is pending, and returns its name. */
+async function applyNext(
+  client: pg.PoolClient,
+  files: readonly Migration[],
+): Promise<string | undefined> {
+  await lockUntilCommit(client, advisoryLocks.migrations);
+  const applied = await client.query<{ version: number; hash: string }>(
+    'SELECT version, hash FROM migrations ORDER BY version',
+  );
+  const next = pending('postgres', files, applied.rows)[0];
+  if (next === undefined) return undefined;
+  await client.query('INSERT INTO migrations (version, name, hash) VALUES ($1, $2, $3)', [
+    next.version,
+    next.name,
+    next.hash,
+  ]);
+  try {
+    await client.query(next.sql);
+  } catch (cause) {
+    throw new CoreError('MIGRATION_FAILED', `postgres/${next.name} failed`, { cause });
+  }
+  return next.name;
+}
+
 /**
  * Brings Postgres to the newest version. Each migration is one transaction that adds its version row first,
  * so that a second runner fails on the key instead of running the file twice.
@@ -76,25 +100,7 @@ export async function migratePostgres(pool: pg.Pool, log: Logger): Promise<void>
       applied_at timestamptz NOT NULL DEFAULT now())`);
   });
   for (;;) {
-    const ran = await inTransaction(pool, async (client) => {
-      await lockUntilCommit(client, advisoryLocks.migrations);
-      const applied = await client.query<{ version: number; hash: string }>(
-        'SELECT version, hash FROM migrations ORDER BY version',
-      );
-      const next = pending('postgres', files, applied.rows)[0];
-      if (next === undefined) return undefined;
-      await client.query('INSERT INTO migrations (version, name, hash) VALUES ($1, $2, $3)', [
-        next.version,
-        next.name,
-        next.hash,
-      ]);
-      try {
-        await client.query(next.sql);
-      } catch (cause) {
-        throw new CoreError('MIGRATION_FAILED', `postgres/${next.name} failed`, { cause });
-      }
-      return next.name;
-    });
+    const ran = await inTransaction(pool, (client) => applyNext(client, files));
     if (ran === undefined) return;
     log.info({ migration: ran }, 'postgres migrated');
   }
