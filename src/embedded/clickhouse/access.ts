@@ -9,9 +9,9 @@ import { writeDurable } from '../../durable-file.ts';
 export type Account = 'core' | 'analyst';
 
 /**
- * Roles of the engine. The engine has one user, who has no rights: a statement may do what the role allows
- * that the front sets before it. Only `loader` may read a file, and only statements that the front wrote
- * run with it.
+ * Roles of the engine. The engine has one user, who has no rights. The front sets a role before each
+ * statement, and the statement may do what that role allows. Only `loader` may read a file, and only
+ * statements that the front wrote run with it.
  */
 export type Role = 'reader' | 'owner' | 'loader';
 

@@ -143,7 +143,7 @@ function checkVerb(tokens: readonly Token[], scope: Scope): void {
  */
 function checkStored(tokens: readonly Token[], scope: Scope): void {
   if (!writingVerbs.has(tokens[0]?.keyword ?? '')) return;
-  // A database keeps no query. Core makes its own from within `default`, which is always there.
+  // A database stores no expression. Core creates its own from `default`, the only one that always exists.
   if (tokens[1]?.keyword === 'DATABASE') return;
   const isDefault = (text: string): boolean => unquoteName(text).toLowerCase() === 'default';
   const named = tokens.some((token, at) => isDefault(token.text) && tokens[at + 1]?.text === '.');

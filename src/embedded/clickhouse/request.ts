@@ -102,7 +102,7 @@ function readSettings(
 ): Pick<Scope, 'settings' | 'params' | 'readonly'> {
   const settings = new Map<string, string>();
   const params = new Map<string, string>();
-  // A request may forbid itself to write. A 0 changes nothing: the account and the method decide.
+  // A request may ask to be read-only. A 0 changes nothing: the account and the method decide.
   const readonly = /^[12]$/.test(fields.get('readonly') ?? '');
   for (const [name, value] of fields) {
     if (reserved.has(name)) continue;

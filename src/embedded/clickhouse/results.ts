@@ -20,8 +20,8 @@ export interface SelectDone {
 
 /**
  * Bounds on the files that hold results until they are sent. The engine bounds only the memory of a result,
- * and there a text that is the same in each row counts once: 100 million rows of such a kilobyte would
- * take 100 GB of the disk, which Core's stores need.
+ * in which a text that is the same in each row counts once. 100 million rows with the same kilobyte are
+ * small in memory and 100 GB on the disk, which Core's stores need.
  */
 export interface ResultBounds {
   /** @throws 202 if results that their clients have not read fill their bound. Core is never refused. */

@@ -121,7 +121,7 @@ function listen(server: http.Server, options: Options): Promise<number> {
   });
 }
 
-/** Serves until told to stop. Everything that fails before that is thrown. */
+/** Serves until a signal comes or the parent ends. A failure to start is thrown. */
 async function serve(options: Options): Promise<void> {
   const database = 'core';
   const { queriesMax, resultBytesMax } = options;
