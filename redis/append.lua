@@ -1,21 +1,25 @@
--- One flush of a group commit: every request of it is checked and appended, atomically.
--- KEYS: stream, bytes ever appended, bytes ever trimmed, rows ever appended, what was seen. The last one is
--- shared by the usual and the late stream of a kind and shard, so a post is stored in one of them only.
--- ARGV: backlog bound in bytes, seconds that a key is kept at least, field for the blocks, the blocks of
--- all requests joined, a line `idempotency key SP fingerprint` a request, a line `rows SP bytes of its
--- block` a request, rows of all requests.
--- Returns nothing where all were stored, which is nearly always; else one verdict a request: 0 stored,
--- 1 stored before, 2 key used with another body, 3 no room in the backlog. Blocks of one call become one
--- stream entry; where nothing is to be stored, nothing of the requests is written.
+-- One flush of a group commit: checks every post of it and appends the new ones, atomically.
 --
--- Idempotency keys with their fingerprints are fields of hashes, <seen>:<number>, so that a flush costs
--- a few commands and not two a request, and each key half of the memory. A hash is written to for half
--- of the seconds, and looked at until it is the fourth newest: a key is kept for one to one and a half
--- times the seconds. The numbers only go up, whatever the clock does.
+-- KEYS: stream, bytes ever appended, bytes ever trimmed, rows ever appended, and the hash that says which
+-- hashes hold the idempotency keys. The usual and the late stream of a kind and shard share that last key, so
+-- a post is stored in one of the two streams only.
+--
+-- ARGV: backlog bound in bytes; seconds that an idempotency key is kept at least; field for the blocks; the
+-- blocks of all posts joined; a line `idempotency key SP fingerprint` for each post; a line `rows SP bytes of
+-- its block` for each post; rows of all posts.
+--
+-- Returns an empty list if all posts were stored, which is nearly always. Otherwise one verdict for each post:
+-- 0 stored, 1 stored before, 2 key used with another body, 3 no room in the backlog. The blocks that are stored
+-- become one stream entry. If none is stored, the script writes nothing of the posts.
+--
+-- Idempotency keys are fields of hashes, <seen>:<number>, and their fingerprints are the values. So a flush
+-- costs a few commands instead of two for each post, and a key takes half of the memory. The script writes to a
+-- hash for half of the seconds, and looks at the newest three: a key is kept for one to one and a half times
+-- the seconds. The numbers only go up, whatever the clock does.
 local secondsHalf = math.ceil(ARGV[2] / 2)
 local now = tonumber(redis.call('TIME')[1])
-local at = redis.call('HMGET', KEYS[5], 'number', 'since')
-local number, since = tonumber(at[1] or 1), tonumber(at[2] or now + 1)
+local current = redis.call('HMGET', KEYS[5], 'number', 'since')
+local number, since = tonumber(current[1] or 1), tonumber(current[2] or now + 1)
 if now < since or now - since >= secondsHalf then
   if now > since then
     number = number + 1
@@ -26,21 +30,21 @@ end
 local newest = KEYS[5] .. ':' .. number
 
 local keys, fields, gathered = {}, {}, {}
-local areNew = true
+local allNew = true
 for key, fingerprint in string.gmatch(ARGV[5], '(%S+) ([^\n]*)\n') do
   keys[#keys + 1] = key
   fields[#fields + 1] = key
   fields[#fields + 1] = fingerprint
-  areNew = areNew and not gathered[key]
+  allNew = allNew and not gathered[key]
   gathered[key] = true
 end
 local found = {}
-for age = 0, 2 do
-  local fingerprints = redis.call('HMGET', KEYS[5] .. ':' .. number - age, unpack(keys))
+for back = 0, 2 do
+  local fingerprints = redis.call('HMGET', KEYS[5] .. ':' .. number - back, unpack(keys))
   for i = 1, #keys do
     if fingerprints[i] then
       found[keys[i]] = fingerprints[i]
-      areNew = false
+      allNew = false
     end
   end
 end
@@ -48,10 +52,10 @@ end
 local room = tonumber(ARGV[1])
   - ((redis.call('GET', KEYS[2]) or 0) - (redis.call('GET', KEYS[3]) or 0))
 local block, rows, verdicts = ARGV[4], ARGV[7], {}
-if not areNew or #block > room then
+if not allNew or #block > room then
   local stored, blocks, offset, bytes = {}, {}, 0, 0
   rows = 0
-  for of, size in string.gmatch(ARGV[6], '(%d+) (%d+)\n') do
+  for postRows, size in string.gmatch(ARGV[6], '(%d+) (%d+)\n') do
     local i = #verdicts + 1
     local key, fingerprint = keys[i], fields[i * 2]
     if found[key] then
@@ -65,7 +69,7 @@ if not areNew or #block > room then
       stored[#stored + 1] = fingerprint
       blocks[#blocks + 1] = string.sub(ARGV[4], offset + 1, offset + size)
       bytes = bytes + size
-      rows = rows + of
+      rows = rows + postRows
     end
     offset = offset + size
   end
@@ -75,7 +79,8 @@ if not areNew or #block > room then
   fields, block = stored, table.concat(blocks)
 end
 redis.call('HSET', newest, unpack(fields))
--- It has no expiry yet, or less than what its youngest key is owed, as the clock has been put back.
+-- A new hash has no expiry. If the clock was put back while the script wrote to a hash, its expiry is too short
+-- for its youngest key.
 if redis.call('TTL', newest) < secondsHalf * 2 then
   redis.call('EXPIRE', newest, secondsHalf * 3)
 end

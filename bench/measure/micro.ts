@@ -1,19 +1,19 @@
 import assert from 'node:assert/strict';
 import { setImmediate } from 'node:timers/promises';
 import { decodeBody } from '../../src/accept/decode.ts';
-import { createUsageScanner, type Packed } from '../../src/accept/usage-scanner.ts';
 import { ingestSchemas } from '../../src/contract/node.ts';
-import { compactUsage } from '../../src/rows/compact.ts';
 import { packUsage, usageRow } from '../../src/rows/pack.ts';
 import type { UsagePayload } from '../../src/rows/segment-rows.ts';
 import { createUsageSums } from '../../src/rows/sums.ts';
-import { openUsage } from '../../src/rows/usage-rows.ts';
+import { openUsageRows } from '../../src/rows/usage-rows.ts';
+import { scanUsage } from '../../src/rows/wasm.ts';
 import { createBodies } from './bodies.ts';
 import { type BenchOptions, emptyMeasured, type Measured, type Metric } from './metric.ts';
 import { median } from './statistics.ts';
 import { timeOne, turns } from './timing.ts';
 
 const batchSizes = [1, 10, 100, 500];
+const scannerName = 'scanner to compact rows';
 const entriesMax = 10_000;
 /** Rows of a full segment: the default of CORE_SEGMENT_ROWS_MAX. */
 const segmentRows = 500_000;
@@ -30,14 +30,13 @@ interface Subject {
 
 /**
  * Entries a second of one core, in this process, without sockets and stores: the WebAssembly scanner
- * (bytes to packed rows), JSON.parse with zod (bytes to values), the same with packing (to the same
+ * (bytes to compact rows), JSON.parse with zod (bytes to values), the same with packing (to packed
  * rows), and what the worker does in memory. All subjects take turns in each round, so that a slow
  * moment of the machine affects all of them. Each figure is the median of its rounds.
  */
 export async function measureMicro(options: BenchOptions): Promise<Measured> {
   const measured = emptyMeasured();
   const bounds = { entriesMax, nowMs: Date.now };
-  const scanner = createUsageScanner(bounds);
   const schema = ingestSchemas(bounds).usage;
   const world = numberedWorld(options.subscriptions);
   for (const entries of batchSizes) {
@@ -49,11 +48,11 @@ export async function measureMicro(options: BenchOptions): Promise<Measured> {
     const values = turns(bodies.slice(0, 16).map((body) => decodeBody(schema, body).entries));
     const rates = await timeAll(options, [
       {
-        name: 'scanner',
+        name: scannerName,
         run: () => {
-          const packed = scanner.scan(1, next());
-          // A refused body would count as if it had been read.
-          if (packed?.rows !== entries) throw new Error('the scanner did not take a plain body');
+          const scanned = scanUsage(1, next(), { entriesMax, nowMs: Date.now() });
+          // Anything it does not take would be timed as if it had been read.
+          if (scanned?.rows !== entries) throw new Error('the scanner did not take a plain body');
           return entries;
         },
       },
@@ -83,7 +82,7 @@ function decoderMetrics(entries: number, rates: ReadonlyMap<string, number>): Me
     unit: 'entries/s',
     better: 'higher',
   }));
-  const ratio = (rates.get('scanner') ?? 0) / (rates.get('JSON.parse and zod') ?? 1);
+  const ratio = (rates.get(scannerName) ?? 0) / (rates.get('JSON.parse and zod') ?? 1);
   metrics.push({
     bench: 'micro',
     name: `scanner against JSON.parse and zod, ${entries} a request`,
@@ -96,26 +95,24 @@ function decoderMetrics(entries: number, rates: ReadonlyMap<string, number>): Me
   return metrics;
 }
 
-/** Compact rows, copied, since the scanner's memory holds them only until it scans again. */
-function compactOf(packed: Packed | undefined): Buffer {
-  assert(packed !== undefined, 'the scanner is certain of what the bench makes');
-  return Buffer.from(compactUsage(packed.bytes));
+/** Rows as the spool keeps them. */
+function compactOf(body: Uint8Array): Buffer {
+  const scanned = scanUsage(1, body, { entriesMax, nowMs: Date.now() });
+  assert(scanned !== undefined, 'the scanner is certain of what the bench makes');
+  return scanned.bytes;
 }
 
 async function segmentMetrics(
   options: BenchOptions,
   world: ReturnType<typeof numberedWorld>,
 ): Promise<Metric[]> {
-  const scanner = createUsageScanner({ entriesMax, nowMs: Date.now });
   const { bodies } = createBodies(world, { entries: 500, seed: 1, atMs: Date.now() });
   const next = turns(bodies);
-  const blocks = Array.from({ length: segmentRows / 500 }, () =>
-    compactOf(scanner.scan(1, next())),
-  );
+  const blocks = Array.from({ length: segmentRows / 500 }, () => compactOf(next()));
   const segment = { block: Buffer.concat(blocks), rows: segmentRows, segmentId: 1 };
   const memory = Buffer.allocUnsafeSlow(segmentRows * 64);
   const payloadOfAll = (): UsagePayload => {
-    const opened = openUsage(segment, () => memory);
+    const opened = openUsageRows(segment, () => memory);
     const [month] = opened.months;
     assert(month !== undefined && opened.months.length === 1, 'rows of one month');
     return opened.payload(month, new Set());

@@ -5,7 +5,8 @@ import { CoreError, type Issue, issuePath } from '../errors.ts';
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: false });
 
 /**
- * A body to the value its schema describes.
+ * A body to the value that its schema describes. The schemas name the fields of every body; the scanner
+ * (assembly/usage.ts) also names those of usage.
  * @throws CoreError MALFORMED_JSON, or VALIDATION_FAILED with the first 20 places at fault.
  */
 export function decodeBody<S extends z.ZodType>(schema: S, body: Uint8Array): z.output<S> {
@@ -19,18 +20,17 @@ export function decodeBody<S extends z.ZodType>(schema: S, body: Uint8Array): z.
 }
 
 /**
- * Decodes bodies that come again and again, byte by byte the same, from memory: a node that changes
- * nothing sends the same heartbeat for months. Bodies of up to `bytesMax` bytes are remembered, and
- * all forgotten once there are `bodiesMax`. Values are shared, so they are frozen; only flat ones
- * are frozen as a whole.
+ * Decodes and remembers bodies, because a node that changes nothing sends the same heartbeat for months. It
+ * remembers bodies of up to `bytesMax` bytes, and forgets all of them when there are `bodiesMax`. Callers
+ * share the values, so it freezes them, one level deep: the schema must describe a flat value.
  * @throws as decodeBody.
  */
 export function createDecodeMemory<S extends z.ZodType>(
   schema: S,
   limits: { bodiesMax: number; bytesMax: number },
 ): (body: Uint8Array) => z.output<S> {
-  // By a hash in JavaScript: to make a string of a body first would be most of the work. Of several
-  // bodies with one hash the last is remembered.
+  // The key is a hash, because making a string of each body would be most of the work. If several bodies
+  // share a hash, the last one is remembered.
   const known = new Map<number, { body: Uint8Array; decoded: z.output<S> }>();
   return (body) => {
     if (body.length > limits.bytesMax) return decodeBody(schema, body);
@@ -44,7 +44,7 @@ export function createDecodeMemory<S extends z.ZodType>(
   };
 }
 
-/** FNV-1a, less two of its bits, so that it is a small integer to V8. */
+/** FNV-1a without its top two bits, so that V8 keeps it as a small integer. */
 function hashOf(body: Uint8Array): number {
   let hash = 0x811c9dc5;
   for (let index = 0; index < body.length; index += 1) {
@@ -61,11 +61,35 @@ function areEqual(a: Uint8Array, b: Uint8Array): boolean {
   return true;
 }
 
+const [quote, backslash, comma, bracket, brace] = [0x22, 0x5c, 0x2c, 0x5b, 0x7b];
+
+/**
+ * Refuses a body with more JSON values than any contract needs, before the parser makes objects of them: 4 MiB
+ * of `[[[[` or `{},{},` take the parser half a second and 300 MB. Every value but the first needs an opening
+ * bracket or a comma outside of strings, so it counts these. It does not check that the body is JSON.
+ * @throws CoreError VALIDATION_FAILED.
+ */
+export function requireFewValues(body: Uint8Array, valuesMax: number): void {
+  let values = 0;
+  let isString = false;
+  for (let at = 0; at < body.length; at += 1) {
+    const byte = body[at];
+    if (byte === quote) isString = !isString;
+    else if (isString) {
+      if (byte === backslash) at += 1;
+    } else if (byte === comma || byte === bracket || byte === brace) values += 1;
+  }
+  if (values <= valuesMax) return;
+  throw new CoreError('VALIDATION_FAILED', 'The body is not what this route takes', {
+    issues: [{ path: '', message: `Too many values: over ${valuesMax}` }],
+  });
+}
+
 function parseJson(body: Uint8Array): unknown {
   try {
     return JSON.parse(utf8.decode(body));
   } catch (cause) {
-    // The parser's own message may quote the body, so only the fact goes out.
+    // The parser's own message may quote the body, so the node is only told the fact.
     throw new CoreError('MALFORMED_JSON', 'The body is not valid JSON', { cause });
   }
 }

@@ -2,15 +2,15 @@ import path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { CoreError, type ErrorCode, type Issue } from '../errors.ts';
 import { projectRoot } from '../root.ts';
+import type { PackedRows } from '../rows/pack.ts';
 import type { Kind } from '../spool/streams.ts';
-import type { Packed } from './usage-scanner.ts';
 
-/** What the thread is sent. `body` is moved, not copied. */
+/** What the thread is sent. `body` moves there without a copy. */
 export interface LargeBodyJob {
   kind: Kind;
   nodeId: number;
   body: Uint8Array<ArrayBuffer>;
-  /** Core's clock, which bounds the times in the body. */
+  /** This process's clock, which bounds the times in the body. */
   nowMs: number;
 }
 
@@ -18,34 +18,35 @@ export type LargeBodyAnswer =
   | { rows: number; bytes: Uint8Array<ArrayBuffer> }
   | { code: ErrorCode; message: string; issues: readonly Issue[] | undefined; cause: string };
 
-/** Decodes and packs large bodies beside the event loop. */
+/** Decodes and packs large bodies in a thread. */
 export interface LargeBodies {
   /**
    * Copies the body before it returns.
-   * @throws CoreError MALFORMED_JSON, VALIDATION_FAILED; BACKLOG_FULL if too much waits already, of
-   * this node or in all; SHUTTING_DOWN once closed; INTERNAL if the thread ended.
+   * @throws CoreError MALFORMED_JSON, VALIDATION_FAILED; BACKLOG_FULL if too much waits already, from this
+   * node or from all; SHUTTING_DOWN after `close`; INTERNAL if the thread ended.
    */
-  pack(given: { kind: Kind; nodeId: number; body: Uint8Array }): Promise<Packed>;
+  pack(given: { kind: Kind; nodeId: number; body: Uint8Array }): Promise<PackedRows>;
   close(): Promise<void>;
 }
 
-/** A body up to this size is decoded at once: at worst that takes some 6 ms. */
+/** The event loop decodes a body up to this size itself, which takes 6 ms at worst. */
 export const smallBodyBytesMax = 65_536;
-/** What may wait of one node, so that it cannot fill the queue; one body may in any case. */
+/** What may wait of one node, so that it cannot fill the queue. One body may always wait. */
 const nodeBytesMax = 8_388_608;
+/** What may wait of all nodes. */
 const queueBytesMax = 67_108_864;
 const threadFile = path.join(projectRoot, 'dist', 'src', 'accept', 'large-body-thread.js');
 
 interface Waiting {
   job: LargeBodyJob;
-  resolve: (packed: Packed) => void;
+  resolve: (packed: PackedRows) => void;
   reject: (reason: CoreError) => void;
 }
 
 /**
- * One thread, started with the first body that needs it. JSON.parse and zod cannot be interrupted: 4 MiB
- * take them up to half a second, in which an api process would answer no heartbeat. Nodes take turns, so
- * that one that sends such bodies all the time delays the others by one body each.
+ * Runs one thread, which it starts for the first body. JSON.parse and zod cannot be interrupted: 4 MiB take them
+ * up to half a second, and meanwhile the event loop could answer no heartbeat. Nodes take turns: a node that
+ * sends large bodies all the time delays each other body by one of its own.
  */
 export function createLargeBodies(options: {
   entriesMax: number;
@@ -66,20 +67,20 @@ export function createLargeBodies(options: {
     const { job } = current;
     thread.postMessage(job, [job.body.buffer]);
   };
-  const end = (settle: (waiting: Waiting) => void): void => {
+  const end = (answer: (waiting: Waiting) => void): void => {
     const ended = current;
     current = undefined;
-    // Idle, it must not keep a process alive that has stopped to serve.
+    // An idle thread must not keep a process alive that has stopped serving.
     thread?.unref();
-    if (ended !== undefined) settle(ended);
+    if (ended !== undefined) answer(ended);
     next();
   };
   const start = (): Worker => {
     const { entriesMax, file = threadFile } = options;
-    // The flags of this process are V8's already, or its test runner's.
+    // Without the flags of this process: V8 has its own already, and a test runner's are not for the thread.
     const started = new Worker(file, { workerData: { entriesMax }, execArgv: [] });
     let cause: unknown;
-    started.on('message', (answer: LargeBodyAnswer) => end((waiting) => settle(waiting, answer)));
+    started.on('message', (answer: LargeBodyAnswer) => end((waiting) => deliver(waiting, answer)));
     started.once('error', (error) => {
       cause = error;
     });
@@ -107,14 +108,14 @@ export function createLargeBodies(options: {
       isClosed = true;
       end(({ reject }) => reject(closing()));
       for (let left = queue.take(); left !== undefined; left = queue.take()) left.reject(closing());
-      // Its end is waited for.
+      // So that the process stays alive until the thread has ended.
       thread?.ref();
       await thread?.terminate();
     },
   };
 }
 
-function settle({ resolve, reject }: Waiting, answer: LargeBodyAnswer): void {
+function deliver({ resolve, reject }: Waiting, answer: LargeBodyAnswer): void {
   if ('bytes' in answer) {
     const { rows, bytes } = answer;
     resolve({ rows, bytes: Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength) });
@@ -134,7 +135,7 @@ function full(): CoreError {
   return new CoreError('BACKLOG_FULL', 'Too many large bodies wait to be decoded');
 }
 
-/** Bodies that wait, by node: the next one is of the node whose last one was taken longest ago. */
+/** Bodies that wait, by node. The next one comes from the node whose turn was longest ago. */
 function createTurns() {
   const byNode = new Map<number, { waiting: Waiting[]; bytes: number }>();
   let queuedBytes = 0;

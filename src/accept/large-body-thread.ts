@@ -2,11 +2,11 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { limits } from '../contract/limits.ts';
 import { ingestSchemas } from '../contract/node.ts';
 import { toCoreError } from '../errors.ts';
-import { requireFewValues } from './count-values.ts';
+import { requireFewValues } from './decode.ts';
 import type { LargeBodyAnswer, LargeBodyJob } from './large-bodies.ts';
 import { packBody } from './pack-body.ts';
 
-// The thread that large-bodies.ts starts: one body after the other, each answered once.
+// The thread that large-bodies.ts starts. It takes one body after the other and answers each once.
 
 const { entriesMax } = workerData as { entriesMax: number };
 const valuesMax = entriesMax * limits.valuesPerEntryMax;

@@ -1,17 +1,16 @@
 import type { IngestSchemas } from '../contract/node.ts';
-import { packOutbounds, packSessions, packUsage } from '../rows/pack.ts';
+import { type PackedRows, packOutbounds, packSessions, packUsage } from '../rows/pack.ts';
 import type { Kind } from '../spool/streams.ts';
 import { decodeBody } from './decode.ts';
-import type { Packed } from './usage-scanner.ts';
 
 /**
- * The rows of an ingest body, by its contract.
+ * The rows of a body, which its contract decodes.
  * @throws CoreError MALFORMED_JSON or VALIDATION_FAILED.
  */
 export function packBody(
   schemas: IngestSchemas,
   { kind, nodeId, body }: { kind: Kind; nodeId: number; body: Uint8Array },
-): Packed {
+): PackedRows {
   if (kind === 'usage') {
     const { entries } = decodeBody(schemas.usage, body);
     return { rows: entries.length, bytes: packUsage(nodeId, entries) };

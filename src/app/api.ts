@@ -1,7 +1,6 @@
 import type { Redis } from 'ioredis';
 import type { Pool } from 'pg';
 import { createLargeBodies } from '../accept/large-bodies.ts';
-import { createUsageScanner } from '../accept/usage-scanner.ts';
 import type { Config } from '../config.ts';
 import { ingestSchemas } from '../contract/node.ts';
 import { createFailpoint } from '../failpoints.ts';
@@ -68,10 +67,9 @@ export async function startApi(
 
     const bounds = { entriesMax: config.http.bodyEntriesMax, nowMs };
     const schemas = ingestSchemas(bounds);
-    const usageScanner = createUsageScanner(bounds);
     const largeBodies = createLargeBodies(bounds);
     lifecycle.use('large bodies', () => largeBodies.close());
-    const ingest = { schemas, usageScanner, largeBodies, spool };
+    const ingest = { schemas, bounds, largeBodies, spool };
     const limit = createRegistrationLimit({
       redis,
       prefix,

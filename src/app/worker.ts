@@ -13,7 +13,7 @@ import type { Logger } from '../log.ts';
 import { startPresence } from '../presence/presence.ts';
 import { startPublisher } from '../publish/publisher.ts';
 import { pruneRevisions } from '../publish/revisions.ts';
-import { segmentMemory } from '../spool/entries.ts';
+import { segmentMemory } from '../spool/stream-entries.ts';
 import { registerStreams } from '../spool/streams.ts';
 import { withTrim } from '../spool/trim.ts';
 import { type ClickHouseClient, createClickHouse } from '../stores/clickhouse.ts';

@@ -2,13 +2,9 @@ import type { BufferPool } from '../buffer-pool.ts';
 import { CoreError } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
 import type { SegmentMonth } from '../rows/month.ts';
+import { openSegment } from '../rows/open-segment.ts';
 import { sessionColumns, usageColumns } from '../rows/pack.ts';
-import {
-  type OutboundPayload,
-  openSegment,
-  type Payload,
-  type SegmentRows,
-} from '../rows/segment-rows.ts';
+import type { OutboundPayload, Payload, SegmentRows } from '../rows/segment-rows.ts';
 import { type ClickHouseClient, writePart } from '../stores/clickhouse.ts';
 import { type Hold, keepHold } from './hold.ts';
 import { dropTrialTable, findRefusedRows, type RefusedRow } from './poison/bisect.ts';

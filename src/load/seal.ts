@@ -8,7 +8,7 @@ import {
   type Entries,
   type EntryReader,
   readEntries,
-} from '../spool/entries.ts';
+} from '../spool/stream-entries.ts';
 import type { Kind } from '../spool/streams.ts';
 import { inClientTransaction } from '../stores/postgres.ts';
 

@@ -1,13 +1,13 @@
-/** A partition of the tables of rows, and the times that belong to it. */
+/** A month in UTC, which is a partition of the tables `usage` and `session_events`. */
 export interface Month {
-  /** As ClickHouse names it: toYYYYMM of the row's time. */
+  /** ClickHouse's name of the partition: toYYYYMM of the row's time. */
   yyyymm: number;
-  /** Seconds since 1970, the end exclusive. */
+  /** Seconds since 1970; the end is exclusive. */
   startSeconds: number;
   endSeconds: number;
 }
 
-/** The month that a time is in, in UTC. */
+/** The month of a time in seconds since 1970. */
 export function monthOf(seconds: number): Month {
   const date = new Date(seconds * 1_000);
   const year = date.getUTCFullYear();
@@ -19,7 +19,7 @@ export function monthOf(seconds: number): Month {
   };
 }
 
-/** A month of a segment, and how many of its rows are of it. */
+/** A month of a segment, and how many of the segment's rows it has. */
 export interface SegmentMonth extends Month {
   rows: number;
 }
@@ -28,12 +28,12 @@ export function isIn(month: Month, seconds: number): boolean {
   return seconds >= month.startSeconds && seconds < month.endSeconds;
 }
 
-/** Counts the rows of a segment by month. Rows that follow one another are nearly always of the same. */
+/** Counts the rows of a segment by month. It looks at the last month first, since neighbours share it. */
 export function createMonthCounts() {
   const months = new Map<number, SegmentMonth>();
   let last: SegmentMonth | undefined;
   return {
-    /** Counts a row of that time, and returns its month: for rows of one month always the same object. */
+    /** Counts a row of this time. Returns its month, the same object for every row of a month. */
     count(seconds: number): SegmentMonth {
       if (last === undefined || !isIn(last, seconds)) {
         const month = monthOf(seconds);
@@ -43,7 +43,7 @@ export function createMonthCounts() {
       last.rows += 1;
       return last;
     },
-    /** In their order. */
+    /** In ascending order. */
     list: (): SegmentMonth[] => [...months.values()].sort((a, b) => a.yyyymm - b.yyyymm),
   };
 }

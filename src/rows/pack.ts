@@ -2,15 +2,23 @@ import { sessionEventTypes, vpnProtocols } from '../contract/enums.ts';
 import type { OutboundItem, SessionEvent, UsageEntry } from '../contract/node.ts';
 
 /**
- * Rows packed as ClickHouse RowBinary (little endian, https://clickhouse.com/docs/interfaces/formats/RowBinary).
- * From here to ClickHouse nobody parses an entry again: blocks of rows are concatenated as bytes.
- * The segment column is zero until the loader stamps it.
+ * Packs entries to rows of ClickHouse's RowBinary, little endian. Usage rows have a fixed length; session and
+ * outbound rows end with a text, so their length varies. JSON is parsed nowhere behind this: rows are
+ * concatenated as bytes. The segment of a row is zero until the worker stamps it.
+ *
+ * Source: https://clickhouse.com/docs/interfaces/formats/RowBinary
  */
 
-/** How many values 32 bits have. */
-export const two32 = 4_294_967_296;
+/** The packed rows of one post. */
+export interface PackedRows {
+  rows: number;
+  bytes: Buffer;
+}
 
-/** Columns of `usage` in the order that packUsage writes them. */
+/** How many values 32 bits have. */
+const two32 = 4_294_967_296;
+
+/** The columns of the table `usage`, in the order that packUsage writes them. */
 export const usageColumns = [
   'node_id',
   'node_protocol_id',
@@ -22,7 +30,7 @@ export const usageColumns = [
   'segment',
 ] as const;
 
-/** Offsets in a usage row, in bytes. */
+/** Offsets in a usage row, in bytes; assembly/row.ts repeats them. */
 export const usageRow = {
   nodeId: 0,
   nodeProtocolId: 4,
@@ -35,7 +43,7 @@ export const usageRow = {
   length: 56,
 } as const;
 
-/** Columns of `session_events` in the order that packSessions writes them. */
+/** The columns of the table `session_events`, in the order that packSessions writes them. */
 export const sessionColumns = [
   'segment',
   'node_id',
@@ -46,7 +54,7 @@ export const sessionColumns = [
   'ip_address',
 ] as const;
 
-/** Offsets in a session row, in bytes; the address (varint length, then UTF-8) comes last. */
+/** Offsets in a session row, in bytes. The address comes last: its length as a varint, then UTF-8. */
 export const sessionRow = {
   segment: 0,
   nodeId: 8,
@@ -57,7 +65,7 @@ export const sessionRow = {
   ipAddress: 30,
 } as const;
 
-/** Offsets in an outbound row, in bytes; the tag (16-bit length, then UTF-8) comes last. */
+/** Offsets in an outbound row, in bytes. The tag comes last: its length in 16 bits, then UTF-8. */
 export const outboundRow = { nodeId: 0, bytesUp: 4, bytesDown: 12, tag: 20 } as const;
 
 export function setUint64(view: DataView, offset: number, value: number): void {
@@ -66,14 +74,14 @@ export function setUint64(view: DataView, offset: number, value: number): void {
 }
 
 /**
- * A view of packed rows. Reading a number through it costs an instruction or two, where a Buffer's
- * own methods are function calls: that matters at a million rows a second.
+ * A view to read and write numbers through. That costs an instruction or two, and a Buffer's own methods cost
+ * a function call each, which matters at a million rows a second.
  */
 export function viewOf(block: Buffer): DataView {
   return new DataView(block.buffer, block.byteOffset, block.byteLength);
 }
 
-/** Packs usage entries: 56 bytes each, `recordedAt` cut to the second, no subscription as 0. */
+/** A row takes 56 bytes. `recordedAt` is cut to the second; an entry without a subscription has 0. */
 export function packUsage(nodeId: number, entries: readonly UsageEntry[]): Buffer {
   const block = Buffer.alloc(entries.length * usageRow.length);
   const view = viewOf(block);
@@ -91,7 +99,7 @@ export function packUsage(nodeId: number, entries: readonly UsageEntry[]): Buffe
   return block;
 }
 
-/** Packs session events. An event without an address has an empty one. */
+/** An event without an address gets an empty one. */
 export function packSessions(nodeId: number, events: readonly SessionEvent[]): Buffer {
   const blocks: Buffer[] = [];
   for (const event of events) {
@@ -109,7 +117,7 @@ export function packSessions(nodeId: number, events: readonly SessionEvent[]): B
   return Buffer.concat(blocks);
 }
 
-/** Packs outbound counters. These rows end in Postgres; their layout is Core's own. */
+/** The layout is Core's own: outbound rows are never inserted, and only settle reads them. */
 export function packOutbounds(nodeId: number, items: readonly OutboundItem[]): Buffer {
   const blocks: Buffer[] = [];
   for (const item of items) {
@@ -125,7 +133,7 @@ export function packOutbounds(nodeId: number, items: readonly OutboundItem[]): B
   return Buffer.concat(blocks);
 }
 
-/** LEB128 of a number of 32 bits, as ClickHouse's formats write lengths. */
+/** A number of 32 bits in LEB128, as ClickHouse's formats write lengths. */
 export function varint(value: number): Buffer {
   if (value < 128) return Buffer.of(value);
   return Buffer.concat([Buffer.of((value & 127) | 128), varint(value >>> 7)]);
@@ -139,7 +147,7 @@ export function sessionRowLength(block: Buffer, at: number): number {
   return sessionRow.ipAddress + 2 + ((low & 127) | ((block[start + 1] ?? 0) << 7));
 }
 
-/** Seconds since 1970 of the oldest of packed session rows. */
+/** Seconds since 1970 of the oldest of some session rows; infinite if there is none. */
 export function oldestSessionSeconds(block: Buffer): number {
   let oldestMs = Number.POSITIVE_INFINITY;
   for (let at = 0; at < block.length; at += sessionRowLength(block, at)) {

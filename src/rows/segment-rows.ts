@@ -1,30 +1,27 @@
-import type { BufferPool } from '../buffer-pool.ts';
 import type { SegmentMonth } from './month.ts';
-import { openSessions } from './session-rows.ts';
 import type { PlacedRow } from './single-rows.ts';
-import { openUsage } from './usage-rows.ts';
 
-/** The rows of a segment, as ClickHouse gets them: a month at a time, which is one partition. */
+/** The rows of a segment, by month: ClickHouse gets one INSERT for each, which is one partition. */
 export interface SegmentRows<P extends Payload = Payload> {
-  /** In their order. */
+  /** In ascending order. */
   readonly months: readonly SegmentMonth[];
   /**
-   * The rows of a month without the rejected ones, in what is one INSERT. Rows go by their positions
-   * among those of the month, in the order of the stream: that never changes.
+   * What the INSERT of a month sends: its rows without the rejected ones. A rejected row is named by its
+   * position among the rows of the month in the order of the stream, which never changes.
    */
   payload(month: SegmentMonth, rejected: ReadonlySet<number>): P;
-  /** The rows of a month without the rejected ones, each alone. */
+  /** The same rows, each alone. */
   singleRows(month: SegmentMonth, rejected: ReadonlySet<number>): PlacedRow[];
 }
 
 export type Payload = UsagePayload | SessionPayload;
 
-/** Usage rows in the order of the table, by column. */
+/** Usage rows by column, in the order of the table. */
 export interface UsagePayload {
   format: 'Native';
   rows: number;
   bytes: Buffer;
-  /** Where in `bytes` the values are that count. */
+  /** Where in `bytes` the columns lie that settle needs. */
   columns: Record<'subscriptionId' | 'bytesUp' | 'bytesDown', PayloadColumn>;
 }
 
@@ -40,21 +37,9 @@ export interface SessionPayload {
   bytes: Buffer;
 }
 
-/** Outbound rows, packed: they end in Postgres. */
+/** Outbound rows, packed: they are only settled, never inserted. */
 export interface OutboundPayload {
   format: 'outbound';
   rows: number;
   bytes: Buffer;
-}
-
-/** @throws CoreError SEGMENT_ROWS_LOST where the block is not what was sealed. */
-export function openSegment(
-  segment: { id: number; rows: number },
-  kind: 'usage' | 'session',
-  block: Buffer,
-  buffers: BufferPool,
-): SegmentRows {
-  if (kind === 'session') return openSessions(block, segment.id);
-  const { rows, id: segmentId } = segment;
-  return openUsage({ block, rows, segmentId }, buffers.take);
 }

@@ -3,20 +3,20 @@ import { sessionRow, sessionRowLength, setUint64, viewOf } from './pack.ts';
 import type { SegmentRows, SessionPayload } from './segment-rows.ts';
 import { splitRows } from './single-rows.ts';
 
-/** Rows that follow one another and are of one month. */
-interface Run {
+/** Neighbouring rows of the same month. */
+interface MonthPart {
   month: SegmentMonth;
   bytes: Buffer;
 }
 
 /**
- * The session rows of a segment, packed as they came (src/rows/pack.ts). Each is stamped with the
- * segment's number, in place. Nearly always all are of one month: then nothing is copied.
+ * The session rows of a segment, packed. Opening them writes the segment's id into each row, in place. Nearly
+ * always all rows are of one month; then nothing is copied.
  */
-export function openSessions(block: Buffer, segmentId: number): SegmentRows<SessionPayload> {
-  const { months, runs } = stampAndSplit(block, segmentId);
+export function openSessionRows(block: Buffer, segmentId: number): SegmentRows<SessionPayload> {
+  const { months, parts } = stampAndSplit(block, segmentId);
   const bytesOf = ({ yyyymm }: SegmentMonth): Buffer =>
-    joined(runs.filter(({ month }) => month.yyyymm === yyyymm));
+    joined(parts.filter(({ month }) => month.yyyymm === yyyymm));
   const singleRows: SegmentRows['singleRows'] = (month, rejected) =>
     splitRows('session', bytesOf(month)).filter(({ position }) => !rejected.has(position));
   return {
@@ -37,23 +37,26 @@ function joined(parts: readonly { bytes: Buffer }[]): Buffer {
   return sole?.bytes ?? Buffer.concat(parts.map(({ bytes }) => bytes));
 }
 
-function stampAndSplit(block: Buffer, segmentId: number): { months: SegmentMonth[]; runs: Run[] } {
+function stampAndSplit(
+  block: Buffer,
+  segmentId: number,
+): { months: SegmentMonth[]; parts: MonthPart[] } {
   const view = viewOf(block);
   const counts = createMonthCounts();
-  const runs: Run[] = [];
+  const parts: MonthPart[] = [];
   let month: SegmentMonth | undefined;
-  let runStart = 0;
-  const endRun = (end: number): void => {
-    if (month !== undefined) runs.push({ month, bytes: block.subarray(runStart, end) });
-    runStart = end;
+  let partStart = 0;
+  const endPart = (end: number): void => {
+    if (month !== undefined) parts.push({ month, bytes: block.subarray(partStart, end) });
+    partStart = end;
   };
   for (let at = 0; at < block.length; at += sessionRowLength(block, at)) {
     setUint64(view, at + sessionRow.segment, segmentId);
     const occurredAt = view.getBigInt64(at + sessionRow.occurredAt, true);
     const next = counts.count(Math.floor(Number(occurredAt) / 1_000));
-    if (next !== month) endRun(at);
+    if (next !== month) endPart(at);
     month = next;
   }
-  endRun(block.length);
-  return { months: counts.list(), runs };
+  endPart(block.length);
+  return { months: counts.list(), parts };
 }

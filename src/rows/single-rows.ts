@@ -1,13 +1,13 @@
 import { sessionEventTypes, vpnProtocols } from '../contract/enums.ts';
 import { sessionRow, sessionRowLength, usageRow } from './pack.ts';
 
-/** One packed row and its place among its segment's rows of the same month. */
+/** One packed row, and its position among the segment's rows of the same month. */
 export interface PlacedRow {
   position: number;
   bytes: Buffer;
 }
 
-/** Splits packed rows into single ones; nothing is copied. */
+/** Packed rows one by one, without a copy. */
 export function splitRows(kind: 'usage' | 'session', block: Buffer): PlacedRow[] {
   const rows: PlacedRow[] = [];
   for (let at = 0; at < block.length; ) {
@@ -18,7 +18,7 @@ export function splitRows(kind: 'usage' | 'session', block: Buffer): PlacedRow[]
   return rows;
 }
 
-/** A packed row for people, with the names of its columns. */
+/** A packed row by the names of its columns, for people to read. */
 export function decodeRow(kind: 'usage' | 'session', row: Buffer): Record<string, unknown> {
   const uint64 = (offset: number): number => Number(row.readBigUInt64LE(offset));
   if (kind === 'usage') {

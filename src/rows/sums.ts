@@ -1,39 +1,36 @@
-import { ingestModule, inputStart } from './module.ts';
 import { outboundRow, outboundRowLength } from './pack.ts';
 import type { PayloadColumn, UsagePayload } from './segment-rows.ts';
+import { mergeUsage, type SumColumns, sumColumns } from './wasm.ts';
 
-/** What segments add to counters: four columns, one place a subscription, ids distinct. */
+/** What segments add to counters: four columns with one place for each subscription, whose ids are distinct. */
 export interface TrafficSums {
   subscriptionIds: BigUint64Array;
   bytesUp: BigUint64Array;
   bytesDown: BigUint64Array;
-  /** Usage rows that each sum is made of. */
+  /** How many usage rows each sum is made of. */
   rows: BigUint64Array;
 }
 
-/** Adds usage rows up by subscription, over as many payloads as it is given. */
+/** The sums of usage rows by subscription, over all payloads that were added. */
 export interface UsageSums {
-  /** Rows without a subscription count for nobody. */
+  /** A row without a subscription adds to no sum. */
   add(payload: UsagePayload): void;
-  /** Subscriptions that have a sum. */
+  /** How many subscriptions have a sum. */
   readonly size: number;
-  /** Rows added that have a subscription. */
+  /** How many of the rows that were added have a subscription. */
   readonly rows: number;
-  /** All sums in ascending order of id; one past 2^64-1 is that. */
+  /** All sums in ascending order of id. A sum past 2^64-1 stays there. */
   columns(): TrafficSums;
 }
 
-/** Subscriptions, bytes up, bytes down and rows (assembly/sums.ts), each of 64 bits. */
-const sumColumns = 4;
-const sumBytes = sumColumns * 8;
-/** Subscriptions that there is room for at first. */
+/** How many subscriptions there is room for at first. */
 const capacityFirst = 4_096;
 
 /**
- * Payloads come sorted by subscription, so the sums of each are a sorted list, and adding one is to
- * merge two lists (assembly/sums.ts): all that is read is read in order. Each time all sums are copied,
- * some milliseconds for a hundred thousand; a group has few payloads (group.ts). They stay in memory of
- * their own, since what is allocated anew for each payload makes V8 collect garbage all the time.
+ * A payload is sorted by subscription, so its sums are a sorted list, and adding it merges two lists
+ * (assembly/sums.ts), which reads all memory in order. Each merge copies all sums: some milliseconds for a
+ * hundred thousand, and a group has few payloads. The sums keep one array and double it, because an array for
+ * each payload would make V8 collect garbage all the time.
  */
 export function createUsageSums(): UsageSums {
   let capacity = capacityFirst;
@@ -42,33 +39,23 @@ export function createUsageSums(): UsageSums {
   let rows = 0;
   const column = (index: number): BigUint64Array =>
     held.subarray(index * capacity, index * capacity + size);
+  const columns = (): SumColumns => [column(0), column(1), column(2), column(3)];
+  const roomFor = (mergedSize: number): SumColumns => {
+    size = mergedSize;
+    while (capacity < size) capacity *= 2;
+    if (held.length < capacity * sumColumns) held = new BigUint64Array(capacity * sumColumns);
+    return columns();
+  };
   return {
     add(payload) {
-      const { exports, memory } = ingestModule();
-      const at = placesFor(payload.rows, size);
-      const bytes = memory(at.end);
-      const { subscriptionId: id, bytesUp: up, bytesDown: down } = payload.columns;
-      bytes.set(valuesOf(payload, id), at.ids);
-      bytes.set(valuesOf(payload, up), at.up);
-      bytes.set(valuesOf(payload, down), at.down);
-      const words = new BigUint64Array(bytes.buffer);
-      for (let index = 0; index < sumColumns; index += 1) {
-        words.set(column(index), at.held / 8 + index * size);
-      }
-      const { ids, own } = at;
-      const widths = [id.width, up.width, down.width] as const;
-      const added = exports.sumRows(ids, at.up, at.down, ...widths, payload.rows, own);
-      rows += exports.countedRows();
-      const room = size + added;
-      size = exports.mergeSums(at.held, size, own, added, payload.rows, at.merged);
-      while (capacity < size) capacity *= 2;
-      if (held.length < capacity * sumColumns) {
-        held = new BigUint64Array(capacity * sumColumns);
-      }
-      for (let index = 0; index < sumColumns; index += 1) {
-        const start = at.merged / 8 + index * room;
-        column(index).set(words.subarray(start, start + size));
-      }
+      const { subscriptionId, bytesUp, bytesDown } = payload.columns;
+      const given = {
+        rows: payload.rows,
+        subscriptionIds: numbersOf(payload, subscriptionId),
+        bytesUp: numbersOf(payload, bytesUp),
+        bytesDown: numbersOf(payload, bytesDown),
+      };
+      rows += mergeUsage(given, columns(), roomFor);
     },
     get size() {
       return size;
@@ -85,20 +72,8 @@ export function createUsageSums(): UsageSums {
   };
 }
 
-/**
- * Addresses in the module's memory: three columns of the payload, its own sums, those held before, and
- * the merged ones, all aligned to eight bytes.
- */
-function placesFor(rows: number, size: number) {
-  const [ids, up, down] = [inputStart, inputStart + rows * 8, inputStart + rows * 16];
-  const own = inputStart + rows * 24;
-  const held = own + rows * sumBytes;
-  const merged = held + size * sumBytes;
-  return { ids, up, down, own, held, merged, end: merged + (size + rows) * sumBytes };
-}
-
-function valuesOf({ bytes, rows }: UsagePayload, { at, width }: PayloadColumn): Buffer {
-  return bytes.subarray(at, at + rows * width);
+function numbersOf({ bytes, rows }: UsagePayload, { at, width }: PayloadColumn) {
+  return { bytes: bytes.subarray(at, at + rows * width), width };
 }
 
 /** Traffic to add to one outbound. */
@@ -109,7 +84,7 @@ export interface OutboundTraffic {
   bytesDown: bigint;
 }
 
-/** Adds packed outbound rows up by node and tag. */
+/** The sums of outbound rows by node and tag. */
 export interface OutboundSums {
   add(block: Buffer): void;
   readonly size: number;

@@ -1,14 +1,14 @@
 import { CoreError } from '../errors.ts';
-import { ingestModule, inputStart } from './module.ts';
 import { createMonthCounts, isIn, type Month, monthOf, type SegmentMonth } from './month.ts';
 import { usageRow, varint } from './pack.ts';
 import type { SegmentRows, UsagePayload } from './segment-rows.ts';
 import { splitRows } from './single-rows.ts';
+import { openUsageColumns, type UsageColumns } from './wasm.ts';
 
 /**
- * A column of `usage` as it is sent: its name, the first of its columns of halves in
- * assembly/columns.ts, which bit of wideColumns() says that it needs 64 bits, and its type where it does
- * not. ClickHouse widens it.
+ * The columns of `usage` that a segment's rows bring: the first of each column's halves in
+ * assembly/columns.ts, the bit of wideColumns() that says that it needs 64 bits, and its type if it does not.
+ * ClickHouse widens the narrow type itself.
  */
 const columns = [
   { key: 'nodeId', name: 'node_id', half: 0, bit: undefined, narrow: 'UInt32' },
@@ -19,56 +19,32 @@ const columns = [
   { key: 'bytesDown', name: 'bytes_down', half: 9, bit: 4, narrow: 'UInt32' },
   { key: 'recordedAt', name: 'recorded_at', half: 11, bit: undefined, narrow: 'DateTime' },
 ] as const;
-const halves = 12;
-/** What is sorted takes two pairs of 32-bit numbers a row besides (assembly/columns.ts). */
-const pairBytes = 16;
-
-/** The columns of a block in the module's memory, for as long as nobody else uses that. */
-interface Expanded {
-  /** Of the module's memory when they were written. */
-  use: number;
-  bytes: Uint8Array;
-  /** Addresses: the columns, room for the numbers of selected rows, for pairs, and for one column. */
-  columns: number;
-  selection: number;
-  pairs: number;
-  output: number;
-  wide: number;
-  earliestSeconds: number;
-  latestSeconds: number;
-}
 
 /**
- * The usage rows of a segment, which `block` has compact (assembly/compact.ts). They are unpacked to
- * columns in the memory of the module, and again where somebody else has used it since.
- * @throws CoreError SEGMENT_ROWS_LOST where the block is not exactly so many rows.
+ * The usage rows of a segment, whose `block` holds them compact.
+ * @throws CoreError SEGMENT_ROWS_LOST if the block is not exactly this many rows.
  */
-export function openUsage(
+export function openUsageRows(
   { block, rows, segmentId }: { block: Buffer; rows: number; segmentId: number },
   allocate: (bytes: number) => Buffer,
 ): SegmentRows<UsagePayload> {
-  let kept: Expanded | undefined;
-  const expanded = (): Expanded => {
-    if (kept === undefined || kept.use !== ingestModule().uses()) kept = expand(block, rows);
-    if (kept !== undefined) return kept;
+  const from = openUsageColumns(block, rows);
+  if (from === undefined) {
     throw new CoreError(
       'SEGMENT_ROWS_LOST',
       `Segment ${segmentId} is not ${rows} rows of usage as Core writes them`,
     );
-  };
-  const months = monthsOf(expanded(), rows);
+  }
+  const months = monthsOf(from, rows);
   return {
     months,
     payload(month, rejected) {
-      const from = expanded();
       const isWhole = months.length === 1 && rejected.size === 0;
-      const count = isWhole ? rows : select(from, rows, month, rejected);
-      const selection = isWhole ? 0 : from.selection;
-      return writeNative(from, { rows, selection, count, segmentId }, allocate);
+      const selection = isWhole ? undefined : select(from, month, rejected);
+      return writeNative(from, { rows, selection, segmentId }, allocate);
     },
     singleRows(month, rejected) {
-      const all = splitRows('usage', packRows(expanded(), rows, segmentId));
-      return all
+      return splitRows('usage', packColumns(from, rows, segmentId))
         .filter(({ bytes }) => isIn(month, bytes.readUInt32LE(usageRow.recordedAt)))
         .map(({ bytes }, position) => ({ position, bytes }))
         .filter(({ position }) => !rejected.has(position));
@@ -76,62 +52,28 @@ export function openUsage(
   };
 }
 
-/** All rows of a block as packUsage writes them, with no segment; undefined where it has others. */
+/** Compact blocks back to the rows that packUsage writes; undefined if they hold another number of rows. */
 export function unpackUsage(block: Uint8Array, rows: number): Buffer | undefined {
-  const from = expand(block, rows);
-  return from && packRows(from, rows, 0);
-}
-
-function expand(block: Uint8Array, rows: number): Expanded | undefined {
-  const { exports, memory, uses } = ingestModule();
-  // Aligned for whoever views it as words; some bytes past the input are read.
-  const at = Math.ceil((inputStart + block.length) / 8) * 8 + 8;
-  const selection = at + rows * halves * 4;
-  const pairs = selection + rows * 4 + ((rows * 4) % 8);
-  const output = pairs + rows * pairBytes;
-  const bytes = memory(output + rows * 8);
-  bytes.set(block, inputStart);
-  if (exports.expandColumns(inputStart, block.length, at, rows) !== rows) return undefined;
-  return {
-    use: uses(),
-    bytes,
-    columns: at,
-    selection,
-    pairs,
-    output,
-    wide: exports.wideColumns(),
-    // Numbers of 32 bits come from the module signed.
-    earliestSeconds: exports.earliestTime() >>> 0,
-    latestSeconds: exports.latestTime() >>> 0,
-  };
-}
-
-function halfOf({ bytes, columns }: Expanded, rows: number, index: number): Uint32Array {
-  return new Uint32Array(bytes.buffer, columns + index * rows * 4, rows);
-}
-
-/** Seconds since 1970 of each row. */
-function timesOf(from: Expanded, rows: number): Uint32Array {
-  return halfOf(from, rows, halves - 1);
+  const from = openUsageColumns(block, rows);
+  return from && packColumns(from, rows, 0);
 }
 
 /** Nearly always one. */
-function monthsOf(from: Expanded, rows: number): SegmentMonth[] {
+function monthsOf(from: UsageColumns, rows: number): SegmentMonth[] {
   const first = monthOf(from.earliestSeconds);
   if (from.latestSeconds < first.endSeconds) return [{ ...first, rows }];
-  const times = timesOf(from, rows);
   const counts = createMonthCounts();
-  for (let row = 0; row < times.length; row += 1) counts.count(times[row] as number);
+  for (const seconds of from.times()) counts.count(seconds);
   return counts.list();
 }
 
-/** Writes the numbers of a month's rows where the sort looks for them, and returns how many. */
-function select(from: Expanded, rows: number, month: Month, rejected: ReadonlySet<number>): number {
-  const times = timesOf(from, rows);
-  const numbers = new Uint32Array(from.bytes.buffer, from.selection, rows);
+/** The numbers of a month's rows without the rejected ones. */
+function select(from: UsageColumns, month: Month, rejected: ReadonlySet<number>): Uint32Array {
+  const times = from.times();
+  const numbers = new Uint32Array(times.length);
   let position = 0;
   let count = 0;
-  for (let row = 0; row < rows; row += 1) {
+  for (let row = 0; row < times.length; row += 1) {
     if (!isIn(month, times[row] as number)) continue;
     if (!rejected.has(position)) {
       numbers[count] = row;
@@ -139,51 +81,55 @@ function select(from: Expanded, rows: number, month: Month, rejected: ReadonlySe
     }
     position += 1;
   }
-  return count;
+  return numbers.subarray(0, count);
 }
 
 /**
- * One block of ClickHouse's format Native, columns one after another, of which ClickHouse need not
- * take rows apart; the rows are in the order of the table, which it then only checks.
+ * One block of ClickHouse's format Native: column after column, so ClickHouse takes no row apart, and in the
+ * order of the table, so it only checks the order.
  *
  * Source: https://clickhouse.com/docs/interfaces/formats/Native
  */
 function writeNative(
-  from: Expanded,
-  what: { rows: number; selection: number; count: number; segmentId: number },
+  from: UsageColumns,
+  what: { rows: number; selection: Uint32Array | undefined; segmentId: number },
   allocate: (bytes: number) => Buffer,
 ): UsagePayload {
-  const { exports } = ingestModule();
-  const { rows, selection, count, segmentId } = what;
-  const sorted = exports.sortColumns(from.columns, rows, selection, count, from.pairs);
+  const { rows, selection, segmentId } = what;
+  const count = selection?.length ?? rows;
   const head = Buffer.concat([varint(columns.length + 1), varint(count)]);
-  const parts = columns.map((column) => {
-    const isWide = column.bit !== undefined && (from.wide & (1 << column.bit)) !== 0;
-    const type = isWide ? 'UInt64' : column.narrow;
+  const parts = columns.map(({ key, name, half, bit, narrow }) => {
+    const isWide = bit !== undefined && (from.wide & (1 << bit)) !== 0;
     const width: 4 | 8 = isWide ? 8 : 4;
-    return { ...column, isWide, width, head: columnHead(column.name, type) };
+    return { key, half, isWide, width, head: columnHead(name, isWide ? 'UInt64' : narrow) };
   });
   const lastHead = columnHead('segment', 'UInt64');
   const headBytes = parts.reduce((sum, part) => sum + part.head.length, head.length);
   const width = parts.reduce((sum, part) => sum + part.width, 8);
   const bytes = allocate(headBytes + lastHead.length + count * width);
-  const places = {} as Record<(typeof columns)[number]['key'], { at: number; width: 4 | 8 }>;
   let at = head.copy(bytes);
-  for (const { key, half, isWide, width: valueBytes, head: partHead } of parts) {
-    at += partHead.copy(bytes, at);
-    exports.writeColumn(from.columns, rows, half, isWide ? 1 : 0, sorted, count, from.output);
-    bytes.set(from.bytes.subarray(from.output, from.output + count * valueBytes), at);
-    places[key] = { at, width: valueBytes };
-    at += count * valueBytes;
-  }
+  const places = parts.map((part) => {
+    at += part.head.copy(bytes, at);
+    const place = { ...part, at };
+    at += count * part.width;
+    return place;
+  });
+  from.writeSorted(selection, places, bytes);
   at += lastHead.copy(bytes, at);
   bytes.fill(uint64(segmentId), at, at + count * 8);
-  const { subscriptionId, bytesUp, bytesDown } = places;
+  const placeOf = (wanted: (typeof columns)[number]['key']): { at: number; width: 4 | 8 } => {
+    const { at, width } = places.find(({ key }) => key === wanted) as (typeof places)[number];
+    return { at, width };
+  };
   return {
     format: 'Native',
     rows: count,
     bytes: bytes.subarray(0, at + count * 8),
-    columns: { subscriptionId, bytesUp, bytesDown },
+    columns: {
+      subscriptionId: placeOf('subscriptionId'),
+      bytesUp: placeOf('bytesUp'),
+      bytesDown: placeOf('bytesDown'),
+    },
   };
 }
 
@@ -201,14 +147,14 @@ function uint64(value: number): Buffer {
   return bytes;
 }
 
-/** All rows, packed as RowBinary: for a segment whose rows' fate is decided one by one. */
-function packRows(from: Expanded, rows: number, segmentId: number): Buffer {
+/** All rows as packUsage writes them, in the order of the stream: to decide on them one by one. */
+function packColumns(from: UsageColumns, rows: number, segmentId: number): Buffer {
   const packed = Buffer.alloc(rows * usageRow.length);
   const segment = uint64(segmentId);
   const sources = columns.map(({ key, half, bit }) => ({
     offset: usageRow[key],
-    lower: halfOf(from, rows, half),
-    upper: bit === undefined ? undefined : halfOf(from, rows, half + 1),
+    lower: from.half(half),
+    upper: bit === undefined ? undefined : from.half(half + 1),
   }));
   for (let row = 0; row < rows; row += 1) {
     const at = row * usageRow.length;

@@ -1,4 +1,4 @@
-/** The part of WebAssembly that Core uses; Node has it, but its types come with the DOM's only. */
+/** The part of WebAssembly that Core uses. Node has it, but only the DOM's types declare it. */
 declare namespace WebAssembly {
   class Memory {
     constructor(descriptor: { initial: number });

@@ -2,17 +2,18 @@ import type { Redis } from 'ioredis';
 import type { Queryable } from '../stores/postgres.ts';
 import { type Kind, streamKeys } from './streams.ts';
 
-/** One stream of the spool: what it holds, and what of it is not settled. */
+/** What one stream holds, and how much of it is not settled. */
 export interface StreamBacklog {
   stream: string;
   kind: Kind;
   shard: number;
   /** Appended and not yet trimmed: what the backlog bound counts. */
   bytes: number;
+  /** Stream entries. */
   entries: number;
   /** Rows ever appended. */
   rowsEver: number;
-  /** Age of the oldest entry that is accepted and not settled; 0 where all are. */
+  /** Age of the oldest stream entry that is not settled; 0 if all are. */
   lagSeconds: number;
   /** Sealed and not settled. */
   segments: number;
@@ -28,7 +29,7 @@ export interface UnsettledSegment {
   rows: number;
   bytes: number;
   attempts: number;
-  /** Rows set aside in rejected_rows. */
+  /** Rows in rejected_rows. */
   rejected: number;
   sealedAt: Date;
   lastError: string | null;
@@ -44,11 +45,11 @@ interface StreamRow {
   unknown_rows: number;
 }
 
-/** Only the id: an entry itself can be megabytes. */
+/** Returns only the id: a stream entry can take a megabyte. */
 const firstIdAfter = `local found = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', 1)
 return found[1] and found[1][1] or false`;
 
-/** The backlog of every stream that Core ever wrote to with this prefix. */
+/** The backlog of every stream that was ever registered with this prefix. */
 export async function readBacklog(
   db: Queryable,
   redis: Redis,
@@ -99,12 +100,12 @@ async function readStream(
   };
 }
 
-/** A stream id starts with the milliseconds at which Redis took the entry. */
+/** The id of a stream entry starts with the milliseconds at which Redis added it. */
 function secondsOf(entryId: string): number {
   return Math.floor(Number(entryId.split('-')[0]) / 1_000);
 }
 
-/** Segments that are sealed and not settled, oldest first, at most `rowsMax`. */
+/** The oldest segments that are sealed and not settled. */
 export async function listUnsettled(
   db: Queryable,
   page: { rowsMax: number },
@@ -118,7 +119,7 @@ export async function listUnsettled(
   return rows;
 }
 
-/** How much is sealed and not settled, over all streams. */
+/** How much is sealed and not settled, in all streams. */
 export async function countUnsettled(
   db: Queryable,
 ): Promise<{ count: number; rows: number; oldestSeconds: number }> {
@@ -130,7 +131,7 @@ export async function countUnsettled(
   return rows[0] ?? { count: 0, rows: 0, oldestSeconds: 0 };
 }
 
-/** A row that ClickHouse refuses for what it holds. */
+/** A row that ClickHouse refused for its data. */
 export interface RejectedRow {
   segmentId: number;
   kind: Kind;
@@ -139,7 +140,7 @@ export interface RejectedRow {
   rejectedAt: Date;
 }
 
-/** Rejected rows, newest first, at most `rowsMax`. */
+/** The newest rejected rows. */
 export async function listRejected(
   db: Queryable,
   page: { rowsMax: number },

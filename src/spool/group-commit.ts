@@ -2,212 +2,243 @@ import assert from 'node:assert/strict';
 import { CoreError } from '../errors.ts';
 import { classifyFailure } from '../stores/failures.ts';
 
-/** How a post is recognised when it comes again. */
+/** How Core recognises a post that comes again. */
 export interface Identity {
-  /** Unique among the posts of all nodes to one stream; without white space. */
+  /** The idempotency key: unique among the posts of all nodes to one shard and kind; without white space. */
   key: string;
   /**
-   * Of the unpacked body: the same key with another one is another request. Empty where the key is
-   * enough.
+   * The fingerprint of the unpacked body: the same key with another fingerprint is another post. Empty if the
+   * key says enough.
    */
   fingerprint: string;
 }
 
-/** Packed rows of one request, and how to recognise it again. */
+/** The rows of one post as the spool keeps them, and how to recognise the post. */
 export interface Block extends Identity {
   rows: number;
-  /** Copied before `submit` returns: it may be a view of memory that is used again. */
+  /** `submit` copies them before it returns. */
   bytes: Buffer;
 }
 
-/** What is sent to Redis at once: the rows of all requests joined, in the order of the requests. */
+/** What one command sends to Redis: the rows of all its posts joined, in the order of the posts. */
 export interface Flush {
-  requests: readonly FlushedRequest[];
+  posts: readonly FlushedPost[];
   bytes: Buffer;
 }
 
-export interface FlushedRequest extends Identity {
+export interface FlushedPost extends Identity {
   rows: number;
   bytesLength: number;
 }
 
-/** One verdict a request, by its number. */
+/** Resolves to one number for each post: which of `verdicts` it is. */
 export type SendFlush = (flush: Flush) => Promise<number[]>;
 
-export type Verdict = 'stored' | 'duplicate' | 'conflict' | 'full';
 /** By the numbers that redis/append.lua answers. */
-const verdicts: readonly Verdict[] = ['stored', 'duplicate', 'conflict', 'full'];
+const verdicts = ['stored', 'duplicate', 'conflict', 'full'] as const;
+/**
+ * What Redis says of a post. `duplicate`: it was stored before. `conflict`: its key was used with another
+ * body. `full`: the backlog has no room for it.
+ */
+export type Verdict = (typeof verdicts)[number];
 
 export interface GroupCommit {
   submit(block: Block): Promise<Verdict>;
+  /** Refuses new blocks, sends what waits, and resolves when all of it is answered. */
   close(): Promise<void>;
 }
+
+/** A flush takes what has gathered, up to these bounds; a post of more bytes is a flush by itself. */
+const flushBytesMax = 1_048_576;
+const flushPostsMax = 1_000;
+/**
+ * While Redis syncs one flush, a second one may be on its way, so that Redis need not wait until this process
+ * has handled the first answer. The second one must be large, and at least half as large as the first one:
+ * each flush costs Redis an fsync, and posts that wait a little longer come in larger flushes.
+ */
+const flushesInFlightMax = 2;
+const largePostsMin = 16;
+const largeBytesMin = 65_536;
+/**
+ * A small flush starts this long after the start of the flush before it, at the earliest. What a flush costs
+ * Redis and this process hardly depends on its size, and a quiet disk would otherwise allow 350 a second. A
+ * post that comes after a pause of this length waits for nobody.
+ */
+const smallFlushIntervalMs = 5;
+/** Buffers kept for later flushes: two are in flight while another one gathers. */
+const sparesMax = 3;
+/** Bytes that may wait in this process for one stream before it refuses posts. */
+const queueBytesMax = 67_108_864;
+/** How long a flush is repeated if its answer was lost. After that its posts are refused. */
+const repeatMsMax = 3_000;
+const repeatPauseMs = 100;
 
 interface Waiting {
   resolve: (verdict: Verdict) => void;
   reject: (reason: unknown) => void;
 }
 
-/** The next flush, as it gathers. */
+/** A flush that still gathers posts. */
 interface Gathering {
   buffer: Buffer;
   bytesLength: number;
-  requests: FlushedRequest[];
+  posts: FlushedPost[];
   waiting: Waiting[];
 }
 
-/** A flush takes what has gathered, up to these bounds; a larger request is a flush by itself. */
-const flushBytesMax = 1_048_576;
-const flushRequestsMax = 1_000;
-/**
- * While Redis syncs one flush, a second one may be on its way to it, so that it need not wait for this
- * process to have dealt with the first one's answer. Not one that is small, or under half of the first
- * one: each costs Redis an fsync, and what waits a little longer comes in larger flushes.
- */
-const flushesInFlightMax = 2;
-const largeRequestsMin = 16;
-const largeBytesMin = 65_536;
-/**
- * A small flush begins at the earliest this long after the one before it began, so that on a quiet disk
- * a process makes at most two hundred a second and not 350: what a flush costs Redis and this process
- * hardly depends on what is in it. A request that comes after a pause of this length waits for nobody.
- */
-const smallFlushIntervalMs = 5;
-/** Buffers kept for later: two are in flight while another one gathers. */
-const sparesMax = 3;
-/** What may wait in one process for one stream before accept refuses. */
-const queueBytesMax = 67_108_864;
-/** How long a flush whose answer was lost is repeated before its requests are refused. */
-const repeatMsMax = 3_000;
-const repeatPauseMs = 100;
+/** The group commit of one stream. */
+interface State {
+  readonly send: SendFlush;
+  readonly intervalMs: number;
+  /** The first one is the next flush. */
+  readonly queue: Gathering[];
+  readonly spares: Buffer[];
+  queuedBytes: number;
+  inFlight: number;
+  /** Posts of the flush that was started last, and when that was. */
+  lastPosts: number;
+  lastStartMs: number;
+  /** Runs while a small flush keeps its interval. */
+  timer: NodeJS.Timeout | undefined;
+  isClosed: boolean;
+  onIdle: () => void;
+}
 
 /**
- * Group commit: one flush is in flight, or two where the second one is large; whatever arrives
- * meanwhile is the next one. Under light load a request waits for nobody, under heavy load batches
- * grow by themselves, and in between small flushes keep a distance of `intervalMs`.
+ * Gathers posts while a flush is in flight and sends them as the next flush. Under light load a post waits for
+ * nobody, under heavy load the flushes grow by themselves, and in between small flushes keep an interval.
  *
- * Rows are copied once, into the buffer that is sent, and buffers are used again: memory of their own
- * for each request and flush would make V8 collect its whole heap several times a second.
+ * Rows are copied once, into the buffer that is sent, and buffers are used again: memory of their own for
+ * each post and flush would make V8 collect its whole heap several times a second.
  *
- * When the connection breaks during a flush nobody knows whether it was stored. The same flush is
- * then sent again: every request has an idempotency key, so what was stored answers `duplicate`.
- * Where Redis stays away the requests are refused as STORE_UNAVAILABLE, and the nodes repeat them.
+ * If the connection breaks during a flush, nobody knows whether Redis stored it. Then the same flush is sent
+ * again: every post has an idempotency key, so what was stored answers `duplicate`. If Redis stays away, the
+ * posts are refused with STORE_UNAVAILABLE, and the nodes repeat them.
  */
 export function createGroupCommit(
   send: SendFlush,
   intervalMs: number = smallFlushIntervalMs,
 ): GroupCommit {
-  const queue: Gathering[] = [];
-  const spares: Buffer[] = [];
-  let queuedBytes = 0;
-  let inFlight = 0;
-  /** Of the flush that was started last. */
-  let lastRequests = 0;
-  let lastStartMs = Number.NEGATIVE_INFINITY;
-  /** Runs while a small flush keeps its distance. */
-  let distance: NodeJS.Timeout | undefined;
-  let closed = false;
-  let onIdle: () => void = () => undefined;
-
-  const restMs = (): number => lastStartMs + intervalMs - performance.now();
-
-  const isDue = (next: Gathering): boolean => {
-    if (inFlight === 0) return closed || isLarge(next) || restMs() <= 0;
-    return (
-      inFlight < flushesInFlightMax && isLarge(next) && next.requests.length * 2 >= lastRequests
-    );
+  const state: State = {
+    send,
+    intervalMs,
+    queue: [],
+    spares: [],
+    queuedBytes: 0,
+    inFlight: 0,
+    lastPosts: 0,
+    lastStartMs: Number.NEGATIVE_INFINITY,
+    timer: undefined,
+    isClosed: false,
+    onIdle: () => undefined,
   };
-
-  const start = async (next: Gathering): Promise<void> => {
-    inFlight += 1;
-    lastRequests = next.requests.length;
-    lastStartMs = performance.now();
-    queuedBytes -= next.bytesLength;
-    const isSure = await settle(next, send);
-    // Of a flush that failed, something may still be about to be written to the connection.
-    if (isSure && next.buffer.length === flushBytesMax && spares.length < sparesMax) {
-      spares.push(next.buffer);
-    }
-    inFlight -= 1;
-    startDue();
-    if (inFlight === 0) onIdle();
-  };
-
-  const startDue = (): void => {
-    for (let [next] = queue; next !== undefined && isDue(next); [next] = queue) {
-      queue.shift();
-      void start(next);
-    }
-    if (queue.length > 0 && inFlight === 0 && distance === undefined) {
-      distance = setTimeout(() => {
-        distance = undefined;
-        startDue();
-      }, Math.ceil(restMs()));
-    }
-  };
-
-  const gather = (bytesLength: number): Gathering => {
-    const last = queue.at(-1);
-    if (last !== undefined && hasRoom(last, bytesLength)) return last;
-    const isUsual = bytesLength <= flushBytesMax;
-    const buffer =
-      (isUsual ? spares.pop() : undefined) ??
-      Buffer.allocUnsafeSlow(Math.max(bytesLength, flushBytesMax));
-    const next: Gathering = { buffer, bytesLength: 0, requests: [], waiting: [] };
-    queue.push(next);
-    return next;
-  };
-
-  return {
-    submit({ key, fingerprint, rows, bytes }) {
-      if (closed) {
-        return Promise.reject(new CoreError('SHUTTING_DOWN', 'This process is stopping'));
-      }
-      if (queuedBytes + bytes.length > queueBytesMax) return Promise.resolve('full');
-      queuedBytes += bytes.length;
-      const into = gather(bytes.length);
-      into.buffer.set(bytes, into.bytesLength);
-      into.bytesLength += bytes.length;
-      into.requests.push({ key, fingerprint, rows, bytesLength: bytes.length });
-      return new Promise((resolve, reject) => {
-        into.waiting.push({ resolve, reject });
-        startDue();
-      });
-    },
-    async close() {
-      closed = true;
-      clearTimeout(distance);
-      startDue();
-      if (inFlight > 0) await new Promise<void>((resolve) => (onIdle = resolve));
-    },
-  };
+  return { submit: (block) => submit(state, block), close: () => close(state) };
 }
 
-function isLarge({ bytesLength, requests }: Gathering): boolean {
-  return requests.length >= largeRequestsMin || bytesLength >= largeBytesMin;
+function submit(state: State, { key, fingerprint, rows, bytes }: Block): Promise<Verdict> {
+  if (state.isClosed) {
+    return Promise.reject(new CoreError('SHUTTING_DOWN', 'This process is stopping'));
+  }
+  if (state.queuedBytes + bytes.length > queueBytesMax) return Promise.resolve('full');
+  state.queuedBytes += bytes.length;
+  const into = gatheringFor(state, bytes.length);
+  into.buffer.set(bytes, into.bytesLength);
+  into.bytesLength += bytes.length;
+  into.posts.push({ key, fingerprint, rows, bytesLength: bytes.length });
+  return new Promise((resolve, reject) => {
+    into.waiting.push({ resolve, reject });
+    startDue(state);
+  });
 }
 
-function hasRoom({ buffer, bytesLength, requests }: Gathering, more: number): boolean {
-  return requests.length < flushRequestsMax && bytesLength + more <= buffer.length;
+async function close(state: State): Promise<void> {
+  state.isClosed = true;
+  clearTimeout(state.timer);
+  startDue(state);
+  if (state.inFlight > 0) await new Promise<void>((resolve) => (state.onIdle = resolve));
 }
 
-/** Whether the flush was answered at its first attempt. Never rejects: the requests are told. */
-async function settle(gathered: Gathering, send: SendFlush): Promise<boolean> {
-  const { buffer, bytesLength, requests, waiting } = gathered;
+/** The last flush of the queue, or a new one if that has no room. */
+function gatheringFor({ queue, spares }: State, bytesLength: number): Gathering {
+  const last = queue.at(-1);
+  if (last !== undefined && hasRoom(last, bytesLength)) return last;
+  const spare = bytesLength <= flushBytesMax ? spares.pop() : undefined;
+  const buffer = spare ?? Buffer.allocUnsafeSlow(Math.max(bytesLength, flushBytesMax));
+  const next: Gathering = { buffer, bytesLength: 0, posts: [], waiting: [] };
+  queue.push(next);
+  return next;
+}
+
+function hasRoom({ buffer, bytesLength, posts }: Gathering, more: number): boolean {
+  return posts.length < flushPostsMax && bytesLength + more <= buffer.length;
+}
+
+/** Starts every flush that is due, and a timer for one that only has to keep its interval. */
+function startDue(state: State): void {
+  const { queue } = state;
+  for (let [next] = queue; next !== undefined && isDue(state, next); [next] = queue) {
+    queue.shift();
+    void flush(state, next);
+  }
+  if (queue.length === 0 || state.inFlight > 0 || state.timer !== undefined) return;
+  const onTime = (): void => {
+    state.timer = undefined;
+    startDue(state);
+  };
+  state.timer = setTimeout(onTime, Math.ceil(intervalLeftMs(state)));
+}
+
+function isDue(state: State, next: Gathering): boolean {
+  if (state.inFlight === 0) return state.isClosed || isLarge(next) || intervalLeftMs(state) <= 0;
+  const mayBeSecond = isLarge(next) && next.posts.length * 2 >= state.lastPosts;
+  return state.inFlight < flushesInFlightMax && mayBeSecond;
+}
+
+function isLarge({ bytesLength, posts }: Gathering): boolean {
+  return posts.length >= largePostsMin || bytesLength >= largeBytesMin;
+}
+
+function intervalLeftMs({ lastStartMs, intervalMs }: State): number {
+  return lastStartMs + intervalMs - performance.now();
+}
+
+async function flush(state: State, next: Gathering): Promise<void> {
+  state.inFlight += 1;
+  state.lastPosts = next.posts.length;
+  state.lastStartMs = performance.now();
+  state.queuedBytes -= next.bytesLength;
+  const { isFirstAnswer } = await sendAndAnswer(next, state.send);
+  // After a failure the client may still hold the buffer and write it to the connection.
+  if (isFirstAnswer) keepSpare(state, next.buffer);
+  state.inFlight -= 1;
+  startDue(state);
+  if (state.inFlight === 0) state.onIdle();
+}
+
+function keepSpare({ spares }: State, buffer: Buffer): void {
+  if (buffer.length === flushBytesMax && spares.length < sparesMax) spares.push(buffer);
+}
+
+/** Sends a flush and tells each post what became of it. Never rejects. */
+async function sendAndAnswer(
+  gathered: Gathering,
+  send: SendFlush,
+): Promise<{ isFirstAnswer: boolean }> {
+  const { buffer, bytesLength, posts, waiting } = gathered;
   try {
-    const flush = { requests, bytes: buffer.subarray(0, bytesLength) };
-    const { answers, attempts } = await sendUntilAnswered(flush, send);
-    assert.equal(answers.length, requests.length, 'one verdict a request');
+    const sent = { posts, bytes: buffer.subarray(0, bytesLength) };
+    const { answers, attempts } = await sendUntilAnswered(sent, send);
+    assert.equal(answers.length, posts.length, 'one verdict for each post');
     waiting.forEach(({ resolve }, index) => {
       const verdict = verdicts[answers[index] ?? -1];
       assert(verdict !== undefined, 'redis/append.lua answers 0 to 3');
       resolve(verdict);
     });
-    return attempts === 1;
+    return { isFirstAnswer: attempts === 1 };
   } catch (cause) {
     const failure = classifyFailure(cause);
     for (const { reject } of waiting) reject(failure);
-    return false;
+    return { isFirstAnswer: false };
   }
 }
 
@@ -221,8 +252,8 @@ async function sendUntilAnswered(
       return { answers: await send(flush), attempts };
     } catch (thrown) {
       // A reply such as OOM or MISCONF is an answer: the script wrote nothing.
-      const answered = thrown instanceof Error && thrown.name === 'ReplyError';
-      if (answered || performance.now() + repeatPauseMs > deadlineMs) throw thrown;
+      const isAnswer = thrown instanceof Error && thrown.name === 'ReplyError';
+      if (isAnswer || performance.now() + repeatPauseMs > deadlineMs) throw thrown;
       await new Promise((resume) => setTimeout(resume, repeatPauseMs));
     }
   }

@@ -1,122 +1,106 @@
+import assert from 'node:assert/strict';
 import type { Redis } from 'ioredis';
-import { CoreError } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
-import { compactUsage, oldestCompactedSeconds } from '../rows/compact.ts';
-import { oldestSessionSeconds } from '../rows/pack.ts';
+import type { SpoolRows } from '../rows/compact.ts';
 import { luaSource } from '../stores/redis.ts';
 import {
-  type Block,
   createGroupCommit,
   type Flush,
   type GroupCommit,
+  type Identity,
   type SendFlush,
+  type Verdict,
 } from './group-commit.ts';
 import {
-  type Age,
   blockFields,
   type Kind,
   kinds,
   seenKey,
-  shardOf,
   streamKeys,
   streamName,
+  type UsualOrLate,
 } from './streams.ts';
 
-/**
- * Where accepted blocks become durable: the Redis streams.
- *
- * A block with a row of more than `lateDays` ago goes to the late stream of its kind and shard. It goes
- * there whole: then it is one entry and one append, and a bound that is reached refuses all of it. So a
- * node that mixes old rows into its posts delays its own rows and nobody else's.
- */
+/** The rows of one post and how to recognise it. There is at least one row. */
+export type SpoolBlock = Identity & SpoolRows;
+
+/** As Verdict; `late-full` if it is the late stream's backlog that has no room. */
+export type SpoolVerdict = Verdict | 'late-full';
+
+/** Where accepted rows wait until they are settled: the Redis streams. */
 export interface Spool {
   /**
-   * Resolves once the block is fsynced, or was before. Its rows are packed and at least one; usage
-   * rows are stored compact.
-   * @throws CoreError IDEMPOTENCY_KEY_REUSED, BACKLOG_FULL, LATE_BACKLOG_FULL, STORE_UNAVAILABLE,
-   * SHUTTING_DOWN.
+   * Resolves when the rows are fsynced, or refused. Copies them before it returns.
+   * @throws CoreError STORE_UNAVAILABLE, SHUTTING_DOWN.
    */
-  append(kind: Kind, nodeId: number, block: Block): Promise<void>;
+  append(kind: Kind, nodeId: number, block: SpoolBlock): Promise<SpoolVerdict>;
   /** Refuses new blocks and waits for those under way. */
   close(): Promise<void>;
 }
 
-export function createSpool(options: {
+interface SpoolOptions {
   redis: Redis;
   prefix: string;
   shards: number;
-  /** Backlog bounds of a usual stream and of a late one. */
+  /** Backlog bound of a usual stream, and of a late one. */
   bytesMax: number;
   lateBytesMax: number;
-  /** A row that is older than this is late. */
+  /** A post with a row older than this is late. */
   lateDays: number;
   nowMs: () => number;
+  /** How long an idempotency key is kept at least. */
   idempotencySeconds: number;
   failpoint?: Failpoint | undefined;
-}): Spool {
-  const { redis, prefix, shards, nowMs, failpoint } = options;
+}
+
+/**
+ * A post with a late row goes to the late stream as a whole: then it is one append, and a bound that is
+ * reached refuses all of it. A node that mixes old rows into its posts delays its own rows and no others.
+ */
+export function createSpool(options: SpoolOptions): Spool {
+  const { redis, shards, nowMs } = options;
+  assert(shards > 0, 'there is at least one shard');
   const lateSeconds = options.lateDays * 86_400;
   redis.defineCommand('coreAppend', { lua: luaSource('append') });
-  /** By shard. */
-  const commits: Record<Age, Record<Kind, GroupCommit[]>> = {
+  /** By shard, created when the first post needs it. */
+  const commits: Record<UsualOrLate, Record<Kind, GroupCommit[]>> = {
     usual: { usage: [], session: [], outbound: [] },
     late: { usage: [], session: [], outbound: [] },
   };
-
-  const commitOf = (age: Age, kind: Kind, shard: number): GroupCommit => {
-    const known = commits[age][kind][shard];
-    if (known !== undefined) return known;
-    const keys = streamKeys(streamName(prefix, shard, kind, age));
-    const into = {
-      keys: [keys.stream, keys.appended, keys.trimmed, keys.rows, seenKey(prefix, shard, kind)],
-      field: blockFields[kind],
-      bytesMax: age === 'late' ? options.lateBytesMax : options.bytesMax,
-      idempotencySeconds: options.idempotencySeconds,
-    };
-    const send: SendFlush = (flush) => append(redis, into, flush);
-    const created = createGroupCommit(
-      failpoint === undefined ? send : withFailpoints(send, failpoint),
-    );
-    commits[age][kind][shard] = created;
-    return created;
-  };
-
   return {
     async append(kind, nodeId, block) {
-      const bytes = kind === 'usage' ? compactUsage(block.bytes) : block.bytes;
-      const age = oldestSeconds(kind, bytes) < nowMs() / 1_000 - lateSeconds ? 'late' : 'usual';
-      const { key, fingerprint, rows } = block;
-      const commit = commitOf(age, kind, shardOf(nodeId, shards));
-      const verdict = await commit.submit({ key, fingerprint, rows, bytes });
-      if (verdict === 'stored' || verdict === 'duplicate') return;
-      if (verdict === 'conflict') {
-        throw new CoreError(
-          'IDEMPOTENCY_KEY_REUSED',
-          'This Idempotency-Key was used with another body',
-        );
-      }
-      throw backlogFull(age);
+      const isLate = block.oldestSeconds < nowMs() / 1_000 - lateSeconds;
+      const usualOrLate = isLate ? 'late' : 'usual';
+      // A node always has the same shard, so that its idempotency keys are found again.
+      const shard = nodeId % shards;
+      const ofKind = commits[usualOrLate][kind];
+      ofKind[shard] ??= createStreamCommit(options, shard, kind, usualOrLate);
+      const verdict = await ofKind[shard].submit(block);
+      return isLate && verdict === 'full' ? 'late-full' : verdict;
     },
     async close() {
-      const opened = Object.values(commits).flatMap((ofAge) => kinds.flatMap((of) => ofAge[of]));
-      await Promise.all(opened.map((commit) => commit.close()));
+      const created = Object.values(commits).flatMap((byKind) => kinds.flatMap((of) => byKind[of]));
+      await Promise.all(created.map((commit) => commit.close()));
     },
   };
 }
 
-/** Time of the oldest row of a block. Rows of usage are those that compactUsage was given last. */
-function oldestSeconds(kind: Kind, bytes: Buffer): number {
-  if (kind === 'usage') return oldestCompactedSeconds();
-  return kind === 'session' ? oldestSessionSeconds(bytes) : Number.POSITIVE_INFINITY;
-}
-
-function backlogFull(age: Age): CoreError {
-  if (age === 'usual') {
-    const headers = { 'Retry-After': '5' };
-    return new CoreError('BACKLOG_FULL', 'The backlog is full, try again later', { headers });
-  }
-  const message = 'The backlog of old dates is full, try again later; newer posts may be taken';
-  return new CoreError('LATE_BACKLOG_FULL', message, { headers: { 'Retry-After': '30' } });
+function createStreamCommit(
+  options: SpoolOptions,
+  shard: number,
+  kind: Kind,
+  usualOrLate: UsualOrLate,
+): GroupCommit {
+  const { redis, prefix, failpoint } = options;
+  const keys = streamKeys(streamName(prefix, shard, kind, usualOrLate));
+  const target: AppendTarget = {
+    keys: [keys.stream, keys.appended, keys.trimmed, keys.rows, seenKey(prefix, shard, kind)],
+    field: blockFields[kind],
+    bytesMax: usualOrLate === 'late' ? options.lateBytesMax : options.bytesMax,
+    idempotencySeconds: options.idempotencySeconds,
+  };
+  const send: SendFlush = (flush) => appendFlush(redis, target, flush);
+  return createGroupCommit(failpoint === undefined ? send : withFailpoints(send, failpoint));
 }
 
 function withFailpoints(send: SendFlush, failpoint: Failpoint): SendFlush {
@@ -128,30 +112,31 @@ function withFailpoints(send: SendFlush, failpoint: Failpoint): SendFlush {
   };
 }
 
+interface AppendTarget {
+  keys: readonly string[];
+  field: string;
+  bytesMax: number;
+  idempotencySeconds: number;
+}
+
 interface AppendCommand {
   coreAppend(keys: number, ...args: (string | number | Buffer)[]): Promise<number[]>;
 }
 
 /**
- * One argument for the rows of all requests, one for their keys, one for their lengths: what an
- * argument costs here and in Redis is more than what is in it.
+ * Calls redis/append.lua. The rows of all posts are one argument, their keys another one, and their lengths a
+ * third: an argument costs this process and Redis more than its contents.
  */
-async function append(
+async function appendFlush(
   redis: Redis,
-  into: {
-    keys: readonly string[];
-    field: string;
-    bytesMax: number;
-    idempotencySeconds: number;
-  },
-  { requests, bytes }: Flush,
+  { keys, field, bytesMax, idempotencySeconds }: AppendTarget,
+  { posts, bytes }: Flush,
 ): Promise<number[]> {
-  const { keys, field, bytesMax, idempotencySeconds } = into;
-  let lines = '';
+  let identities = '';
   let lengths = '';
   let rowsAll = 0;
-  for (const { key, fingerprint, rows, bytesLength } of requests) {
-    lines += `${key} ${fingerprint}\n`;
+  for (const { key, fingerprint, rows, bytesLength } of posts) {
+    identities += `${key} ${fingerprint}\n`;
     lengths += `${rows} ${bytesLength}\n`;
     rowsAll += rows;
   }
@@ -162,9 +147,9 @@ async function append(
     idempotencySeconds,
     field,
     bytes,
-    lines,
+    identities,
     lengths,
     rowsAll,
   );
-  return verdicts.length === 0 ? requests.map(() => 0) : verdicts;
+  return verdicts.length === 0 ? posts.map(() => 0) : verdicts;
 }

@@ -1,4 +1,3 @@
-import assert from 'node:assert/strict';
 import type { Queryable } from '../stores/postgres.ts';
 
 /** What the three ingest routes take, each with streams of its own. */
@@ -6,20 +5,21 @@ export const kinds = ['usage', 'outbound', 'session'] as const;
 export type Kind = (typeof kinds)[number];
 
 /**
- * The field of an entry that holds its blocks: usage rows are compact (compact.ts), others as packed.
- * An entry of usage rows as packed, from before there were compact ones, is read all the same.
+ * Each shard has a usual stream of every kind, and a late stream of the kinds whose rows have a time. Posts
+ * with old rows go through the late stream, because each month of a segment is an insert of its own, for which
+ * the rows behind it would wait.
  */
-export const blockFields = { usage: 'u', outbound: 'b', session: 'b' } as const;
-
-/**
- * Which rows a stream is for. Posts with rows of long ago go through streams of their own (spool.ts), as
- * many months are as many inserts; outbound usage has no dates.
- */
-export type Age = 'usual' | 'late';
+export type UsualOrLate = 'usual' | 'late';
 const lateKinds: readonly Kind[] = ['usage', 'session'];
 const lateEnd = '-late';
 
-/** Keys of one stream. The hash tag keeps them on one node of a Redis Cluster. */
+/**
+ * The field of a stream entry that holds its blocks. Usage is compact in the field `u`. An earlier Core
+ * stored it packed in the field `b`, which is still read.
+ */
+export const blockFields = { usage: 'u', outbound: 'b', session: 'b' } as const;
+
+/** The Redis keys of one stream. The hash tag keeps them together on one node of a Redis Cluster. */
 export interface StreamKeys {
   stream: string;
   /** Bytes ever appended, and ever trimmed; the difference is the backlog. */
@@ -39,35 +39,31 @@ export function streamKeys(stream: string): StreamKeys {
 }
 
 /**
- * Redis key that says which hashes hold the idempotency keys; see redis/append.lua. Both streams of a
- * kind and shard share it: a post that is repeated may have become late since.
+ * The Redis key that says which hashes hold the idempotency keys (redis/append.lua). The usual and the late
+ * stream of a kind and shard share it, because a post may have become late when it is repeated.
  */
 export function seenKey(prefix: string, shard: number, kind: Kind): string {
   return `${streamName(prefix, shard, kind)}:seen`;
 }
 
-/**
- * Redis key of a stream, which is also its name in Postgres, e.g. `core:{s0}:usage` and
- * `core:{s0}:usage-late`.
- */
-export function streamName(prefix: string, shard: number, kind: Kind, age: Age = 'usual'): string {
-  return `${prefix}:{s${shard}}:${kind}${age === 'late' ? lateEnd : ''}`;
+/** The Redis key of a stream, and its name in Postgres: `core:{s0}:usage`, `core:{s0}:usage-late`. */
+export function streamName(
+  prefix: string,
+  shard: number,
+  kind: Kind,
+  usualOrLate: UsualOrLate = 'usual',
+): string {
+  return `${prefix}:{s${shard}}:${kind}${usualOrLate === 'late' ? lateEnd : ''}`;
 }
 
-/** By the name that streamName gave. */
+/** Takes a name that streamName gave. */
 export function isLateStream(stream: string): boolean {
   return stream.endsWith(lateEnd);
 }
 
-/** A node's rows always go to the same shard, so that its idempotency keys are found again. */
-export function shardOf(nodeId: number, shards: number): number {
-  assert(shards > 0, 'there is at least one shard');
-  return nodeId % shards;
-}
-
 /**
- * Makes the streams known to the workers before anything is appended to them. A stream is never
- * removed: when the number of shards shrinks, the workers still empty the former ones.
+ * Makes the streams known to the workers before anything is appended to them. A stream is never removed: if
+ * the number of shards shrinks, the workers still empty the former ones.
  */
 export async function registerStreams(
   db: Queryable,
@@ -75,17 +71,13 @@ export async function registerStreams(
   shards: number,
 ): Promise<void> {
   const rows = Array.from({ length: shards }, (_, shard) => shard).flatMap((shard) => [
-    ...kinds.map((kind) => ({ kind, shard, age: 'usual' as const })),
-    ...lateKinds.map((kind) => ({ kind, shard, age: 'late' as const })),
+    ...kinds.map((kind) => ({ kind, shard, name: streamName(prefix, shard, kind, 'usual') })),
+    ...lateKinds.map((kind) => ({ kind, shard, name: streamName(prefix, shard, kind, 'late') })),
   ]);
   await db.query(
     `INSERT INTO streams (stream, kind, shard)
      SELECT * FROM unnest($1::text[], $2::text[], $3::integer[])
      ON CONFLICT (stream) DO NOTHING`,
-    [
-      rows.map(({ shard, kind, age }) => streamName(prefix, shard, kind, age)),
-      rows.map(({ kind }) => kind),
-      rows.map(({ shard }) => shard),
-    ],
+    [rows.map(({ name }) => name), rows.map(({ kind }) => kind), rows.map(({ shard }) => shard)],
   );
 }

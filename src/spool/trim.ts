@@ -16,15 +16,15 @@ interface TrimCommand {
 
 export type TrimRedis = Redis & TrimCommand;
 
-/** The given client with the trim script on it. */
+/** Adds the command of redis/trim.lua to the client. */
 export function withTrim(redis: Redis): TrimRedis {
   redis.defineCommand('coreTrim', { lua: luaSource('trim') });
   return redis as TrimRedis;
 }
 
 /**
- * Drops from Redis what is settled, never more. It goes by what Postgres says is settled rather
- * than by what this run has done, so that the trim a crash left out is made up for by the next run.
+ * Drops the settled stream entries from Redis, and nothing else. Postgres says what is settled, not this run:
+ * so the next run also makes up for a trim that a crash has prevented.
  */
 export async function trimSettled(
   client: pg.PoolClient,
@@ -52,7 +52,7 @@ export async function trimSettled(
   );
 }
 
-/** The id that follows, as Redis counts: `ms-seq` to `ms-(seq+1)`. */
+/** The next id as Redis counts them: `ms-seq` to `ms-(seq+1)`. */
 function idAfter(id: string): string {
   const [ms, seq] = id.split('-');
   return `${ms}-${BigInt(seq ?? '0') + 1n}`;

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { fingerprintOf } from '../../src/accept/fingerprint.ts';
-import { createUsageScanner } from '../../src/accept/usage-scanner.ts';
+import { unpackUsage } from '../../src/rows/usage-rows.ts';
+import { fingerprintOf, scanUsage } from '../../src/rows/wasm.ts';
 
 const mask = (1n << 64n) - 1n;
 const rotate = (x: bigint, bits: bigint): bigint => ((x << bits) | (x >> (64n - bits))) & mask;
@@ -50,7 +50,7 @@ function text(hashes: readonly bigint[]): string {
     .join('');
 }
 
-t.test('it is MurmurHash3_x64_128', async (t) => {
+t.test('the published values of MurmurHash3_x64_128', async (t) => {
   const published = {
     '': [0n, 0n],
     hello: [0xcbd8a7b341bd9b02n, 0x5b1e906a48ae1d19n],
@@ -61,7 +61,7 @@ t.test('it is MurmurHash3_x64_128', async (t) => {
   }
 });
 
-t.test('of any bytes, of any length', async () => {
+t.test('any bytes of any length', async () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
       return fingerprintOf(bytes) === text(murmur(bytes));
@@ -70,7 +70,7 @@ t.test('of any bytes, of any length', async () => {
   );
 });
 
-t.test('a body that is larger than all before', async (t) => {
+t.test('a body larger than every body before', async (t) => {
   const bytes = Buffer.alloc(5_000_000, 'seven letters');
   const before = fingerprintOf(bytes);
   t.equal(before, text(murmur(bytes)));
@@ -78,8 +78,8 @@ t.test('a body that is larger than all before', async (t) => {
   t.not(fingerprintOf(bytes), before);
 });
 
-t.test('what the scanner tells with the rows is the same', async (t) => {
-  const scanner = createUsageScanner({ entriesMax: 10_000, nowMs: Date.now });
+t.test('the scanner gives the same fingerprint with the rows', async (t) => {
+  const bounds = { entriesMax: 10_000, nowMs: Date.now() };
   for (const count of [0, 1, 3, 10_000]) {
     const entry = {
       userId: 1,
@@ -90,10 +90,12 @@ t.test('what the scanner tells with the rows is the same', async (t) => {
       recordedAt: '2026-11-01T00:00:00Z',
     };
     const body = Buffer.from(JSON.stringify({ entries: new Array(count).fill(entry) }));
-    const scanned = scanner.scan(7, body);
+    const scanned = scanUsage(7, body, bounds);
     const bytes = Buffer.from(scanned?.bytes ?? []);
     t.equal(scanned?.rows, count);
     t.equal(scanned?.fingerprint, fingerprintOf(body));
-    t.same(Buffer.from(scanner.scan(7, body)?.bytes ?? []), bytes, 'the rows stay as they were');
+    t.same(scanned?.bytes, bytes, 'no later call changes the rows');
+    t.same(scanUsage(7, body, bounds)?.bytes, bytes, 'the same body gives the same rows');
+    t.ok(scanned && unpackUsage(scanned.bytes, count));
   }
 });

@@ -1,7 +1,7 @@
 import path from 'node:path';
 import fc from 'fast-check';
 import t, { type Test } from 'tap';
-import { requireFewValues } from '../../src/accept/count-values.ts';
+import { requireFewValues } from '../../src/accept/decode.ts';
 import { createLargeBodies, smallBodyBytesMax } from '../../src/accept/large-bodies.ts';
 import { packBody } from '../../src/accept/pack-body.ts';
 import { limits } from '../../src/contract/limits.ts';
@@ -31,7 +31,7 @@ const list = (length: number, make: (index: number) => unknown) =>
   Array.from({ length }, (_, at) => make(at));
 const body = (value: unknown): Buffer => Buffer.from(JSON.stringify(value));
 
-/** What became of a body: its rows, or all that a node is told. */
+/** What became of a body: its rows, or everything that the node is told. */
 async function outcome(pack: () => unknown): Promise<unknown> {
   try {
     return await pack();
@@ -44,7 +44,7 @@ async function outcome(pack: () => unknown): Promise<unknown> {
 const codeOf = async (packed: Promise<unknown>): Promise<unknown> =>
   ((await outcome(() => packed)) as { code?: unknown }).code;
 
-t.test('the thread makes of a body what this process would', async (t) => {
+t.test('the thread gives the same rows and errors as this process', async (t) => {
   const bodies = largeBodies(t);
   const schemas = ingestSchemas(options);
   const given: [Kind, unknown][] = [
@@ -72,7 +72,7 @@ t.test('the thread makes of a body what this process would', async (t) => {
   t.equal(await codeOf(bodies.pack(broken)), 'MALFORMED_JSON');
 });
 
-t.test('a body of too many values is refused, however it is made of them', async (t) => {
+t.test('a body of too many values is refused, whatever the values are', async (t) => {
   const bodies = largeBodies(t);
   const many = options.entriesMax * limits.valuesPerEntryMax + 1;
   for (const text of [
@@ -87,11 +87,11 @@ t.test('a body of too many values is refused, however it is made of them', async
   }
   const text = `{"entries":[],"more":"${'[,{'.repeat(many)}"}`;
   const taken = bodies.pack({ kind: 'usage', nodeId, body: Buffer.from(text) });
-  t.equal((await taken).rows, 0, 'what stands in a string is no value');
+  t.equal((await taken).rows, 0, 'characters in a string are no values');
 });
 
-t.test('values are counted as the parser finds them', async (t) => {
-  /** Every value but the outermost, and one for each array and object that is empty. */
+t.test('the count of values agrees with the parser', async (t) => {
+  /** Every value but the outermost, and one more for each empty array and object. */
   const countOf = (value: unknown): number => {
     if (typeof value !== 'object' || value === null) return 0;
     const inside = Object.values(value);
@@ -125,21 +125,21 @@ t.test('nodes take turns', async (t) => {
   t.ok(order.indexOf('modest') <= 2, order.join(', '));
 });
 
-t.test('what waits is bounded, for a node and in all', async (t) => {
+t.test('what waits has a bound for a node and for all', async (t) => {
   const bodies = largeBodies(t);
   const large = body({ entries: [], more: 'x'.repeat(4_000_000) });
   const send = (nodeId: number) => codeOf(bodies.pack({ kind: 'usage', nodeId, body: large }));
-  // The first one is with the thread, two wait.
+  // The thread has the first one; two wait.
   const own = list(4, () => send(1));
   const others = list(40, (index) => send(index + 2));
   t.same(await Promise.all(own), [undefined, undefined, undefined, 'BACKLOG_FULL']);
   const refused = (await Promise.all(others)).filter((code) => code !== undefined);
-  // 67,108,864 bytes hold 16 of these, of which node 1 has two.
+  // 67,108,864 bytes hold 16 of these, and node 1 has two of them.
   t.same(refused, Array(26).fill('BACKLOG_FULL'));
-  t.equal(await send(1), undefined, 'and again taken once they are done');
+  t.equal(await send(1), undefined, 'the node may send again when they are done');
 });
 
-t.test('a thread that ends costs the body that it had, and no other', async (t) => {
+t.test('a thread that ends fails the body that it had, and no other', async (t) => {
   const small = { kind: 'usage', nodeId, body: body({ entries: [] }) } as const;
   const missing = largeBodies(t, path.join(import.meta.dirname, 'no-such-file.js'));
   t.match(await outcome(() => missing.pack(small)), {
@@ -147,10 +147,10 @@ t.test('a thread that ends costs the body that it had, and no other', async (t) 
     status: 500,
     message: 'The thread for large bodies ended',
   });
-  t.equal(await codeOf(missing.pack(small)), 'INTERNAL', 'it is started again');
+  t.equal(await codeOf(missing.pack(small)), 'INTERNAL', 'the next body starts the thread again');
 });
 
-t.test('a stop answers what waits', async (t) => {
+t.test('close answers what waits', async (t) => {
   const bodies = createLargeBodies(options);
   const large = {
     kind: 'session',
@@ -163,7 +163,7 @@ t.test('a stop answers what waits', async (t) => {
   t.equal(await codeOf(bodies.pack(large)), 'SHUTTING_DOWN');
 });
 
-t.test('large posts are stored, and refused, as small ones are', async (t) => {
+t.test('large posts are stored and refused like small ones', async (t) => {
   const api = await startTestApi(t);
   const node = await registerTestNode(api);
   const events = list(2_000, sessionEvent);
@@ -174,7 +174,7 @@ t.test('large posts are stored, and refused, as small ones are', async (t) => {
     t.equal(reply.status, 200, `sent ${repeat} times`);
   }
   const stream = `${api.config.stores.redisPrefix}:{s0}:session`;
-  t.equal(await api.redis.get(`${stream}:rows`), '2000', 'a repeat stores nothing');
+  t.equal(await api.redis.get(`${stream}:rows`), '2000', 'the repeat stored nothing');
   const other = { events: events.slice(1) };
   t.equal((await post(api, '/node/session-events', other, { node, headers })).status, 422);
   const bad = { events: [...events, {}] };

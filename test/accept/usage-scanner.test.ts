@@ -1,19 +1,19 @@
 import fc from 'fast-check';
 import t from 'tap';
 import { decodeBody } from '../../src/accept/decode.ts';
-import { createUsageScanner } from '../../src/accept/usage-scanner.ts';
 import { ingestSchemas } from '../../src/contract/node.ts';
 import { packUsage } from '../../src/rows/pack.ts';
+import { unpackUsage } from '../../src/rows/usage-rows.ts';
+import { type ScannedUsage, scanUsage } from '../../src/rows/wasm.ts';
 
 const nowAtMs = Date.parse('2026-11-24T12:00:00Z');
 const options = { entriesMax: 20, nowMs: () => nowAtMs };
 const schemas = ingestSchemas(options);
-const scanner = createUsageScanner(options);
 const nodeId = 4_000_000_000;
 /** A million in the long run: CORE_SCAN_RUNS=1000000 npm test -- test/accept/usage-scanner.test.ts */
 const runs = Number(process.env['CORE_SCAN_RUNS'] ?? 20_000);
 
-/** What zod and packUsage make of a body, or undefined where they refuse it. */
+/** The rows that zod and packUsage give; undefined if they refuse the body. */
 function byContract(body: Uint8Array): Buffer | undefined {
   try {
     const { entries } = decodeBody(schemas.usage, body);
@@ -23,13 +23,18 @@ function byContract(body: Uint8Array): Buffer | undefined {
   }
 }
 
-/** Throws unless whatever the scanner takes is taken by the contract, with the same bytes. */
+function scan(body: Uint8Array): ScannedUsage | undefined {
+  return scanUsage(nodeId, body, { ...options, nowMs: nowAtMs });
+}
+
+/** Throws if the scanner takes a body that the contract refuses, or gives other rows for it. */
 function agree(body: Uint8Array): 'taken' | 'unsure' {
-  const scanned = scanner.scan(nodeId, body);
+  const scanned = scan(body);
   if (scanned === undefined) return 'unsure';
   const expected = byContract(body);
-  if (expected === undefined) throw new Error('taken by the scanner, refused by the contract');
-  if (!expected.equals(scanned.bytes)) throw new Error('other bytes than the contract');
+  if (expected === undefined) throw new Error('the scanner takes what the contract refuses');
+  const packed = unpackUsage(scanned.bytes, scanned.rows);
+  if (packed?.equals(expected) !== true) throw new Error('other rows than the contract');
   return 'taken';
 }
 
@@ -38,7 +43,7 @@ const integerText = fc.oneof(
   { weight: 8, arbitrary: fc.maxSafeNat().map(String) },
   { weight: 4, arbitrary: fc.nat(100).map(String) },
   {
-    // Of every length: eight digits are read at once.
+    // Numbers of every length, because the scanner reads eight digits at once.
     weight: 8,
     arbitrary: fc
       .tuple(fc.integer({ min: 1, max: 18 }), fc.bigInt({ min: 0n, max: 10n ** 18n - 1n }))
@@ -125,7 +130,7 @@ const bodyText = fc
       `${a}{${a}"entries"${a}:${a}[${entries.join(`${a},`)}${a}]${a}}${a}${tail}`,
   );
 
-t.test('what the scanner takes, the contract takes, with the same rows', async (t) => {
+t.test('the contract takes whatever the scanner takes, with the same rows', async (t) => {
   const counts = { taken: 0, unsure: 0 };
   fc.assert(
     fc.property(bodyText, (text) => {
@@ -134,11 +139,11 @@ t.test('what the scanner takes, the contract takes, with the same rows', async (
     { numRuns: runs },
   );
   t.comment(JSON.stringify(counts));
-  t.ok(counts.taken > runs / 100, 'valid bodies were among them');
-  t.ok(counts.unsure > runs / 100, 'and others');
+  t.ok(counts.taken > runs / 100, 'there were valid bodies');
+  t.ok(counts.unsure > runs / 100, 'there were others');
 });
 
-t.test('a damaged body is never taken for another', async (t) => {
+t.test('the scanner gives no wrong rows for a damaged body', async (t) => {
   const damage = fc.array(
     fc.record({
       at: fc.double({ min: 0, max: 1, noNaN: true }),
@@ -169,7 +174,7 @@ t.test('a damaged body is never taken for another', async (t) => {
   t.ok(counts.unsure > 0);
 });
 
-t.test('the usual body is taken by the scanner', async (t) => {
+t.test('the scanner takes the usual bodies', async (t) => {
   const entry = {
     userId: 1,
     subscriptionId: 2,
@@ -195,7 +200,7 @@ t.test('the usual body is taken by the scanner', async (t) => {
 });
 
 t.test('bodies of any size fit', async (t) => {
-  const large = createUsageScanner({ ...options, entriesMax: 100_000 });
+  const bounds = { entriesMax: 100_000, nowMs: nowAtMs };
   const entry = {
     userId: 1,
     nodeProtocolId: 3,
@@ -204,11 +209,9 @@ t.test('bodies of any size fit', async (t) => {
     recordedAt: '2026-11-24T10:00:00Z',
   };
   for (const count of [1, 100_000, 10]) {
-    const scanned = large.scan(
-      7,
-      Buffer.from(JSON.stringify({ entries: Array(count).fill(entry) })),
-    );
+    const body = Buffer.from(JSON.stringify({ entries: Array(count).fill(entry) }));
+    const scanned = scanUsage(7, body, bounds);
     t.equal(scanned?.rows, count);
-    t.equal(scanned?.bytes.length, count * 56);
+    t.equal(scanned && unpackUsage(scanned.bytes, count)?.length, count * 56);
   }
 });

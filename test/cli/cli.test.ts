@@ -11,6 +11,7 @@ import { bytes, date, query, settings } from '../../src/cli/arguments.ts';
 import { bytesText, cellText, renderTable } from '../../src/cli/table.ts';
 import { settingNames } from '../../src/protocols/settings.ts';
 import { projectRoot } from '../../src/root.ts';
+import { compact } from '../../src/rows/compact.ts';
 import { packSessions } from '../../src/rows/pack.ts';
 import { makeSecrets } from '../../src/secrets.ts';
 import { createSpool } from '../../src/spool/spool.ts';
@@ -181,7 +182,8 @@ async function appendSessions(redis: Redis): Promise<void> {
     ...({ userId: 1, protocol: 'VLESS', eventType: 'ONLINE' } as const),
     ...{ occurredAt: Date.now(), ipAddress: '2001:db8:0:1:0:1:0:25' },
   };
-  const block = { rows: 3, bytes: packSessions(1, [event, event, event]) };
+  const bytes = packSessions(1, [event, event, event]);
+  const block = compact('session', { rows: 3, bytes });
   for (const key of ['a', 'b']) {
     const names = { key: `${prefix}:{s0}:key:${key}`, fingerprint: key };
     await spool.append('session', 1, { ...block, ...names });

@@ -4,7 +4,7 @@ import type { LoadDeps } from '../../src/load/load-stream.ts';
 import { rejectRows } from '../../src/load/poison/reject.ts';
 import { addToGroup, openGroup, settleGroup } from '../../src/load/settle.ts';
 import { startLoadWorker } from '../../src/load/worker.ts';
-import { openSegment } from '../../src/rows/segment-rows.ts';
+import { openSegment } from '../../src/rows/open-segment.ts';
 import { streamName } from '../../src/spool/streams.ts';
 import { until } from '../support/api.ts';
 import { startSpool } from '../support/spool.ts';

@@ -1,11 +1,12 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { compactRows, compactUsage } from '../../src/rows/compact.ts';
+import { compactBlocks } from '../../src/rows/compact.ts';
 import { packUsage, usageRow } from '../../src/rows/pack.ts';
 import { unpackUsage } from '../../src/rows/usage-rows.ts';
+import { compactUsage } from '../../src/rows/wasm.ts';
 import { packValues } from '../support/native.ts';
 
-/** Any values that the columns hold, not only those of the contract. */
+/** Any values that fit the columns, not only those that the contract allows. */
 const row = fc.record({
   nodeProtocolId: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
   userId: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
@@ -28,11 +29,10 @@ function pack({ nodeId, rows }: NodeRows): Buffer {
 }
 
 function compact(bytes: Buffer): Buffer {
-  // Of memory that the next call uses again.
-  return Buffer.from(compactUsage(bytes));
+  return compactUsage(bytes).bytes;
 }
 
-t.test('blocks of any rows, joined, come back to the byte', async (t) => {
+t.test('joined blocks of any rows unpack to the same bytes', async (t) => {
   fc.assert(
     fc.property(fc.array(nodeRows, { maxLength: 6 }), (requests) => {
       const packed = requests.map(pack);
@@ -45,7 +45,7 @@ t.test('blocks of any rows, joined, come back to the byte', async (t) => {
   t.pass();
 });
 
-t.test('a post of a node takes a third of its packed rows, whatever its length', async (t) => {
+t.test('compact rows take a third of packed ones, for posts of any length', async (t) => {
   for (const count of [1, 10_000, 100]) {
     const rows = packUsage(
       7,
@@ -64,17 +64,17 @@ t.test('a post of a node takes a third of its packed rows, whatever its length',
   }
 });
 
-t.test('what is no block, or holds other rows, is refused', async (t) => {
+t.test('a block that is damaged or has another number of rows is refused', async (t) => {
   const entry = { userId: 5, nodeProtocolId: 6, bytesUp: 7, bytesDown: 8, recordedAt: 9_000 };
   const block = compact(packUsage(3, [entry, entry, entry]));
   t.ok(unpackUsage(block, 3));
-  t.notOk(unpackUsage(block, 2), 'more rows than there should be');
-  t.notOk(unpackUsage(block, 4), 'fewer rows than there should be');
-  t.notOk(unpackUsage(Buffer.concat([block, Buffer.of(0x80)]), 3), 'an end that is torn');
+  t.notOk(unpackUsage(block, 2), 'more rows than expected');
+  t.notOk(unpackUsage(block, 4), 'fewer rows than expected');
+  t.notOk(unpackUsage(Buffer.concat([block, Buffer.of(0x80)]), 3), 'a torn end');
   for (let cut = 1; cut < block.length; cut += 1) {
     t.notOk(unpackUsage(block.subarray(0, cut), 3), `cut at ${cut}`);
   }
-  t.notOk(unpackUsage(Buffer.alloc(12, 0xff), 1), 'a number that does not end');
+  t.notOk(unpackUsage(Buffer.alloc(12, 0xff), 1), 'a number without an end');
   const early = Buffer.from(block);
   early[early.length - 1] = 0x01;
   t.ok(unpackUsage(early, 3), 'a time a second earlier');
@@ -83,7 +83,7 @@ t.test('what is no block, or holds other rows, is refused', async (t) => {
   t.notOk(unpackUsage(negative, 1), 'a time before 1970');
 });
 
-t.test('a damaged block is refused, or read as rows that make a block again', async (t) => {
+t.test('a damaged block is refused, or gives rows that can be compacted again', async (t) => {
   const good = packUsage(
     3,
     Array.from({ length: 20 }, (_, index) => ({
@@ -102,8 +102,8 @@ t.test('a damaged block is refused, or read as rows that make a block again', as
       damaged[at] = (damaged[at] ?? 0) ^ flipped;
       const read = unpackUsage(damaged, 20);
       if (read === undefined) refused += 1;
-      else if (unpackUsage(compactRows(read), 20)?.equals(read) !== true) return false;
-      // Nor is anything else of the module's memory harmed.
+      else if (unpackUsage(compactBlocks(read), 20)?.equals(read) !== true) return false;
+      // The damaged block must not have harmed the module's memory.
       return unpackUsage(block, 20)?.equals(good) === true;
     }),
     { numRuns: 5_000 },

@@ -10,7 +10,7 @@ import {
   sessionRowLength,
   usageRow,
 } from '../../src/rows/pack.ts';
-import { openSessions } from '../../src/rows/session-rows.ts';
+import { openSessionRows } from '../../src/rows/session-rows.ts';
 import { createOutboundSums, createUsageSums } from '../../src/rows/sums.ts';
 import { payloadOf } from '../support/native.ts';
 
@@ -77,10 +77,10 @@ t.test('a usage row keeps every value', async (t) => {
   );
 });
 
-t.test('session rows are taken apart by month, each once and stamped', async (t) => {
+t.test('session rows are split by month, each exactly once and with the segment', async (t) => {
   fc.assert(
     fc.property(sessionEvents, fc.nat(), (events, seed) => {
-      const opened = openSessions(packSessions(1, events), 78);
+      const opened = openSessionRows(packSessions(1, events), 78);
       t.same(
         opened.months.map(({ yyyymm: month, rows }) => [month, rows]),
         [...countBy(events.map((event) => yyyymm(event.occurredAt)))].sort(([a], [b]) => a - b),
@@ -95,7 +95,7 @@ t.test('session rows are taken apart by month, each once and stamped', async (t)
           rows.push(all.bytes.subarray(at, at + length));
           at += length;
         }
-        t.equal(rows.length, month.rows, 'rows of varying length are walked to the end');
+        t.equal(rows.length, month.rows, 'rows of different length are read to the end');
         const left = new Set([seed % rows.length]);
         const kept = rows.filter((_, position) => !left.has(position));
         const rest = opened.payload(month, left);
@@ -116,7 +116,7 @@ const bytesSum = fc.oneof(
   { weight: 1, arbitrary: fc.maxSafeInteger().map(Math.abs) },
   { weight: 1, arbitrary: fc.constant(Number.MAX_SAFE_INTEGER) },
 );
-/** Few ids and many, small and as large as they come: the table grows and has collisions. */
+/** Few and many ids, from small to the largest, so that the list of sums grows and merges. */
 const countedEntries = fc
   .array(
     fc.record({
@@ -141,7 +141,7 @@ const countedEntries = fc
     })),
   );
 
-t.test('sums are exact, sorted, and leave out rows without a subscription', async (t) => {
+t.test('sums are exact and sorted, without rows that have no subscription', async (t) => {
   fc.assert(
     fc.property(fc.array(countedEntries, { maxLength: 4 }), (blocks) => {
       const expected = new Map<number, { up: bigint; down: bigint; rows: bigint }>();
@@ -182,7 +182,7 @@ t.test('sums are exact, sorted, and leave out rows without a subscription', asyn
   );
 });
 
-t.test('a sum past 64 bits stops there', async (t) => {
+t.test('a sum past 64 bits stays at the largest number', async (t) => {
   const largest = { subscriptionId: 7, bytesUp: Number.MAX_SAFE_INTEGER, bytesDown: 1 };
   const block = packUsage(
     1,
@@ -203,7 +203,7 @@ t.test('a sum past 64 bits stops there', async (t) => {
   });
 });
 
-t.test('sums of outbounds', async (t) => {
+t.test('sums of outbound rows by node and tag', async (t) => {
   const items: OutboundItem[] = [
     { tag: 'direct', bytesUp: Number.MAX_SAFE_INTEGER, bytesDown: 1 },
     { tag: 'прокси', bytesUp: 2, bytesDown: 3 },

@@ -1,10 +1,10 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { compactRows } from '../../src/rows/compact.ts';
+import { compactBlocks } from '../../src/rows/compact.ts';
 import { packUsage, usageColumns, usageRow } from '../../src/rows/pack.ts';
 import type { SegmentRows } from '../../src/rows/segment-rows.ts';
 import { decodeRow } from '../../src/rows/single-rows.ts';
-import { openUsage } from '../../src/rows/usage-rows.ts';
+import { openUsageRows } from '../../src/rows/usage-rows.ts';
 import {
   packValues,
   payloadOf,
@@ -18,7 +18,7 @@ const none: ReadonlySet<number> = new Set();
 const uint32 = fc.bigInt({ min: 0n, max: 2n ** 32n - 1n });
 const uint64 = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n });
 const few = fc.bigInt({ min: 0n, max: 5n });
-/** One kind of number a column, so that columns of 32 bits are met as well as those of 64. */
+/** One kind of number for each column, so that there are columns of 32 bits and of 64 bits. */
 const kindOfId = fc.constantFrom(
   fc.oneof(few, uint64),
   uint32,
@@ -28,7 +28,7 @@ const kindOfId = fc.constantFrom(
 );
 const minutes = fc.bigInt({ min: 1_795_000_000n, max: 1_795_000_090n });
 const kindOfTime = fc.constantFrom(minutes, minutes, uint32);
-/** Rows of any nodes, with a few that are equal in what they are sorted by. */
+/** Rows of any nodes. Some have the same sort key. */
 const anyRows = fc
   .tuple(kindOfId, kindOfId, kindOfId, kindOfTime)
   .chain(([ids, others, bytes, times]) =>
@@ -46,12 +46,12 @@ const anyRows = fc
     ),
   );
 
-/** Memory larger than asked for, and not clean. */
+/** Gives more memory than asked for, and not zeroed. */
 const allocate = (bytes: number): Buffer => Buffer.alloc(bytes + 64, 0xaa);
 
 function open(rows: readonly UsageValues[]): SegmentRows {
-  return openUsage(
-    { block: compactRows(packValues(rows)), rows: rows.length, segmentId },
+  return openUsageRows(
+    { block: compactBlocks(packValues(rows)), rows: rows.length, segmentId },
     allocate,
   );
 }
@@ -68,7 +68,7 @@ function yyyymmOf(row: UsageValues): number {
   return date.getUTCFullYear() * 100 + date.getUTCMonth() + 1;
 }
 
-/** Columns of rows, as they are sent. */
+/** The columns that these rows must be sent as. */
 function columnsOf(rows: readonly UsageValues[]): Record<string, bigint[]> {
   const columns = Object.fromEntries(
     valueNames.map((name, index) => [usageColumns[index], rows.map((row) => row[name])]),
@@ -76,52 +76,56 @@ function columnsOf(rows: readonly UsageValues[]): Record<string, bigint[]> {
   return { ...columns, segment: rows.map(() => BigInt(segmentId)) };
 }
 
-t.test('a month is sent in the order of the table, equal rows in that of the stream', async (t) => {
-  let wide = 0;
-  fc.assert(
-    fc.property(anyRows, fc.nat(), (rows, seed) => {
-      const opened = open(rows);
-      const months = groupBy(rows, yyyymmOf);
-      t.same(
-        opened.months.map(({ yyyymm, rows: count }) => [yyyymm, count]),
-        [...months]
-          .map(([yyyymm, some]) => [yyyymm, some.length])
-          .sort(([a = 0], [b = 0]) => a - b),
-      );
-      for (const month of opened.months) {
-        const all = months.get(month.yyyymm) ?? [];
-        const rejected = new Set([seed % all.length, (seed >>> 8) % all.length]);
-        for (const left of [none, rejected]) {
-          const kept = all.filter((_, position) => !left.has(position));
-          const payload = opened.payload(month, left);
-          const block = readNative(payload.bytes);
-          t.equal(payload.rows, kept.length);
-          t.strictSame(block.columns, columnsOf(inTableOrder(kept)));
-          t.same(Object.keys(block.types), usageColumns);
-          for (const name of ['user_id', 'subscription_id', 'bytes_up', 'bytes_down']) {
-            const needs64 = rows.some((row) => row[keyOf(name)] >= 2n ** 32n);
-            t.equal(block.types[name], needs64 ? 'UInt64' : 'UInt32');
-            wide += needs64 ? 1 : 0;
-          }
-          const single = opened.singleRows(month, left);
-          t.same(
-            single.map(({ position }) => position),
-            all.flatMap((_, position) => (left.has(position) ? [] : [position])),
-          );
-          for (const [index, { bytes }] of single.entries()) {
-            const row = kept[index];
-            t.ok(
-              row && bytes.subarray(0, usageRow.segment).equals(packValues([row]).subarray(0, 48)),
+t.test(
+  'a month is sent in the order of the table; rows with equal keys keep the order of the stream',
+  async (t) => {
+    let wide = 0;
+    fc.assert(
+      fc.property(anyRows, fc.nat(), (rows, seed) => {
+        const opened = open(rows);
+        const months = groupBy(rows, yyyymmOf);
+        t.same(
+          opened.months.map(({ yyyymm, rows: count }) => [yyyymm, count]),
+          [...months]
+            .map(([yyyymm, some]) => [yyyymm, some.length])
+            .sort(([a = 0], [b = 0]) => a - b),
+        );
+        for (const month of opened.months) {
+          const all = months.get(month.yyyymm) ?? [];
+          const rejected = new Set([seed % all.length, (seed >>> 8) % all.length]);
+          for (const left of [none, rejected]) {
+            const kept = all.filter((_, position) => !left.has(position));
+            const payload = opened.payload(month, left);
+            const block = readNative(payload.bytes);
+            t.equal(payload.rows, kept.length);
+            t.strictSame(block.columns, columnsOf(inTableOrder(kept)));
+            t.same(Object.keys(block.types), usageColumns);
+            for (const name of ['user_id', 'subscription_id', 'bytes_up', 'bytes_down']) {
+              const needs64 = rows.some((row) => row[keyOf(name)] >= 2n ** 32n);
+              t.equal(block.types[name], needs64 ? 'UInt64' : 'UInt32');
+              wide += needs64 ? 1 : 0;
+            }
+            const single = opened.singleRows(month, left);
+            t.same(
+              single.map(({ position }) => position),
+              all.flatMap((_, position) => (left.has(position) ? [] : [position])),
             );
-            t.equal(bytes.readBigUInt64LE(usageRow.segment), BigInt(segmentId));
+            for (const [index, { bytes }] of single.entries()) {
+              const row = kept[index];
+              t.ok(
+                row &&
+                  bytes.subarray(0, usageRow.segment).equals(packValues([row]).subarray(0, 48)),
+              );
+              t.equal(bytes.readBigUInt64LE(usageRow.segment), BigInt(segmentId));
+            }
           }
         }
-      }
-    }),
-    { numRuns: 300 },
-  );
-  t.ok(wide > 0, 'columns of 64 bits were among them');
-});
+      }),
+      { numRuns: 300 },
+    );
+    t.ok(wide > 0, 'there were columns of 64 bits');
+  },
+);
 
 function groupBy<T>(all: readonly T[], keyOfOne: (one: T) => number): Map<number, T[]> {
   const groups = new Map<number, T[]>();
@@ -137,10 +141,10 @@ function keyOf(column: string): (typeof valueNames)[number] {
 
 const entry = { userId: 5, nodeProtocolId: 6, bytesUp: 7, bytesDown: 8, recordedAt: 1_795e9 };
 
-t.test('two segments that are open at once do not disturb each other', async (t) => {
-  const rows = (userId: number) => compactRows(packUsage(userId, [{ ...entry, userId }]));
-  const one = openUsage({ block: rows(1), rows: 1, segmentId: 10 }, allocate);
-  const other = openUsage({ block: rows(2), rows: 1, segmentId: 20 }, allocate);
+t.test('two segments can be open at the same time', async (t) => {
+  const rows = (userId: number) => compactBlocks(packUsage(userId, [{ ...entry, userId }]));
+  const one = openUsageRows({ block: rows(1), rows: 1, segmentId: 10 }, allocate);
+  const other = openUsageRows({ block: rows(2), rows: 1, segmentId: 20 }, allocate);
   for (const [opened, userId, segment] of [
     [one, 1n, 10n],
     [other, 2n, 20n],
@@ -153,7 +157,7 @@ t.test('two segments that are open at once do not disturb each other', async (t)
   }
 });
 
-t.test('where the values lie that count', async (t) => {
+t.test('a payload says where the columns lie that settle needs', async (t) => {
   const { bytes, columns, rows } = payloadOf(
     packUsage(3, [
       { ...entry, subscriptionId: 2 ** 40, bytesUp: 1 },
@@ -172,24 +176,24 @@ t.test('where the values lie that count', async (t) => {
   t.equal(bytes.readUInt32LE(columns.bytesDown.at + 4), 8);
 });
 
-t.test('a block that is not the rows that were sealed', async (t) => {
-  const block = compactRows(packUsage(3, [entry, entry]));
+t.test('a block that does not hold the sealed rows', async (t) => {
+  const block = compactBlocks(packUsage(3, [entry, entry]));
   for (const [bytes, rows] of [
     [block, 1],
     [block, 3],
     [block.subarray(1), 2],
     [block.subarray(0, -1), 2],
   ] as const) {
-    t.throws(() => openUsage({ block: bytes, rows, segmentId }, allocate), {
+    t.throws(() => openUsageRows({ block: bytes, rows, segmentId }, allocate), {
       code: 'SEGMENT_ROWS_LOST',
       message: `Segment ${segmentId} is not ${rows} rows of usage as Core writes them`,
     });
   }
 });
 
-t.test('a row for people', async (t) => {
-  const opened = openUsage(
-    { block: compactRows(packUsage(3, [entry])), rows: 1, segmentId },
+t.test('a row by the names of its columns', async (t) => {
+  const opened = openUsageRows(
+    { block: compactBlocks(packUsage(3, [entry])), rows: 1, segmentId },
     allocate,
   );
   const [month] = opened.months;

@@ -5,7 +5,7 @@ function block(name: string, bytes = 10): Block {
   return { key: name, fingerprint: name, rows: 1, bytes: Buffer.alloc(bytes, name) };
 }
 
-/** A flush that the test answers by hand: what reaches Redis is covered by routes.test.ts. */
+/** A flush that the test answers by hand. append.test.ts and http/routes.test.ts cover what reaches Redis. */
 function manualFlush() {
   const calls: {
     keys: string[];
@@ -13,9 +13,9 @@ function manualFlush() {
     resolve: (v: number[]) => void;
     reject: (e: Error) => void;
   }[] = [];
-  const flush = ({ requests, bytes }: Flush): Promise<number[]> =>
+  const flush = ({ posts, bytes }: Flush): Promise<number[]> =>
     new Promise((resolve, reject) => {
-      const keys = requests.map((request) => request.key);
+      const keys = posts.map((post) => post.key);
       calls.push({ keys, bytes: bytes.toString(), resolve, reject });
     });
   return { calls, flush };
@@ -27,12 +27,12 @@ function replyError(message: string): Error {
   return error;
 }
 
-/** Longer than a test: what waits for it is seen to wait. */
+/** Longer than a test, so what waits for this interval goes on waiting. */
 const longMs = 600_000;
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-t.test('one flush is in flight; what gathers meanwhile is the next', async (t) => {
+t.test('posts that come while a flush is in flight are the next flush', async (t) => {
   const { calls, flush } = manualFlush();
   const commit = createGroupCommit(flush, 0);
   const first = commit.submit(block('a'));
@@ -50,7 +50,7 @@ t.test('one flush is in flight; what gathers meanwhile is the next', async (t) =
   t.same(await Promise.all(rest), ['duplicate', 'conflict', 'full']);
 });
 
-t.test('a flush is bounded in bytes', async (t) => {
+t.test('a flush has a bound in bytes', async (t) => {
   const { calls, flush } = manualFlush();
   const commit = createGroupCommit(flush, 0);
   const all = ['a', 'b', 'c', 'd'].map((name) => commit.submit(block(name, 500_000)));
@@ -65,10 +65,10 @@ t.test('a flush is bounded in bytes', async (t) => {
   t.equal(calls[3]?.bytes, block('large', 2_000_000).bytes.toString());
 });
 
-t.test('rows are copied when they are submitted, and sent in order', async (t) => {
+t.test('submit copies the rows, and a flush keeps their order', async (t) => {
   const { calls, flush } = manualFlush();
   const commit = createGroupCommit(flush, 0);
-  // More flushes than there are buffers, so that each buffer is used again.
+  // More flushes than spare buffers, so that each buffer is used again.
   for (let round = 0; round < 6; round += 1) {
     const first = commit.submit(block('a', 3));
     const memory = Buffer.from('bb');
@@ -88,16 +88,16 @@ t.test('rows are copied when they are submitted, and sent in order', async (t) =
   }
 });
 
-t.test('a flush whose answer was lost is sent again; a refusal is not', async (t) => {
+t.test('a flush is sent again if its answer was lost, not if Redis refused it', async (t) => {
   const { calls, flush } = manualFlush();
   const commit = createGroupCommit(flush, 0);
   const lost = commit.submit(block('a'));
   await turn();
   calls[0]?.reject(new Error('Connection is closed.'));
   while (calls.length < 2) await new Promise((resume) => setTimeout(resume, 5));
-  t.same(calls[1]?.keys, ['a'], 'the same request with the same key');
+  t.same(calls[1]?.keys, ['a'], 'the same post with the same key');
   calls[1]?.resolve([1]);
-  t.equal(await lost, 'duplicate', 'which had been stored the first time');
+  t.equal(await lost, 'duplicate', 'Redis had stored it the first time');
 
   const refused = commit.submit(block('b'));
   await turn();
@@ -106,7 +106,7 @@ t.test('a flush whose answer was lost is sent again; a refusal is not', async (t
   t.equal(calls.length, 3);
 });
 
-t.test('closing waits for what is under way and refuses what is new', async (t) => {
+t.test('close waits for what is under way and refuses new posts', async (t) => {
   const { calls, flush } = manualFlush();
   const commit = createGroupCommit(flush, 0);
   const first = commit.submit(block('a'));
@@ -121,7 +121,7 @@ t.test('closing waits for what is under way and refuses what is new', async (t) 
   t.same(await Promise.all([first, second]), ['stored', 'stored']);
 });
 
-t.test('a large flush follows the one in flight, a third one waits', async (t) => {
+t.test('a large flush joins the one in flight, and a third one waits', async (t) => {
   const { calls, flush } = manualFlush();
   const commit = createGroupCommit(flush, 0);
   const submit = (count: number) => Array.from({ length: count }, () => commit.submit(block('a')));
@@ -131,16 +131,16 @@ t.test('a large flush follows the one in flight, a third one waits', async (t) =
     await turn();
   };
   const all = [...submit(1), ...submit(15)];
-  t.same(sizes(), [1], 'fifteen are not enough');
+  t.same(sizes(), [1], 'fifteen posts are not a large flush');
   all.push(...submit(1));
   t.same(sizes(), [1, 16]);
   all.push(...submit(40));
-  t.same(sizes(), [1, 16], 'two are in flight');
+  t.same(sizes(), [1, 16], 'two flushes are in flight');
   await answer(0);
   t.same(sizes(), [1, 16, 40]);
   await answer(1);
   all.push(...submit(19));
-  t.same(sizes(), [1, 16, 40], 'nor is less than half of the one in flight');
+  t.same(sizes(), [1, 16, 40], '19 posts are less than half of the 40 in flight');
   all.push(...submit(1));
   t.same(sizes(), [1, 16, 40, 20]);
   all.push(...submit(1));
@@ -150,13 +150,13 @@ t.test('a large flush follows the one in flight, a third one waits', async (t) =
   });
   await answer(3);
   await answer(2);
-  t.same([sizes().at(-1), closed], [1, false], 'closing sends what waits');
+  t.same([sizes().at(-1), closed], [1, false], 'close sends what waits');
   await answer(4);
   await close;
   t.same(await Promise.all(all), Array(78).fill('stored'));
 });
 
-t.test('small flushes keep a distance, large ones and the first do not', async (t) => {
+t.test('small flushes keep an interval; large ones and the first one do not', async (t) => {
   const { calls, flush } = manualFlush();
   const commit = createGroupCommit(flush, longMs);
   const sizes = () => calls.map(({ keys }) => keys.length);
@@ -165,34 +165,34 @@ t.test('small flushes keep a distance, large ones and the first do not', async (
     await turn();
   };
   const all = [commit.submit(block('a'))];
-  t.same(sizes(), [1], 'nothing came before it');
+  t.same(sizes(), [1], 'no flush came before it');
   await answer(0);
   all.push(commit.submit(block('b')));
   await turn();
   all.push(commit.submit(block('c')));
   await turn();
-  t.same(sizes(), [1], 'nothing is in flight, and they wait');
+  t.same(sizes(), [1], 'they wait although nothing is in flight');
   for (let count = 2; count < 16; count += 1) all.push(commit.submit(block('d')));
-  t.same(sizes(), [1, 16], 'they have become a large one');
+  t.same(sizes(), [1, 16], 'together they are a large flush');
   await answer(1);
   all.push(commit.submit(block('e', 65_536)));
-  t.same(sizes(), [1, 16, 1], 'or large in bytes');
+  t.same(sizes(), [1, 16, 1], 'a flush can also be large in bytes');
   await answer(2);
   all.push(commit.submit(block('f')));
   await turn();
   t.same(sizes(), [1, 16, 1]);
   const closed = commit.close();
-  t.same(sizes(), [1, 16, 1, 1], 'closing waits for no distance');
+  t.same(sizes(), [1, 16, 1, 1], 'close does not wait for the interval');
   await answer(3);
   await closed;
   t.same(await Promise.all(all), Array(all.length).fill('stored'));
 });
 
-t.test('a small flush that waited for its distance is sent by itself', async (t) => {
+t.test('a small flush is sent when its interval is over', async (t) => {
   const sent: string[][] = [];
-  const commit = createGroupCommit(async ({ requests }) => {
-    sent.push(requests.map(({ key }) => key));
-    return requests.map(() => 0);
+  const commit = createGroupCommit(async ({ posts }) => {
+    sent.push(posts.map(({ key }) => key));
+    return posts.map(() => 0);
   });
   for (const name of ['a', 'b', 'c']) t.equal(await commit.submit(block(name)), 'stored');
   t.same(sent, [['a'], ['b'], ['c']]);

@@ -1,7 +1,7 @@
-import { compactRows } from '../../src/rows/compact.ts';
+import { compactBlocks } from '../../src/rows/compact.ts';
 import { usageRow } from '../../src/rows/pack.ts';
 import type { UsagePayload } from '../../src/rows/segment-rows.ts';
-import { openUsage } from '../../src/rows/usage-rows.ts';
+import { openUsageRows } from '../../src/rows/usage-rows.ts';
 
 /** The columns in their order, without the segment, which is the last one. */
 export const valueNames = [
@@ -27,9 +27,9 @@ export function packValues(rows: readonly UsageValues[]): Buffer {
 
 /** Packed usage rows, all of one month, as a segment of their own. */
 export function payloadOf(packed: Buffer, segmentId = 1): UsagePayload {
-  const block = compactRows(packed);
+  const block = compactBlocks(packed);
   const rows = packed.length / usageRow.length;
-  const opened = openUsage({ block, rows, segmentId }, Buffer.alloc);
+  const opened = openUsageRows({ block, rows, segmentId }, Buffer.alloc);
   const [month, ...others] = opened.months;
   if (month === undefined || others.length > 0) throw new Error('rows of one month are wanted');
   return opened.payload(month, new Set());

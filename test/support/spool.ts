@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import type pg from 'pg';
 import type { Test } from 'tap';
@@ -7,9 +8,10 @@ import { type LoadDeps, runStream } from '../../src/load/load-stream.ts';
 import { sealNext } from '../../src/load/seal.ts';
 import { advanceSegmentIds } from '../../src/load/segment-ids.ts';
 import { createNode } from '../../src/nodes/change.ts';
+import { compact } from '../../src/rows/compact.ts';
 import { packSessions, packUsage } from '../../src/rows/pack.ts';
-import { segmentMemory } from '../../src/spool/entries.ts';
 import { createSpool } from '../../src/spool/spool.ts';
+import { segmentMemory } from '../../src/spool/stream-entries.ts';
 import { type Kind, registerStreams, streamName } from '../../src/spool/streams.ts';
 import { withTrim } from '../../src/spool/trim.ts';
 import { connectRedis, createRedis } from '../../src/stores/redis.ts';
@@ -49,8 +51,14 @@ export async function startSpool(t: Test, settings: Record<string, string> = {})
   );
   const userId = await createUser(pool, { name: 'u' });
 
-  const append = (kind: Kind, rows: number, bytes: Buffer, shard = 0) =>
-    spool.append(kind, shard, { key: randomUUID(), fingerprint: '', rows, bytes });
+  const append = async (kind: Kind, rows: number, bytes: Buffer, shard = 0): Promise<void> => {
+    const identity = { key: randomUUID(), fingerprint: '' };
+    const verdict = await spool.append(kind, shard, {
+      ...identity,
+      ...compact(kind, { rows, bytes }),
+    });
+    assert.equal(verdict, 'stored');
+  };
   const usage = (entry: Partial<UsageEntry>): UsageEntry => ({
     userId,
     nodeProtocolId: 5,

@@ -1,61 +1,58 @@
 import type { Redis } from 'ioredis';
 import type { BufferPool } from '../buffer-pool.ts';
 import { CoreError } from '../errors.ts';
-import { compactRows } from '../rows/compact.ts';
+import { compactBlocks } from '../rows/compact.ts';
 import { blockFields, type Kind } from './streams.ts';
 
-/** A run of stream entries, read whole. */
+/** Neighbouring stream entries, read whole. */
 export interface Entries {
   firstId: string;
   lastId: string;
   rows: number;
-  /** What the entries' blocks take. */
+  /** Length of `block`. */
   bytes: number;
-  /** Bytes ever appended to the stream up to and with the last entry. */
+  /** Bytes ever appended to the stream up to and including the last stream entry. */
   appendedBytes: number;
-  /**
-   * The rows of all entries, in memory of the reader's pool: those of usage compact, others packed.
-   */
+  /** All rows, in memory of the reader's pool: usage compact, other kinds packed. */
   block: Buffer;
 }
 
 export interface EntryRange {
   stream: string;
   kind: Kind;
-  /** Exclusive with a leading `(`. */
+  /** Ids of stream entries. A leading `(` excludes the id itself. */
   start: string;
   end: string;
   rowsMax: number;
 }
 
-/** Reads entries of one range, as many as fit the bounds but at least one. */
+/** Reads the stream entries of one range: as many as fit the bounds, but at least one. */
 export interface EntryReader {
-  /** Reads on to where the stream ends by now, or to the bounds. Not to be called twice at once. */
+  /** Reads to the present end of the stream, or to the bounds. One call must end before the next one. */
   fill(): Promise<void>;
-  /** What has been read; undefined where that is no entry. */
+  /** What has been read so far; undefined if there was no stream entry. */
   entries(): Entries | undefined;
 }
 
-/** Entries that the first read asks Redis for; one is about a megabyte at most (group-commit.ts). */
+/** Stream entries in the first read. The largest take about a megabyte (flushBytesMax in group-commit.ts). */
 const readCountFirst = 8;
 /**
- * Of what was read so far later reads guess how many entries make this much. A guess may be wrong by as
- * much as entries differ, from a hundred bytes to a megabyte, so it is bounded besides.
+ * Later reads ask for as many stream entries as are likely to take this much, judged by those read so far. They
+ * range from a hundred bytes to a megabyte, so the guess may be wrong by as much and has a bound of its own.
  */
 const readBytes = 4_194_304;
 const readCountMax = 64;
 /** A segment is held in memory whole. */
 const segmentBytesMax = 67_108_864;
-/** Of the pool of a worker, for its segments: two as they were read, and one as it is sent. */
+/** A worker's pool for segments. It keeps enough for two that were read, or one of them and one as it is sent. */
 export const segmentMemory = { bytesMax: segmentBytesMax, keptBytesMax: 2 * segmentBytesMax };
-/** First size of a block. */
 const blockBytesFirst = 1_048_576;
 
 type RawEntry = [id: Buffer, fields: Buffer[]];
 
 /**
- * Blocks are copied as their page comes, into one: Redis' answers are let go of at once, and `fill`
- * may be called while something else is waited for.
+ * Copies each block into one buffer as soon as its page has come, so that Redis' answers are free at once. The
+ * caller may start `fill` and await something else meanwhile.
  */
 export function createEntryReader(
   redis: Redis,
@@ -90,7 +87,7 @@ export function createEntryReader(
     appendedBytes = entry.appendedBytes;
   };
 
-  /** Few more than fit: what does not is read again, by the reader of the next segment. */
+  /** Few more than fit: the reader of the next segment reads again what did not fit. */
   const readCount = (): number => {
     if (count === 0) return readCountFirst;
     const fitting = Math.ceil((rowsMax - rows) / (rows / count));
@@ -136,7 +133,7 @@ export function createEntryReader(
   };
 }
 
-/** What a range holds by now, within its bounds. */
+/** What a range holds now, within its bounds. */
 export async function readEntries(
   redis: Redis,
   range: EntryRange,
@@ -154,26 +151,28 @@ interface Entry {
   block: Buffer;
 }
 
-/** Fields as redis/append.lua writes them: n rows, c appended bytes, then the blocks. */
+/** The fields as redis/append.lua writes them: `n` rows, `c` appended bytes, then the blocks. */
 function parseEntry(stream: string, kind: Kind, [rawId, fields]: RawEntry): Entry {
   const id = rawId.toString();
   const [, rowsText, , appended, field, block] = fields;
   if (rowsText === undefined || appended === undefined || block === undefined) {
-    throw notCores(stream, id);
+    throw foreignEntry(stream, id);
   }
   const rows = Number(rowsText.toString());
   // A row takes several bytes, packed or compact.
-  if (!Number.isSafeInteger(rows) || rows < 1 || rows > block.length) throw notCores(stream, id);
-  const isPacked = kind === 'usage' && field?.toString() !== blockFields.usage;
+  if (!Number.isSafeInteger(rows) || rows < 1 || rows > block.length) {
+    throw foreignEntry(stream, id);
+  }
+  // An earlier Core stored usage packed.
+  const isPackedUsage = kind === 'usage' && field?.toString() !== blockFields.usage;
   return {
     id,
     rows,
     appendedBytes: Number(appended.toString()),
-    // From before there were compact blocks.
-    block: isPacked ? compactRows(block) : block,
+    block: isPackedUsage ? compactBlocks(block) : block,
   };
 }
 
-function notCores(stream: string, id: string): CoreError {
-  return new CoreError('SEGMENT_ROWS_LOST', `Entry ${id} of ${stream} is not one of Core's`);
+function foreignEntry(stream: string, id: string): CoreError {
+  return new CoreError('SEGMENT_ROWS_LOST', `Core did not write stream entry ${id} of ${stream}`);
 }
