@@ -31,13 +31,14 @@ function ingestRoute(deps: AcceptDeps, kind: Kind, path: string): Route {
       const { nodeId } = callerOf(request);
       const { idempotencyKey } = request.headers;
       const outcome = await acceptPost(deps, { kind, nodeId, body: request.body, idempotencyKey });
-      if (outcome.outcome === 'dropped') throw refusals[outcome.reason]();
+      if (outcome.outcome === 'dropped') throw ingestRefusals[outcome.reason]();
       return okReply;
     },
   };
 }
 
-const refusals: Readonly<Record<DropReason, () => CoreError>> = {
+/** What the node is told if nothing of its post is stored. */
+export const ingestRefusals: Readonly<Record<DropReason, () => CoreError>> = {
   'idempotency-key-too-long': () =>
     new CoreError(
       'INVALID_HEADER',
