@@ -1,10 +1,10 @@
 /**
- * Usage rows as columns, sorted as the table `usage` keeps them: by subscription, then by time.
- * AssemblyScript, compiled to WebAssembly by scripts/build.mjs.
+ * Expands compact usage to columns and sorts them as the table `usage` does: by subscription, then by
+ * time. AssemblyScript, which scripts/build.mjs compiles to WebAssembly.
  *
- * There are twelve columns of 32 bits, one after another at `columns`, each of `rows` values: the node,
- * the lower and the upper half of five numbers of 64 bits, and the time. Halves, because the upper ones
- * are nearly always all zero: then 32 bits are all that ClickHouse is sent.
+ * There are twelve columns of 32 bits, one after another at `columns`, each with `rows` values: the
+ * node, the lower and the upper half of five numbers of 64 bits, and the time. The upper halves are
+ * nearly always all zero; then the worker sends ClickHouse the lower halves alone.
  */
 
 const PROTOCOL: usize = 1;
@@ -14,7 +14,9 @@ const UP: usize = 7;
 const DOWN: usize = 9;
 const TIME: usize = 11;
 
-/** Most bits that one pass sorts by; the counts of a digit then stay in the fastest cache. */
+/**
+ * Most bits that one pass of the sort looks at, so that the counts of a digit stay in the fastest cache.
+ */
 const DIGIT_BITS_MAX: u32 = 11;
 const COUNTS = memory.data(sizeof<u32>() << 11, sizeof<u32>());
 
@@ -22,17 +24,17 @@ function column(columns: usize, rows: i32, index: usize): usize {
   return columns + ((<usize>rows * index) << 2);
 }
 
-/** The highest bit of each byte, which a varint has set in all of its bytes but the last. */
+/** The highest bit of each byte. A varint sets it in all of its bytes but the last. */
 const CONTINUES: u64 = 0x8080808080808080;
 
-/** The six varints of a row as they were read. */
+/** The six varints of the row that was read last. */
 const FIELDS = memory.data(6 * sizeof<u64>(), sizeof<u64>());
 const FIELDS_END = FIELDS + 6 * sizeof<u64>();
 
-/** Place behind the long varint that was read last. */
+/** The place behind the varint that readLong read last. */
 let behind: usize = 0;
 
-/** A varint of any length; `behind` is past `end` where it is none. */
+/** Reads a varint of any length. Sets `behind` past `end` if there is no varint. */
 function readLong(from: usize, end: usize): u64 {
   let value: u64 = 0;
   let shift: u64 = 0;
@@ -50,9 +52,9 @@ function readLong(from: usize, end: usize): u64 {
 }
 
 /**
- * Reads the varints of a row. Most are of one byte, or of few: those are taken from one word, the lower
- * seven bits of each byte up to the first one that has no more behind it.
- * @returns the place behind them, which is past `end` where something is torn.
+ * Reads the varints of a row. Most have few bytes, so it takes them from one word: the lower seven bits
+ * of each byte up to the last byte of the varint.
+ * @returns the place behind the row, which is past `end` if the row is torn.
  */
 function readFields(from: usize, end: usize): usize {
   let at = from;
@@ -80,26 +82,26 @@ function readFields(from: usize, end: usize): usize {
   return at;
 }
 
-/** A field that is a difference, zigzag. */
+/** A field that holds a difference in zigzag. */
 function difference(field: usize): u64 {
   const value = load<u64>(field);
   return (value >> 1) ^ (0 - (value & 1));
 }
 
-/** All values of each column of 64 bits that were expanded last, or-ed together. */
+/** For each column of 64 bits: all values of the last expandColumns, or-ed together. */
 let allProtocols: u64 = 0;
 let allUsers: u64 = 0;
 let allSubscriptions: u64 = 0;
 let allUp: u64 = 0;
 let allDown: u64 = 0;
-/** Their earliest and latest time. */
+/** The earliest and the latest time of the last expandColumns. */
 let earliest: u32 = 0;
 let latest: u32 = 0;
 
 /**
- * Writes the rows of all compact blocks (compact.ts) at `input`, one after another, as columns. Up to
- * seven bytes past the input are read, and count for nothing.
- * @returns how many rows, or -1 where they are not `rows` or the bytes are no blocks.
+ * Writes the rows of all blocks (compact.ts) at `input` as columns, in their order. It reads up to seven
+ * bytes past the input, which change nothing.
+ * @returns `rows`, or -1 if there is another number of rows or the input is not all blocks.
  */
 export function expandColumns(input: usize, length: i32, columns: usize, rows: i32): i32 {
   const end = input + <usize>length;
@@ -128,9 +130,9 @@ export function expandColumns(input: usize, length: i32, columns: usize, rows: i
 }
 
 /**
- * Writes the rows of one block, of which the first one goes to `start` in the first column; the columns
- * are `stride` bytes apart.
- * @returns the place behind the block, which is past `end` where it is none.
+ * Writes the rows of one block. The first row goes to `start` in the first column; the columns are `stride`
+ * bytes apart.
+ * @returns the place behind the block, which is past `end` if the bytes are no block.
  */
 function expandBlock(
   from: usize,
@@ -193,8 +195,8 @@ function expandBlock(
 }
 
 /**
- * Which columns need 64 bits, of the rows expanded last: one bit for each of protocol, user,
- * subscription, up and down, the lowest for the first.
+ * Which columns of the last expandColumns need 64 bits: a bit each for protocol, user, subscription, up and
+ * down, from the lowest bit on.
  */
 export function wideColumns(): i32 {
   return (
@@ -206,7 +208,7 @@ export function wideColumns(): i32 {
   );
 }
 
-/** Times are in seconds since 1970. */
+/** In seconds since 1970, of the rows of the last expandColumns. */
 export function earliestTime(): u32 {
   return earliest;
 }
@@ -215,7 +217,7 @@ export function latestTime(): u32 {
   return latest;
 }
 
-/** Smallest and largest subscription of those looked at last. */
+/** The smallest and the largest subscription that findRange found last. */
 let least: u64 = 0;
 let largest: u64 = 0;
 
@@ -231,16 +233,15 @@ function findRange(lower: usize, upper: usize, rows: i32): void {
   largest = high;
 }
 
-/** How many bits a number takes. */
 function bitsOf(value: u64): u32 {
   return 64 - <u32>clz(value);
 }
 
 /**
- * A pair is a row in the lower half of 64 bits, and in the upper one the key that is sorted by. Sorts
- * `count` of them by the lower `bits` of their keys, least significant digit first, so equal ones stay
- * as they were.
- * @returns where they lie then: `pairs` or `spare`.
+ * A radix sort of `count` pairs by the lower `bits` of their keys. A pair has the row's number in its
+ * lower 32 bits and the sort key in its upper ones. The least significant digit comes first, so pairs
+ * with equal keys keep their order.
+ * @returns where the sorted pairs lie: `pairs` or `spare`.
  */
 function sortPairs(pairs: usize, spare: usize, count: i32, bits: u32): usize {
   if (bits == 0) return pairs;
@@ -258,7 +259,7 @@ function sortPairs(pairs: usize, spare: usize, count: i32, bits: u32): usize {
       const digit = COUNTS + ((<usize>((load<u64>(place) >> shift) & mask)) << 2);
       store<u32>(digit, load<u32>(digit) + 1);
     }
-    // From here on a digit has the place of its next pair instead of its count.
+    // Turns the count of each digit into the place of the digit's next pair.
     let next = into;
     for (let digit = COUNTS; digit < digits; digit += 4) {
       const found = <usize>load<u32>(digit);
@@ -279,7 +280,7 @@ function sortPairs(pairs: usize, spare: usize, count: i32, bits: u32): usize {
   return from;
 }
 
-/** Makes the values of a column the keys of the pairs. */
+/** Makes the values of a column the sort keys of the pairs. */
 function setKeys(pairs: usize, count: i32, values: usize): void {
   for (let place = pairs; place < pairs + ((<usize>count) << 3); place += 8) {
     store<u32>(place + 4, load<u32>(values + ((<usize>load<u32>(place)) << 2)));
@@ -287,12 +288,13 @@ function setKeys(pairs: usize, count: i32, values: usize): void {
 }
 
 /**
- * Sorts rows by subscription and time, equal ones as they were. Sorted are the `count` rows whose
- * numbers lie at `selection`, or where that is 0 the first `count`.
+ * Sorts rows by subscription and time; rows with equal keys keep their order. It takes the `count` rows
+ * whose numbers lie at `selection`, or the first `count` rows if `selection` is 0.
  *
- * Subscription and time make one key where what their ranges leave open fits in 32 bits, as it does in
- * a segment of an hour and a million subscriptions. Else the rows are sorted by one after another.
- * @returns where the sorted pairs lie within `work`, which takes 16 bytes for each row sorted.
+ * If the ranges of subscriptions and times fit in 32 bits together, both make one key, as in a segment
+ * of an hour and a million subscriptions. Otherwise it sorts by the time, then by each half of the
+ * subscription.
+ * @returns where the sorted pairs lie in `work`, which takes 16 bytes for each row.
  */
 export function sortColumns(
   columns: usize,
@@ -325,8 +327,8 @@ export function sortColumns(
 }
 
 /**
- * Writes a column to `output` in the order of the pairs; `wide`: each value with the upper half that
- * the column behind has of it, 64 bits.
+ * Writes a column to `output` in the order of the pairs. If `wide`, each value has 64 bits: the next
+ * column holds the upper halves.
  */
 export function writeColumn(
   columns: usize,

@@ -9,19 +9,19 @@ import {
 } from './row';
 
 /**
- * Usage rows as they lie in the spool: the fixed rows of src/rows/pack.ts take 56 bytes,
- * these some 17. AssemblyScript, compiled to WebAssembly by scripts/build.mjs.
+ * Compacts usage rows for Redis: a packed row (src/rows/pack.ts) takes 56 bytes, a compact one some 17.
+ * AssemblyScript, which scripts/build.mjs compiles to WebAssembly.
  *
- * A block is the rows of one request: their count and the node as varints (LEB128), then each row as
- * what differs from the row before, which for the first one is all zeros. Ids and times are
- * differences, zigzag, the subscription as its distance from the user, since the two tend to be
- * given out together; byte counts are plain varints. Differences wrap at 64 bits, so any row comes
- * back as it was; only its segment does not, which the loader stamps anyway.
+ * A block holds the rows of one post: their count and the node as varints (LEB128), then six varints for
+ * each row. Ids and the time are differences to the row before, in zigzag; the row before the first one
+ * is all zeros. The subscription is its distance from the user, because Core tends to give out both ids
+ * together. Byte counts are plain varints. Differences wrap at 64 bits, so expanding restores any row.
+ * It does not restore the segment, which the worker writes anyway.
  */
 
-/** Place of the next byte to write. */
+/** Where the next byte goes. */
 let at: usize = 0;
-/** Time of the oldest row that was compacted last. */
+/** Time of the oldest row of the last block. */
 let oldest: u32 = 0;
 
 function write(value: u64): void {
@@ -39,8 +39,8 @@ function writeSigned(value: i64): void {
 }
 
 /**
- * Writes the rows at `input`, all of one node, as one block at `output`, which takes up to 15 bytes
- * and 60 a row.
+ * Writes the rows at `input`, at least one and all of one node, as a block at `output`. The block takes
+ * at most 15 bytes and 60 for each row.
  * @returns its length in bytes.
  */
 export function compactUsage(input: usize, rows: i32, output: usize): i32 {
@@ -73,7 +73,7 @@ export function compactUsage(input: usize, rows: i32, output: usize): i32 {
   return <i32>(at - output);
 }
 
-/** Seconds since 1970 of the oldest row that was compacted last. */
+/** Seconds since 1970 of the oldest row of the last block. */
 export function oldestCompacted(): u32 {
   return oldest;
 }

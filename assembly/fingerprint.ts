@@ -1,7 +1,8 @@
 /**
- * MurmurHash3_x64_128 with seed 0 (Austin Appleby, public domain): 128 bits that tell two bodies
- * apart several times faster than SHA-256. It withstands chance and not an attacker, which is enough
- * for idempotency: keys are a node's own, so who makes two bodies alike loses the second one of them.
+ * MurmurHash3_x64_128 with seed 0 (Austin Appleby, public domain): 128 bits that tell two bodies apart,
+ * several times as fast as SHA-256. It withstands chance, not an attacker. That is enough for
+ * idempotency: keys are a node's own, so a node that makes two bodies with the same fingerprint only
+ * loses its own second body.
  * Source: https://github.com/aappleby/smhasher/blob/master/src/MurmurHash3.cpp
  */
 
@@ -18,7 +19,7 @@ function finish(hash: u64): u64 {
   return hash ^ (hash >> 33);
 }
 
-/** The `count` bytes at `p`, up to eight of them, as a little-endian number. */
+/** Up to eight bytes at `p` as a little-endian number. */
 function fewBytes(p: usize, count: usize): u64 {
   let word: u64 = 0;
   for (let index: usize = count; index > 0; index -= 1) {
@@ -27,7 +28,7 @@ function fewBytes(p: usize, count: usize): u64 {
   return word;
 }
 
-/** The 64 characters of base64url, one by a number of six bits. */
+/** The character of base64url for six bits. */
 function character(bits: u64): u8 {
   if (bits < 26) return <u8>(0x41 + bits);
   if (bits < 52) return <u8>(0x61 + bits - 26);
@@ -35,7 +36,7 @@ function character(bits: u64): u8 {
   return bits == 62 ? 0x2d : 0x5f;
 }
 
-/** Writes a number as eleven characters, six bits each, the lowest ones first. */
+/** Writes a number as eleven characters of six bits each, the lowest bits first. */
 function writeText(hash: u64, at: usize): void {
   for (let index: usize = 0; index < 11; index += 1) {
     store<u8>(at + index, character(hash & 63));

@@ -1,4 +1,4 @@
-/** Offsets in a packed usage row, in bytes: the layout of src/rows/pack.ts. */
+/** Offsets in a packed usage row, in bytes; the same as `usageRow` in src/rows/pack.ts. */
 export const NODE_PROTOCOL_ID: usize = 4;
 export const USER_ID: usize = 12;
 export const SUBSCRIPTION_ID: usize = 20;

@@ -1,20 +1,20 @@
 /**
- * Sums of usage by subscription, in ascending order of subscriptions. AssemblyScript, compiled to
- * WebAssembly by scripts/build.mjs.
+ * Sums usage up by subscription, in ascending order of the ids. AssemblyScript, which scripts/build.mjs
+ * compiles to WebAssembly.
  *
- * Sums are four columns of 64 bits: subscription, bytes up, bytes down and rows. The columns lie one
- * behind the other, each as long as the capacity that the sums were written with. A sum past 64 bits
- * stays at the largest number.
+ * A list of sums is four columns of 64 bits: subscription, bytes up, bytes down and rows. The columns
+ * lie one behind the other, each as long as the capacity of the list. A sum past 64 bits stays at the
+ * largest number.
  */
 
-/** Rows with a subscription, of those that were summed last. */
+/** How many rows of the last sumRows have a subscription. */
 let counted: i32 = 0;
 
 export function countedRows(): i32 {
   return counted;
 }
 
-/** The value at a place of a column of numbers of 4 or 8 bytes. */
+/** The value at a place of a column whose numbers have 4 or 8 bytes. */
 function valueAt(column: usize, width: usize, place: usize): u64 {
   return width == 8 ? load<u64>(column + (place << 3)) : <u64>load<u32>(column + (place << 2));
 }
@@ -25,9 +25,10 @@ function sum(one: u64, other: u64): u64 {
 }
 
 /**
- * Adds up rows that come sorted by subscription, given by column and the width of its numbers, and
- * writes sums with a capacity of `rows` to `output`. Rows of subscription 0 have none.
- * @returns of how many subscriptions.
+ * Sums rows up and writes the list of sums, with a capacity of `rows`, to `output`. The rows must be
+ * sorted by subscription and come as columns, whose numbers have the given widths. Rows with the
+ * subscription 0 add to no sum.
+ * @returns how many subscriptions have a sum.
  */
 export function sumRows(
   ids: usize,
@@ -64,9 +65,9 @@ export function sumRows(
 }
 
 /**
- * Merges two lists of sums, of which `other` was written with a capacity of its own and `one` has as
- * many as its capacity, into one with a capacity for both at `output`.
- * @returns of how many subscriptions.
+ * Merges two lists of sums into a list with a capacity for both, at `output`. The capacity of `one` is its
+ * count; `other` has a capacity of its own.
+ * @returns how many subscriptions have a sum.
  */
 export function mergeSums(
   one: usize,
@@ -87,7 +88,7 @@ export function mergeSums(
   while (a < oneEnd || b < otherEnd) {
     const idA = a < oneEnd ? load<u64>(a) : u64.MAX_VALUE;
     const idB = b < otherEnd ? load<u64>(b) : u64.MAX_VALUE;
-    // The largest number may also be an id: then only what is left of the lists counts.
+    // u64.MAX_VALUE may also be an id, so it also checks whether the lists have ended.
     const takesA = a < oneEnd && (idA <= idB || b >= otherEnd);
     const takesB = b < otherEnd && (idB <= idA || a >= oneEnd);
     store<u64>(to, takesA ? idA : idB);

@@ -10,17 +10,18 @@ import {
 } from './row';
 
 /**
- * Reads the body of POST /node/usage, JSON bytes, straight into packed RowBinary rows (the layout
- * of src/rows/pack.ts). AssemblyScript, compiled to WebAssembly by scripts/build.mjs.
+ * Scans the body of POST /node/usage, JSON bytes, straight into packed rows (src/rows/pack.ts).
+ * AssemblyScript, which scripts/build.mjs compiles to WebAssembly.
  *
- * It takes what it is certain of and nothing else: for anything unusual (escapes, exponents,
- * unknown or repeated fields, fractions past milliseconds) it answers UNSURE, and the caller asks
- * zod, which is the contract and the only source of error messages. What it takes, zod takes too,
- * with the same rows: test/accept/usage-scanner.test.ts holds the two against each other.
+ * The scanner takes only a body that it is certain of. For anything unusual (escapes, exponents, unknown
+ * or repeated fields, fractions past milliseconds) it answers UNSURE. Then the caller asks zod, which is
+ * the contract and the only source of error messages. The scanner repeats the contract's field names, so
+ * a change of the contract changes both. test/accept/usage-scanner.test.ts checks that zod takes
+ * whatever the scanner takes, with the same rows.
  *
- * Memory: the body lies at `input`, followed by 16 zero bytes: whatever is read past its end meets one
- * of them first, which is no valid character, so that what lies behind them never counts. Up to 26
- * bytes are read at once; the rows are written at `output`.
+ * Memory: the body lies at `input` and 16 zero bytes behind it. A zero is no valid character, so a read
+ * past the end stops the scan at the first zero, and what lies behind the zeros changes nothing. One
+ * read takes up to 26 bytes. The rows go to `output`.
  */
 
 const UNSURE: i32 = -1;
@@ -36,19 +37,20 @@ const REQUIRED: u64 = HAS_USER | HAS_PROTOCOL | HAS_UP | HAS_DOWN | HAS_TIME;
 
 const SAFE_INTEGER_MAX: u64 = 9007199254740991;
 
-/** The last time read of 24 characters: all of them, and what they meant. */
+/** The last time stamp of 24 characters, and what timestamp() found in it. */
 let timeHead: u64 = 0;
 let timeMiddle: u64 = 0;
 let timeTail: u64 = 0;
 let timeFound: u64 = 0;
-/** The last day read, as its ten characters, and its number since 1970. */
+/** The ten characters of the last day, and its number since 1970. */
 let dayHead: u64 = 0;
 let dayTail: u16 = 0;
 let dayNumber: i64 = 0;
 
 /**
- * What a reader found, in one number, since a function returns no two and a global costs a store and
- * a load: the value in the lower bits, how many bytes it took in the upper eight. 0 for nothing.
+ * A reader returns what it found as one number: the value in the lower bits, and how many bytes it took
+ * in the upper eight. A function cannot return two numbers, and a global would cost a store and a load.
+ * 0 means that the reader found nothing.
  */
 const LENGTH_SHIFT: u64 = 56;
 const VALUE_MASK: u64 = (1 << LENGTH_SHIFT) - 1;
@@ -66,7 +68,7 @@ function skipSpace(p: usize): usize {
   }
 }
 
-/** Behind white space and `c`, or 0 where `c` does not come. */
+/** The place behind white space and `c`, or 0 if there is no `c`. */
 function take(p: usize, c: u8): usize {
   return load<u8>(p) == c ? p + 1 : takeSpaced(p, c);
 }
@@ -76,12 +78,15 @@ function takeSpaced(p: usize, c: u8): usize {
   return load<u8>(p) == c ? p + 1 : 0;
 }
 
-/** Of eight characters, as `character ^ '0'`, the top bit of the first that is no digit, and more. */
+/**
+ * Takes eight characters, each as `character ^ '0'`. The lowest bit that is set in the result belongs to
+ * the first character that is no digit; the bits above it mean nothing.
+ */
 function nonDigits(word: u64): u64 {
   return ((word + 0x7676767676767676) | word) & 0x8080808080808080;
 }
 
-/** The number that eight digits stand for, the first in the lowest byte. */
+/** The number that eight digits stand for. The first digit is in the lowest byte. */
 function eightDigits(digits: u64): u64 {
   digits = (digits * 2561) >> 8;
   digits = ((digits & 0x00ff00ff00ff00ff) * 6553601) >> 16;
@@ -89,8 +94,8 @@ function eightDigits(digits: u64): u64 {
 }
 
 /**
- * A plain integer from 0 to 2^53-1, no leading zero. What must follow is checked by the caller, so
- * `1.5` and `1e3` fail there.
+ * An integer from 0 to 2^53-1 without a leading zero. The caller checks what follows, so `1.5` and `1e3`
+ * fail there.
  */
 function integer(p: usize): u64 {
   const word = load<u64>(p) ^ ZEROS;
@@ -101,7 +106,7 @@ function integer(p: usize): u64 {
   return eightDigits(word << (64 - (length << 3))) | (length << LENGTH_SHIFT);
 }
 
-/** One whose first eight digits are `word`. */
+/** An integer whose first eight digits are `word`. */
 function longInteger(p: usize, word: u64): u64 {
   if ((word & 0xff) == 0) return 0;
   const head = eightDigits(word);
@@ -119,7 +124,7 @@ function longInteger(p: usize, word: u64): u64 {
   return value | ((8 + length) << LENGTH_SHIFT);
 }
 
-/** Two digits at `p`, or over 99 where they are none. */
+/** The number of the two digits at `p`, or over 99 if they are no digits. */
 function twoDigits(p: usize): u32 {
   const tens: u32 = <u32>load<u8>(p) - 0x30;
   const ones: u32 = <u32>load<u8>(p + 1) - 0x30;
@@ -134,8 +139,8 @@ function daysInMonth(year: u32, month: u32): u32 {
 }
 
 /**
- * Days since 1970 of the `YYYY-MM-DD` at `p`, or -1. Nearly all entries of a body are of one day,
- * so the last one is kept. Source: https://howardhinnant.github.io/date_algorithms.html
+ * Days since 1970 of the `YYYY-MM-DD` at `p`, or -1. It remembers the last day, because nearly all
+ * entries of a body have the same one. Source: https://howardhinnant.github.io/date_algorithms.html
  */
 function day(p: usize): i64 {
   const head = load<u64>(p);
@@ -148,7 +153,7 @@ function day(p: usize): i64 {
   if (load<u8>(p + 4) != 0x2d || load<u8>(p + 7) != 0x2d) return -1;
   if (century > 99 || rest > 99 || month < 1 || month > 12) return -1;
   const year = century * 100 + rest;
-  // The years that Core takes are all after 2019; earlier ones are zod's to refuse.
+  // Core takes no year before 2020, and zod says so.
   if (year < 1970 || date < 1 || date > daysInMonth(year, month)) return -1;
   const y: i64 = <i64>year - (month <= 2 ? 1 : 0);
   const era: i64 = y / 400;
@@ -163,8 +168,8 @@ function day(p: usize): i64 {
 }
 
 /**
- * Milliseconds since 1970 of `"YYYY-MM-DDTHH:MM:SS[.f|.ff|.fff](Z|±HH:MM)"`, opening quote and all.
- * Nearly all entries of a body are of one moment, so the last one is kept.
+ * Milliseconds since 1970 of `"YYYY-MM-DDTHH:MM:SS[.f|.ff|.fff](Z|±HH:MM)"` with its quotes. It
+ * remembers the last time stamp, because nearly all entries of a body have the same one.
  */
 function timestamp(start: usize): u64 {
   const p = start + 1;
@@ -173,7 +178,7 @@ function timestamp(start: usize): u64 {
     return load<u8>(start) == 0x22 ? timeFound : 0;
   }
   const found = readTime(start);
-  // `"`, 24 characters, `"`: what toISOString() writes.
+  // 24 characters and two quotes are what JSON of toISOString() takes.
   if (found >> LENGTH_SHIFT == 26) {
     timeHead = load<u64>(p);
     timeMiddle = load<u64>(p, 8);
@@ -202,7 +207,7 @@ function readTime(start: usize): u64 {
     let digit: u32 = <u32>load<u8>(q) - 0x30;
     if (digit > 9) return 0;
     while (digit <= 9) {
-      // A fourth digit: zod decides what becomes of it.
+      // Zod decides what a fourth digit means.
       if (scale == 0) return 0;
       ms += <i64>digit * scale;
       scale /= 10;
@@ -223,12 +228,12 @@ function readTime(start: usize): u64 {
   } else {
     return 0;
   }
-  // Before 1970 only by its offset: far from what Core takes, and no value of the lower bits.
+  // An offset can move a time before 1970. Core does not take that, and the lower bits hold no sign.
   if (load<u8>(q) != 0x22 || ms < 0) return 0;
   return <u64>ms | ((<u64>(q + 1 - start)) << LENGTH_SHIFT);
 }
 
-/** The bit of the field whose name, with its closing quote, is at `p`, and the name's length. Or 0. */
+/** The bit of the field whose name and closing quote are at `p`, and their length; 0 if it is no field. */
 function fieldName(p: usize): u64 {
   const head = load<u64>(p);
   if ((head & 0x00ffffffffffffff) == 0x22644972657375) return HAS_USER | (7 << LENGTH_SHIFT);
@@ -249,7 +254,7 @@ function fieldName(p: usize): u64 {
   return 0;
 }
 
-/** Where the number of `field` stands in a row. */
+/** The offset of a field's number in a row. */
 function placeOf(field: u64): usize {
   if (field == HAS_USER) return USER_ID;
   if (field == HAS_UP) return BYTES_UP;
@@ -258,14 +263,15 @@ function placeOf(field: u64): usize {
 }
 
 /**
- * Reads the value of `field` into the row at `row`. Its length, or 0 where it is not for certain.
- * A null subscription is what the row has already.
+ * Reads the value of `field` into the row at `row`. The row has no subscription yet, so null changes
+ * nothing.
+ * @returns the length of the value, or 0 if the scanner is not certain of it.
  */
 function fieldValue(p: usize, field: u64, row: usize, earliestMs: i64, latestMs: i64): usize {
   if (field == HAS_TIME) {
     const found = timestamp(p);
     const ms: i64 = <i64>(found & VALUE_MASK);
-    // Of nothing found the time is 0, which is too early.
+    // If timestamp() found nothing, `ms` is 0, which is too early.
     if (ms < earliestMs || ms > latestMs) return 0;
     store<u32>(row + RECORDED_AT, <u32>(ms / 1000));
     return <usize>(found >> LENGTH_SHIFT);
@@ -273,13 +279,16 @@ function fieldValue(p: usize, field: u64, row: usize, earliestMs: i64, latestMs:
   if (field == HAS_SUBSCRIPTION && load<u32>(p) == 0x6c6c756e) return 4;
   const found = integer(p);
   const value = found & VALUE_MASK;
-  // An id is over 0.
+  // Ids start at 1.
   if (value == 0 && (field & (HAS_UP | HAS_DOWN)) == 0) return 0;
   store<u64>(row + placeOf(field), value);
   return <usize>(found >> LENGTH_SHIFT);
 }
 
-/** Reads one entry, behind its opening brace, into the row at `row`. Behind it, or 0. */
+/**
+ * Reads an entry, whose opening brace is before `p`, into the row at `row`.
+ * @returns the place behind the entry, or 0 if the scanner is not certain of it.
+ */
 function entry(p: usize, row: usize, nodeId: u32, earliestMs: i64, latestMs: i64): usize {
   store<u32>(row, nodeId);
   store<u64>(row + SUBSCRIPTION_ID, 0);
@@ -306,8 +315,8 @@ function entry(p: usize, row: usize, nodeId: u32, earliestMs: i64, latestMs: i64
 }
 
 /**
- * Reads a whole body.
- * @returns the number of rows written at `output`, or UNSURE, and then what lies there means nothing.
+ * Scans a whole body.
+ * @returns the number of rows at `output`, or UNSURE; then the bytes at `output` mean nothing.
  */
 export function scanUsage(
   input: usize,

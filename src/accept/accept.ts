@@ -21,7 +21,7 @@ export interface AcceptDeps {
 export interface Post {
   kind: Kind;
   nodeId: number;
-  /** Unpacked. Its memory may be used again after the first await. */
+  /** Decompressed. Its memory may be used again after the first await. */
   body: Uint8Array;
   /** The header `Idempotency-Key`; empty if the node sent none. */
   idempotencyKey: string;
@@ -43,10 +43,10 @@ export type DropReason =
   | 'late-backlog-full';
 
 /**
- * The steps of a post, from the body to the fsync in Redis. A failure of any step means that the node must
- * keep the post and send it again, or that the post is wrong.
- * @throws CoreError MALFORMED_JSON, VALIDATION_FAILED; BACKLOG_FULL, SHUTTING_DOWN or INTERNAL for a large body;
- * STORE_UNAVAILABLE, SHUTTING_DOWN.
+ * The steps of a post, from its body to the fsync in Redis. If a step throws, Core has stored nothing of
+ * the post; only with STORE_UNAVAILABLE it may have, and the answer of Redis was lost.
+ * @throws CoreError MALFORMED_JSON or VALIDATION_FAILED if the body is wrong; STORE_UNAVAILABLE;
+ * SHUTTING_DOWN; BACKLOG_FULL or INTERNAL for a large body.
  */
 export async function acceptPost(deps: AcceptDeps, post: Post): Promise<Outcome> {
   const decoded = scan(deps, post) ?? (await decode(deps, post));
@@ -68,13 +68,19 @@ const outcomes: Readonly<Record<SpoolVerdict, Outcome>> = {
   'late-full': { outcome: 'dropped', reason: 'late-backlog-full' },
 };
 
-/** The fast way: decodes, packs and compacts usage in WebAssembly. Undefined if it is not certain of the body. */
+/**
+ * The fast way: decodes, packs and compacts usage in WebAssembly. Undefined if it is not certain of the
+ * body.
+ */
 function scan({ bounds }: AcceptDeps, { kind, nodeId, body }: Post): Decoded | undefined {
   if (kind !== 'usage') return undefined;
   return scanUsage(nodeId, body, { entriesMax: bounds.entriesMax, nowMs: bounds.nowMs() });
 }
 
-/** The same steps by the contract, in zod. A large body takes them in a thread, or it would hold up the others. */
+/**
+ * The sure way: decodes by the contract, in zod. A large body takes a thread, because it would stop the
+ * event loop.
+ */
 async function decode({ schemas, largeBodies }: AcceptDeps, post: Post): Promise<Decoded> {
   const { kind, body } = post;
   const fingerprint = fingerprintOf(body);
@@ -84,10 +90,11 @@ async function decode({ schemas, largeBodies }: AcceptDeps, post: Post): Promise
 }
 
 /**
- * How Core recognises the post when it comes again. With an `Idempotency-Key` it is that key, for the node and
- * kind. Without one, a usage or session post identifies itself: it has time stamps, so equal bytes from the
- * same node are a retry. Outbound usage has no time stamps, so such a post is new each time; its random key
- * still lets Core repeat a flush whose answer was lost. Undefined if the header is too long.
+ * How Core recognises the post when it comes again. With an `Idempotency-Key` it is that key, for the
+ * node and kind. Without one, a usage or session post identifies itself: it has time stamps, so equal
+ * bytes from the same node are a retry. Outbound usage has no time stamps, so such a post is new each
+ * time; its random key still lets Core repeat a flush whose answer was lost. Undefined if the header is
+ * too long.
  */
 function identify(post: Post, fingerprint: string): Identity | undefined {
   const { kind, nodeId, idempotencyKey } = post;

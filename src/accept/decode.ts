@@ -64,9 +64,10 @@ function areEqual(a: Uint8Array, b: Uint8Array): boolean {
 const [quote, backslash, comma, bracket, brace] = [0x22, 0x5c, 0x2c, 0x5b, 0x7b];
 
 /**
- * Refuses a body with more JSON values than any contract needs, before the parser makes objects of them: 4 MiB
- * of `[[[[` or `{},{},` take the parser half a second and 300 MB. Every value but the first needs an opening
- * bracket or a comma outside of strings, so it counts these. It does not check that the body is JSON.
+ * Refuses a body with more JSON values than any contract needs, before the parser makes objects of them:
+ * 4 MiB of `[[[[` or `{},{},` take the parser half a second and 300 MB. Every value but the first needs
+ * an opening bracket or a comma outside of strings, so it counts these. It does not check that the body
+ * is JSON.
  * @throws CoreError VALIDATION_FAILED.
  */
 export function requireFewValues(body: Uint8Array, valuesMax: number): void {

@@ -44,9 +44,9 @@ interface Waiting {
 }
 
 /**
- * Runs one thread, which it starts for the first body. JSON.parse and zod cannot be interrupted: 4 MiB take them
- * up to half a second, and meanwhile the event loop could answer no heartbeat. Nodes take turns: a node that
- * sends large bodies all the time delays each other body by one of its own.
+ * Runs one thread, which it starts for the first body. JSON.parse and zod cannot be interrupted: 4 MiB
+ * take them up to half a second, and meanwhile the event loop could answer no heartbeat. Nodes take
+ * turns: a node that sends large bodies all the time delays each other body by one of its own.
  */
 export function createLargeBodies(options: {
   entriesMax: number;
@@ -77,7 +77,8 @@ export function createLargeBodies(options: {
   };
   const start = (): Worker => {
     const { entriesMax, file = threadFile } = options;
-    // Without the flags of this process: V8 has its own already, and a test runner's are not for the thread.
+    // Without the flags of this process: V8 has its own already, and a test runner's are not for the
+    // thread.
     const started = new Worker(file, { workerData: { entriesMax }, execArgv: [] });
     let cause: unknown;
     started.on('message', (answer: LargeBodyAnswer) => end((waiting) => deliver(waiting, answer)));

@@ -8,8 +8,9 @@ export interface SpoolRows extends PackedRows {
 }
 
 /**
- * Usage takes a third of its packed length when it is compact, which counts because Redis copies each byte
- * several times, writes it to its log, and holds it until it is settled. Sessions and outbound usage are rare.
+ * Usage takes a third of its packed length when it is compact, which counts because Redis copies each
+ * byte several times, writes it to its log, and holds it until it is settled. Sessions and outbound
+ * usage are rare.
  */
 export function compact(
   kind: 'usage' | 'session' | 'outbound',

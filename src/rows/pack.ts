@@ -2,9 +2,9 @@ import { sessionEventTypes, vpnProtocols } from '../contract/enums.ts';
 import type { OutboundItem, SessionEvent, UsageEntry } from '../contract/node.ts';
 
 /**
- * Packs entries to rows of ClickHouse's RowBinary, little endian. Usage rows have a fixed length; session and
- * outbound rows end with a text, so their length varies. JSON is parsed nowhere behind this: rows are
- * concatenated as bytes. The segment of a row is zero until the worker stamps it.
+ * Packs entries to rows of ClickHouse's RowBinary, little endian. Usage rows have a fixed length;
+ * session and outbound rows end with a text, so their length varies. JSON is parsed nowhere behind this:
+ * rows are concatenated as bytes. The segment of a row is zero until the worker stamps it.
  *
  * Source: https://clickhouse.com/docs/interfaces/formats/RowBinary
  */
@@ -74,8 +74,8 @@ export function setUint64(view: DataView, offset: number, value: number): void {
 }
 
 /**
- * A view to read and write numbers through. That costs an instruction or two, and a Buffer's own methods cost
- * a function call each, which matters at a million rows a second.
+ * A view to read and write numbers through. That costs an instruction or two, and a Buffer's own methods
+ * cost a function call each, which matters at a million rows a second.
  */
 export function viewOf(block: Buffer): DataView {
   return new DataView(block.buffer, block.byteOffset, block.byteLength);

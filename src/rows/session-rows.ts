@@ -10,8 +10,8 @@ interface MonthPart {
 }
 
 /**
- * The session rows of a segment, packed. Opening them writes the segment's id into each row, in place. Nearly
- * always all rows are of one month; then nothing is copied.
+ * The session rows of a segment, packed. Opening them writes the segment's id into each row, in place.
+ * Nearly always all rows are of one month; then nothing is copied.
  */
 export function openSessionRows(block: Buffer, segmentId: number): SegmentRows<SessionPayload> {
   const { months, parts } = stampAndSplit(block, segmentId);

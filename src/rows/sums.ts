@@ -2,7 +2,10 @@ import { outboundRow, outboundRowLength } from './pack.ts';
 import type { PayloadColumn, UsagePayload } from './segment-rows.ts';
 import { mergeUsage, type SumColumns, sumColumns } from './wasm.ts';
 
-/** What segments add to counters: four columns with one place for each subscription, whose ids are distinct. */
+/**
+ * What segments add to counters: four columns with one place for each subscription, whose ids are
+ * distinct.
+ */
 export interface TrafficSums {
   subscriptionIds: BigUint64Array;
   bytesUp: BigUint64Array;
@@ -28,9 +31,9 @@ const capacityFirst = 4_096;
 
 /**
  * A payload is sorted by subscription, so its sums are a sorted list, and adding it merges two lists
- * (assembly/sums.ts), which reads all memory in order. Each merge copies all sums: some milliseconds for a
- * hundred thousand, and a group has few payloads. The sums keep one array and double it, because an array for
- * each payload would make V8 collect garbage all the time.
+ * (assembly/sums.ts), which reads all memory in order. Each merge copies all sums: some milliseconds for
+ * a hundred thousand, and a group has few payloads. The sums keep one array and double it, because an
+ * array for each payload would make V8 collect garbage all the time.
  */
 export function createUsageSums(): UsageSums {
   let capacity = capacityFirst;

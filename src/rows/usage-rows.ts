@@ -7,8 +7,8 @@ import { openUsageColumns, type UsageColumns } from './wasm.ts';
 
 /**
  * The columns of `usage` that a segment's rows bring: the first of each column's halves in
- * assembly/columns.ts, the bit of wideColumns() that says that it needs 64 bits, and its type if it does not.
- * ClickHouse widens the narrow type itself.
+ * assembly/columns.ts, the bit of wideColumns() that says that it needs 64 bits, and its type if it does
+ * not. ClickHouse widens the narrow type itself.
  */
 const columns = [
   { key: 'nodeId', name: 'node_id', half: 0, bit: undefined, narrow: 'UInt32' },
@@ -44,7 +44,7 @@ export function openUsageRows(
       return writeNative(from, { rows, selection, segmentId }, allocate);
     },
     singleRows(month, rejected) {
-      return splitRows('usage', packColumns(from, rows, segmentId))
+      return splitRows('usage', toRowBinary(from, rows, segmentId))
         .filter(({ bytes }) => isIn(month, bytes.readUInt32LE(usageRow.recordedAt)))
         .map(({ bytes }, position) => ({ position, bytes }))
         .filter(({ position }) => !rejected.has(position));
@@ -53,9 +53,9 @@ export function openUsageRows(
 }
 
 /** Compact blocks back to the rows that packUsage writes; undefined if they hold another number of rows. */
-export function unpackUsage(block: Uint8Array, rows: number): Buffer | undefined {
+export function expandUsage(block: Uint8Array, rows: number): Buffer | undefined {
   const from = openUsageColumns(block, rows);
-  return from && packColumns(from, rows, 0);
+  return from && toRowBinary(from, rows, 0);
 }
 
 /** Nearly always one. */
@@ -85,8 +85,8 @@ function select(from: UsageColumns, month: Month, rejected: ReadonlySet<number>)
 }
 
 /**
- * One block of ClickHouse's format Native: column after column, so ClickHouse takes no row apart, and in the
- * order of the table, so it only checks the order.
+ * One block of ClickHouse's format Native: column after column, so ClickHouse takes no row apart, and in
+ * the order of the table, so it only checks the order.
  *
  * Source: https://clickhouse.com/docs/interfaces/formats/Native
  */
@@ -148,7 +148,7 @@ function uint64(value: number): Buffer {
 }
 
 /** All rows as packUsage writes them, in the order of the stream: to decide on them one by one. */
-function packColumns(from: UsageColumns, rows: number, segmentId: number): Buffer {
+function toRowBinary(from: UsageColumns, rows: number, segmentId: number): Buffer {
   const packed = Buffer.alloc(rows * usageRow.length);
   const segment = uint64(segmentId);
   const sources = columns.map(({ key, half, bit }) => ({

@@ -9,8 +9,9 @@ import { usageRow } from './pack.ts';
  * Every call of dist/ingest.wasm, which the build compiles from assembly/.
  *
  * The module works in one memory, which the next call overwrites, and a view of that memory dies when it
- * grows. Therefore no view leaves this file: each function copies what it is given into the memory, calls the
- * module, and copies the result out, into memory of its own or of the caller. Nothing here awaits.
+ * grows. Therefore no view leaves this file: each function copies what it is given into the memory,
+ * calls the module, and copies the result out, into memory of its own or of the caller. Nothing here
+ * awaits.
  *
  * The memory grows to what the largest call needed and stays. CORE_BODY_BYTES_MAX bounds a body, and
  * spool/stream-entries.ts bounds a segment.
@@ -142,9 +143,9 @@ const compactHeadBytesMax = 15;
 const compactRowBytesMax = 60;
 
 /**
- * A usage body to compact rows, without a JavaScript object for each entry: some fifteen times as fast as
- * JSON.parse and zod. The rows are exactly those that zod and packUsage would give. Undefined if the scanner
- * is not certain of the body: the caller then asks zod, which takes it or explains.
+ * A usage body to compact rows, without a JavaScript object for each entry: some fifteen times as fast
+ * as JSON.parse and zod. The rows are exactly those that zod and packUsage would give. Undefined if the
+ * scanner is not certain of the body: the caller then asks zod, which takes it or explains.
  */
 export function scanUsage(
   nodeId: number,
@@ -174,10 +175,10 @@ export function scanUsage(
 }
 
 /**
- * Tells a body from all others of its node: 128 bits of MurmurHash3 as 22 characters of base64url. Two of a
- * million posts of one node have the same fingerprint by chance with a probability of 10^-27. It is no proof
- * against a node that looks for two such bodies: Core takes the second one for a copy of the first, so that
- * node loses what it reported itself.
+ * Tells a body from all others of its node: 128 bits of MurmurHash3 as 22 characters of base64url. Two
+ * of a million posts of one node have the same fingerprint by chance with a probability of 10^-27. It is
+ * no proof against a node that looks for two such bodies: Core takes the second one for a copy of the
+ * first, so that node loses what it reported itself.
  */
 export function fingerprintOf(body: Uint8Array): string {
   const end = inputStart + body.length;
@@ -208,21 +209,23 @@ function compactAt(input: number, rows: number, output: number): CompactRows {
 
 // Usage rows by column (assembly/columns.ts).
 
-/** Columns of 32 bits that the module unpacks rows to. A number of 64 bits has two: the lower half first. */
-export const halfColumns = 12;
+/**
+ * Columns of 32 bits that the module expands rows to. A number of 64 bits has two, the lower half first.
+ */
+const halfColumns = 12;
 const timeColumn = halfColumns - 1;
 /** The module sorts two pairs of 32-bit numbers for each row. */
 const pairBytes = 16;
 
 /** The rows of compact blocks, by column. */
 export interface UsageColumns {
-  /** Which numbers need 64 bits: the bits of wideColumns() in assembly/columns.ts. */
+  /** Which columns need 64 bits: the bits of wideColumns() in assembly/columns.ts. */
   wide: number;
   earliestSeconds: number;
   latestSeconds: number;
   /** Seconds since 1970 of each row. */
   times(): Uint32Array;
-  /** One of the columns of 32 bits. */
+  /** One of the twelve columns of 32 bits. */
   half(column: number): Uint32Array;
   /**
    * Sorts the rows by subscription and time, and writes columns of them to `target` in that order. If
@@ -235,35 +238,36 @@ export interface UsageColumns {
   ): void;
 }
 
-/** Where in the target a column goes, and by which half of it is the first. */
+/** A column to write: which half column is its lower half, and where it goes in the target. */
 export interface ColumnPlace {
   half: number;
-  /** Whether each value is written with its upper half. */
+  /** Whether to write each value with its upper half. */
   isWide: boolean;
   at: number;
 }
 
 /**
- * Unpacks compact blocks. The columns stay in the module's memory; if another call has used it meanwhile,
- * the block is unpacked again. Undefined if the block is not exactly this many rows.
+ * Expands compact blocks to columns, which stay in the module's memory. If another call has used that
+ * memory meanwhile, a method expands the block again. Undefined if the block is not exactly this many
+ * rows.
  */
 export function openUsageColumns(block: Uint8Array, rows: number): UsageColumns | undefined {
   const at = columnPlaces(block.length, rows);
   let ownUse = 0;
-  const unpack = (): boolean => {
+  const expand = (): boolean => {
     const { exports, bytes } = use(at.end);
     ownUse = uses;
     bytes.set(block, inputStart);
     return exports.expandColumns(inputStart, block.length, at.columns, rows) === rows;
   };
-  const unpacked = (): Wasm => {
-    if (ownUse !== uses) assert(unpack(), 'nobody changes a block that is open');
+  const expanded = (): Wasm => {
+    if (ownUse !== uses) assert(expand(), 'nobody changes a block that is open');
     return loaded as Wasm;
   };
-  if (!unpack()) return undefined;
-  const { exports } = unpacked();
+  if (!expand()) return undefined;
+  const { exports } = expanded();
   const half = (column: number): Uint32Array => {
-    const { bytes } = unpacked();
+    const { bytes } = expanded();
     return new Uint32Array(bytes.buffer, at.columns + column * rows * 4, rows).slice();
   };
   return {
@@ -273,7 +277,7 @@ export function openUsageColumns(block: Uint8Array, rows: number): UsageColumns 
     times: () => half(timeColumn),
     half,
     writeSorted(selection, columns, target) {
-      const { bytes } = unpacked();
+      const { bytes } = expanded();
       const count = selection?.length ?? rows;
       if (selection !== undefined) new Uint32Array(bytes.buffer, at.selection).set(selection);
       const selected = selection === undefined ? 0 : at.selection;
@@ -286,7 +290,9 @@ export function openUsageColumns(block: Uint8Array, rows: number): UsageColumns 
   };
 }
 
-/** Addresses: the columns, the numbers of the rows that are taken, room for pairs, and one sorted column. */
+/**
+ * Addresses: the columns, the numbers of the rows that are taken, room for pairs, and one sorted column.
+ */
 function columnPlaces(blockBytes: number, rows: number) {
   // Aligned for views of words. The module reads up to seven bytes past the input.
   const columns = Math.ceil((inputStart + blockBytes) / 8) * 8 + 8;
@@ -318,8 +324,8 @@ export const sumColumns = 4;
 const sumBytes = sumColumns * 8;
 
 /**
- * Sums rows up by subscription and merges these sums into a list of `held` ones. `roomFor` gives the columns
- * that the merged list goes to, as long as it is told; it may give those of `held` again.
+ * Sums rows up by subscription and merges these sums into a list of `held` ones. `roomFor` gives the
+ * columns that the merged list goes to, as long as it is told; it may give those of `held` again.
  * @returns how many of the rows have a subscription.
  */
 export function mergeUsage(
@@ -348,8 +354,8 @@ export function mergeUsage(
 }
 
 /**
- * Addresses, all aligned to eight bytes: three columns of the rows, their sums, the held sums, and the merged
- * ones.
+ * Addresses, all aligned to eight bytes: three columns of the rows, their sums, the held sums, and the
+ * merged ones.
  */
 function sumPlaces(rows: number, heldSize: number) {
   const [ids, up, down] = [inputStart, inputStart + rows * 8, inputStart + rows * 16];

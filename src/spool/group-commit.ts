@@ -4,11 +4,13 @@ import { classifyFailure } from '../stores/failures.ts';
 
 /** How Core recognises a post that comes again. */
 export interface Identity {
-  /** The idempotency key: unique among the posts of all nodes to one shard and kind; without white space. */
+  /**
+   * The idempotency key: unique among the posts of all nodes to one shard and kind; without white space.
+   */
   key: string;
   /**
-   * The fingerprint of the unpacked body: the same key with another fingerprint is another post. Empty if the
-   * key says enough.
+   * The fingerprint of the decompressed body: the same key with another fingerprint is another post.
+   * Empty if the key says enough.
    */
   fingerprint: string;
 }
@@ -52,17 +54,18 @@ export interface GroupCommit {
 const flushBytesMax = 1_048_576;
 const flushPostsMax = 1_000;
 /**
- * While Redis syncs one flush, a second one may be on its way, so that Redis need not wait until this process
- * has handled the first answer. The second one must be large, and at least half as large as the first one:
- * each flush costs Redis an fsync, and posts that wait a little longer come in larger flushes.
+ * While Redis syncs one flush, a second one may be on its way, so that Redis need not wait until this
+ * process has handled the first answer. The second one must be large, and at least half as large as the
+ * first one: each flush costs Redis an fsync, and posts that wait a little longer come in larger
+ * flushes.
  */
 const flushesInFlightMax = 2;
 const largePostsMin = 16;
 const largeBytesMin = 65_536;
 /**
- * A small flush starts this long after the start of the flush before it, at the earliest. What a flush costs
- * Redis and this process hardly depends on its size, and a quiet disk would otherwise allow 350 a second. A
- * post that comes after a pause of this length waits for nobody.
+ * A small flush starts this long after the start of the flush before it, at the earliest. What a flush
+ * costs Redis and this process hardly depends on its size, and a quiet disk would otherwise allow 350 a
+ * second. A post that comes after a pause of this length waits for nobody.
  */
 const smallFlushIntervalMs = 5;
 /** Buffers kept for later flushes: two are in flight while another one gathers. */
@@ -105,15 +108,16 @@ interface State {
 }
 
 /**
- * Gathers posts while a flush is in flight and sends them as the next flush. Under light load a post waits for
- * nobody, under heavy load the flushes grow by themselves, and in between small flushes keep an interval.
+ * Gathers posts while a flush is in flight and sends them as the next flush. Under light load a post
+ * waits for nobody, under heavy load the flushes grow by themselves, and in between small flushes keep
+ * an interval.
  *
- * Rows are copied once, into the buffer that is sent, and buffers are used again: memory of their own for
- * each post and flush would make V8 collect its whole heap several times a second.
+ * Rows are copied once, into the buffer that is sent, and buffers are used again: memory of their own
+ * for each post and flush would make V8 collect its whole heap several times a second.
  *
- * If the connection breaks during a flush, nobody knows whether Redis stored it. Then the same flush is sent
- * again: every post has an idempotency key, so what was stored answers `duplicate`. If Redis stays away, the
- * posts are refused with STORE_UNAVAILABLE, and the nodes repeat them.
+ * If the connection breaks during a flush, nobody knows whether Redis stored it. Then the same flush is
+ * sent again: every post has an idempotency key, so what was stored answers `duplicate`. If Redis stays
+ * away, the posts are refused with STORE_UNAVAILABLE, and the nodes repeat them.
  */
 export function createGroupCommit(
   send: SendFlush,

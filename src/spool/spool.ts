@@ -124,8 +124,8 @@ interface AppendCommand {
 }
 
 /**
- * Calls redis/append.lua. The rows of all posts are one argument, their keys another one, and their lengths a
- * third: an argument costs this process and Redis more than its contents.
+ * Calls redis/append.lua. The rows of all posts are one argument, their keys another one, and their
+ * lengths a third: an argument costs this process and Redis more than its contents.
  */
 async function appendFlush(
   redis: Redis,

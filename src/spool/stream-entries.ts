@@ -34,25 +34,32 @@ export interface EntryReader {
   entries(): Entries | undefined;
 }
 
-/** Stream entries in the first read. The largest take about a megabyte (flushBytesMax in group-commit.ts). */
+/**
+ * Stream entries in the first read. The largest take about a megabyte (flushBytesMax in
+ * group-commit.ts).
+ */
 const readCountFirst = 8;
 /**
- * Later reads ask for as many stream entries as are likely to take this much, judged by those read so far. They
- * range from a hundred bytes to a megabyte, so the guess may be wrong by as much and has a bound of its own.
+ * Later reads ask for as many stream entries as are likely to take this much, judged by those read so
+ * far. They range from a hundred bytes to a megabyte, so the guess may be wrong by as much and has a
+ * bound of its own.
  */
 const readBytes = 4_194_304;
 const readCountMax = 64;
 /** A segment is held in memory whole. */
 const segmentBytesMax = 67_108_864;
-/** A worker's pool for segments. It keeps enough for two that were read, or one of them and one as it is sent. */
+/**
+ * A worker's pool for segments. It keeps enough for two that were read, or one of them and one as it is
+ * sent.
+ */
 export const segmentMemory = { bytesMax: segmentBytesMax, keptBytesMax: 2 * segmentBytesMax };
 const blockBytesFirst = 1_048_576;
 
 type RawEntry = [id: Buffer, fields: Buffer[]];
 
 /**
- * Copies each block into one buffer as soon as its page has come, so that Redis' answers are free at once. The
- * caller may start `fill` and await something else meanwhile.
+ * Copies each block into one buffer as soon as its page has come, so that Redis' answers are free at
+ * once. The caller may start `fill` and await something else meanwhile.
  */
 export function createEntryReader(
   redis: Redis,

@@ -23,8 +23,8 @@ export function withTrim(redis: Redis): TrimRedis {
 }
 
 /**
- * Drops the settled stream entries from Redis, and nothing else. Postgres says what is settled, not this run:
- * so the next run also makes up for a trim that a crash has prevented.
+ * Drops the settled stream entries from Redis, and nothing else. Postgres says what is settled, not this
+ * run: so the next run also makes up for a trim that a crash has prevented.
  */
 export async function trimSettled(
   client: pg.PoolClient,

@@ -5,7 +5,7 @@ import { limits } from '../../src/contract/limits.ts';
 import { ingestSchemas } from '../../src/contract/node.ts';
 import { ingestRefusals } from '../../src/http/routes/ingest.ts';
 import { packUsage } from '../../src/rows/pack.ts';
-import { unpackUsage } from '../../src/rows/usage-rows.ts';
+import { expandUsage } from '../../src/rows/usage-rows.ts';
 import { fingerprintOf } from '../../src/rows/wasm.ts';
 import type { SpoolBlock, SpoolVerdict } from '../../src/spool/spool.ts';
 
@@ -51,7 +51,7 @@ t.test('the scanner and zod give the spool the same rows', async (t) => {
     t.equal(blocks.length, 1);
     const [block] = blocks;
     t.match(block, { rows: 1, oldestSeconds: Date.parse(recordedAt) / 1_000 });
-    t.same(block && unpackUsage(block.bytes, 1), expected);
+    t.same(block && expandUsage(block.bytes, 1), expected);
   }
 });
 
@@ -62,7 +62,7 @@ t.test('an Idempotency-Key of any length leaves the rows as they are', async (t)
     const key = 'k'.repeat(length);
     await acceptPost(deps, postOf('usage', usage, key));
     const [block] = blocks;
-    t.same(block && unpackUsage(block.bytes, 1), expected, `a key of ${length} characters`);
+    t.same(block && expandUsage(block.bytes, 1), expected, `a key of ${length} characters`);
     t.equal(block?.key, `${nodeId}:k:${fingerprintOf(Buffer.from(key))}`);
   }
 });

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { unpackUsage } from '../../src/rows/usage-rows.ts';
+import { expandUsage } from '../../src/rows/usage-rows.ts';
 import { fingerprintOf, scanUsage } from '../../src/rows/wasm.ts';
 
 const mask = (1n << 64n) - 1n;
@@ -96,6 +96,6 @@ t.test('the scanner gives the same fingerprint with the rows', async (t) => {
     t.equal(scanned?.fingerprint, fingerprintOf(body));
     t.same(scanned?.bytes, bytes, 'no later call changes the rows');
     t.same(scanUsage(7, body, bounds)?.bytes, bytes, 'the same body gives the same rows');
-    t.ok(scanned && unpackUsage(scanned.bytes, count));
+    t.ok(scanned && expandUsage(scanned.bytes, count));
   }
 });

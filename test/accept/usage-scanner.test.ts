@@ -3,7 +3,7 @@ import t from 'tap';
 import { decodeBody } from '../../src/accept/decode.ts';
 import { ingestSchemas } from '../../src/contract/node.ts';
 import { packUsage } from '../../src/rows/pack.ts';
-import { unpackUsage } from '../../src/rows/usage-rows.ts';
+import { expandUsage } from '../../src/rows/usage-rows.ts';
 import { type ScannedUsage, scanUsage } from '../../src/rows/wasm.ts';
 
 const nowAtMs = Date.parse('2026-11-24T12:00:00Z');
@@ -33,7 +33,7 @@ function agree(body: Uint8Array): 'taken' | 'unsure' {
   if (scanned === undefined) return 'unsure';
   const expected = byContract(body);
   if (expected === undefined) throw new Error('the scanner takes what the contract refuses');
-  const packed = unpackUsage(scanned.bytes, scanned.rows);
+  const packed = expandUsage(scanned.bytes, scanned.rows);
   if (packed?.equals(expected) !== true) throw new Error('other rows than the contract');
   return 'taken';
 }
@@ -212,6 +212,6 @@ t.test('bodies of any size fit', async (t) => {
     const body = Buffer.from(JSON.stringify({ entries: Array(count).fill(entry) }));
     const scanned = scanUsage(7, body, bounds);
     t.equal(scanned?.rows, count);
-    t.equal(scanned && unpackUsage(scanned.bytes, count)?.length, count * 56);
+    t.equal(scanned && expandUsage(scanned.bytes, count)?.length, count * 56);
   }
 });

@@ -29,7 +29,7 @@ import { decodeBody } from '../../src/accept/decode.ts';
 import { ingestSchemas } from '../../src/contract/node.ts';
 import { projectRoot } from '../../src/root.ts';
 import { packUsage } from '../../src/rows/pack.ts';
-import { unpackUsage } from '../../src/rows/usage-rows.ts';
+import { expandUsage } from '../../src/rows/usage-rows.ts';
 import { scanUsage } from '../../src/rows/wasm.ts';
 import { createRandom } from '../harness/simulator/random.ts';
 import { scratchFolder } from '../support/scratch-folder.ts';
@@ -154,7 +154,7 @@ t.test('all bodies differ, and the scanner and zod make the same rows of each', 
       seen.add(body.toString('latin1'));
       const scanned = scanUsage(7, body, { ...bounds, nowMs: Date.now() });
       const decoded = decodeBody(schema, body).entries;
-      const packed = scanned && unpackUsage(scanned.bytes, scanned.rows);
+      const packed = scanned && expandUsage(scanned.bytes, scanned.rows);
       if (packed?.equals(packUsage(7, decoded)) !== true || scanned?.rows !== entries) {
         t.fail(body.toString());
       }

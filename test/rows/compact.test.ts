@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import t from 'tap';
 import { compactBlocks } from '../../src/rows/compact.ts';
 import { packUsage, usageRow } from '../../src/rows/pack.ts';
-import { unpackUsage } from '../../src/rows/usage-rows.ts';
+import { expandUsage } from '../../src/rows/usage-rows.ts';
 import { compactUsage } from '../../src/rows/wasm.ts';
 import { packValues } from '../support/native.ts';
 
@@ -32,12 +32,12 @@ function compact(bytes: Buffer): Buffer {
   return compactUsage(bytes).bytes;
 }
 
-t.test('joined blocks of any rows unpack to the same bytes', async (t) => {
+t.test('joined blocks of any rows expand to the same bytes', async (t) => {
   fc.assert(
     fc.property(fc.array(nodeRows, { maxLength: 6 }), (requests) => {
       const packed = requests.map(pack);
       const all = Buffer.concat(packed);
-      const back = unpackUsage(Buffer.concat(packed.map(compact)), all.length / usageRow.length);
+      const back = expandUsage(Buffer.concat(packed.map(compact)), all.length / usageRow.length);
       return back?.equals(all) === true;
     }),
     { numRuns: 2_000 },
@@ -59,7 +59,7 @@ t.test('compact rows take a third of packed ones, for posts of any length', asyn
       })),
     );
     const block = compact(rows);
-    t.ok(unpackUsage(block, count)?.equals(rows));
+    t.ok(expandUsage(block, count)?.equals(rows));
     t.ok(block.length < count * 18 + 20, `${block.length} bytes for ${count} rows`);
   }
 });
@@ -67,20 +67,20 @@ t.test('compact rows take a third of packed ones, for posts of any length', asyn
 t.test('a block that is damaged or has another number of rows is refused', async (t) => {
   const entry = { userId: 5, nodeProtocolId: 6, bytesUp: 7, bytesDown: 8, recordedAt: 9_000 };
   const block = compact(packUsage(3, [entry, entry, entry]));
-  t.ok(unpackUsage(block, 3));
-  t.notOk(unpackUsage(block, 2), 'more rows than expected');
-  t.notOk(unpackUsage(block, 4), 'fewer rows than expected');
-  t.notOk(unpackUsage(Buffer.concat([block, Buffer.of(0x80)]), 3), 'a torn end');
+  t.ok(expandUsage(block, 3));
+  t.notOk(expandUsage(block, 2), 'more rows than expected');
+  t.notOk(expandUsage(block, 4), 'fewer rows than expected');
+  t.notOk(expandUsage(Buffer.concat([block, Buffer.of(0x80)]), 3), 'a torn end');
   for (let cut = 1; cut < block.length; cut += 1) {
-    t.notOk(unpackUsage(block.subarray(0, cut), 3), `cut at ${cut}`);
+    t.notOk(expandUsage(block.subarray(0, cut), 3), `cut at ${cut}`);
   }
-  t.notOk(unpackUsage(Buffer.alloc(12, 0xff), 1), 'a number without an end');
+  t.notOk(expandUsage(Buffer.alloc(12, 0xff), 1), 'a number without an end');
   const early = Buffer.from(block);
   early[early.length - 1] = 0x01;
-  t.ok(unpackUsage(early, 3), 'a time a second earlier');
+  t.ok(expandUsage(early, 3), 'a time a second earlier');
   const negative = compact(packUsage(3, [{ ...entry, recordedAt: 0 }]));
   negative[negative.length - 1] = 0x01;
-  t.notOk(unpackUsage(negative, 1), 'a time before 1970');
+  t.notOk(expandUsage(negative, 1), 'a time before 1970');
 });
 
 t.test('a damaged block is refused, or gives rows that can be compacted again', async (t) => {
@@ -100,11 +100,11 @@ t.test('a damaged block is refused, or gives rows that can be compacted again', 
     fc.property(fc.nat(block.length - 1), fc.integer({ min: 1, max: 255 }), (at, flipped) => {
       const damaged = Buffer.from(block);
       damaged[at] = (damaged[at] ?? 0) ^ flipped;
-      const read = unpackUsage(damaged, 20);
+      const read = expandUsage(damaged, 20);
       if (read === undefined) refused += 1;
-      else if (unpackUsage(compactBlocks(read), 20)?.equals(read) !== true) return false;
+      else if (expandUsage(compactBlocks(read), 20)?.equals(read) !== true) return false;
       // The damaged block must not have harmed the module's memory.
-      return unpackUsage(block, 20)?.equals(good) === true;
+      return expandUsage(block, 20)?.equals(good) === true;
     }),
     { numRuns: 5_000 },
   );

@@ -5,7 +5,10 @@ function block(name: string, bytes = 10): Block {
   return { key: name, fingerprint: name, rows: 1, bytes: Buffer.alloc(bytes, name) };
 }
 
-/** A flush that the test answers by hand. append.test.ts and http/routes.test.ts cover what reaches Redis. */
+/**
+ * A flush that the test answers by hand. append.test.ts and http/routes.test.ts cover what reaches
+ * Redis.
+ */
 function manualFlush() {
   const calls: {
     keys: string[];
