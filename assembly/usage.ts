@@ -16,7 +16,7 @@ import {
  * The scanner takes only a body that it is certain of. For anything unusual (escapes, exponents, unknown
  * or repeated fields, fractions past milliseconds) it answers UNSURE. Then the caller asks zod, which is
  * the contract and the only source of error messages. The scanner repeats the contract's field names, so
- * a change of the contract changes both. test/accept/usage-scanner.test.ts checks that zod takes
+ * a change of the contract changes both. test/rows/usage-scanner.test.ts checks that zod takes
  * whatever the scanner takes, with the same rows.
  *
  * Memory: the body lies at `input` and 16 zero bytes behind it. A zero is no valid character, so a read

@@ -46,7 +46,7 @@ interface Waiting {
 /**
  * Runs one thread, which it starts for the first body. JSON.parse and zod cannot be interrupted: 4 MiB
  * take them up to half a second, and meanwhile the event loop could answer no heartbeat. Nodes take
- * turns: a node that sends large bodies all the time delays each other body by one of its own.
+ * turns: a node that sends large bodies all the time delays each body of another node by one of its own.
  */
 export function createLargeBodies(options: {
   entriesMax: number;
@@ -77,8 +77,7 @@ export function createLargeBodies(options: {
   };
   const start = (): Worker => {
     const { entriesMax, file = threadFile } = options;
-    // Without the flags of this process: V8 has its own already, and a test runner's are not for the
-    // thread.
+    // Without this process's flags: those for V8 apply to every thread, the others are a test runner's.
     const started = new Worker(file, { workerData: { entriesMax }, execArgv: [] });
     let cause: unknown;
     started.on('message', (answer: LargeBodyAnswer) => end((waiting) => deliver(waiting, answer)));
@@ -133,7 +132,7 @@ function closing(): CoreError {
 }
 
 function full(): CoreError {
-  return new CoreError('BACKLOG_FULL', 'Too many large bodies wait to be decoded');
+  return new CoreError('BACKLOG_FULL', 'Too many large bodies wait already, try again later');
 }
 
 /** Bodies that wait, by node. The next one comes from the node whose turn was longest ago. */

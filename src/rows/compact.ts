@@ -1,8 +1,10 @@
 import { oldestSessionSeconds, type PackedRows, usageRow } from './pack.ts';
-import { compactUsage } from './wasm.ts';
+import { type Copyable, compactUsage } from './wasm.ts';
 
 /** The rows of one post as the spool keeps them: usage compact, other kinds as they were packed. */
-export interface SpoolRows extends PackedRows {
+export interface SpoolRows {
+  rows: number;
+  bytes: Copyable;
   /** Seconds since 1970 of the oldest row; infinite if the rows have no time. */
   oldestSeconds: number;
 }

@@ -3,8 +3,8 @@ import type { OutboundItem, SessionEvent, UsageEntry } from '../contract/node.ts
 
 /**
  * Packs entries to rows of ClickHouse's RowBinary, little endian. Usage rows have a fixed length;
- * session and outbound rows end with a text, so their length varies. JSON is parsed nowhere behind this:
- * rows are concatenated as bytes. The segment of a row is zero until the worker stamps it.
+ * session and outbound rows end with a text, so their length varies. No later step parses JSON: the
+ * spool joins rows as bytes. The segment of a row is zero until the worker writes it.
  *
  * Source: https://clickhouse.com/docs/interfaces/formats/RowBinary
  */

@@ -92,6 +92,10 @@ let uses = 0;
 function use(bytesMin: number): Wasm {
   loaded ??= load();
   uses += 1;
+  if (lent !== undefined) {
+    lent.moveOut(loaded);
+    lent = undefined;
+  }
   const missing = bytesMin - loaded.bytes.length;
   if (missing > 0) {
     loaded.memory.grow(Math.ceil(missing / pageBytes));
@@ -114,6 +118,42 @@ function copyOut({ bytes }: Wasm, at: number, length: number): Buffer {
   return copied;
 }
 
+/** Bytes that their user copies to where it needs them, once. A Buffer is Copyable, too. */
+export interface Copyable {
+  readonly length: number;
+  copy(target: Uint8Array, targetStart: number): number;
+}
+
+/** The result that still lies in the module's memory. */
+let lent: Lent | undefined;
+
+/**
+ * A result that its user copies straight out of the module's memory. Nearly always that is before the next
+ * call, and saves accept a copy of 3 to 5 % of its time. Otherwise the next call moves the result to memory
+ * of its own first. It is a class, because each post makes one.
+ */
+class Lent implements Copyable {
+  readonly length: number;
+  private readonly at: number;
+  private moved: Buffer | undefined;
+
+  constructor(at: number, length: number) {
+    this.at = at;
+    this.length = length;
+  }
+
+  copy(target: Uint8Array, targetStart: number): number {
+    if (this.moved !== undefined) return this.moved.copy(target, targetStart);
+    assert(lent === this && loaded !== undefined, 'a result is copied only once');
+    lent = undefined;
+    return loaded.bytes.copy(target, targetStart, this.at, this.at + this.length);
+  }
+
+  moveOut(wasm: Wasm): void {
+    this.moved = copyOut(wasm, this.at, this.length);
+  }
+}
+
 /** Numbers of 32 bits come from WebAssembly signed. */
 function unsigned(value: number): number {
   return value >>> 0;
@@ -122,13 +162,13 @@ function unsigned(value: number): number {
 // Bodies of usage (assembly/usage.ts, assembly/fingerprint.ts, assembly/compact.ts).
 
 /** Usage rows in their short form for Redis. */
-export interface CompactRows {
-  bytes: Buffer;
-  /** Seconds since 1970 of the oldest row. */
+interface CompactRows<B extends Copyable> {
+  bytes: B;
+  /** Seconds since 1970 of the oldest row; infinite if there is none. */
   oldestSeconds: number;
 }
 
-export interface ScannedUsage extends CompactRows {
+export interface ScannedUsage extends CompactRows<Copyable> {
   rows: number;
   /** What fingerprintOf gives for the body. */
   fingerprint: string;
@@ -170,8 +210,9 @@ export function scanUsage(
   if (rows < 0) return undefined;
   const packedEnd = packedAt + rows * usageRow.length;
   const fingerprint = fingerprintAt(inputStart, body.length, packedEnd);
-  const { bytes: compact, oldestSeconds } = compactAt(packedAt, rows, packedEnd);
-  return { rows, bytes: compact, oldestSeconds, fingerprint };
+  const { length, oldestSeconds } = compactAt(packedAt, rows, packedEnd);
+  lent = new Lent(packedEnd, length);
+  return { rows, bytes: lent, oldestSeconds, fingerprint };
 }
 
 /**
@@ -193,18 +234,19 @@ function fingerprintAt(input: number, length: number, output: number): string {
 }
 
 /** Packed usage rows, all of one node, as one compact block. */
-export function compactUsage(packed: Uint8Array): CompactRows {
+export function compactUsage(packed: Uint8Array): CompactRows<Buffer> {
   const end = inputStart + packed.length;
-  use(end).bytes.set(packed, inputStart);
-  return compactAt(inputStart, packed.length / usageRow.length, end);
+  const wasm = use(end);
+  wasm.bytes.set(packed, inputStart);
+  const { length, oldestSeconds } = compactAt(inputStart, packed.length / usageRow.length, end);
+  return { bytes: copyOut(wasm, end, length), oldestSeconds };
 }
 
-function compactAt(input: number, rows: number, output: number): CompactRows {
-  if (rows === 0) return { bytes: Buffer.alloc(0), oldestSeconds: Number.POSITIVE_INFINITY };
-  const wasm = use(output + compactHeadBytesMax + rows * compactRowBytesMax);
-  const length = wasm.exports.compactUsage(input, rows, output);
-  const oldestSeconds = unsigned(wasm.exports.oldestCompacted());
-  return { bytes: copyOut(wasm, output, length), oldestSeconds };
+function compactAt(input: number, rows: number, output: number) {
+  if (rows === 0) return { length: 0, oldestSeconds: Number.POSITIVE_INFINITY };
+  const { exports } = use(output + compactHeadBytesMax + rows * compactRowBytesMax);
+  const length = exports.compactUsage(input, rows, output);
+  return { length, oldestSeconds: unsigned(exports.oldestCompacted()) };
 }
 
 // Usage rows by column (assembly/columns.ts).

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { CoreError } from '../errors.ts';
+import type { Copyable } from '../rows/wasm.ts';
 import { classifyFailure } from '../stores/failures.ts';
 
 /** How Core recognises a post that comes again. */
@@ -19,7 +20,7 @@ export interface Identity {
 export interface Block extends Identity {
   rows: number;
   /** `submit` copies them before it returns. */
-  bytes: Buffer;
+  bytes: Copyable;
 }
 
 /** What one command sends to Redis: the rows of all its posts joined, in the order of the posts. */
@@ -146,7 +147,7 @@ function submit(state: State, { key, fingerprint, rows, bytes }: Block): Promise
   if (state.queuedBytes + bytes.length > queueBytesMax) return Promise.resolve('full');
   state.queuedBytes += bytes.length;
   const into = gatheringFor(state, bytes.length);
-  into.buffer.set(bytes, into.bytesLength);
+  bytes.copy(into.buffer, into.bytesLength);
   into.bytesLength += bytes.length;
   into.posts.push({ key, fingerprint, rows, bytesLength: bytes.length });
   return new Promise((resolve, reject) => {

@@ -68,21 +68,25 @@ export function createSpool(options: SpoolOptions): Spool {
     late: { usage: [], session: [], outbound: [] },
   };
   return {
-    async append(kind, nodeId, block) {
+    append(kind, nodeId, block) {
       const isLate = block.oldestSeconds < nowMs() / 1_000 - lateSeconds;
       const usualOrLate = isLate ? 'late' : 'usual';
       // A node always has the same shard, so that its idempotency keys are found again.
       const shard = nodeId % shards;
       const ofKind = commits[usualOrLate][kind];
       ofKind[shard] ??= createStreamCommit(options, shard, kind, usualOrLate);
-      const verdict = await ofKind[shard].submit(block);
-      return isLate && verdict === 'full' ? 'late-full' : verdict;
+      const verdict = ofKind[shard].submit(block);
+      return isLate ? verdict.then(lateVerdict) : verdict;
     },
     async close() {
       const created = Object.values(commits).flatMap((byKind) => kinds.flatMap((of) => byKind[of]));
       await Promise.all(created.map((commit) => commit.close()));
     },
   };
+}
+
+function lateVerdict(verdict: Verdict): SpoolVerdict {
+  return verdict === 'full' ? 'late-full' : verdict;
 }
 
 function createStreamCommit(

@@ -48,10 +48,7 @@ const readBytes = 4_194_304;
 const readCountMax = 64;
 /** A segment is held in memory whole. */
 const segmentBytesMax = 67_108_864;
-/**
- * A worker's pool for segments. It keeps enough for two that were read, or one of them and one as it is
- * sent.
- */
+/** A worker's pool. A run holds two segments as they were read, and one as it is sent. */
 export const segmentMemory = { bytesMax: segmentBytesMax, keptBytesMax: 2 * segmentBytesMax };
 const blockBytesFirst = 1_048_576;
 

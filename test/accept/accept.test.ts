@@ -8,6 +8,7 @@ import { packUsage } from '../../src/rows/pack.ts';
 import { expandUsage } from '../../src/rows/usage-rows.ts';
 import { fingerprintOf } from '../../src/rows/wasm.ts';
 import type { SpoolBlock, SpoolVerdict } from '../../src/spool/spool.ts';
+import { copyOf } from '../support/copy-of.ts';
 
 const atMs = Date.parse('2026-11-25T00:00:00Z');
 const nodeId = 7;
@@ -15,12 +16,14 @@ const bounds = { entriesMax: 10_000, nowMs: () => atMs };
 const largeBodies = createLargeBodies(bounds);
 t.teardown(() => largeBodies.close());
 
+type StoredBlock = SpoolBlock & { bytes: Buffer };
+
 /** A spool that keeps the blocks and gives one verdict. */
-function fakeDeps(verdict: SpoolVerdict = 'stored'): { deps: AcceptDeps; blocks: SpoolBlock[] } {
-  const blocks: SpoolBlock[] = [];
+function fakeDeps(verdict: SpoolVerdict = 'stored'): { deps: AcceptDeps; blocks: StoredBlock[] } {
+  const blocks: StoredBlock[] = [];
   const spool = {
     async append(_kind: string, _nodeId: number, block: SpoolBlock) {
-      blocks.push(block);
+      blocks.push({ ...block, bytes: copyOf(block.bytes) });
       return verdict;
     },
     close: async () => undefined,

@@ -40,7 +40,7 @@ const body = (text: string): Buffer => Buffer.from(text);
 
 type AnySchema = (typeof everySchema)[keyof typeof everySchema];
 
-/** What refuses a body; anything thrown but a CoreError fails the test. */
+/** The error that refuses a body. Any other error than a CoreError fails the test. */
 function thrownBy(schema: AnySchema, bytes: Buffer): CoreError | undefined {
   try {
     decodeBody(schema, bytes);
@@ -71,7 +71,7 @@ const text = (charsMax: number) =>
     )
     .map((given) => given.replaceAll('\u0000', '.').slice(0, charsMax));
 
-/** A moment, and one of the ways to write it. */
+/** A time, and one of the ways to write it. */
 const moment = fc
   .record({
     atMs: fc.integer({ min: limits.earliestMs, max: nowMs + limits.aheadMsMax }),
@@ -89,7 +89,7 @@ const moment = fc
     return { atMs, written: `${local}${sign}${two(Math.floor(of / 60))}:${two(of % 60)}` };
   });
 
-/** An enum's name with each letter in either case. */
+/** A name of an enum, and the same name with letters of either case. */
 const inAnyCase = <T extends string>(names: readonly T[]) =>
   fc
     .tuple(fc.constantFrom(...names), fc.array(fc.boolean(), { minLength: 12, maxLength: 12 }))
@@ -108,7 +108,7 @@ const usage = fc.record({
   recordedAt: moment,
 });
 
-t.test('usage that is valid is packed as it was sent', async (t) => {
+t.test('packed usage rows hold what the node sent', async (t) => {
   const property = fc.property(fc.array(usage, { maxLength: 50 }), (entries) => {
     const sent = entries.map(({ hasSubscription, subscriptionId, recordedAt, ...rest }) => ({
       ...rest,
@@ -137,7 +137,7 @@ t.test('usage that is valid is packed as it was sent', async (t) => {
   t.doesNotThrow(() => fc.assert(property, { numRuns: 300 }));
 });
 
-t.test('session events that are valid are packed as they were sent', async (t) => {
+t.test('packed session rows hold what the node sent', async (t) => {
   const event = fc.record({
     userId: id,
     protocol: inAnyCase(vpnProtocols),
@@ -171,7 +171,7 @@ t.test('session events that are valid are packed as they were sent', async (t) =
   t.doesNotThrow(() => fc.assert(property, { numRuns: 300 }));
 });
 
-t.test('outbound usage that is valid is packed as it was sent', async (t) => {
+t.test('packed outbound rows hold what the node sent', async (t) => {
   const tag = text(limits.outboundTagCharsMax).map((given) => given || 'direct');
   const item = fc.record({ tag, bytesUp: bytes, bytesDown: bytes });
   const property = fc.property(fc.array(item, { maxLength: 50 }), (items) => {
@@ -191,7 +191,7 @@ t.test('outbound usage that is valid is packed as it was sent', async (t) => {
   t.doesNotThrow(() => fc.assert(property, { numRuns: 300 }));
 });
 
-/** JSON texts that no number field takes; `1.0`, `1e0` and `-0` are numbers like any other. */
+/** JSON that no number field takes. The fields do take `1.0`, `1e0` and `-0`. */
 const notNumbers = [
   '"1"',
   'null',
@@ -298,7 +298,7 @@ const written = (entry: Readonly<Record<string, string>>): string =>
     .map(([name, value]) => `"${name}":${value}`)
     .join(',')}}`;
 
-t.test('one wrong field refuses the whole body, by its path', async (t) => {
+t.test('one wrong field refuses the whole body and names its path', async (t) => {
   const fault = fc.constantFrom(...fields).chain(({ kind, field, wrong }) =>
     fc.record({
       kind: fc.constant(kind),
@@ -325,31 +325,34 @@ t.test('one wrong field refuses the whole body, by its path', async (t) => {
   t.doesNotThrow(() => fc.assert(property, { numRuns: 1_000 }));
 });
 
-t.test('a body of many faults lists the first 20, as if each entry had come alone', async (t) => {
-  const kindsOf = fc.constantFrom('usage', 'session', 'outbound' as const);
-  const property = fc.property(kindsOf, fc.array(fc.nat(), { maxLength: 50 }), (kind, picks) => {
-    const faults = fields.filter((field) => field.kind === kind);
-    const entries = picks.map((pick) => {
-      const { field, wrong } = faults[pick % faults.length] ?? assert.fail();
-      const value = wrong[pick % wrong.length] ?? '';
-      return [written(good[kind]), '{}', written({ ...good[kind], [field]: value })][pick % 3];
+t.test(
+  'a body with many faults lists the first 20, the same as for each entry alone',
+  async (t) => {
+    const kindsOf = fc.constantFrom('usage', 'session', 'outbound' as const);
+    const property = fc.property(kindsOf, fc.array(fc.nat(), { maxLength: 50 }), (kind, picks) => {
+      const faults = fields.filter((field) => field.kind === kind);
+      const entries = picks.map((pick) => {
+        const { field, wrong } = faults[pick % faults.length] ?? assert.fail();
+        const value = wrong[pick % wrong.length] ?? '';
+        return [written(good[kind]), '{}', written({ ...good[kind], [field]: value })][pick % 3];
+      });
+      const issuesOf = (listed: readonly unknown[]) => {
+        const refused = thrownBy(schemas[kind], body(`{"${lists[kind]}":[${listed.join(',')}]}`));
+        return refused?.issues ?? [];
+      };
+      const alone = entries.flatMap((entry, index) =>
+        issuesOf([entry]).map(({ path, message }) => ({
+          path: path.replace('[0]', `[${index}]`),
+          message,
+        })),
+      );
+      t.same(issuesOf(entries), alone.slice(0, limits.issuesMax));
     });
-    const issuesOf = (listed: readonly unknown[]) => {
-      const refused = thrownBy(schemas[kind], body(`{"${lists[kind]}":[${listed.join(',')}]}`));
-      return refused?.issues ?? [];
-    };
-    const alone = entries.flatMap((entry, index) =>
-      issuesOf([entry]).map(({ path, message }) => ({
-        path: path.replace('[0]', `[${index}]`),
-        message,
-      })),
-    );
-    t.same(issuesOf(entries), alone.slice(0, limits.issuesMax));
-  });
-  fc.assert(property, { numRuns: 300 });
-});
+    fc.assert(property, { numRuns: 300 });
+  },
+);
 
-t.test('a check that has found 20 faults looks at nothing that comes after them', async (t) => {
+t.test('the check stops at 20 faults', async (t) => {
   const wide = ingestSchemas({ entriesMax: 100_000, nowMs: () => nowMs });
   let reads = 0;
   const watched = {
@@ -366,12 +369,12 @@ t.test('a check that has found 20 faults looks at nothing that comes after them'
     long.error?.issues.map(({ message }) => message),
     ['Too big: expected array to have <=100000 items'],
   );
-  t.ok(reads < 1_000, 'of a list that is too long no entry is read');
+  t.ok(reads < 1_000, 'no entry of a list that is too long is read');
   const text = thrownBy(schemas.usage, body(`{"entries":[${'{},'.repeat(49)}{}]}`))?.message;
   t.match(text, /stopped at this many faults/);
 });
 
-t.test('every wrong value of every field, and every missing one', async (t) => {
+t.test('every wrong value of every field, and every missing field', async (t) => {
   for (const { kind, field, wrong } of fields) {
     for (const value of wrong) {
       const one = written({ ...good[kind], [field]: value });
@@ -392,7 +395,7 @@ t.test('every wrong value of every field, and every missing one', async (t) => {
   }
 });
 
-t.test('numbers and times that look odd and are right', async (t) => {
+t.test('unusual numbers and times that are valid', async (t) => {
   const { entries } = decodeBody(
     schemas.usage,
     body(
@@ -407,7 +410,7 @@ t.test('numbers and times that look odd and are right', async (t) => {
   t.equal(row.readUInt32LE(usageRow.recordedAt), Date.parse('2024-02-29T23:59:59Z') / 1_000);
 });
 
-t.test('of two equal keys the last one counts, right or wrong', async (t) => {
+t.test('the last one of two equal keys counts, valid or not', async (t) => {
   const twice = (first: string, last: string) =>
     body(
       `{"entries":[${written(good.usage).replace('"bytesUp":0', `"bytesUp":${first},"bytesUp":${last}`)}]}`,
@@ -416,13 +419,17 @@ t.test('of two equal keys the last one counts, right or wrong', async (t) => {
   t.same(refusal(schemas.usage, twice('5', '"no"'))?.paths, ['entries[0].bytesUp']);
 });
 
-t.test('keys of the prototype are fields like any unknown one', async (t) => {
+t.test('keys of the prototype are unknown fields like any other', async (t) => {
   const hostile =
     '"__proto__":{"polluted":1,"userId":1},"constructor":{"prototype":{"polluted":1}}';
   const inside = body(`{${hostile},"entries":[{${hostile},${written(good.usage).slice(1)}]}`);
   t.equal(decodeBody(schemas.usage, inside).entries.length, 1);
   const inherited = body(`{"entries":[{"__proto__":${written(good.usage)}}]}`);
-  t.equal(refusal(schemas.usage, inherited)?.code, 'VALIDATION_FAILED', 'nothing is inherited');
+  t.equal(
+    refusal(schemas.usage, inherited)?.code,
+    'VALIDATION_FAILED',
+    'an entry inherits nothing',
+  );
   const details = decodeBody(
     nodeErrorSchema,
     body(`{"message":"x","details":{${hostile}}}`),
@@ -430,7 +437,7 @@ t.test('keys of the prototype are fields like any unknown one', async (t) => {
   t.equal(Object.getPrototypeOf(details), Object.prototype);
 });
 
-t.test('nesting of any depth is refused or ignored, never a crash', async (t) => {
+t.test('nesting of any depth is refused or ignored and never crashes', async (t) => {
   for (const levels of [10, 1_000, 10_000, 200_000]) {
     const arrays = '['.repeat(levels) + ']'.repeat(levels);
     const objects = `${'{"a":'.repeat(levels)}1${'}'.repeat(levels)}`;
@@ -441,11 +448,11 @@ t.test('nesting of any depth is refused or ignored, never a crash', async (t) =>
     t.equal(refusal(schemas.usage, body(`{"entries":[],"more":${objects}}`)), undefined);
     t.equal(refusal(schemas.usage, body(`{"entries":[${objects}]}`))?.code, 'VALIDATION_FAILED');
     const details = body(`{"message":"x","details":{"a":${objects}}}`);
-    t.equal(refusal(nodeErrorSchema, details), undefined, 'cut when it is stored');
+    t.equal(refusal(nodeErrorSchema, details), undefined, 'Core cuts it when it stores it');
   }
 });
 
-t.test('any JSON value and any bytes end in a value or a CoreError', async (t) => {
+t.test('any JSON and any bytes give a value or a CoreError', async (t) => {
   const anySchema = fc.constantFrom(...Object.values(everySchema));
   const anyBody = fc.oneof(
     fc.json({ maxDepth: 6 }).map(body),
@@ -467,7 +474,7 @@ t.test('any JSON value and any bytes end in a value or a CoreError', async (t) =
   t.doesNotThrow(() => fc.assert(property, { numRuns: 2_000 }));
 });
 
-t.test('what is not JSON, or not UTF-8', async (t) => {
+t.test('a body that is not JSON or not UTF-8', async (t) => {
   const broken = [
     '',
     ' ',
@@ -496,22 +503,22 @@ t.test('what is not JSON, or not UTF-8', async (t) => {
   }
 });
 
-t.test('of bodies that share a hash each is decoded as itself', async (t) => {
+t.test('each of two bodies with the same hash gives its own value', async (t) => {
   const decode = createDecodeMemory(nodeHeartbeatSchema, { bodiesMax: 10, bytesMax: 64 });
   const [one, other] = [Buffer.from('{"revision":112789}'), Buffer.from('{"revision":349192}')];
   const first = decode(one);
   t.equal(decode(one), first, 'from memory');
   t.same(decode(other), { revision: 349_192 });
   t.same(decode(one), { revision: 112_789 });
-  t.not(decode(one), first, 'the other one had taken its place, so they do share a hash');
+  t.not(decode(one), first, 'the other body took its place, so both have the same hash');
 });
 
-t.test('Object.prototype is clean after all that', async (t) => {
+t.test('no test above has changed Object.prototype', async (t) => {
   t.same(Object.keys(Object.prototype), []);
   t.equal(({} as Record<string, unknown>)['polluted'], undefined);
 });
 
-t.test('a remembered body is what a decoded one is', async (t) => {
+t.test('a remembered body gives what decodeBody gives', async (t) => {
   const decode = createDecodeMemory(nodeHeartbeatSchema, { bodiesMax: 3, bytesMax: 64 });
   const outcome = (work: () => unknown): unknown => {
     try {
@@ -531,7 +538,7 @@ t.test('a remembered body is what a decoded one is', async (t) => {
   const body = fc.oneof(
     dto.map((value) => Buffer.from(JSON.stringify(value))),
     fc.uint8Array({ maxLength: 4 }).map((bytes) => Buffer.from(bytes)),
-    // Two bodies that differ in bytes that are no UTF-8, and would be one text.
+    // Two bodies that differ only in a byte that is not UTF-8: as text they would be equal.
     fc.constantFrom('ff', 'fe').map((bad) => Buffer.from(`7b226970223a22${bad}227d`, 'hex')),
   );
   fc.assert(
@@ -551,6 +558,6 @@ t.test('a remembered body is what a decoded one is', async (t) => {
   t.not(decode(long), decode(long), 'too long to be remembered');
   for (const number of [1, 2, 3]) decode(Buffer.from(`{"revision":10${number}}`));
   const first = decode(again);
-  t.same(first, { revision: 7 }, 'known again after all were forgotten');
+  t.same(first, { revision: 7 }, 'it is decoded again after the memory was cleared');
   t.ok(Object.isFrozen(first));
 });

@@ -32,7 +32,7 @@ import {
 } from '../support/api.ts';
 import { freePorts } from '../support/free-port.ts';
 
-/** A Redis of this test's own, which it may starve, kill and damage, and an api on it. */
+/** A Redis for one test, which may starve, kill and damage it, and an api that uses it. */
 async function startOnOwnRedis(t: Test, options: { log?: Logger; dataDir?: string } = {}) {
   const { log = createLogger('silent'), dataDir = t.testdir({}) } = options;
   const [port = 0] = await freePorts(1);
@@ -42,7 +42,7 @@ async function startOnOwnRedis(t: Test, options: { log?: Logger; dataDir?: strin
   const admin = new Redis(url, { maxRetriesPerRequest: null });
   admin.on('error', () => undefined);
   const api = await startTestApi(t, { REDIS_URL: url, CORE_SPOOL_SHARDS: '1' });
-  // Registered last, so it runs first: the api must be closed before its Redis goes.
+  // tap runs this teardown first, because it is registered last: the api must close before its Redis.
   t.teardown(async () => {
     admin.disconnect();
     await api.close();
@@ -59,7 +59,7 @@ async function startOnOwnRedis(t: Test, options: { log?: Logger; dataDir?: strin
   return { api, admin, server, node, rows, usage, dataDir };
 }
 
-t.test('a full Redis refuses, keeps what it has, and takes again', async (t) => {
+t.test('a Redis without memory refuses posts, keeps its rows, and takes posts again', async (t) => {
   const { admin, usage, rows } = await startOnOwnRedis(t);
   t.equal((await usage(1)).status, 200);
   await admin.config('SET', 'maxmemory', '1');
@@ -67,7 +67,7 @@ t.test('a full Redis refuses, keeps what it has, and takes again', async (t) => 
   t.equal(refused.status, 503);
   t.equal(refused.json.error?.code, 'STORE_UNAVAILABLE');
   t.ok(refused.headers['retry-after']);
-  t.equal((await usage(1)).status, 200, 'a copy of what is stored writes nothing');
+  t.equal((await usage(1)).status, 200, 'a repeated post writes nothing, so Redis takes it');
   t.equal(await rows(), 1);
   await admin.config('SET', 'maxmemory', '0');
   t.equal((await usage(2)).status, 200);
@@ -75,11 +75,11 @@ t.test('a full Redis refuses, keeps what it has, and takes again', async (t) => 
 });
 
 /**
- * Makes the disk under the append-only file a small one: a file system of 24 MB, or where mounting
- * is not allowed (a container without that right) a limit on the size of files, which Redis inherits.
+ * Puts the append-only file on a file system of 24 MB. If this process may not mount one (in most
+ * containers), it limits the size of files instead, which Redis inherits.
  */
 function giveSmallDisk(t: Test) {
-  // Not a testdir: tap would remove that before it is unmounted.
+  // Not a testdir: tap would remove that before the teardown unmounts it.
   const dataDir = mkdtempSync(path.join(os.tmpdir(), 'core-disk-'));
   t.teardown(() => rmSync(dataDir, { recursive: true, force: true }));
   const folder = path.join(dataDir, 'redis');
@@ -97,7 +97,7 @@ function giveSmallDisk(t: Test) {
       empty: () => rmSync(filler),
     };
   }
-  t.comment('no right to mount: a limit on the size of files in place of a full disk');
+  t.comment('no right to mount: a limit on the size of files instead of a full disk');
   const limit = (redisPid: number | undefined, bytes: number | 'unlimited') => {
     for (const pid of [process.pid, redisPid]) {
       if (pid !== undefined) spawnSync('prlimit', [`--pid=${pid}`, `--fsize=${bytes}:unlimited`]);
@@ -113,49 +113,60 @@ function giveSmallDisk(t: Test) {
   };
 }
 
-t.test('the disk of the append-only file full: refused, told, and taken again', async (t) => {
-  const lines: string[] = [];
-  const log = pino({ level: 'warn' }, { write: (line: string) => void lines.push(line) });
-  const disk = giveSmallDisk(t);
-  const { dataDir } = disk;
-  const { api, server, node, usage, rows } = await startOnOwnRedis(t, { log, dataDir });
-  for (let userId = 1; userId <= 3; userId += 1) t.equal((await usage(userId)).status, 200);
-  t.match((await get(api.admin, '/metrics')).text, /^core_store_up\{store="redis"\} 1$/m);
+t.test(
+  'a full disk under the append-only file: posts are refused, metrics say it, and posts are taken again',
+  async (t) => {
+    const lines: string[] = [];
+    const log = pino({ level: 'warn' }, { write: (line: string) => void lines.push(line) });
+    const disk = giveSmallDisk(t);
+    const { dataDir } = disk;
+    const { api, server, node, usage, rows } = await startOnOwnRedis(t, { log, dataDir });
+    for (let userId = 1; userId <= 3; userId += 1) t.equal((await usage(userId)).status, 200);
+    t.match((await get(api.admin, '/metrics')).text, /^core_store_up\{store="redis"\} 1$/m);
 
-  disk.fill(100_000, server.pid());
-  const entries = wideEntries(9_000, 4);
-  const large = () => post(api, '/node/usage', { entries }, { node });
-  const refused = await large();
-  t.equal(refused.status, 503);
-  t.equal(refused.json.error?.code, 'STORE_UNAVAILABLE');
-  t.ok(refused.headers['retry-after']);
-  const others: number[] = [refused.status];
-  const metrics = await until(
-    async () => {
-      const [reply, shown] = await Promise.all([large(), get(api.admin, '/metrics')]);
-      others.push(reply.status);
-      return shown;
-    },
-    ({ text }) => /^core_store_up\{store="redis"\} 0$/m.test(text),
-  );
-  t.match(metrics.text, /^core_nodes\{status="online"\} \d+$/m, 'what Postgres knows still shows');
-  t.notMatch(metrics.text, /^core_backlog_bytes/m);
-  t.ok(
-    others.every((status) => status === 503),
-    'as long as the disk is full',
-  );
-  t.match(
-    lines.join(''),
-    /redis (exited with code 1: [^"]*AOF write error|was killed by SIGXFSZ)[^"]*starting it again/,
-  );
+    disk.fill(100_000, server.pid());
+    const entries = wideEntries(9_000, 4);
+    const large = () => post(api, '/node/usage', { entries }, { node });
+    const refused = await large();
+    t.equal(refused.status, 503);
+    t.equal(refused.json.error?.code, 'STORE_UNAVAILABLE');
+    t.ok(refused.headers['retry-after']);
+    const others: number[] = [refused.status];
+    const metrics = await until(
+      async () => {
+        const [reply, shown] = await Promise.all([large(), get(api.admin, '/metrics')]);
+        others.push(reply.status);
+        return shown;
+      },
+      ({ text }) => /^core_store_up\{store="redis"\} 0$/m.test(text),
+    );
+    t.match(
+      metrics.text,
+      /^core_nodes\{status="online"\} \d+$/m,
+      'the metrics still show what Postgres knows',
+    );
+    t.notMatch(metrics.text, /^core_backlog_bytes/m);
+    t.ok(
+      others.every((status) => status === 503),
+      'every post is refused while the disk is full',
+    );
+    t.match(
+      lines.join(''),
+      /redis (exited with code 1: [^"]*AOF write error|was killed by SIGXFSZ)[^"]*starting it again/,
+    );
 
-  disk.empty(server.pid());
-  await until(large, ({ status }) => status === 200);
-  t.equal(await until(rows, (count) => count > 3), 9_003, 'once, and nothing of what was refused');
-});
+    disk.empty(server.pid());
+    await until(large, ({ status }) => status === 200);
+    t.equal(
+      await until(rows, (count) => count > 3),
+      9_003,
+      'the large post is stored once, and no refused one',
+    );
+  },
+);
 
 t.test(
-  'Redis killed under load: what had a 200 is there once, the rest once at the most',
+  'Redis killed under load: a post with a 200 is stored once, any other one at most once',
   async (t) => {
     const { admin, server, usage, rows } = await startOnOwnRedis(t);
     const acked = new Set<number>();
@@ -197,7 +208,7 @@ t.test(
     await Promise.all(senders);
     t.ok(
       refusals.every((status) => status === 503),
-      'refused with 503 only',
+      'every refusal is a 503',
     );
     await until(
       () => admin.ping(),
@@ -207,7 +218,7 @@ t.test(
   },
 );
 
-t.test('a Redis that would lose what it acknowledged is not served from', async (t) => {
+t.test('an api does not start on a Redis that could lose acknowledged posts', async (t) => {
   const { api, admin } = await startOnOwnRedis(t);
   await admin.config('SET', 'appendfsync', 'everysec');
   await admin.config('SET', 'maxmemory-policy', 'allkeys-lru');
@@ -217,7 +228,7 @@ t.test('a Redis that would lose what it acknowledged is not served from', async 
   });
 });
 
-t.test('a tail cut off the append-only file loses what was in it, and nothing else', async (t) => {
+t.test('an append-only file without its end loses what was there, and nothing else', async (t) => {
   const { api, admin, server, usage, rows, dataDir } = await startOnOwnRedis(t);
   for (let userId = 1; userId <= 3; userId += 1) t.equal((await usage(userId)).status, 200);
   t.equal(await rows(), 3);
@@ -232,10 +243,10 @@ t.test('a tail cut off the append-only file loses what was in it, and nothing el
     () => admin.ping(),
     (pong) => pong === 'PONG',
   );
-  t.equal(await rows(), 2, 'the last append went as a whole, key and rows together');
+  t.equal(await rows(), 2, 'the last append is gone as a whole, the key and the rows');
   await untilAnswering(api);
   t.equal((await usage(3)).status, 200);
-  t.equal(await rows(), 3, 'so a node that still holds the body can send it again');
+  t.equal(await rows(), 3, 'a node that still holds the body can send it again');
 });
 
 function appendOnlyFile(dataDir: string): string {

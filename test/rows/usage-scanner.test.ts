@@ -5,12 +5,13 @@ import { ingestSchemas } from '../../src/contract/node.ts';
 import { packUsage } from '../../src/rows/pack.ts';
 import { expandUsage } from '../../src/rows/usage-rows.ts';
 import { type ScannedUsage, scanUsage } from '../../src/rows/wasm.ts';
+import { copyOf } from '../support/copy-of.ts';
 
 const nowAtMs = Date.parse('2026-11-24T12:00:00Z');
 const options = { entriesMax: 20, nowMs: () => nowAtMs };
 const schemas = ingestSchemas(options);
 const nodeId = 4_000_000_000;
-/** A million in the long run: CORE_SCAN_RUNS=1000000 npm test -- test/accept/usage-scanner.test.ts */
+/** A million in the long run: CORE_SCAN_RUNS=1000000 npm test -- test/rows/usage-scanner.test.ts */
 const runs = Number(process.env['CORE_SCAN_RUNS'] ?? 20_000);
 
 /** The rows that zod and packUsage give; undefined if they refuse the body. */
@@ -33,7 +34,7 @@ function agree(body: Uint8Array): 'taken' | 'unsure' {
   if (scanned === undefined) return 'unsure';
   const expected = byContract(body);
   if (expected === undefined) throw new Error('the scanner takes what the contract refuses');
-  const packed = expandUsage(scanned.bytes, scanned.rows);
+  const packed = expandUsage(copyOf(scanned.bytes), scanned.rows);
   if (packed?.equals(expected) !== true) throw new Error('other rows than the contract');
   return 'taken';
 }
@@ -212,6 +213,6 @@ t.test('bodies of any size fit', async (t) => {
     const body = Buffer.from(JSON.stringify({ entries: Array(count).fill(entry) }));
     const scanned = scanUsage(7, body, bounds);
     t.equal(scanned?.rows, count);
-    t.equal(scanned && expandUsage(scanned.bytes, count)?.length, count * 56);
+    t.equal(scanned && expandUsage(copyOf(scanned.bytes), count)?.length, count * 56);
   }
 });
