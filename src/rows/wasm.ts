@@ -10,8 +10,8 @@ import { usageRow } from './pack.ts';
  *
  * The module works in one memory, which the next call overwrites, and a view of that memory dies when it
  * grows. Therefore no view leaves this file: each function copies what it is given into the memory,
- * calls the module, and copies the result out, into memory of its own or of the caller. Nothing here
- * awaits.
+ * calls the module, and copies the result out, into memory of its own or of the caller. Only scanUsage
+ * lends its result, and the next call takes care of it (`Lent`). Nothing here awaits.
  *
  * The memory grows to what the largest call needed and stays. CORE_BODY_BYTES_MAX bounds a body, and
  * spool/stream-entries.ts bounds a segment.
