@@ -90,7 +90,7 @@ export function readConfig(environment: NodeJS.ProcessEnv): Config {
   }
   // Listeners share ports on purpose (SO_REUSEPORT), so nothing else would notice.
   if (parsed.success && parsed.data.CORE_ADMIN_PORT === parsed.data.CORE_PORT) {
-    faults.push('CORE_ADMIN_PORT: must not be that of CORE_PORT');
+    faults.push('CORE_ADMIN_PORT: must differ from CORE_PORT');
   }
   const fault = webhookUrlFault(given['CORE_WEBHOOK_URL']);
   if (fault !== undefined) faults.push(`CORE_WEBHOOK_URL: ${fault}`);

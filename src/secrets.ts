@@ -124,9 +124,9 @@ function readStored(dataDir: string): z.output<typeof storedSchema> | undefined 
   try {
     return storedSchema.parse(JSON.parse(withoutLastComma(text)));
   } catch (cause) {
-    const mend =
-      'mend it, or put the file of a backup there; without the file, the next start of core up makes new passwords';
-    throw unusable(dataDir, `is damaged; ${mend}`, withoutText(cause));
+    const remedy =
+      'repair it, or restore it from a backup; if you remove it, the next start of core up makes new passwords';
+    throw unusable(dataDir, `is damaged; ${remedy}`, withoutText(cause));
   }
 }
 

@@ -42,7 +42,7 @@ t.test('one error names every fault', async (t) => {
 t.test('two listeners cannot share one port', async (t) => {
   t.throws(() => readConfig({ CORE_PORT: '8081' }), {
     code: 'INVALID_SETTINGS',
-    message: 'Invalid settings: CORE_ADMIN_PORT: must not be that of CORE_PORT',
+    message: 'Invalid settings: CORE_ADMIN_PORT: must differ from CORE_PORT',
   });
   t.same(readConfig({ CORE_PORT: '8081', CORE_ADMIN_PORT: '8082' }).admin, {
     host: '127.0.0.1',

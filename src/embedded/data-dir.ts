@@ -138,7 +138,7 @@ function unusable(dataDir: string, file: string, cause: unknown): CoreError {
   const why = meanings[code] ?? 'the file system refuses it';
   return new CoreError(
     'DATA_DIR_UNUSABLE',
-    `The data directory ${dataDir} cannot be used: ${why} (${code}, ${file}). Mend that, or set CORE_DATA_DIR to another folder`,
+    `The data directory ${dataDir} cannot be used: ${why} (${code}, ${file}). Fix that, or set CORE_DATA_DIR to another folder`,
     { cause },
   );
 }

@@ -241,7 +241,7 @@ function unreachable(closed: readonly string[], native: string, cause: unknown):
       : `cannot pass through ${closed.join(' and ')}, and no mount namespace can be made here`;
   return new CoreError(
     'EMBEDDED_SERVER_FAILED',
-    `If Core is root, Postgres runs as the user ${userName}, who ${why}. Give Core and CORE_DATA_DIR places that everybody may pass through, run Core as another user, or set DATABASE_URL to a running Postgres`,
+    `Core runs as root, so Postgres runs as the user ${userName}, who ${why}. Move Core and CORE_DATA_DIR to folders that everybody may pass through, run Core as another user, or set DATABASE_URL to a running Postgres`,
     { cause },
   );
 }

@@ -126,7 +126,7 @@ t.test(
     const [said = '', ...more] = core.stderr.filter((line) => line.startsWith('core: '));
     t.strictSame(more, []);
     t.match(said, `core-postgres, who cannot pass through ${above}, and no mount namespace`);
-    t.match(said, /Give Core and CORE_DATA_DIR places .* or set DATABASE_URL/);
+    t.match(said, /Move Core and CORE_DATA_DIR to folders .* or set DATABASE_URL/);
     t.equal(modeOf(above), '700');
     t.equal(modeOf(dataDir), '700');
   },
