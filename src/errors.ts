@@ -79,7 +79,7 @@ export const errorTable = {
   CONFIG_QUEUE_FULL: {
     status: 503,
     retryable: true,
-    means: 'Too many configurations are being prepared at once. Wait for `Retry-After` seconds.',
+    means: 'Core prepares too many configurations. Wait for `Retry-After` seconds.',
   },
   SHUTTING_DOWN: {
     status: 503,
@@ -155,7 +155,7 @@ export const errorTable = {
   SEGMENT_NOT_SHOWN: {
     status: 503,
     retryable: true,
-    means: 'ClickHouse said that it stored rows of a segment and does not show them. Core retries.',
+    means: 'ClickHouse stored rows of a segment but does not show them. Core retries.',
   },
   SEGMENT_REFUSED: {
     status: 500,
