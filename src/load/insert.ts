@@ -2,9 +2,10 @@ import type { BufferPool } from '../buffer-pool.ts';
 import { CoreError } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
 import type { SegmentMonth } from '../rows/month.ts';
-import { openSegment } from '../rows/open-segment.ts';
 import { sessionColumns, usageColumns } from '../rows/pack.ts';
 import type { OutboundPayload, Payload, SegmentRows } from '../rows/segment-rows.ts';
+import { openSessionRows } from '../rows/session-rows.ts';
+import { openUsageRows } from '../rows/usage-rows.ts';
 import { type ClickHouseClient, writePart } from '../stores/clickhouse.ts';
 import { type Hold, keepHold } from './hold.ts';
 import { dropTrialTable, findRefusedRows, type RefusedRow } from './poison/bisect.ts';
@@ -104,7 +105,7 @@ async function writeMonths(
     segment.id,
   ]);
   const earlier = segment.attempts > 0 ? await readEarlier(deps, segment, kind) : undefined;
-  const rows = openSegment(segment, kind, block, deps.buffers);
+  const rows = openRows(segment, kind, block, deps.buffers);
   const insert: Insert = { ...deps, segment, kind, rows };
   const payloads: Payload[] = [];
   let spare = [block];
@@ -124,6 +125,20 @@ async function writeMonths(
     if (month !== rows.months.at(-1)) await deps.pauseBetweenMonths?.(performance.now() - startMs);
   }
   return { outcome: 'inserted', payloads, spare };
+}
+
+/**
+ * The rows of a segment, whose `block` holds them as the spool does.
+ * @throws CoreError SEGMENT_ROWS_LOST if the block does not hold the usage rows that were sealed.
+ */
+export function openRows(
+  { id: segmentId, rows }: { id: number; rows: number },
+  kind: RowKind,
+  block: Buffer,
+  buffers: BufferPool,
+): SegmentRows {
+  if (kind === 'session') return openSessionRows(block, segmentId);
+  return openUsageRows({ block, rows, segmentId }, buffers.take);
 }
 
 /** What earlier attempts left: rows in ClickHouse, and rows that they decided to leave out. */

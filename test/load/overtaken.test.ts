@@ -1,10 +1,10 @@
 import { pino } from 'pino';
 import t from 'tap';
+import { openRows } from '../../src/load/insert.ts';
 import type { LoadDeps } from '../../src/load/load-stream.ts';
 import { rejectRows } from '../../src/load/poison/reject.ts';
 import { addToGroup, openGroup, settleGroup } from '../../src/load/settle.ts';
 import { startLoadWorker } from '../../src/load/worker.ts';
-import { openSegment } from '../../src/rows/open-segment.ts';
 import { streamName } from '../../src/spool/streams.ts';
 import { until } from '../support/api.ts';
 import { startSpool } from '../support/spool.ts';
@@ -64,7 +64,7 @@ t.test('nothing of a group counts if another worker has settled a part of it', a
   for (let i = 0; i < 2; i += 1) {
     await load.appendUsage([{ subscriptionId }]);
     const { segment, entries } = await sealAndLose(load);
-    const opened = openSegment(segment, 'usage', entries.block, load.deps.buffers);
+    const opened = openRows(segment, 'usage', entries.block, load.deps.buffers);
     const payloads = opened.months.map((month) => opened.payload(month, new Set()));
     addToGroup(group, segment, payloads);
   }
