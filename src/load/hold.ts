@@ -47,7 +47,7 @@ export async function holdStream<T>(
   }
 }
 
-/** Has Postgres end a connection that is silent for so long, in or out of a transaction; 0: never. */
+/** Makes Postgres end a connection that is silent for this long, in or out of a transaction; 0: never. */
 export async function boundSilence(
   client: pg.PoolClient,
   msMax: number = silentMsMaxDefault,
@@ -61,8 +61,8 @@ export async function boundSilence(
 
 /**
  * Runs work that does not use the hold's connection, and queries Postgres meanwhile, so that a long
- * insert does not count as silence. The first query comes before the work: if another run may have the
- * stream by now, it fails and the work does not begin.
+ * insert does not count as silence. The first query comes before the work. If Postgres has ended the
+ * connection, another run may have the stream: that query fails, and the work does not begin.
  */
 export async function keepHold<T>(hold: Hold, work: () => Promise<T>): Promise<T> {
   const { client, silentMsMax = silentMsMaxDefault } = hold;

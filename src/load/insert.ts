@@ -55,9 +55,9 @@ const noPositions: ReadonlySet<number> = new Set();
  * Puts a segment's rows into ClickHouse, one INSERT a month. `block` holds them as the spool does.
  * Outbound rows have no table there: settle adds them to their counters, and they only pass through.
  *
- * The attempt is counted and committed first. After a first attempt, some or all months of the segment
- * may be there already: Core counts the rows and inserts the missing months only. See ARCHITECTURE.md,
- * "What a crash does".
+ * It counts and commits the attempt first. After a first attempt, some or all months of the segment may
+ * be there already: Core counts the rows and inserts the missing months only. See docs/durability.md,
+ * "What a crash leaves".
  *
  * If ClickHouse keeps refusing a month for its data, the rows at fault are committed to rejected_rows
  * and the rest is inserted. Every later attempt leaves the same rows out.
@@ -197,7 +197,7 @@ async function rejectAndWriteRest(
   refused: RefusedRow[],
 ): Promise<Written> {
   const { client, clickhouse, segment, kind, rows, failpoint } = insert;
-  // The table may have taken the rows and something behind it, a view say, have refused them.
+  // The table may have taken the rows although a materialized view on it refused them.
   const present = await countRows(clickhouse, kind, segment.id);
   if (isPresent(payload, month, present, segment)) {
     return { outcome: 'written', payload, wasRefused: true };

@@ -64,8 +64,8 @@ export type StreamRun =
 const groupBytesMaxDefault = 268_435_456;
 
 /**
- * One run on a stream: holds it, loads what it has, and waits for the last group to be settled. Nothing
- * of the run is written any more once this has ended, however it ended.
+ * One run on a stream: holds it, loads what it has, and waits until the last group is settled. Once this
+ * has resolved or rejected, the run writes nothing more.
  */
 export function runStream(deps: LoadDeps, stream: string): Promise<StreamRun> {
   return holdStream(deps, stream, async (hold): Promise<StreamRun> => {
@@ -75,7 +75,7 @@ export function runStream(deps: LoadDeps, stream: string): Promise<StreamRun> {
       const last = await keepHold(hold, settler.end);
       return last.outcome === 'overtaken' ? last : run;
     } finally {
-      // The first of two failures is thrown; a settle that failed has noted so with its segments.
+      // If the run failed, its failure is the one to throw. settle.ts has noted a failure of its own.
       await settler.end().catch(() => undefined);
     }
   });
@@ -170,9 +170,8 @@ function lookOf({ segment, entries }: Sealed): Look {
 }
 
 /**
- * Inserts a segment, and reads its stream entries before that if an earlier run has sealed it. If that
- * fails, the segments before it are settled all the same: one that keeps failing holds up only what
- * comes after it.
+ * Inserts a segment. If an earlier run has sealed it, this reads its stream entries first. If that fails,
+ * the segments before it are still settled, so a segment that keeps failing holds up only later ones.
  */
 async function readAndInsert(
   run: Run,
@@ -185,7 +184,7 @@ async function readAndInsert(
     inserted = block === undefined ? overtaken(segment) : await insertSegment(run, segment, block);
   } catch (cause) {
     await noteFailure(run.client, [segment.id], cause);
-    // `cause` is thrown, and a settle that fails as well notes so with its segments.
+    // `cause` is the failure to throw. settle.ts notes a failure of its own.
     await handOver(run, group).catch(() => undefined);
     throw cause;
   }
@@ -194,8 +193,8 @@ async function readAndInsert(
 }
 
 /**
- * Waits, while it keeps the stream, until the group before is settled, and begins with this one.
- * @returns how the group before ended; this one waits if that was overtaken.
+ * Waits until the previous group is settled, and begins to settle this one. It keeps the stream meanwhile.
+ * @returns how the previous group ended. If that was overtaken, this one does not begin.
  */
 async function handOver(run: Run, group: Group): Promise<Settled> {
   if (group.segmentIds.length === 0) return { outcome: 'settled' };

@@ -15,7 +15,7 @@ export interface Gathered {
 /** What a look at the stream found. */
 export interface Look {
   rows: number;
-  /** An earlier run left this segment, so entries behind it may wait since then. */
+  /** An earlier run left this segment, so stream entries after it may have waited since then. */
   isLeftOver: boolean;
 }
 
@@ -23,14 +23,14 @@ export interface PaceBounds {
   segmentRowsMax: number;
   /** The least time that a group gathers segments. */
   groupMsMin: number;
-  /** A group's entries stay in Redis until it is settled, so it ends before they take this much. */
+  /** A group's stream entries stay in Redis until it is settled, so it ends once they take this much. */
   groupBytesMax: number;
 }
 
 export interface Pace {
   /** Whether much is coming in, by what the last look found. */
   readonly isBusy: boolean;
-  /** Whether the next look is likely to find something at once. */
+  /** Whether the last segment that was found has probably left more in the stream. */
   readonly isMore: boolean;
   /** How long the run may wait before it has something to do; 0 if it has something to do now. */
   waitMs(group: Gathered | undefined, nowMs: number): number;
@@ -43,15 +43,15 @@ export interface Pace {
 }
 
 /**
- * The time from the begin of one look to the begin of the next while a group gathers. It counts from
- * the begin, so a slow insert makes nobody wait twice. Each look may make a segment, and an insert costs
+ * The time from the start of one look to the start of the next while a group gathers. It counts from
+ * the start, so a slow insert makes nobody wait twice. Each look may make a segment, and an insert costs
  * ClickHouse 60 to 80 ms of CPU with its later merges, however small it is. While much is coming in the
  * rows themselves cost far more than that, so looks come twice as often and rows are seen sooner.
  */
 const lookEveryMs = { busy: 500, quiet: 1_000 };
 /** Much is coming in if a segment has at least this share of the largest one's rows. */
 const busyShare = 0.125;
-/** A segment with more than this share of the largest one's rows has probably left some behind. */
+/** A segment with more than this share of the largest one's rows has probably left more in the stream. */
 const moreShare = 0.5;
 /**
  * How long a group waits for each counter that it changes: ten times as long as the update takes. So

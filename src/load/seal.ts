@@ -35,8 +35,8 @@ export interface Sealed {
 }
 
 /**
- * How a run ends that has lost a race: another run has settled segments that this one was about to
- * read, reject or settle. Nothing is lost or counted twice, and the next run starts behind them.
+ * How a run ends if it lost a race: another run has settled segments that this one was about to read,
+ * reject or settle. Nothing is lost or counted twice, and the next run starts after them.
  */
 export interface Overtaken {
   outcome: 'overtaken';
@@ -69,8 +69,8 @@ export interface Sealer {
    */
   next(): Promise<Sealed | undefined>;
   /**
-   * Begins to read the stream entries behind the segment that this run sealed last, for the next call
-   * of `next`. They are not sealed before that, so if the run ends first, nothing has happened.
+   * Begins to read the stream entries after the segment that this run sealed last, for the next call of
+   * `next`. Only that call seals them, so nothing has happened if the run ends first.
    */
   readAhead(): void;
 }
@@ -127,8 +127,8 @@ export async function oldestSealed(
 }
 
 /**
- * Seals the stream entries behind the last segment: finds where that ends, reads what comes after it,
- * and commits the range as a segment. Undefined if there is no new entry.
+ * Seals the stream entries after the last segment: finds where that ends, reads what comes next, and
+ * commits the range as a segment. Undefined if there is no new stream entry.
  */
 export async function sealNext(
   deps: SealDeps,
@@ -137,7 +137,7 @@ export async function sealNext(
 ): Promise<Sealed | undefined> {
   const position = await readPosition(deps.client, range.stream);
   if (position === undefined) return undefined;
-  const entries = await readOn(deps, range, position, ahead);
+  const entries = await readAfter(deps, range, position, ahead);
   if (entries === undefined) return undefined;
   await deps.failpoint?.('seal:before');
   const segment = await commitSegment(deps.client, position, entries);
@@ -161,8 +161,8 @@ async function readPosition(client: pg.PoolClient, stream: string): Promise<Posi
   return rows[0];
 }
 
-/** Reads the entries behind a position, and goes on with what was read ahead if that begins there. */
-async function readOn(
+/** Reads the stream entries after a position. If a read ahead began there, it goes on with that one. */
+async function readAfter(
   deps: SealDeps,
   range: SealRange,
   { kind, sealedId }: Position,
@@ -185,14 +185,14 @@ function beginReading(
   const range = { stream, kind, start: `(${afterId}`, end: '+', rowsMax };
   const reader = createEntryReader(redis, range, buffers);
   const filled = reader.fill();
-  // Whoever awaits it gets the failure; until then Node must not take it for an unhandled one.
+  // The caller that awaits it gets the failure. Until then Node must not call it unhandled.
   filled.catch(() => undefined);
   return { afterId, reader, filled };
 }
 
 /**
- * Commits a range as a segment and moves the stream's position behind it, in one transaction. A crash
- * before the commit leaves the entries where they are, and the next run seals them.
+ * Commits a range as a segment and moves the stream's position to its end, in one transaction. After a
+ * crash before the commit, the next run seals the same stream entries.
  */
 async function commitSegment(
   client: pg.PoolClient,
@@ -216,8 +216,8 @@ async function commitSegment(
 }
 
 /**
- * Reads the entries of a segment that an earlier run left. That run may have lost its lock while its
- * settle goes on; then its trim has taken the entries away.
+ * Reads the stream entries of a segment that an earlier run left. That run may have lost its lock and
+ * still have settled the segment; then its trim has dropped the stream entries.
  * @returns undefined if another run has settled the segment meanwhile.
  * @throws CoreError SEGMENT_ROWS_LOST if the range is not what was sealed, to the row.
  */
@@ -240,8 +240,8 @@ export async function readSealed(
 }
 
 /**
- * Notes with its segments what made a run fail, for `core status` and `core segments`. The run is about
- * to throw that failure, so it must not throw another one if this cannot be written.
+ * Writes to the segments of a run why it failed, for `core segments`. The run is about to throw that
+ * failure, so a failure of this write is ignored.
  */
 export async function noteFailure(
   client: pg.PoolClient,

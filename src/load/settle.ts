@@ -36,8 +36,8 @@ export interface GroupSums {
 }
 
 /**
- * How a settle ended. If another run has settled one segment of the group, nothing of it is settled: the
- * sums hold rows that the other run has counted.
+ * How a settle ended. If another run has settled even one segment of the group, nothing of the group is
+ * settled here: its sums contain rows that the other run has counted.
  */
 export type Settled = { outcome: 'settled' } | Overtaken;
 
@@ -88,8 +88,8 @@ function createGroupSums(kind: Kind): GroupSums {
 
 /**
  * Adds the sums of a group to the counters and marks its segments settled, in one transaction: both
- * happen or neither. The segments come first, and only those that are `sealed` change. One transaction
- * only can change a segment so, and that is what makes its rows count once: no lock is needed for it.
+ * happen or neither. It marks the segments first, and only those that are still `sealed`. Only one
+ * transaction can do that to a segment, so its rows count once, and no lock is needed.
  */
 export async function settleGroup(
   client: pg.PoolClient,
@@ -120,8 +120,8 @@ export async function settleGroup(
 /** Settles groups while the run goes on sealing and inserting: one group at a time, in order. */
 export interface Settler {
   /**
-   * Waits for the group before and begins with this one, unless that one was overtaken.
-   * @returns how the group before ended.
+   * Waits for the previous group. Begins to settle this one unless the previous one was overtaken.
+   * @returns how the previous group ended.
    * @throws its failure.
    */
   begin(group: Group): Promise<Settled>;
@@ -137,8 +137,8 @@ interface SettlerDeps {
 }
 
 /**
- * The update of hundreds of thousands of counters takes seconds, and the run would insert nothing
- * meanwhile. So a group is settled on a connection of its own, without the stream's lock.
+ * An update of hundreds of thousands of counters takes seconds, and the run goes on inserting meanwhile.
+ * So a group has a connection of its own, which does not have the stream's lock.
  */
 export function createSettler(deps: SettlerDeps): Settler {
   let running: Promise<Settled> | undefined;
@@ -152,7 +152,7 @@ export function createSettler(deps: SettlerDeps): Settler {
       const before = await end();
       if (before.outcome === 'overtaken') return before;
       running = closeGroup(deps, group);
-      // The next call throws its failure; until then Node must not take it for an unhandled one.
+      // The next call throws its failure. Until then Node must not call it unhandled.
       running.catch(() => undefined);
       return before;
     },
@@ -166,7 +166,7 @@ async function closeGroup(deps: SettlerDeps, group: Group): Promise<Settled> {
   const client = await deps.pool.connect();
   let closes = true;
   try {
-    // Without this bound, a worker that stands still in the transaction keeps others from settling.
+    // Without this bound, a worker that is frozen in the transaction keeps others from settling.
     await boundSilence(client, deps.silentMsMax);
     await failpoint?.('settle:before');
     const settled = await settleGroup(client, group, failpoint);
