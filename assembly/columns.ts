@@ -31,10 +31,10 @@ const CONTINUES: u64 = 0x8080808080808080;
 const FIELDS = memory.data(6 * sizeof<u64>(), sizeof<u64>());
 const FIELDS_END = FIELDS + 6 * sizeof<u64>();
 
-/** The place behind the varint that readLong read last. */
-let behind: usize = 0;
+/** The place after the varint that readLong read last. */
+let after: usize = 0;
 
-/** Reads a varint of any length. Sets `behind` past `end` if there is no varint. */
+/** Reads a varint of any length. Sets `after` past `end` if there is no varint. */
 function readLong(from: usize, end: usize): u64 {
   let value: u64 = 0;
   let shift: u64 = 0;
@@ -42,19 +42,19 @@ function readLong(from: usize, end: usize): u64 {
     const byte: u64 = load<u8>(at);
     value |= (byte & 127) << shift;
     if (byte < 128) {
-      behind = at + 1;
+      after = at + 1;
       return value;
     }
     shift += 7;
   }
-  behind = end + 1;
+  after = end + 1;
   return 0;
 }
 
 /**
  * Reads the varints of a row. Most have few bytes, so it takes them from one word: the lower seven bits
  * of each byte up to the last byte of the varint.
- * @returns the place behind the row, which is past `end` if the row is torn.
+ * @returns the place after the row, which is past `end` if the row is torn.
  */
 function readFields(from: usize, end: usize): usize {
   let at = from;
@@ -68,7 +68,7 @@ function readFields(from: usize, end: usize): usize {
     let stop = ~word & CONTINUES;
     if (stop == 0) {
       store<u64>(field, readLong(at, end));
-      at = behind;
+      at = after;
       continue;
     }
     stop &= 0 - stop;
@@ -112,8 +112,8 @@ export function expandColumns(input: usize, length: i32, columns: usize, rows: i
   latest = 0;
   while (at < end) {
     const blockRows = readLong(at, end);
-    const node = readLong(behind, end);
-    at = behind;
+    const node = readLong(after, end);
+    at = after;
     if (at > end || blockRows > <u64>(rows - row) || node > <u64>u32.MAX_VALUE) return -1;
     at = expandBlock(
       at,
@@ -132,7 +132,7 @@ export function expandColumns(input: usize, length: i32, columns: usize, rows: i
 /**
  * Writes the rows of one block. The first row goes to `start` in the first column; the columns are `stride`
  * bytes apart.
- * @returns the place behind the block, which is past `end` if the bytes are no block.
+ * @returns the place after the block, which is past `end` if the bytes are no block.
  */
 function expandBlock(
   from: usize,

@@ -3,7 +3,7 @@
  * compiles to WebAssembly.
  *
  * A list of sums is four columns of 64 bits: subscription, bytes up, bytes down and rows. The columns
- * lie one behind the other, each as long as the capacity of the list. A sum past 64 bits stays at the
+ * lie one after the other, each as long as the capacity of the list. A sum past 64 bits stays at the
  * largest number.
  */
 

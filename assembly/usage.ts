@@ -19,8 +19,8 @@ import {
  * a change of the contract changes both. test/rows/usage-scanner.test.ts checks that zod takes
  * whatever the scanner takes, with the same rows.
  *
- * Memory: the body lies at `input` and 16 zero bytes behind it. A zero is no valid character, so a read
- * past the end stops the scan at the first zero, and what lies behind the zeros changes nothing. One
+ * Memory: the body lies at `input` and 16 zero bytes after it. A zero is no valid character, so a read
+ * past the end stops the scan at the first zero, and what lies after the zeros changes nothing. One
  * read takes up to 26 bytes. The rows go to `output`.
  */
 
@@ -68,7 +68,7 @@ function skipSpace(p: usize): usize {
   }
 }
 
-/** The place behind white space and `c`, or 0 if there is no `c`. */
+/** The place after white space and `c`, or 0 if there is no `c`. */
 function take(p: usize, c: u8): usize {
   return load<u8>(p) == c ? p + 1 : takeSpaced(p, c);
 }
@@ -287,7 +287,7 @@ function fieldValue(p: usize, field: u64, row: usize, earliestMs: i64, latestMs:
 
 /**
  * Reads an entry, whose opening brace is before `p`, into the row at `row`.
- * @returns the place behind the entry, or 0 if the scanner is not certain of it.
+ * @returns the place after the entry, or 0 if the scanner is not certain of it.
  */
 function entry(p: usize, row: usize, nodeId: u32, earliestMs: i64, latestMs: i64): usize {
   store<u32>(row, nodeId);

@@ -44,9 +44,9 @@ export type DropReason =
 
 /**
  * The steps of a post, from its body to the fsync in Redis. If a step throws, Core has stored nothing of
- * the post; only with STORE_UNAVAILABLE it may have, and the answer of Redis was lost.
+ * the post. The exception is STORE_UNAVAILABLE: Redis may have stored it and its answer was lost.
  * @throws CoreError MALFORMED_JSON or VALIDATION_FAILED if the body is wrong; STORE_UNAVAILABLE;
- * SHUTTING_DOWN; BACKLOG_FULL or INTERNAL for a large body.
+ * SHUTTING_DOWN; and from large-bodies.ts BACKLOG_FULL if too many large bodies wait, or INTERNAL.
  */
 export async function acceptPost(deps: AcceptDeps, post: Post): Promise<Outcome> {
   const decoded = scan(deps, post) ?? (await decode(deps, post));

@@ -80,7 +80,7 @@ export class BodyReading implements Expiring {
   }
 
   /** Calls `reader` when the body has ended; at once if it has ended already. */
-  tell(reader: BodyReader): void {
+  whenEnded(reader: BodyReader): void {
     if (this.ended === undefined) this.reader = reader;
     else reader.bodyEnded(this.ended);
   }
@@ -88,7 +88,7 @@ export class BodyReading implements Expiring {
   /** How the body ended, with a copy of it. Never rejects. */
   result(): Promise<BodyResult> {
     return new Promise((resolve) => {
-      this.tell({
+      this.whenEnded({
         bodyEnded(result) {
           if (result.outcome === 'complete') resolve({ ...result, body: Buffer.from(result.body) });
           else resolve(result);

@@ -20,7 +20,8 @@ import { errorReply, nextRequestNumber, requestIdOf, write, writeLast } from './
 import { checkMediaType, isCompressed, readForwardedFor, readHeaders } from './request-headers.ts';
 import type { Reply, RequestHeaders, Route, RouteRequest } from './route.ts';
 
-// The way of a request, from its head to its answer: serve, answer, handle, respond.
+// The way of a request, from its head to its answer: serve, answer, handle, respond. listen.ts gives
+// uWebSockets one `serve` for each route.
 
 /** What the requests of one server share. */
 export interface Serving {
@@ -85,7 +86,7 @@ export function serve(
       return;
     }
   } else exchange.address = addressOf(serving, response, request);
-  reading.tell(exchange);
+  reading.whenEnded(exchange);
 }
 
 /** Who calls a route without a key. Call it before the first await of a handler. */

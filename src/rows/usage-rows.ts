@@ -85,8 +85,8 @@ function select(from: UsageColumns, month: Month, rejected: ReadonlySet<number>)
 }
 
 /**
- * One block of ClickHouse's format Native: column after column, so ClickHouse takes no row apart, and in
- * the order of the table, so it only checks the order.
+ * One block of ClickHouse's format Native. It has column after column, so ClickHouse need not split rows,
+ * and its rows are in the order of the table, so ClickHouse need not sort them.
  *
  * Source: https://clickhouse.com/docs/interfaces/formats/Native
  */

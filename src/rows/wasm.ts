@@ -10,8 +10,9 @@ import { usageRow } from './pack.ts';
  *
  * The module works in one memory, which the next call overwrites, and a view of that memory dies when it
  * grows. Therefore no view leaves this file: each function copies what it is given into the memory,
- * calls the module, and copies the result out, into memory of its own or of the caller. Only scanUsage
- * lends its result, and the next call takes care of it (`Lent`). Nothing here awaits.
+ * calls the module, and copies the result out, into memory of its own or of the caller. Only the result
+ * of scanUsage stays in the memory for a while; the next call moves it out first (`Lent`). Nothing here
+ * awaits.
  *
  * The memory grows to what the largest call needed and stays. CORE_BODY_BYTES_MAX bounds a body, and
  * spool/stream-entries.ts bounds a segment.
@@ -85,7 +86,7 @@ const pagesFirst = 32;
 const inputStart = pageBytes;
 
 let loaded: Wasm | undefined;
-/** How often the memory was used: what a call left there is good while this stays the same. */
+/** Counts the uses of the memory. What a call left there is good while this number stays the same. */
 let uses = 0;
 
 /** The module with at least `bytesMin` bytes of memory. What lay below that stays. */
@@ -128,9 +129,9 @@ export interface Copyable {
 let lent: Lent | undefined;
 
 /**
- * A result that its user copies straight out of the module's memory. Nearly always that is before the next
- * call, and saves accept a copy of 3 to 5 % of its time. Otherwise the next call moves the result to memory
- * of its own first. It is a class, because each post makes one.
+ * A result that its user copies straight out of the module's memory, which saves accept a second copy and 3
+ * to 5 % of its time. Nearly always the user does so before the next call. Otherwise the next call first
+ * moves the result to memory of its own. It is a class, because each post makes one.
  */
 class Lent implements Copyable {
   readonly length: number;
@@ -174,7 +175,7 @@ export interface ScannedUsage extends CompactRows<Copyable> {
   fingerprint: string;
 }
 
-/** Zeros behind a body, which end whatever the scanner reads there. */
+/** Zeros after a body, which end whatever the scanner reads there. */
 const padding = Buffer.alloc(16);
 /** 128 bits, six a character. */
 const fingerprintChars = 22;

@@ -54,8 +54,8 @@ interface SpoolOptions {
 }
 
 /**
- * A post with a late row goes to the late stream as a whole: then it is one append, and a bound that is
- * reached refuses all of it. A node that mixes old rows into its posts delays its own rows and no others.
+ * A post with a late row goes to the late stream as a whole. So it is one append, and a full backlog
+ * refuses all of it. A node that mixes old rows into its posts delays its own rows and no others.
  */
 export function createSpool(options: SpoolOptions): Spool {
   const { redis, shards, nowMs } = options;
@@ -79,7 +79,9 @@ export function createSpool(options: SpoolOptions): Spool {
       return isLate ? verdict.then(lateVerdict) : verdict;
     },
     async close() {
-      const created = Object.values(commits).flatMap((byKind) => kinds.flatMap((of) => byKind[of]));
+      const created = Object.values(commits).flatMap((byKind) =>
+        kinds.flatMap((kind) => byKind[kind]),
+      );
       await Promise.all(created.map((commit) => commit.close()));
     },
   };

@@ -7,7 +7,7 @@ export type Kind = (typeof kinds)[number];
 /**
  * Each shard has a usual stream of every kind, and a late stream of the kinds whose rows have a time.
  * Posts with old rows go through the late stream, because each month of a segment is an insert of its
- * own, for which the rows behind it would wait.
+ * own, and newer rows would wait for all of these.
  */
 export type UsualOrLate = 'usual' | 'late';
 const lateKinds: readonly Kind[] = ['usage', 'session'];
