@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 
-/** What serves nodes and operators, from the lowest layer up; a layer may import those before it. */
+/** The folders that serve nodes and operators. `cli`, `app` and `http` may import all of them. */
 const domain = [
   'contract',
   'stores',
