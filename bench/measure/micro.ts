@@ -31,8 +31,8 @@ interface Subject {
 /**
  * Entries a second of one core, in this process, without sockets and stores: the WebAssembly scanner
  * (bytes to compact rows, copied as group commit copies them), JSON.parse with zod (bytes to values), the
- * same with packing (to packed rows), and what the worker does in memory. All subjects take turns in each round, so that a slow
- * moment of the machine affects all of them. Each figure is the median of its rounds.
+ * same with packing (to packed rows), and what the worker does in memory. All subjects take turns in each
+ * round, so that a slow moment of the machine affects all of them. Each figure is the median of its rounds.
  */
 export async function measureMicro(options: BenchOptions): Promise<Measured> {
   const measured = emptyMeasured();
