@@ -9,8 +9,9 @@ export interface RefusedRow extends PlacedRow {
 }
 
 /**
- * How many rows of one segment Core sets aside by itself. If a table refuses more than that, probably
- * the table is wrong and not the rows: no row is set aside, and the segment waits for an operator.
+ * How many rows of one month of a segment Core sets aside by itself. If a table refuses more, probably
+ * the table is wrong and not the rows: no row of that month is set aside, and the segment waits for an
+ * operator.
  */
 export const refusedRowsMax = 1_000;
 
