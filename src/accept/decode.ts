@@ -27,18 +27,18 @@ export function decodeBody<S extends z.ZodType>(schema: S, body: Uint8Array): z.
  */
 export function createDecodeMemory<S extends z.ZodType>(
   schema: S,
-  limits: { bodiesMax: number; bytesMax: number },
+  bounds: { bodiesMax: number; bytesMax: number },
 ): (body: Uint8Array) => z.output<S> {
   // The key is a hash, because making a string of each body would be most of the work. If several bodies
   // share a hash, the last one is remembered.
   const known = new Map<number, { body: Uint8Array; decoded: z.output<S> }>();
   return (body) => {
-    if (body.length > limits.bytesMax) return decodeBody(schema, body);
+    if (body.length > bounds.bytesMax) return decodeBody(schema, body);
     const hash = hashOf(body);
     const remembered = known.get(hash);
     if (remembered !== undefined && areEqual(remembered.body, body)) return remembered.decoded;
     const decoded = Object.freeze(decodeBody(schema, body)) as z.output<S>;
-    if (known.size >= limits.bodiesMax) known.clear();
+    if (known.size >= bounds.bodiesMax) known.clear();
     known.set(hash, { body: new Uint8Array(body), decoded });
     return decoded;
   };

@@ -151,7 +151,7 @@ export function createSettler(deps: SettlerDeps): Settler {
     async begin(group) {
       const before = await end();
       if (before.outcome === 'overtaken') return before;
-      running = closeGroup(deps, group);
+      running = settleAndTrim(deps, group);
       // The next call throws its failure. Until then Node must not call it unhandled.
       running.catch(() => undefined);
       return before;
@@ -161,7 +161,7 @@ export function createSettler(deps: SettlerDeps): Settler {
 }
 
 /** Settles a group on its own connection, and trims what is settled. */
-async function closeGroup(deps: SettlerDeps, group: Group): Promise<Settled> {
+async function settleAndTrim(deps: SettlerDeps, group: Group): Promise<Settled> {
   const { failpoint } = deps;
   const client = await deps.pool.connect();
   let closes = true;
