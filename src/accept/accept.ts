@@ -43,8 +43,9 @@ export type DropReason =
   | 'late-backlog-full';
 
 /**
- * The steps of a post, from its body to the fsync in Redis. If a step throws, Core has stored nothing of
- * the post. The exception is STORE_UNAVAILABLE: Redis may have stored it and its answer was lost.
+ * The steps of a post, from its body to the fsync in Redis. If a step throws, Core has stored nothing
+ * of the post. Only STORE_UNAVAILABLE leaves that open: Redis may have stored the post before its
+ * answer was lost.
  * @throws CoreError MALFORMED_JSON or VALIDATION_FAILED if the body is wrong; STORE_UNAVAILABLE;
  * SHUTTING_DOWN; and from large-bodies.ts BACKLOG_FULL if too many large bodies wait, or INTERNAL.
  */
@@ -69,8 +70,8 @@ const outcomes: Readonly<Record<SpoolVerdict, Outcome>> = {
 };
 
 /**
- * The fast way: decodes, packs and compacts usage in WebAssembly. Undefined if it is not certain of the
- * body.
+ * The fast way: decodes, packs and compacts usage in WebAssembly. Undefined if the scanner is not
+ * certain of the body.
  */
 function scan({ bounds }: AcceptDeps, { kind, nodeId, body }: Post): Decoded | undefined {
   if (kind !== 'usage') return undefined;
@@ -78,7 +79,7 @@ function scan({ bounds }: AcceptDeps, { kind, nodeId, body }: Post): Decoded | u
 }
 
 /**
- * The sure way: decodes by the contract, in zod. A large body takes a thread, because it would stop the
+ * The sure way: decodes by the contract, in zod. A thread decodes a large body, which would block the
  * event loop.
  */
 async function decode({ schemas, largeBodies }: AcceptDeps, post: Post): Promise<Decoded> {
@@ -90,10 +91,10 @@ async function decode({ schemas, largeBodies }: AcceptDeps, post: Post): Promise
 }
 
 /**
- * How Core recognises the post when it comes again. With an `Idempotency-Key` it is that key, for the
- * node and kind. Without one, a usage or session post identifies itself: it has time stamps, so equal
- * bytes from the same node are a retry. Outbound usage has no time stamps, so such a post is new each
- * time; its random key still lets Core repeat a flush whose answer was lost. Undefined if the header is
+ * How Core recognises the post if it comes again: by its `Idempotency-Key`, for the node and kind. A
+ * usage or session post without one identifies itself: it has time stamps, so equal bytes from the
+ * same node are a retry. Outbound usage has no time stamps, so a post without a key is new each time.
+ * Its random key still lets Core repeat a flush if the answer was lost. Undefined if the header is
  * too long.
  */
 function identify(post: Post, fingerprint: string): Identity | undefined {

@@ -5,9 +5,9 @@ import { CoreError, type Issue, issuePath } from '../errors.ts';
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: false });
 
 /**
- * A body to the value that its schema describes. The schemas name the fields of every body; the scanner
- * (assembly/usage.ts) also names those of usage.
- * @throws CoreError MALFORMED_JSON, or VALIDATION_FAILED with the first 20 places at fault.
+ * Turns a body into the value that its schema describes. The schemas name the fields of every body;
+ * the scanner (assembly/usage.ts) also names those of usage.
+ * @throws CoreError MALFORMED_JSON, or VALIDATION_FAILED with the first 20 faults.
  */
 export function decodeBody<S extends z.ZodType>(schema: S, body: Uint8Array): z.output<S> {
   const parsed = schema.safeParse(parseJson(body));
@@ -64,10 +64,10 @@ function areEqual(a: Uint8Array, b: Uint8Array): boolean {
 const [quote, backslash, comma, bracket, brace] = [0x22, 0x5c, 0x2c, 0x5b, 0x7b];
 
 /**
- * Refuses a body with more JSON values than any contract needs, before the parser makes objects of them:
- * 4 MiB of `[[[[` or `{},{},` take the parser half a second and 300 MB. Every value but the first needs
- * an opening bracket or a comma outside of strings, so it counts these. It does not check that the body
- * is JSON.
+ * Refuses a body with more JSON values than any contract needs, before the parser makes objects of
+ * them: 4 MiB of `[[[[` or `{},{},` take the parser half a second and 300 MB. Every value but the
+ * first needs an opening bracket or a comma outside of strings, so this counts them. It does not
+ * check that the body is JSON.
  * @throws CoreError VALIDATION_FAILED.
  */
 export function requireFewValues(body: Uint8Array, valuesMax: number): void {
@@ -90,7 +90,7 @@ function parseJson(body: Uint8Array): unknown {
   try {
     return JSON.parse(utf8.decode(body));
   } catch (cause) {
-    // The parser's own message may quote the body, so the node is only told the fact.
+    // The parser's own message may quote the body, so Core tells the node only the fact.
     throw new CoreError('MALFORMED_JSON', 'The body is not valid JSON', { cause });
   }
 }

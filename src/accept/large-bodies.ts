@@ -5,7 +5,7 @@ import { projectRoot } from '../root.ts';
 import type { PackedRows } from '../rows/pack.ts';
 import type { Kind } from '../spool/streams.ts';
 
-/** What the thread is sent. `body` moves there without a copy. */
+/** A body for the thread. `body` moves there without a copy. */
 export interface LargeBodyJob {
   kind: Kind;
   nodeId: number;
@@ -31,9 +31,9 @@ export interface LargeBodies {
 
 /** The event loop decodes a body up to this size itself, which takes 6 ms at worst. */
 export const smallBodyBytesMax = 65_536;
-/** What may wait of one node, so that it cannot fill the queue. One body may always wait. */
+/** Bytes that may wait of one node, so that it cannot fill the queue. One body may always wait. */
 const nodeBytesMax = 8_388_608;
-/** What may wait of all nodes. */
+/** Bytes that may wait of all nodes. */
 const queueBytesMax = 67_108_864;
 const threadFile = path.join(projectRoot, 'dist', 'src', 'accept', 'large-body-thread.js');
 
@@ -44,9 +44,10 @@ interface Waiting {
 }
 
 /**
- * Runs one thread, which it starts for the first body. JSON.parse and zod cannot be interrupted: 4 MiB
- * take them up to half a second, and meanwhile the event loop could answer no heartbeat. Nodes take
- * turns: a node that sends large bodies all the time delays each body of another node by one of its own.
+ * Runs one thread, which it starts for the first body. JSON.parse and zod cannot be interrupted: 4
+ * MiB take them up to half a second, and meanwhile the event loop could answer no heartbeat. Nodes
+ * take turns: if one node sends large bodies all the time, each body of another node waits for only
+ * one of them.
  */
 export function createLargeBodies(options: {
   entriesMax: number;
@@ -77,7 +78,7 @@ export function createLargeBodies(options: {
   };
   const start = (): Worker => {
     const { entriesMax, file = threadFile } = options;
-    // Without this process's flags: those for V8 apply to every thread, the others are a test runner's.
+    // Passes on no flags: those for V8 apply to every thread, and the others are a test runner's.
     const started = new Worker(file, { workerData: { entriesMax }, execArgv: [] });
     let cause: unknown;
     started.on('message', (answer: LargeBodyAnswer) => end((waiting) => deliver(waiting, answer)));
@@ -108,7 +109,7 @@ export function createLargeBodies(options: {
       isClosed = true;
       end(({ reject }) => reject(closing()));
       for (let left = queue.take(); left !== undefined; left = queue.take()) left.reject(closing());
-      // So that the process stays alive until the thread has ended.
+      // Keeps the process alive until the thread has ended.
       thread?.ref();
       await thread?.terminate();
     },

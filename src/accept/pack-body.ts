@@ -4,7 +4,7 @@ import type { Kind } from '../spool/streams.ts';
 import { decodeBody } from './decode.ts';
 
 /**
- * The rows of a body, which its contract decodes.
+ * Decodes a body by its contract and packs its rows.
  * @throws CoreError MALFORMED_JSON or VALIDATION_FAILED.
  */
 export function packBody(

@@ -70,7 +70,7 @@ t.test('an Idempotency-Key of any length leaves the rows as they are', async (t)
   }
 });
 
-t.test('how each kind of post is recognised when it comes again', async (t) => {
+t.test('how Core recognises each kind of post if it comes again', async (t) => {
   const identityOf = async (post: Post) => {
     const { deps, blocks } = fakeDeps();
     await acceptPost(deps, post);
@@ -130,7 +130,7 @@ t.test('posts that the spool never sees', async (t) => {
   t.equal(blocks.length, 0);
 });
 
-t.test('what the node is told of a drop', async (t) => {
+t.test('what Core tells the node of a drop', async (t) => {
   const told = Object.entries(ingestRefusals).map(([reason, refusal]) => {
     const { code, status, headers } = refusal();
     return [reason, code, status, headers?.['Retry-After']];

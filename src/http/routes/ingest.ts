@@ -4,7 +4,7 @@ import { CoreError } from '../../errors.ts';
 import type { Kind } from '../../spool/streams.ts';
 import { callerOf, okReply, type Route } from '../route.ts';
 
-/** POST /node/usage: usage rows by the minute. */
+/** POST /node/usage: usage entries by the minute. */
 export function usageRoute(deps: AcceptDeps): Route {
   return ingestRoute(deps, 'usage', '/node/usage');
 }
@@ -37,7 +37,7 @@ function ingestRoute(deps: AcceptDeps, kind: Kind, path: string): Route {
   };
 }
 
-/** What the node is told if nothing of its post is stored. */
+/** What Core tells the node if it stores nothing of the post. */
 export const ingestRefusals: Readonly<Record<DropReason, () => CoreError>> = {
   'idempotency-key-too-long': () =>
     new CoreError(
