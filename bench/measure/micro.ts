@@ -113,7 +113,7 @@ async function segmentMetrics(
   const { bodies } = createBodies(world, { entries: 500, seed: 1, atMs: Date.now() });
   const next = turns(bodies);
   const blocks = Array.from({ length: segmentRows / 500 }, () => compactOf(next()));
-  const segment = { block: Buffer.concat(blocks), rows: segmentRows, segmentId: 1 };
+  const segment = { blocks: Buffer.concat(blocks), rows: segmentRows, segmentId: 1 };
   const memory = Buffer.allocUnsafeSlow(segmentRows * 64);
   const payloadOfAll = (): UsagePayload => {
     const opened = openUsageRows(segment, () => memory);

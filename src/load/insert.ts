@@ -52,30 +52,30 @@ const tokensMax = 4;
 const noPositions: ReadonlySet<number> = new Set();
 
 /**
- * Puts a segment's rows into ClickHouse, one INSERT a month. `block` holds them as the spool does.
- * Outbound rows have no table there: settle adds them to their counters, and they only pass through.
+ * Puts a segment's rows into ClickHouse, one INSERT a month. `blocks` holds them as the spool does.
+ * Outbound rows have no table there: they only pass through, and settle adds them to their counters.
  *
- * It counts and commits the attempt first. After a first attempt, some or all months of the segment may
- * be there already: Core counts the rows and inserts the missing months only. See docs/durability.md,
- * "What a crash leaves".
+ * The attempt is counted and committed first. After a first attempt, some or all months of the
+ * segment may be there already: Core counts the rows and inserts the missing months only. See
+ * ARCHITECTURE.md, "What a crash does".
  *
  * If ClickHouse keeps refusing a month for its data, the rows at fault are committed to rejected_rows
  * and the rest is inserted. Every later attempt leaves the same rows out.
- * @throws CoreError SEGMENT_ROWS_LOST if a month holds some but not all of its rows, or the block is not
- * what was sealed; SEGMENT_NOT_SHOWN; SEGMENT_REFUSED.
+ * @throws CoreError SEGMENT_ROWS_LOST if a month holds some but not all of its rows, or the blocks
+ * are not what was sealed; SEGMENT_NOT_SHOWN; SEGMENT_REFUSED.
  */
 export async function insertSegment(
   deps: InsertDeps,
   segment: Segment,
-  block: Buffer,
+  blocks: Buffer,
 ): Promise<Inserted> {
   const { kind, rows } = segment;
   if (kind === 'outbound') {
-    const payload: OutboundPayload = { format: 'outbound', rows, bytes: block };
-    return { outcome: 'inserted', payloads: [payload], spare: [block] };
+    const payload: OutboundPayload = { format: 'outbound', rows, bytes: blocks };
+    return { outcome: 'inserted', payloads: [payload], spare: [blocks] };
   }
   await deps.failpoint?.('insert:before');
-  const inserted = await writeMonths(deps, segment, kind, block);
+  const inserted = await writeMonths(deps, segment, kind, blocks);
   await deps.failpoint?.('insert:after');
   return inserted;
 }
@@ -99,16 +99,16 @@ async function writeMonths(
   deps: InsertDeps,
   segment: Segment,
   kind: RowKind,
-  block: Buffer,
+  blocks: Buffer,
 ): Promise<Inserted> {
   await deps.client.query('UPDATE segments SET attempts = attempts + 1 WHERE id = $1', [
     segment.id,
   ]);
   const earlier = segment.attempts > 0 ? await readEarlier(deps, segment, kind) : undefined;
-  const rows = openRows(segment, kind, block, deps.buffers);
+  const rows = openRows(segment, kind, blocks, deps.buffers);
   const insert: Insert = { ...deps, segment, kind, rows };
   const payloads: Payload[] = [];
-  let spare = [block];
+  let spare = [blocks];
   for (const month of rows.months) {
     const rejected = earlier?.rejected.get(month.yyyymm) ?? noPositions;
     const payload = rows.payload(month, rejected);
@@ -128,17 +128,17 @@ async function writeMonths(
 }
 
 /**
- * The rows of a segment, whose `block` holds them as the spool does.
- * @throws CoreError SEGMENT_ROWS_LOST if the block does not hold the usage rows that were sealed.
+ * Opens the rows of a segment, which `blocks` holds as the spool does.
+ * @throws CoreError SEGMENT_ROWS_LOST if the blocks do not hold the usage rows that were sealed.
  */
 export function openRows(
   { id: segmentId, rows }: { id: number; rows: number },
   kind: RowKind,
-  block: Buffer,
+  blocks: Buffer,
   buffers: BufferPool,
 ): SegmentRows {
-  if (kind === 'session') return openSessionRows(block, segmentId);
-  return openUsageRows({ block, rows, segmentId }, buffers.take);
+  if (kind === 'session') return openSessionRows(blocks, segmentId);
+  return openUsageRows({ blocks, rows, segmentId }, buffers.take);
 }
 
 /** What earlier attempts left: rows in ClickHouse, and rows that they decided to leave out. */

@@ -20,8 +20,8 @@ const pauseFactor = 3;
  */
 const pauseMsMax = 1_000;
 /**
- * A segment's rows are expanded again for nearly every month, because other streams use the same memory
- * during the pause. Expanding this many rows blocks the worker's thread for some milliseconds.
+ * A segment's rows are expanded again for nearly every month, because other streams use the same
+ * memory during the pause. Expanding this many rows blocks the worker's thread for some milliseconds.
  */
 const segmentRowsMax = 100_000;
 /** A run ends after this many segments, because a worker runs one late stream at a time. */

@@ -180,8 +180,9 @@ async function readAndInsert(
 ): Promise<Inserted> {
   let inserted: Inserted;
   try {
-    const { block } = entries ?? (await readSealed(run, segment)) ?? {};
-    inserted = block === undefined ? overtaken(segment) : await insertSegment(run, segment, block);
+    const { blocks } = entries ?? (await readSealed(run, segment)) ?? {};
+    inserted =
+      blocks === undefined ? overtaken(segment) : await insertSegment(run, segment, blocks);
   } catch (cause) {
     await noteFailure(run.client, [segment.id], cause);
     // `cause` is the failure to throw. settle.ts notes a failure of its own.

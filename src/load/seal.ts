@@ -4,10 +4,10 @@ import type { BufferPool } from '../buffer-pool.ts';
 import { CoreError, messageOf } from '../errors.ts';
 import type { Failpoint } from '../failpoints.ts';
 import {
-  createEntryReader,
-  type Entries,
-  type EntryReader,
-  readEntries,
+  createStreamReader,
+  readStreamEntries,
+  type StreamEntries,
+  type StreamReader,
 } from '../spool/stream-entries.ts';
 import type { Kind } from '../spool/streams.ts';
 import { inClientTransaction } from '../stores/postgres.ts';
@@ -31,7 +31,7 @@ export interface Segment {
 /** A segment, with its stream entries if this run has sealed it and so has just read them. */
 export interface Sealed {
   segment: Segment;
-  entries: Entries | undefined;
+  entries: StreamEntries | undefined;
 }
 
 /**
@@ -78,7 +78,7 @@ export interface Sealer {
 /** Stream entries that are being read. */
 interface Reading {
   afterId: string;
-  reader: EntryReader;
+  reader: StreamReader;
   filled: Promise<void>;
 }
 
@@ -167,7 +167,7 @@ async function readAfter(
   range: SealRange,
   { kind, sealedId }: Position,
   ahead: Reading | undefined,
-): Promise<Entries | undefined> {
+): Promise<StreamEntries | undefined> {
   const begun = ahead?.afterId === sealedId ? ahead : undefined;
   const { reader, filled } = begun ?? beginReading(deps, range, kind, sealedId);
   await filled;
@@ -183,7 +183,7 @@ function beginReading(
   afterId: string,
 ): Reading {
   const range = { stream, kind, start: `(${afterId}`, end: '+', rowsMax };
-  const reader = createEntryReader(redis, range, buffers);
+  const reader = createStreamReader(redis, range, buffers);
   const filled = reader.fill();
   // The caller that awaits it gets the failure. Until then Node must not call it unhandled.
   filled.catch(() => undefined);
@@ -197,7 +197,7 @@ function beginReading(
 async function commitSegment(
   client: pg.PoolClient,
   { stream, kind, seq }: Position,
-  { block: _, ...range }: Entries,
+  { blocks: _, ...range }: StreamEntries,
 ): Promise<Segment> {
   const { firstId, lastId, rows, bytes, appendedBytes } = range;
   const id = await inClientTransaction(client, async () => {
@@ -224,9 +224,9 @@ async function commitSegment(
 export async function readSealed(
   { client, redis, buffers }: SealDeps,
   segment: Segment,
-): Promise<Entries | undefined> {
+): Promise<StreamEntries | undefined> {
   const { id, stream, kind, firstId: start, lastId: end, rows: rowsMax } = segment;
-  const entries = await readEntries(redis, { stream, kind, start, end, rowsMax }, buffers);
+  const entries = await readStreamEntries(redis, { stream, kind, start, end, rowsMax }, buffers);
   if (entries?.lastId === end && entries.rows === rowsMax) return entries;
   const { rowCount } = await client.query(
     `SELECT FROM segments WHERE id = $1 AND state = 'sealed'`,

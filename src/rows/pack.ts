@@ -77,8 +77,8 @@ export function setUint64(view: DataView, offset: number, value: number): void {
  * A view to read and write numbers through. That costs an instruction or two, and a Buffer's own methods
  * cost a function call each, which matters at a million rows a second.
  */
-export function viewOf(block: Buffer): DataView {
-  return new DataView(block.buffer, block.byteOffset, block.byteLength);
+export function viewOf(packed: Buffer): DataView {
+  return new DataView(packed.buffer, packed.byteOffset, packed.byteLength);
 }
 
 /** A row takes 56 bytes. `recordedAt` is cut to the second; an entry without a subscription has 0. */
@@ -140,23 +140,23 @@ export function varint(value: number): Buffer {
 }
 
 /** Byte length of the session row that starts at `at`. */
-export function sessionRowLength(block: Buffer, at: number): number {
+export function sessionRowLength(packed: Buffer, at: number): number {
   const start = at + sessionRow.ipAddress;
-  const low = block[start] ?? 0;
+  const low = packed[start] ?? 0;
   if (low < 128) return sessionRow.ipAddress + 1 + low;
-  return sessionRow.ipAddress + 2 + ((low & 127) | ((block[start + 1] ?? 0) << 7));
+  return sessionRow.ipAddress + 2 + ((low & 127) | ((packed[start + 1] ?? 0) << 7));
 }
 
 /** Seconds since 1970 of the oldest of some session rows; infinite if there is none. */
-export function oldestSessionSeconds(block: Buffer): number {
+export function oldestSessionSeconds(packed: Buffer): number {
   let oldestMs = Number.POSITIVE_INFINITY;
-  for (let at = 0; at < block.length; at += sessionRowLength(block, at)) {
-    oldestMs = Math.min(oldestMs, Number(block.readBigInt64LE(at + sessionRow.occurredAt)));
+  for (let at = 0; at < packed.length; at += sessionRowLength(packed, at)) {
+    oldestMs = Math.min(oldestMs, Number(packed.readBigInt64LE(at + sessionRow.occurredAt)));
   }
   return Math.floor(oldestMs / 1_000);
 }
 
 /** Byte length of the outbound row that starts at `at`. */
-export function outboundRowLength(block: Buffer, at: number): number {
-  return outboundRow.tag + 2 + block.readUInt16LE(at + outboundRow.tag);
+export function outboundRowLength(packed: Buffer, at: number): number {
+  return outboundRow.tag + 2 + packed.readUInt16LE(at + outboundRow.tag);
 }

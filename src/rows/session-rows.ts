@@ -13,8 +13,8 @@ interface MonthPart {
  * The session rows of a segment, packed. Opening them writes the segment's id into each row, in place.
  * Nearly always all rows are of one month; then nothing is copied.
  */
-export function openSessionRows(block: Buffer, segmentId: number): SegmentRows<SessionPayload> {
-  const { months, parts } = stampAndSplit(block, segmentId);
+export function openSessionRows(blocks: Buffer, segmentId: number): SegmentRows<SessionPayload> {
+  const { months, parts } = stampAndSplit(blocks, segmentId);
   const bytesOf = ({ yyyymm }: SegmentMonth): Buffer =>
     joined(parts.filter(({ month }) => month.yyyymm === yyyymm));
   const singleRows: SegmentRows['singleRows'] = (month, rejected) =>
@@ -38,25 +38,25 @@ function joined(parts: readonly { bytes: Buffer }[]): Buffer {
 }
 
 function stampAndSplit(
-  block: Buffer,
+  blocks: Buffer,
   segmentId: number,
 ): { months: SegmentMonth[]; parts: MonthPart[] } {
-  const view = viewOf(block);
+  const view = viewOf(blocks);
   const counts = createMonthCounts();
   const parts: MonthPart[] = [];
   let month: SegmentMonth | undefined;
   let partStart = 0;
   const endPart = (end: number): void => {
-    if (month !== undefined) parts.push({ month, bytes: block.subarray(partStart, end) });
+    if (month !== undefined) parts.push({ month, bytes: blocks.subarray(partStart, end) });
     partStart = end;
   };
-  for (let at = 0; at < block.length; at += sessionRowLength(block, at)) {
+  for (let at = 0; at < blocks.length; at += sessionRowLength(blocks, at)) {
     setUint64(view, at + sessionRow.segment, segmentId);
     const occurredAt = view.getBigInt64(at + sessionRow.occurredAt, true);
     const next = counts.count(Math.floor(Number(occurredAt) / 1_000));
     if (next !== month) endPart(at);
     month = next;
   }
-  endPart(block.length);
+  endPart(blocks.length);
   return { months: counts.list(), parts };
 }

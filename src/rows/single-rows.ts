@@ -8,11 +8,11 @@ export interface PlacedRow {
 }
 
 /** Packed rows one by one, without a copy. */
-export function splitRows(kind: 'usage' | 'session', block: Buffer): PlacedRow[] {
+export function splitRows(kind: 'usage' | 'session', packed: Buffer): PlacedRow[] {
   const rows: PlacedRow[] = [];
-  for (let at = 0; at < block.length; ) {
-    const length = kind === 'usage' ? usageRow.length : sessionRowLength(block, at);
-    rows.push({ position: rows.length, bytes: block.subarray(at, at + length) });
+  for (let at = 0; at < packed.length; ) {
+    const length = kind === 'usage' ? usageRow.length : sessionRowLength(packed, at);
+    rows.push({ position: rows.length, bytes: packed.subarray(at, at + length) });
     at += length;
   }
   return rows;

@@ -89,7 +89,7 @@ export interface OutboundTraffic {
 
 /** The sums of outbound rows by node and tag. */
 export interface OutboundSums {
-  add(block: Buffer): void;
+  add(blocks: Buffer): void;
   readonly size: number;
   /** All sums, sorted by node and tag. */
   list(): OutboundTraffic[];
@@ -98,13 +98,13 @@ export interface OutboundSums {
 export function createOutboundSums(): OutboundSums {
   const sums = new Map<string, OutboundTraffic>();
   return {
-    add(block) {
-      for (let at = 0; at < block.length; at += outboundRowLength(block, at)) {
-        const nodeId = block.readUInt32LE(at + outboundRow.nodeId);
+    add(blocks) {
+      for (let at = 0; at < blocks.length; at += outboundRowLength(blocks, at)) {
+        const nodeId = blocks.readUInt32LE(at + outboundRow.nodeId);
         const tagStart = at + outboundRow.tag + 2;
-        const tag = block.toString('utf8', tagStart, tagStart + block.readUInt16LE(tagStart - 2));
-        const bytesUp = block.readBigUInt64LE(at + outboundRow.bytesUp);
-        const bytesDown = block.readBigUInt64LE(at + outboundRow.bytesDown);
+        const tag = blocks.toString('utf8', tagStart, tagStart + blocks.readUInt16LE(tagStart - 2));
+        const bytesUp = blocks.readBigUInt64LE(at + outboundRow.bytesUp);
+        const bytesDown = blocks.readBigUInt64LE(at + outboundRow.bytesDown);
         const key = `${nodeId}/${tag}`;
         const sum = sums.get(key);
         if (sum === undefined) sums.set(key, { nodeId, tag, bytesUp, bytesDown });

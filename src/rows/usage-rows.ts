@@ -21,14 +21,14 @@ const columns = [
 ] as const;
 
 /**
- * The usage rows of a segment, whose `block` holds them compact.
- * @throws CoreError SEGMENT_ROWS_LOST if the block is not exactly this many rows.
+ * Opens the usage rows of a segment, which `blocks` holds compact.
+ * @throws CoreError SEGMENT_ROWS_LOST if the blocks are not exactly this many rows.
  */
 export function openUsageRows(
-  { block, rows, segmentId }: { block: Buffer; rows: number; segmentId: number },
+  { blocks, rows, segmentId }: { blocks: Buffer; rows: number; segmentId: number },
   allocate: (bytes: number) => Buffer,
 ): SegmentRows<UsagePayload> {
-  const from = openUsageColumns(block, rows);
+  const from = openUsageColumns(blocks, rows);
   if (from === undefined) {
     throw new CoreError(
       'SEGMENT_ROWS_LOST',
@@ -53,8 +53,8 @@ export function openUsageRows(
 }
 
 /** Compact blocks back to the rows that packUsage writes; undefined if they hold another number of rows. */
-export function expandUsage(block: Uint8Array, rows: number): Buffer | undefined {
-  const from = openUsageColumns(block, rows);
+export function expandUsage(blocks: Uint8Array, rows: number): Buffer | undefined {
+  const from = openUsageColumns(blocks, rows);
   return from && toRowBinary(from, rows, 0);
 }
 

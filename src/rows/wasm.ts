@@ -291,20 +291,20 @@ export interface ColumnPlace {
 
 /**
  * Expands compact blocks to columns, which stay in the module's memory. If another call has used that
- * memory meanwhile, a method expands the block again. Undefined if the block is not exactly this many
- * rows.
+ * memory meanwhile, a method expands the blocks again. Undefined if the blocks are not exactly this
+ * many rows.
  */
-export function openUsageColumns(block: Uint8Array, rows: number): UsageColumns | undefined {
-  const at = columnPlaces(block.length, rows);
+export function openUsageColumns(blocks: Uint8Array, rows: number): UsageColumns | undefined {
+  const at = columnPlaces(blocks.length, rows);
   let ownUse = 0;
   const expand = (): boolean => {
     const { exports, bytes } = use(at.end);
     ownUse = uses;
-    bytes.set(block, inputStart);
-    return exports.expandColumns(inputStart, block.length, at.columns, rows) === rows;
+    bytes.set(blocks, inputStart);
+    return exports.expandColumns(inputStart, blocks.length, at.columns, rows) === rows;
   };
   const expanded = (): Wasm => {
-    if (ownUse !== uses) assert(expand(), 'nobody changes a block that is open');
+    if (ownUse !== uses) assert(expand(), 'nobody changes blocks that are open');
     return loaded as Wasm;
   };
   if (!expand()) return undefined;
@@ -336,9 +336,9 @@ export function openUsageColumns(block: Uint8Array, rows: number): UsageColumns 
 /**
  * Addresses: the columns, the numbers of the rows that are taken, room for pairs, and one sorted column.
  */
-function columnPlaces(blockBytes: number, rows: number) {
+function columnPlaces(blocksBytes: number, rows: number) {
   // Aligned for views of words. The module reads up to seven bytes past the input.
-  const columns = Math.ceil((inputStart + blockBytes) / 8) * 8 + 8;
+  const columns = Math.ceil((inputStart + blocksBytes) / 8) * 8 + 8;
   const selection = columns + rows * halfColumns * 4;
   const pairs = selection + rows * 4 + ((rows * 4) % 8);
   const output = pairs + rows * pairBytes;

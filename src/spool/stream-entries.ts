@@ -5,19 +5,19 @@ import { compactBlocks } from '../rows/compact.ts';
 import { blockFields, type Kind } from './streams.ts';
 
 /** Neighbouring stream entries, read whole. */
-export interface Entries {
+export interface StreamEntries {
   firstId: string;
   lastId: string;
   rows: number;
-  /** Length of `block`. */
+  /** Length of `blocks`. */
   bytes: number;
   /** Bytes ever appended to the stream up to and including the last stream entry. */
   appendedBytes: number;
   /** All rows, in memory of the reader's pool: usage compact, other kinds packed. */
-  block: Buffer;
+  blocks: Buffer;
 }
 
-export interface EntryRange {
+export interface StreamRange {
   stream: string;
   kind: Kind;
   /** Ids of stream entries. A leading `(` excludes the id itself. */
@@ -27,11 +27,11 @@ export interface EntryRange {
 }
 
 /** Reads the stream entries of one range: as many as fit the bounds, but at least one. */
-export interface EntryReader {
+export interface StreamReader {
   /** Reads to the present end of the stream, or to the bounds. One call must end before the next one. */
   fill(): Promise<void>;
   /** What has been read so far; undefined if there was no stream entry. */
-  entries(): Entries | undefined;
+  entries(): StreamEntries | undefined;
 }
 
 /**
@@ -52,42 +52,42 @@ const segmentBytesMax = 67_108_864;
 export const segmentMemory = { bytesMax: segmentBytesMax, keptBytesMax: 2 * segmentBytesMax };
 const blockBytesFirst = 1_048_576;
 
-type RawEntry = [id: Buffer, fields: Buffer[]];
+type RawStreamEntry = [id: Buffer, fields: Buffer[]];
 
 /**
- * Copies each block into one buffer as soon as its page has come, so that Redis' answers are free at
- * once. The caller may start `fill` and await something else meanwhile.
+ * Copies the blocks of each page into one buffer as soon as the page has come, so that V8 can free the
+ * answer of Redis at once. The caller may start `fill` and await something else meanwhile.
  */
-export function createEntryReader(
+export function createStreamReader(
   redis: Redis,
-  { stream, kind, start, end, rowsMax }: EntryRange,
+  { stream, kind, start, end, rowsMax }: StreamRange,
   buffers: BufferPool,
-): EntryReader {
+): StreamReader {
   let ids: { first: string; last: string } | undefined;
   let count = 0;
-  let block: Buffer | undefined;
+  let blocks: Buffer | undefined;
   let rows = 0;
   let bytes = 0;
   let appendedBytes = 0;
   let isFull = false;
 
   const room = (needed: number): Buffer => {
-    if (block !== undefined && block.length >= needed) return block;
+    if (blocks !== undefined && blocks.length >= needed) return blocks;
     const larger = buffers.take(Math.max(needed, blockBytesFirst, bytes * 2));
-    if (block !== undefined) {
-      block.copy(larger, 0, 0, bytes);
-      buffers.give(block);
+    if (blocks !== undefined) {
+      blocks.copy(larger, 0, 0, bytes);
+      buffers.give(blocks);
     }
-    block = larger;
-    return block;
+    blocks = larger;
+    return blocks;
   };
 
-  const add = (entry: Entry): void => {
-    room(bytes + entry.block.length).set(entry.block, bytes);
+  const add = (entry: StreamEntry): void => {
+    room(bytes + entry.blocks.length).set(entry.blocks, bytes);
     ids = { first: ids?.first ?? entry.id, last: entry.id };
     count += 1;
     rows += entry.rows;
-    bytes += entry.block.length;
+    bytes += entry.blocks.length;
     appendedBytes = entry.appendedBytes;
   };
 
@@ -110,11 +110,11 @@ export function createEntryReader(
           end,
           'COUNT',
           most,
-        )) as unknown as RawEntry[];
+        )) as unknown as RawStreamEntry[];
         for (const raw of page) {
           const entry = parseEntry(stream, kind, raw);
           const isOver =
-            rows + entry.rows > rowsMax || bytes + entry.block.length > segmentBytesMax;
+            rows + entry.rows > rowsMax || bytes + entry.blocks.length > segmentBytesMax;
           isFull = isOver && ids !== undefined;
           if (isFull) return;
           add(entry);
@@ -123,7 +123,7 @@ export function createEntryReader(
       }
     },
     entries() {
-      if (ids === undefined || block === undefined) return undefined;
+      if (ids === undefined || blocks === undefined) return undefined;
       const { first: firstId, last: lastId } = ids;
       return {
         firstId,
@@ -131,40 +131,40 @@ export function createEntryReader(
         rows,
         bytes,
         appendedBytes,
-        block: block.subarray(0, bytes),
+        blocks: blocks.subarray(0, bytes),
       };
     },
   };
 }
 
 /** What a range holds now, within its bounds. */
-export async function readEntries(
+export async function readStreamEntries(
   redis: Redis,
-  range: EntryRange,
+  range: StreamRange,
   buffers: BufferPool,
-): Promise<Entries | undefined> {
-  const reader = createEntryReader(redis, range, buffers);
+): Promise<StreamEntries | undefined> {
+  const reader = createStreamReader(redis, range, buffers);
   await reader.fill();
   return reader.entries();
 }
 
-interface Entry {
+interface StreamEntry {
   id: string;
   rows: number;
   appendedBytes: number;
-  block: Buffer;
+  blocks: Buffer;
 }
 
 /** The fields as redis/append.lua writes them: `n` rows, `c` appended bytes, then the blocks. */
-function parseEntry(stream: string, kind: Kind, [rawId, fields]: RawEntry): Entry {
+function parseEntry(stream: string, kind: Kind, [rawId, fields]: RawStreamEntry): StreamEntry {
   const id = rawId.toString();
-  const [, rowsText, , appended, field, block] = fields;
-  if (rowsText === undefined || appended === undefined || block === undefined) {
+  const [, rowsText, , appended, field, blocks] = fields;
+  if (rowsText === undefined || appended === undefined || blocks === undefined) {
     throw foreignEntry(stream, id);
   }
   const rows = Number(rowsText.toString());
   // A row takes several bytes, packed or compact.
-  if (!Number.isSafeInteger(rows) || rows < 1 || rows > block.length) {
+  if (!Number.isSafeInteger(rows) || rows < 1 || rows > blocks.length) {
     throw foreignEntry(stream, id);
   }
   // An earlier Core stored usage packed.
@@ -173,7 +173,7 @@ function parseEntry(stream: string, kind: Kind, [rawId, fields]: RawEntry): Entr
     id,
     rows,
     appendedBytes: Number(appended.toString()),
-    block: isPackedUsage ? compactBlocks(block) : block,
+    blocks: isPackedUsage ? compactBlocks(blocks) : blocks,
   };
 }
 

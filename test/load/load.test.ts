@@ -189,7 +189,7 @@ t.test('the next run finishes what a run left after any step, and only once', as
   const inserted = await load.seal(client, stream);
   t.ok(inserted?.entries);
   if (inserted?.entries === undefined) return;
-  await insertSegment({ ...load.deps, client }, inserted.segment, inserted.entries.block);
+  await insertSegment({ ...load.deps, client }, inserted.segment, inserted.entries.blocks);
   t.equal(await counted(), 5);
   await runStream(load.deps, stream);
   t.equal(await counted(), 5, 'after insert: what is there is not inserted again');
@@ -203,7 +203,7 @@ t.test('the next run finishes what a run left after any step, and only once', as
   const entries = await readSealed({ ...load.deps, client }, half.segment);
   t.ok(entries);
   if (entries === undefined) return;
-  await insertSegment({ ...load.deps, client }, half.segment, entries.block);
+  await insertSegment({ ...load.deps, client }, half.segment, entries.blocks);
   await load.clickhouse.command({ query: 'ALTER TABLE usage DROP PARTITION 202609' });
   // That partition also held a row of each of the first two rounds.
   t.equal(await counted(), 4);
@@ -216,7 +216,7 @@ t.test('the next run finishes what a run left after any step, and only once', as
   t.ok(settled?.entries);
   if (settled?.entries === undefined) return;
   const { segment, entries: read } = settled;
-  const last = await insertSegment({ ...load.deps, client }, segment, read.block);
+  const last = await insertSegment({ ...load.deps, client }, segment, read.blocks);
   if (last.outcome !== 'inserted') throw new Error('nothing was inserted');
   const group = openGroup(segment);
   addToGroup(group, segment, last.payloads);
@@ -248,7 +248,7 @@ t.test('the next run settles the segments that a crash left, in order and once',
     const { segment, entries } = sealed;
     const { clickhouse, buffers } = load.deps;
     if (insertedBefore)
-      await insertSegment({ client, clickhouse, buffers }, segment, entries.block);
+      await insertSegment({ client, clickhouse, buffers }, segment, entries.blocks);
   }
   await load.appendUsage([{}]);
   // The group is due once it has all bytes, so a slow machine does not split it.
@@ -314,7 +314,7 @@ t.test('a retry finds the rows even if ClickHouse has forgotten their token', as
   t.ok(sealed?.entries);
   if (sealed?.entries === undefined) return;
   const { segment, entries } = sealed;
-  await insertSegment({ ...load.deps, client }, segment, entries.block);
+  await insertSegment({ ...load.deps, client }, segment, entries.blocks);
   for (let other = 1; other <= 4; other += 1) {
     await takeToken(load.clickhouse, `other-${other}`, other);
   }

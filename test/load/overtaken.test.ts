@@ -64,7 +64,7 @@ t.test('nothing of a group counts if another worker has settled a part of it', a
   for (let i = 0; i < 2; i += 1) {
     await load.appendUsage([{ subscriptionId }]);
     const { segment, entries } = await sealAndLose(load);
-    const opened = openRows(segment, 'usage', entries.block, load.deps.buffers);
+    const opened = openRows(segment, 'usage', entries.blocks, load.deps.buffers);
     const payloads = opened.months.map((month) => opened.payload(month, new Set()));
     addToGroup(group, segment, payloads);
   }

@@ -51,7 +51,7 @@ const allocate = (bytes: number): Buffer => Buffer.alloc(bytes + 64, 0xaa);
 
 function open(rows: readonly UsageValues[]): SegmentRows {
   return openUsageRows(
-    { block: compactBlocks(packValues(rows)), rows: rows.length, segmentId },
+    { blocks: compactBlocks(packValues(rows)), rows: rows.length, segmentId },
     allocate,
   );
 }
@@ -143,8 +143,8 @@ const entry = { userId: 5, nodeProtocolId: 6, bytesUp: 7, bytesDown: 8, recorded
 
 t.test('two segments can be open at the same time', async (t) => {
   const rows = (userId: number) => compactBlocks(packUsage(userId, [{ ...entry, userId }]));
-  const one = openUsageRows({ block: rows(1), rows: 1, segmentId: 10 }, allocate);
-  const other = openUsageRows({ block: rows(2), rows: 1, segmentId: 20 }, allocate);
+  const one = openUsageRows({ blocks: rows(1), rows: 1, segmentId: 10 }, allocate);
+  const other = openUsageRows({ blocks: rows(2), rows: 1, segmentId: 20 }, allocate);
   for (const [opened, userId, segment] of [
     [one, 1n, 10n],
     [other, 2n, 20n],
@@ -176,15 +176,15 @@ t.test('a payload says where the columns lie that settle needs', async (t) => {
   t.equal(bytes.readUInt32LE(columns.bytesDown.at + 4), 8);
 });
 
-t.test('a block that does not hold the sealed rows', async (t) => {
-  const block = compactBlocks(packUsage(3, [entry, entry]));
+t.test('blocks that do not hold the sealed rows', async (t) => {
+  const blocks = compactBlocks(packUsage(3, [entry, entry]));
   for (const [bytes, rows] of [
-    [block, 1],
-    [block, 3],
-    [block.subarray(1), 2],
-    [block.subarray(0, -1), 2],
+    [blocks, 1],
+    [blocks, 3],
+    [blocks.subarray(1), 2],
+    [blocks.subarray(0, -1), 2],
   ] as const) {
-    t.throws(() => openUsageRows({ block: bytes, rows, segmentId }, allocate), {
+    t.throws(() => openUsageRows({ blocks: bytes, rows, segmentId }, allocate), {
       code: 'SEGMENT_ROWS_LOST',
       message: `Segment ${segmentId} is not ${rows} rows of usage as Core writes them`,
     });
@@ -193,7 +193,7 @@ t.test('a block that does not hold the sealed rows', async (t) => {
 
 t.test('a row by the names of its columns', async (t) => {
   const opened = openUsageRows(
-    { block: compactBlocks(packUsage(3, [entry])), rows: 1, segmentId },
+    { blocks: compactBlocks(packUsage(3, [entry])), rows: 1, segmentId },
     allocate,
   );
   const [month] = opened.months;

@@ -27,9 +27,9 @@ export function packValues(rows: readonly UsageValues[]): Buffer {
 
 /** Packed usage rows, all of one month, as a segment of their own. */
 export function payloadOf(packed: Buffer, segmentId = 1): UsagePayload {
-  const block = compactBlocks(packed);
+  const blocks = compactBlocks(packed);
   const rows = packed.length / usageRow.length;
-  const opened = openUsageRows({ block, rows, segmentId }, Buffer.alloc);
+  const opened = openUsageRows({ blocks, rows, segmentId }, Buffer.alloc);
   const [month, ...others] = opened.months;
   if (month === undefined || others.length > 0) throw new Error('rows of one month are wanted');
   return opened.payload(month, new Set());

@@ -111,7 +111,7 @@ t.test('rows that are refused later, and a segment without any row left', async 
   if (sealed?.entries === undefined) throw new Error('nothing was sealed');
   const { segment, entries } = sealed;
   const target = { table: 'usage', columns: usageColumns, segmentId: segment.id };
-  const opened = openRows(segment, 'usage', entries.block, load.deps.buffers);
+  const opened = openRows(segment, 'usage', entries.blocks, load.deps.buffers);
   const [month] = opened.months;
   const single = month === undefined ? [] : opened.singleRows(month, new Set());
   const refused = await findRefusedRows(load.clickhouse, target, single);
