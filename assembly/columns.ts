@@ -88,7 +88,7 @@ function difference(field: usize): u64 {
   return (value >> 1) ^ (0 - (value & 1));
 }
 
-/** For each column of 64 bits: all values of the last expandColumns, or-ed together. */
+/** For each column of 64 bits: all values of the last expandColumns, joined by OR. */
 let allProtocols: u64 = 0;
 let allUsers: u64 = 0;
 let allSubscriptions: u64 = 0;
@@ -288,12 +288,12 @@ function setKeys(pairs: usize, count: i32, values: usize): void {
 }
 
 /**
- * Sorts rows by subscription and time; rows with equal keys keep their order. It takes the `count` rows
- * whose numbers lie at `selection`, or the first `count` rows if `selection` is 0.
+ * Sorts rows by subscription and time; rows with equal keys keep their order. It takes the `count`
+ * rows whose numbers lie at `selection`, or the first `count` rows if `selection` is 0.
  *
- * If the ranges of subscriptions and times fit in 32 bits together, both make one key, as in a segment
- * of an hour and a million subscriptions. Otherwise it sorts by the time, then by each half of the
- * subscription.
+ * If the ranges of subscriptions and times fit in 32 bits together, both make one key. They do in a
+ * segment of an hour and a million subscriptions. Otherwise it sorts by the time, then by each half
+ * of the subscription.
  * @returns where the sorted pairs lie in `work`, which takes 16 bytes for each row.
  */
 export function sortColumns(

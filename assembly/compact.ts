@@ -9,14 +9,14 @@ import {
 } from './row';
 
 /**
- * Compacts usage rows for Redis: a packed row (src/rows/pack.ts) takes 56 bytes, a compact one some 17.
- * AssemblyScript, which scripts/build.mjs compiles to WebAssembly.
+ * Compacts usage rows for Redis: a packed row (src/rows/pack.ts) takes 56 bytes, a compact one some
+ * 17. AssemblyScript, which scripts/build.mjs compiles to WebAssembly.
  *
- * A block holds the rows of one post: their count and the node as varints (LEB128), then six varints for
- * each row. Ids and the time are differences to the row before, in zigzag; the row before the first one
- * is all zeros. The subscription is its distance from the user, because Core tends to give out both ids
- * together. Byte counts are plain varints. Differences wrap at 64 bits, so expanding restores any row.
- * It does not restore the segment, which the worker writes anyway.
+ * A block holds the rows of one post: their count and the node as varints (LEB128), then six varints
+ * for each row. Ids and the time are differences to the row before, in zigzag; the row before the
+ * first one is all zeros. The block stores a subscription as its distance from the user, because Core
+ * tends to give out both ids together. Byte counts are plain varints. Differences wrap at 64 bits, so
+ * expanding restores any row. It does not restore the segment, which the worker writes anyway.
  */
 
 /** Where the next byte goes. */

@@ -13,15 +13,15 @@ import {
  * Scans the body of POST /node/usage, JSON bytes, straight into packed rows (src/rows/pack.ts).
  * AssemblyScript, which scripts/build.mjs compiles to WebAssembly.
  *
- * The scanner takes only a body that it is certain of. For anything unusual (escapes, exponents, unknown
- * or repeated fields, fractions past milliseconds) it answers UNSURE. Then the caller asks zod, which is
- * the contract and the only source of error messages. The scanner repeats the contract's field names, so
- * a change of the contract changes both. test/rows/usage-scanner.test.ts checks that zod takes
- * whatever the scanner takes, with the same rows.
+ * The scanner takes only a body that it is certain of. For anything unusual (escapes, exponents,
+ * unknown or repeated fields, fractions past milliseconds) it answers UNSURE. Then the caller asks
+ * zod, which is the contract and the only source of error messages. The scanner repeats the
+ * contract's field names, so a change of the contract changes both. test/rows/usage-scanner.test.ts
+ * checks that zod takes every body that the scanner takes, with the same rows.
  *
- * Memory: the body lies at `input` and 16 zero bytes after it. A zero is no valid character, so a read
- * past the end stops the scan at the first zero, and what lies after the zeros changes nothing. One
- * read takes up to 26 bytes. The rows go to `output`.
+ * Memory: the body lies at `input` and 16 zero bytes behind it. A zero is no valid character, so the
+ * scan stops at the first zero, and what lies behind the zeros changes nothing. One read takes up to
+ * 26 bytes. The rows go to `output`.
  */
 
 const UNSURE: i32 = -1;

@@ -1,21 +1,22 @@
 -- One flush of a group commit: checks every post of it and appends the new ones, atomically.
 --
 -- KEYS: stream, bytes ever appended, bytes ever trimmed, rows ever appended, and the hash that says
--- which hashes hold the idempotency keys. The usual and the late stream of a kind and shard share that
--- last key, so a post is stored in one of the two streams only.
+-- which hashes hold the idempotency keys. The usual and the late stream of a kind and shard share
+-- that last key, so only one of the two stores a post.
 --
--- ARGV: backlog bound in bytes; seconds that an idempotency key is kept at least; field for the blocks;
--- the blocks of all posts joined; a line `idempotency key SP fingerprint` for each post; a line `rows SP
--- bytes of its block` for each post; rows of all posts.
+-- ARGV: backlog bound in bytes; seconds that an idempotency key is kept at least; field for the
+-- blocks; the blocks of all posts joined; a line `idempotency key SP fingerprint` for each post; a
+-- line `rows SP bytes of its block` for each post; rows of all posts.
 --
--- Returns an empty list if all posts were stored, which is nearly always. Otherwise one verdict for each
--- post: 0 stored, 1 stored before, 2 key used with another body, 3 no room in the backlog. The blocks
--- that are stored become one stream entry. If none is stored, the script writes nothing of the posts.
+-- Returns an empty list if all posts were stored, which is nearly always. Otherwise one verdict for
+-- each post: 0 stored, 1 stored before, 2 key used with another body, 3 no room in the backlog. The
+-- blocks that are stored become one stream entry. If none is stored, the script writes nothing of the
+-- posts.
 --
 -- Idempotency keys are fields of hashes, <seen>:<number>, and their fingerprints are the values. So a
 -- flush costs a few commands instead of two for each post, and a key takes half of the memory. The
--- script writes to a hash for half of the seconds, and looks at the newest three: a key is kept for one
--- to one and a half times the seconds. The numbers only go up, whatever the clock does.
+-- script writes to a hash for half of the seconds, and looks at the newest three: a key is kept for
+-- one to one and a half times the seconds. The numbers only go up, whatever the clock does.
 local secondsHalf = math.ceil(ARGV[2] / 2)
 local now = tonumber(redis.call('TIME')[1])
 local current = redis.call('HMGET', KEYS[5], 'number', 'since')

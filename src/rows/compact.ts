@@ -1,7 +1,7 @@
 import { oldestSessionSeconds, type PackedRows, usageRow } from './pack.ts';
 import { type Copyable, compactUsage } from './wasm.ts';
 
-/** The rows of one post as the spool keeps them: usage compact, other kinds as they were packed. */
+/** The rows of one post as the spool keeps them: usage compact, other kinds packed. */
 export interface SpoolRows {
   rows: number;
   bytes: Copyable;
@@ -10,9 +10,9 @@ export interface SpoolRows {
 }
 
 /**
- * Usage takes a third of its packed length when it is compact, which counts because Redis copies each
- * byte several times, writes it to its log, and holds it until it is settled. Sessions and outbound
- * usage are rare.
+ * Compact usage takes a third of its packed length. That counts, because Redis copies each byte
+ * several times, writes it to its log, and holds it until it is settled. Sessions and outbound usage
+ * are rare, so they stay packed.
  */
 export function compact(
   kind: 'usage' | 'session' | 'outbound',
@@ -23,7 +23,10 @@ export function compact(
   return { rows, bytes, oldestSeconds };
 }
 
-/** Packed usage rows of any nodes as compact blocks: one for each run of rows of the same node. */
+/**
+ * Packed usage rows of any nodes as compact blocks. Neighbouring rows of the same node make one
+ * block.
+ */
 export function compactBlocks(packed: Buffer): Buffer {
   const blocks: Buffer[] = [];
   let start = 0;

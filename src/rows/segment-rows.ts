@@ -6,8 +6,8 @@ export interface SegmentRows<P extends Payload = Payload> {
   /** In ascending order. */
   readonly months: readonly SegmentMonth[];
   /**
-   * What the INSERT of a month sends: its rows without the rejected ones. A rejected row is named by its
-   * position among the rows of the month in the order of the stream, which never changes.
+   * What the INSERT of a month sends: its rows without the rejected ones. `rejected` has their
+   * positions among the rows of the month, in the order of the stream, which never changes.
    */
   payload(month: SegmentMonth, rejected: ReadonlySet<number>): P;
   /** The same rows, each alone. */

@@ -3,8 +3,8 @@ import type { PayloadColumn, UsagePayload } from './segment-rows.ts';
 import { mergeUsage, type SumColumns, sumColumns } from './wasm.ts';
 
 /**
- * What segments add to counters: four columns with one place for each subscription, whose ids are
- * distinct.
+ * What segments add to counters: four columns with one place for each subscription. No id comes
+ * twice.
  */
 export interface TrafficSums {
   subscriptionIds: BigUint64Array;
@@ -22,7 +22,7 @@ export interface UsageSums {
   readonly size: number;
   /** How many of the rows that were added have a subscription. */
   readonly rows: number;
-  /** All sums in ascending order of id. A sum past 2^64-1 stays there. */
+  /** All sums in ascending order of id. A sum past 2^64-1 stays at that number. */
   columns(): TrafficSums;
 }
 

@@ -6,9 +6,9 @@ import { splitRows } from './single-rows.ts';
 import { openUsageColumns, type UsageColumns } from './wasm.ts';
 
 /**
- * The columns of `usage` that a segment's rows bring: the first of each column's halves in
- * assembly/columns.ts, the bit of wideColumns() that says that it needs 64 bits, and its type if it does
- * not. ClickHouse widens the narrow type itself.
+ * The columns of `usage` that a segment's rows bring. `half` is the first half of the column in
+ * assembly/columns.ts. `bit` is the bit of wideColumns() that is set if the column needs 64 bits.
+ * `narrow` is its type if it does not; ClickHouse widens that itself.
  */
 const columns = [
   { key: 'nodeId', name: 'node_id', half: 0, bit: undefined, narrow: 'UInt32' },
@@ -52,13 +52,16 @@ export function openUsageRows(
   };
 }
 
-/** Compact blocks back to the rows that packUsage writes; undefined if they hold another number of rows. */
+/**
+ * Turns compact blocks back into the rows that packUsage writes. Undefined if they hold another
+ * number of rows.
+ */
 export function expandUsage(blocks: Uint8Array, rows: number): Buffer | undefined {
   const from = openUsageColumns(blocks, rows);
   return from && toRowBinary(from, rows, 0);
 }
 
-/** Nearly always one. */
+/** The months of the rows, nearly always one. */
 function monthsOf(from: UsageColumns, rows: number): SegmentMonth[] {
   const first = monthOf(from.earliestSeconds);
   if (from.latestSeconds < first.endSeconds) return [{ ...first, rows }];
@@ -67,7 +70,7 @@ function monthsOf(from: UsageColumns, rows: number): SegmentMonth[] {
   return counts.list();
 }
 
-/** The numbers of a month's rows without the rejected ones. */
+/** The numbers of a month's rows, without those of rejected rows. */
 function select(from: UsageColumns, month: Month, rejected: ReadonlySet<number>): Uint32Array {
   const times = from.times();
   const numbers = new Uint32Array(times.length);

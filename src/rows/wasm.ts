@@ -8,11 +8,10 @@ import { usageRow } from './pack.ts';
 /**
  * Every call of dist/ingest.wasm, which the build compiles from assembly/.
  *
- * The module works in one memory, which the next call overwrites, and a view of that memory dies when it
- * grows. Therefore no view leaves this file: each function copies what it is given into the memory,
- * calls the module, and copies the result out, into memory of its own or of the caller. Only the result
- * of scanUsage stays in the memory for a while; the next call moves it out first (`Lent`). Nothing here
- * awaits.
+ * The module works in one memory, which the next call overwrites, and a view of that memory dies when
+ * it grows. Therefore no view leaves this file. Each function copies its arguments into the memory,
+ * calls the module, and copies the result out, to new memory or to the caller's. Only scanUsage lends
+ * its result (`Lent`), and the next call saves it. Nothing here awaits.
  *
  * The memory grows to what the largest call needed and stays. CORE_BODY_BYTES_MAX bounds a body, and
  * spool/stream-entries.ts bounds a segment.
@@ -86,7 +85,7 @@ const pagesFirst = 32;
 const inputStart = pageBytes;
 
 let loaded: Wasm | undefined;
-/** Counts the uses of the memory. What a call left there is good while this number stays the same. */
+/** Counts the uses of the memory. What a call left there is valid while this stays the same. */
 let uses = 0;
 
 /** The module with at least `bytesMin` bytes of memory. What lay below that stays. */
@@ -119,7 +118,7 @@ function copyOut({ bytes }: Wasm, at: number, length: number): Buffer {
   return copied;
 }
 
-/** Bytes that their user copies to where it needs them, once. A Buffer is Copyable, too. */
+/** Bytes that the caller copies to their place, once. A Buffer is Copyable, too. */
 export interface Copyable {
   readonly length: number;
   copy(target: Uint8Array, targetStart: number): number;
@@ -129,9 +128,9 @@ export interface Copyable {
 let lent: Lent | undefined;
 
 /**
- * A result that its user copies straight out of the module's memory, which saves accept a second copy and 3
- * to 5 % of its time. Nearly always the user does so before the next call. Otherwise the next call first
- * moves the result to memory of its own. It is a class, because each post makes one.
+ * A result that the caller copies straight out of the module's memory. It nearly always does so
+ * before the next call, and a second copy would cost accept 3 to 5 % of its time. Otherwise the next
+ * call first moves the result to new memory. It is a class, because each post makes one.
  */
 class Lent implements Copyable {
   readonly length: number;
@@ -155,7 +154,7 @@ class Lent implements Copyable {
   }
 }
 
-/** Numbers of 32 bits come from WebAssembly signed. */
+/** WebAssembly returns numbers of 32 bits as signed ones. */
 function unsigned(value: number): number {
   return value >>> 0;
 }
@@ -175,7 +174,7 @@ export interface ScannedUsage extends CompactRows<Copyable> {
   fingerprint: string;
 }
 
-/** Zeros after a body, which end whatever the scanner reads there. */
+/** Zeros behind a body. They end what the scanner reads there. */
 const padding = Buffer.alloc(16);
 /** 128 bits, six a character. */
 const fingerprintChars = 22;
@@ -184,9 +183,10 @@ const compactHeadBytesMax = 15;
 const compactRowBytesMax = 60;
 
 /**
- * A usage body to compact rows, without a JavaScript object for each entry: some fifteen times as fast
- * as JSON.parse and zod. The rows are exactly those that zod and packUsage would give. Undefined if the
- * scanner is not certain of the body: the caller then asks zod, which takes it or explains.
+ * Turns a usage body into compact rows without a JavaScript object for each entry, some fifteen times
+ * as fast as JSON.parse and zod. The rows are exactly those that zod and packUsage would give.
+ * Undefined if the scanner is not certain of the body: the caller then asks zod, which takes the body
+ * or says what is wrong.
  */
 export function scanUsage(
   nodeId: number,
@@ -194,8 +194,8 @@ export function scanUsage(
   bounds: { entriesMax: number; nowMs: number },
 ): ScannedUsage | undefined {
   const packedAt = inputStart + body.length + padding.length;
-  // A row is shorter than the shortest entry that makes it, so all rows fit in the length of the body. The
-  // scanner begins one row more before it finds an entry wanting.
+  // A row is shorter than the shortest entry that makes it, so all rows fit in the length of the
+  // body. The scanner begins one more row before it finds that an entry is wrong.
   const { exports, bytes } = use(packedAt + body.length + usageRow.length);
   bytes.set(body, inputStart);
   bytes.set(padding, inputStart + body.length);
@@ -257,7 +257,7 @@ function compactAt(input: number, rows: number, output: number) {
  */
 const halfColumns = 12;
 const timeColumn = halfColumns - 1;
-/** The module sorts two pairs of 32-bit numbers for each row. */
+/** The sort needs two pairs of 32-bit numbers for each row: one to read and one to write. */
 const pairBytes = 16;
 
 /** The rows of compact blocks, by column. */
@@ -367,8 +367,8 @@ export const sumColumns = 4;
 const sumBytes = sumColumns * 8;
 
 /**
- * Sums rows up by subscription and merges these sums into a list of `held` ones. `roomFor` gives the
- * columns that the merged list goes to, as long as it is told; it may give those of `held` again.
+ * Sums rows up by subscription and merges the sums into the list `held`. `roomFor` gives the columns
+ * for the merged list, which has the given size. They may be those of `held`.
  * @returns how many of the rows have a subscription.
  */
 export function mergeUsage(

@@ -6,12 +6,13 @@ import { classifyFailure } from '../stores/failures.ts';
 /** How Core recognises a post that comes again. */
 export interface Identity {
   /**
-   * The idempotency key: unique among the posts of all nodes to one shard and kind; without white space.
+   * The idempotency key. It is unique among the posts of all nodes to one shard and kind, and has no
+   * white space.
    */
   key: string;
   /**
    * The fingerprint of the decompressed body: the same key with another fingerprint is another post.
-   * Empty if the key says enough.
+   * Empty if the key alone decides.
    */
   fingerprint: string;
 }
@@ -55,18 +56,18 @@ export interface GroupCommit {
 const flushBytesMax = 1_048_576;
 const flushPostsMax = 1_000;
 /**
- * While Redis syncs one flush, a second one may be on its way, so that Redis need not wait until this
- * process has handled the first answer. The second one must be large, and at least half as large as the
- * first one: each flush costs Redis an fsync, and posts that wait a little longer come in larger
+ * While Redis syncs one flush, a second one may be on its way. Then Redis need not wait until this
+ * process has handled the first answer. The second one must be large, and at least half as large as
+ * the first one: each flush costs Redis an fsync, and posts that wait a little longer come in larger
  * flushes.
  */
 const flushesInFlightMax = 2;
 const largePostsMin = 16;
 const largeBytesMin = 65_536;
 /**
- * A small flush starts this long after the start of the flush before it, at the earliest. What a flush
- * costs Redis and this process hardly depends on its size, and a quiet disk would otherwise allow 350 a
- * second. A post that comes after a pause of this length waits for nobody.
+ * A small flush starts at the earliest this long after the start of the flush before it. What a flush
+ * costs Redis and this process hardly depends on its size, and a quiet disk would otherwise allow 350
+ * a second. A post that comes after a pause of this length waits for nobody.
  */
 const smallFlushIntervalMs = 5;
 /** Buffers kept for later flushes: two are in flight while another one gathers. */

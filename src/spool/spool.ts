@@ -24,7 +24,7 @@ import {
 /** The rows of one post and how to recognise it. There is at least one row. */
 export type SpoolBlock = Identity & SpoolRows;
 
-/** As Verdict; `late-full` if it is the late stream's backlog that has no room. */
+/** A Verdict, or `late-full` if the backlog of the late stream has no room. */
 export type SpoolVerdict = Verdict | 'late-full';
 
 /** Where accepted rows wait until they are settled: the Redis streams. */

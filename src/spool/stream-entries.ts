@@ -91,7 +91,7 @@ export function createStreamReader(
     appendedBytes = entry.appendedBytes;
   };
 
-  /** Few more than fit: the reader of the next segment reads again what did not fit. */
+  /** Hardly more than fit: the reader of the next segment reads again what did not fit. */
   const readCount = (): number => {
     if (count === 0) return readCountFirst;
     const fitting = Math.ceil((rowsMax - rows) / (rows / count));

@@ -1,13 +1,13 @@
 import type { Queryable } from '../stores/postgres.ts';
 
-/** What the three ingest routes take, each with streams of its own. */
+/** What a post can report. Each kind has its own streams. */
 export const kinds = ['usage', 'outbound', 'session'] as const;
 export type Kind = (typeof kinds)[number];
 
 /**
  * Each shard has a usual stream of every kind, and a late stream of the kinds whose rows have a time.
- * Posts with old rows go through the late stream, because each month of a segment is an insert of its
- * own, and newer rows would wait for all of these.
+ * Posts with old rows go through the late stream: each month of a segment is an insert of its own,
+ * and the rows behind it would have to wait.
  */
 export type UsualOrLate = 'usual' | 'late';
 const lateKinds: readonly Kind[] = ['usage', 'session'];

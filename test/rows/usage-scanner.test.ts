@@ -131,7 +131,7 @@ const bodyText = fc
       `${a}{${a}"entries"${a}:${a}[${entries.join(`${a},`)}${a}]${a}}${a}${tail}`,
   );
 
-t.test('the contract takes whatever the scanner takes, with the same rows', async (t) => {
+t.test('the contract takes every body that the scanner takes, with the same rows', async (t) => {
   const counts = { taken: 0, unsure: 0 };
   fc.assert(
     fc.property(bodyText, (text) => {
