@@ -15,7 +15,7 @@ interface Deps {
 const pageSubscriptions = 20_000;
 /** Where a counter stops (src/subscriptions/add-traffic.ts). */
 const counterMax = 9_223_372_036_854_775_807n;
-/** How many segments are read for one subscription whose rows may be older than itself. */
+/** How many segments are read for one subscription that may be younger than some of its rows. */
 const earlySegmentsMax = 100_000;
 
 interface Traffic {
@@ -28,9 +28,9 @@ interface Counter extends Traffic {
 }
 
 /**
- * Compares each subscription's counters with the sums of its rows in all settled segments. Rows that
- * name a subscription which does not exist (any more) have no counter, so they are not compared. The
- * rows of a counter that has stopped at its maximum must make at least that much.
+ * Compares each subscription's counters with the sums of its rows in all settled segments. Rows of a
+ * subscription that does not exist (any more) have no counter, so they are not compared. If a counter
+ * has stopped at its maximum, its rows must make at least that much.
  * @returns how many subscriptions were compared.
  */
 export async function compareCounters(
@@ -148,7 +148,7 @@ async function sumEarlyRows(deps: Deps, scope: SegmentScope, counter: Counter): 
   const bySegment = await result.json<{ segment: number; up: string; down: string }>();
   // For a deleted segment Core knows only that it was settled before `settled_before`, like all that
   // were deleted with it. It is early if the subscription was created after that. If the subscription
-  // was created before that, a segment that is early for it was kept.
+  // was created before that, a segment that is early for it was not deleted.
   const { rows } = await deps.client.query<{ id: number; held: boolean }>(
     `SELECT found.id, segments.id IS NOT NULL AS held
      FROM unnest($1::bigint[]) AS found (id)

@@ -16,7 +16,7 @@ export interface SegmentScope {
   unsettledIds: ReadonlySet<number>;
   /** Compare only segments settled since then; null: all. */
   since: Date | null;
-  /** The segments that were deleted, of which Core keeps only sums. */
+  /** The deleted segments. Core keeps only their sums. */
   pruned: Pruned;
 }
 

@@ -20,7 +20,10 @@ export interface Pruned {
   sessionRows: number;
 }
 
-/** Segments that one transaction deletes. It takes tens of milliseconds, and an audit's lock waits. */
+/**
+ * Segments that one transaction deletes. It takes tens of milliseconds, and the lock of an audit
+ * waits for it.
+ */
 const batchSegments = 10_000;
 /** The most batches after one audit; the rest is deleted after the next one. */
 const batchesMax = 1_000;

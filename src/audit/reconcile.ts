@@ -30,15 +30,15 @@ export interface ReconcileDeps {
  * Compares what Core has settled with what ClickHouse holds, while the system runs: each settled
  * segment's rows, and each subscription's counters.
  *
- * It reads Postgres first, as of one moment. The segments that were settled then are in ClickHouse and do
- * not change any more. ClickHouse is read later and has more rows by then, but the comparison leaves
- * out rows of segments that came later or were not settled at that moment. So it shows no false
+ * It reads Postgres first, as of one moment. The segments that were settled then are in ClickHouse
+ * and do not change any more. It reads ClickHouse later, when there are more rows. But it leaves out
+ * rows of segments that came later or were not settled at that moment, so it shows no false
  * difference.
  *
- * With `since`, it compares only segments settled since then and no counters, because a counter cannot be
- * split by time. A counter is the sum of the whole history, so nobody may delete a segment from Postgres
- * by hand while its rows are in ClickHouse. Only prune.ts does, and it keeps sums. Outbounds have
- * counters only, so there is nothing to compare them with.
+ * With `since`, it compares only segments settled since then and no counters, because a counter
+ * cannot be split by time. A counter is the sum of the whole history, so nobody may delete a segment
+ * from Postgres by hand while its rows are in ClickHouse. Only prune.ts does, and it keeps sums.
+ * Outbounds have counters only, so there is nothing to compare them with.
  * @throws whatever the stores throw, or the reason of `signal`.
  */
 export async function reconcile(

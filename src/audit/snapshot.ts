@@ -4,14 +4,15 @@ import type pg from 'pg';
 const lockTimeoutMs = 3_000;
 
 /**
- * Runs `work` in a read-only transaction that sees Postgres as of one moment at which nobody seals or
- * settles. So it sees every segment up to the largest id that it sees: no segment with a smaller id can
- * be committed later.
+ * Runs `work` in a read-only transaction that sees Postgres at one moment when nobody seals or
+ * settles. So it sees every segment up to the largest id that it sees: no segment with a smaller id
+ * can be committed later.
  *
- * A second connection makes that moment: it locks `segments` for some milliseconds, in which writers
+ * A second connection makes that moment: it locks `segments` for some milliseconds, while writers
  * wait, and exports its snapshot.
  *
- * Source: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-SNAPSHOT-SYNCHRONIZATION
+ * Source:
+ * https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-SNAPSHOT-SYNCHRONIZATION
  */
 export async function inQuietSnapshot<T>(
   pool: pg.Pool,
