@@ -2,7 +2,7 @@ import type pg from 'pg';
 
 /**
  * A run's hold on its stream: a Postgres connection that has the stream's advisory lock. If the
- * connection dies, Postgres frees the lock, and the run can neither seal nor insert any more.
+ * connection dies, Postgres frees the lock, and the run can no longer seal or insert.
  */
 export interface Hold {
   client: pg.PoolClient;
@@ -25,7 +25,7 @@ export async function holdStream<T>(
 ): Promise<T | { outcome: 'locked' }> {
   const { silentMsMax } = deps;
   const client = await deps.pool.connect();
-  // Closing a connection frees its lock for sure, so one that failed or may hold the lock is closed.
+  // Closing a connection surely frees its lock, so this closes one that failed or may have the lock.
   let closes = true;
   try {
     const lock = await client.query<{ locked: boolean }>(
@@ -47,7 +47,7 @@ export async function holdStream<T>(
   }
 }
 
-/** Makes Postgres end a connection that is silent for this long, in or out of a transaction; 0: never. */
+/** Makes Postgres end a connection that is silent for this long, in a transaction or not. 0: never. */
 export async function boundSilence(
   client: pg.PoolClient,
   msMax: number = silentMsMaxDefault,
@@ -61,8 +61,8 @@ export async function boundSilence(
 
 /**
  * Runs work that does not use the hold's connection, and queries Postgres meanwhile, so that a long
- * insert does not count as silence. The first query comes before the work. If Postgres has ended the
- * connection, another run may have the stream: that query fails, and the work does not begin.
+ * insert does not count as silence. The first query comes before the work. If another run may have
+ * the stream by now, the query fails and the work does not begin.
  */
 export async function keepHold<T>(hold: Hold, work: () => Promise<T>): Promise<T> {
   const { client, silentMsMax = silentMsMaxDefault } = hold;

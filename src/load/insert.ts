@@ -40,8 +40,8 @@ export type Inserted =
       /** The rows for the counters: all but the rejected ones. */
       payloads: (Payload | OutboundPayload)[];
       /**
-       * Memory of the pool that is free once the rows are counted. None if ClickHouse refused a request
-       * or one failed: the client may still be about to send a part of it.
+       * Memory of the pool that is free once the rows are counted. Empty if ClickHouse refused a
+       * request: the client may still be about to send a part of it.
        */
       spare: Buffer[];
     }
@@ -55,12 +55,12 @@ const noPositions: ReadonlySet<number> = new Set();
  * Puts a segment's rows into ClickHouse, one INSERT a month. `blocks` holds them as the spool does.
  * Outbound rows have no table there: they only pass through, and settle adds them to their counters.
  *
- * The attempt is counted and committed first. After a first attempt, some or all months of the
- * segment may be there already: Core counts the rows and inserts the missing months only. See
+ * It counts and commits the attempt first. After a first attempt, some or all months of the segment
+ * may be there already: Core counts the rows and inserts the missing months only. See
  * ARCHITECTURE.md, "What a crash does".
  *
- * If ClickHouse keeps refusing a month for its data, the rows at fault are committed to rejected_rows
- * and the rest is inserted. Every later attempt leaves the same rows out.
+ * If ClickHouse keeps refusing a month for its data, this commits the rows at fault to rejected_rows
+ * and inserts the rest. Every later attempt leaves the same rows out.
  * @throws CoreError SEGMENT_ROWS_LOST if a month holds some but not all of its rows, or the blocks
  * are not what was sealed; SEGMENT_NOT_SHOWN; SEGMENT_REFUSED.
  */
@@ -87,7 +87,7 @@ interface Insert extends InsertDeps {
   rows: SegmentRows;
 }
 
-/** A month of a segment, and its rows that are to be in the table. */
+/** A month of a segment, and those of its rows that the table should have. */
 interface MonthRows {
   month: SegmentMonth;
   payload: Payload;
@@ -165,9 +165,9 @@ function looksForRefusedRows(deps: InsertDeps, segment: Segment): boolean {
 type Written = { outcome: 'written'; payload: Payload; wasRefused: boolean } | Overtaken;
 
 /**
- * Writes a month that is missing. If ClickHouse refuses it for its data, and has done so often enough,
- * the rows at fault are found and committed as rejected before any row is written: otherwise, after a
- * crash, a count of the rows could not say whether the month is there.
+ * Writes a month that is missing. If ClickHouse has refused it for its data often enough, this finds
+ * the rows at fault and commits them as rejected before it writes any row. Otherwise a count of the
+ * rows could not say after a crash whether the month is there.
  */
 async function writeMonth(insert: Insert, part: MonthRows): Promise<Written> {
   const { clickhouse, segment, kind, rows, refusedRowsMax } = insert;
@@ -185,7 +185,7 @@ async function writeMonth(insert: Insert, part: MonthRows): Promise<Written> {
     const refused = await keepHold(insert, () =>
       findRefusedRows(clickhouse, target, rows.singleRows(month, rejected)),
     );
-    // ClickHouse takes each row alone, so the rows are not at fault: the operator has to see why.
+    // ClickHouse takes each row alone, so no row is at fault, and the operator has to see the error.
     if (refused.length === 0) throw thrown;
     return rejectAndWriteRest(insert, part, refused);
   }
@@ -197,7 +197,7 @@ async function rejectAndWriteRest(
   refused: RefusedRow[],
 ): Promise<Written> {
   const { client, clickhouse, segment, kind, rows, failpoint } = insert;
-  // The table may have taken the rows although a materialized view on it refused them.
+  // The table may have taken the rows, and something behind it, like a view, may have refused them.
   const present = await countRows(clickhouse, kind, segment.id);
   if (isPresent(payload, month, present, segment)) {
     return { outcome: 'written', payload, wasRefused: true };
@@ -213,11 +213,11 @@ async function rejectAndWriteRest(
 }
 
 /**
- * Writes a month that a count has shown to be missing. Its token may be known to ClickHouse for one of
- * two reasons. An insert with it may still run under a worker that is thought dead: then the token makes
- * one of the two a no-op. Or ClickHouse logged the token and lost the rows in a crash: then it answers
- * that the insert is done, and nothing is there. So the rows are counted again, and while they are
- * missing the next token is tried. All workers try the same tokens in the same order.
+ * Writes a month that a count has shown to be missing. ClickHouse may know its token for one of two
+ * reasons. A worker that seems dead may still insert with it: then the token makes one of the two
+ * inserts a no-op. Or ClickHouse logged the token and lost the rows in a crash: then it answers that
+ * the insert is done, but the rows are missing. So this counts the rows again, and tries the next
+ * token while they are missing. All workers try the same tokens in the same order.
  * @throws CoreError SEGMENT_NOT_SHOWN after `tokensMax` tokens.
  */
 async function writeUntilShown(
@@ -237,7 +237,7 @@ async function writeUntilShown(
   );
 }
 
-/** The token needs no more than the segment's id: that never comes twice (segment-ids.ts). */
+/** The token need not name the stream, because a segment's id never comes twice (segment-ids.ts). */
 async function writeWithToken(
   { clickhouse, kind, segment, failpoint }: Insert,
   { yyyymm }: SegmentMonth,

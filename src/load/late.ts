@@ -2,21 +2,21 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { LoadDeps } from './load-stream.ts';
 
 /**
- * Late streams hold posts with rows of long ago (src/spool/spool.ts). Each month of a segment is an
- * insert and a part that ClickHouse has to merge, and a post of a few kilobytes may have a row of each
- * month since 2020. The embedded ClickHouse runs one insert at a time, so other streams would wait for
- * all of these. That is why a worker looks at a late stream rarely, loads what many posts brought as one
- * segment, and pauses between the inserts of its months.
+ * Late streams hold posts with old rows (src/spool/spool.ts). Each month of a segment is an insert,
+ * and a part that ClickHouse has to merge. A post of a few kilobytes may have a row of each month
+ * since 2020. The embedded ClickHouse runs one insert at a time, so other streams would wait for all
+ * of these. Therefore a worker rarely looks at a late stream, and loads what many posts brought as
+ * one segment. It pauses between the inserts of the months.
  */
 
 /**
- * How many times as long as the insert before it a pause takes. Late inserts then take a quarter of the
- * time of a ClickHouse that runs one insert at a time.
+ * A pause takes this many times as long as the insert before it. Late inserts then take a quarter of
+ * the time of a ClickHouse that runs one insert at a time.
  */
 const pauseFactor = 3;
 /**
- * The longest pause. If inserts take seconds it is shorter than they are, or a segment of many months
- * would take many minutes. It is far below the silence after which a run loses its stream (hold.ts).
+ * The longest pause. It keeps a segment of many months from taking many minutes if each insert takes
+ * seconds. It is far below the silence after which a run loses its stream (hold.ts).
  */
 const pauseMsMax = 1_000;
 /**

@@ -39,8 +39,9 @@ export interface LoadDeps {
   /** From this attempt on, rows that ClickHouse refuses for their data are set aside; see insert.ts. */
   poisonAttempts?: number | undefined;
   /**
-   * Asked before each look at the stream: by how many segments the run has loaded, and whether the next
-   * look is likely to find one at once. The run ends with what it has if the answer is false.
+   * Whether the run goes on; asked before each look at the stream. `segments` is how many the run has
+   * loaded. `isMore` says that the next look is likely to find one at once. If the answer is false,
+   * the run settles what it has and ends.
    */
   goesOn?: ((segments: number, isMore: boolean) => boolean) | undefined;
   /** Awaited between the inserts of a segment's months, with how long the last one took. */
@@ -64,8 +65,8 @@ export type StreamRun =
 const groupBytesMaxDefault = 268_435_456;
 
 /**
- * One run on a stream: holds it, loads what it has, and waits until the last group is settled. Once this
- * has resolved or rejected, the run writes nothing more.
+ * One run on a stream: holds it, loads what it has, and waits for the last group to be settled. Once
+ * this has ended, even by an error, the run writes nothing any more.
  */
 export function runStream(deps: LoadDeps, stream: string): Promise<StreamRun> {
   return holdStream(deps, stream, async (hold): Promise<StreamRun> => {
@@ -75,7 +76,7 @@ export function runStream(deps: LoadDeps, stream: string): Promise<StreamRun> {
       const last = await keepHold(hold, settler.end);
       return last.outcome === 'overtaken' ? last : run;
     } finally {
-      // If the run failed, its failure is the one to throw. settle.ts has noted a failure of its own.
+      // This throws the first of two failures. A settle that failed has noted that with its segments.
       await settler.end().catch(() => undefined);
     }
   });
@@ -96,9 +97,10 @@ function createRun(deps: LoadDeps, stream: string, hold: Hold, settler: Settler)
 }
 
 /**
- * The turns of a run. Each waits until there is something to do (pace.ts), loads the next segment into
- * the group that gathers, and hands the group over to be settled and trimmed once it is due. While one
- * segment is inserted the next one is read, and while one group is settled the next one gathers.
+ * The loop of a run. It waits until there is something to do (pace.ts), and loads the next segment
+ * into the group that gathers. Once the group is due, it hands the group over to be settled and
+ * trimmed. While one segment is inserted, the next one is read, and while one group is settled the
+ * next one gathers.
  */
 async function loadSegments(run: Run): Promise<StreamRun> {
   const { pace } = run;
@@ -170,8 +172,9 @@ function lookOf({ segment, entries }: Sealed): Look {
 }
 
 /**
- * Inserts a segment. If an earlier run has sealed it, this reads its stream entries first. If that fails,
- * the segments before it are still settled, so a segment that keeps failing holds up only later ones.
+ * Inserts a segment. If an earlier run has sealed it, this reads its stream entries first. If the
+ * segment fails, the segments before it still settle: one that keeps failing holds up only what comes
+ * after it.
  */
 async function readAndInsert(
   run: Run,
@@ -185,7 +188,7 @@ async function readAndInsert(
       blocks === undefined ? overtaken(segment) : await insertSegment(run, segment, blocks);
   } catch (cause) {
     await noteFailure(run.client, [segment.id], cause);
-    // `cause` is the failure to throw. settle.ts notes a failure of its own.
+    // This throws `cause`. If the settle fails too, it has noted that with its segments.
     await handOver(run, group).catch(() => undefined);
     throw cause;
   }
@@ -194,8 +197,8 @@ async function readAndInsert(
 }
 
 /**
- * Waits until the previous group is settled, and begins to settle this one. It keeps the stream meanwhile.
- * @returns how the previous group ended. If that was overtaken, this one does not begin.
+ * Keeps the stream and waits until the group before is settled. Then it begins to settle this one.
+ * @returns how the group before ended. If that was overtaken, this one does not begin.
  */
 async function handOver(run: Run, group: Group): Promise<Settled> {
   if (group.segmentIds.length === 0) return { outcome: 'settled' };

@@ -15,7 +15,7 @@ export interface Gathered {
 /** What a look at the stream found. */
 export interface Look {
   rows: number;
-  /** An earlier run left this segment, so stream entries after it may have waited since then. */
+  /** An earlier run left this segment, so stream entries behind it may have waited since then. */
   isLeftOver: boolean;
 }
 
@@ -23,7 +23,10 @@ export interface PaceBounds {
   segmentRowsMax: number;
   /** The least time that a group gathers segments. */
   groupMsMin: number;
-  /** A group's stream entries stay in Redis until it is settled, so it ends once they take this much. */
+  /**
+   * A group's stream entries stay in Redis until it is settled, so it is due once they take this
+   * much.
+   */
   groupBytesMax: number;
 }
 
@@ -34,7 +37,10 @@ export interface Pace {
   readonly isMore: boolean;
   /** How long the run may wait before it has something to do; 0 if it has something to do now. */
   waitMs(group: Gathered | undefined, nowMs: number): number;
-  /** Whether to look at the stream now. Without a group there is nothing else to do, so always. */
+  /**
+   * Whether to look at the stream now. Always true without a group, because then there is nothing
+   * else to do.
+   */
   isTimeToLook(group: Gathered | undefined, nowMs: number): boolean;
   /** Notes what a look found that began at `atMs`; undefined if the stream has nothing new. */
   noteLook(found: Look | undefined, atMs: number): void;
@@ -44,9 +50,10 @@ export interface Pace {
 
 /**
  * The time from the start of one look to the start of the next while a group gathers. It counts from
- * the start, so a slow insert makes nobody wait twice. Each look may make a segment, and an insert costs
- * ClickHouse 60 to 80 ms of CPU with its later merges, however small it is. While much is coming in the
- * rows themselves cost far more than that, so looks come twice as often and rows are seen sooner.
+ * the start, so a slow insert makes nobody wait twice. Each look may make a segment, and an insert
+ * costs ClickHouse 60 to 80 ms of CPU with its later merges, however small it is. While much is
+ * coming in the rows themselves cost far more than that, so looks come twice as often and rows are
+ * seen sooner.
  */
 const lookEveryMs = { busy: 500, quiet: 1_000 };
 /** Much is coming in if a segment has at least this share of the largest one's rows. */

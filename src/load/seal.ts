@@ -23,7 +23,7 @@ export interface Segment {
   rows: number;
   /** What its stream entries take in Redis. */
   bytes: number;
-  /** Bytes ever appended to the stream up to and with its last entry. */
+  /** Bytes ever appended to the stream up to and including its last stream entry. */
   appendedBytes: number;
   attempts: number;
 }
@@ -35,8 +35,8 @@ export interface Sealed {
 }
 
 /**
- * How a run ends if it lost a race: another run has settled segments that this one was about to read,
- * reject or settle. Nothing is lost or counted twice, and the next run starts after them.
+ * How a run ends if it has lost a race: another run has settled segments that this one was about to
+ * read, reject or settle. Nothing is lost or counted twice, and the next run starts behind them.
  */
 export interface Overtaken {
   outcome: 'overtaken';
@@ -65,12 +65,12 @@ export interface SealRange {
 export interface Sealer {
   /**
    * The next segment: first those that an earlier run left sealed, inserted or not, then new ones.
-   * Undefined if the stream has nothing more by now.
+   * Undefined if the stream has nothing more now.
    */
   next(): Promise<Sealed | undefined>;
   /**
-   * Begins to read the stream entries after the segment that this run sealed last, for the next call of
-   * `next`. Only that call seals them, so nothing has happened if the run ends first.
+   * Begins to read the stream entries behind the segment that this run sealed last, for the next call
+   * of `next`. That call seals them, so if the run ends first, nothing has happened.
    */
   readAhead(): void;
 }
@@ -127,8 +127,8 @@ export async function oldestSealed(
 }
 
 /**
- * Seals the stream entries after the last segment: finds where that ends, reads what comes next, and
- * commits the range as a segment. Undefined if there is no new stream entry.
+ * Seals the stream entries behind the last segment: finds where that ends, reads what comes after it,
+ * and commits the range as a segment. Undefined if there is no new stream entry.
  */
 export async function sealNext(
   deps: SealDeps,
@@ -185,14 +185,14 @@ function beginReading(
   const range = { stream, kind, start: `(${afterId}`, end: '+', rowsMax };
   const reader = createStreamReader(redis, range, buffers);
   const filled = reader.fill();
-  // The caller that awaits it gets the failure. Until then Node must not call it unhandled.
+  // The caller who awaits it gets the failure. Until then Node must not take it for an unhandled one.
   filled.catch(() => undefined);
   return { afterId, reader, filled };
 }
 
 /**
- * Commits a range as a segment and moves the stream's position to its end, in one transaction. After a
- * crash before the commit, the next run seals the same stream entries.
+ * Commits a range as a segment and moves the stream's position behind it, in one transaction. A crash
+ * before the commit leaves the stream entries where they are, and the next run seals them.
  */
 async function commitSegment(
   client: pg.PoolClient,
@@ -216,10 +216,10 @@ async function commitSegment(
 }
 
 /**
- * Reads the stream entries of a segment that an earlier run left. That run may have lost its lock and
- * still have settled the segment; then its trim has dropped the stream entries.
+ * Reads the stream entries of a segment that an earlier run left. That run may have lost its lock
+ * while its settle went on. Then its trim has dropped the stream entries.
  * @returns undefined if another run has settled the segment meanwhile.
- * @throws CoreError SEGMENT_ROWS_LOST if the range is not what was sealed, to the row.
+ * @throws CoreError SEGMENT_ROWS_LOST if the range does not hold exactly the sealed rows.
  */
 export async function readSealed(
   { client, redis, buffers }: SealDeps,
@@ -240,8 +240,8 @@ export async function readSealed(
 }
 
 /**
- * Writes to the segments of a run why it failed, for `core segments`. The run is about to throw that
- * failure, so a failure of this write is ignored.
+ * Notes with its segments what made a run fail, for `core status` and `core segments`. The run is
+ * about to throw that failure, so this throws no other one if it cannot write.
  */
 export async function noteFailure(
   client: pg.PoolClient,

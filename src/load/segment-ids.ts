@@ -4,9 +4,9 @@ import { inTransaction } from '../stores/postgres.ts';
 
 /**
  * Moves the sequence of segment ids up to the milliseconds of the clock. ClickHouse knows segments by
- * their ids, so an id must never come twice, not even if Postgres is emptied or restored from a backup
- * while ClickHouse keeps its rows. Such a Postgres may be served by a worker alone, so every worker does
- * this at its start, and so do `core up` and `core migrate`.
+ * their ids, so an id must never come twice. But somebody may empty Postgres or restore a backup of
+ * it while ClickHouse keeps its rows. A worker may then run alone, so every worker does this at its
+ * start, and so do `core up` and `core migrate`.
  *
  * The sequence only goes up. Processes that start at once take turns, because one that read its clock
  * first and wrote last would set the sequence back.

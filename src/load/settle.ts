@@ -12,8 +12,8 @@ import { boundSilence } from './hold.ts';
 import { noteFailure, type Overtaken, type Segment } from './seal.ts';
 
 /**
- * Segments of one stream that are inserted and will be settled together, so that a subscription with
- * steady traffic is updated once a group instead of once a segment.
+ * Segments of one stream that are inserted and will be settled together. So Core updates a
+ * subscription with steady traffic once a group instead of once a segment.
  */
 export interface Group {
   stream: string;
@@ -36,8 +36,8 @@ export interface GroupSums {
 }
 
 /**
- * How a settle ended. If another run has settled even one segment of the group, nothing of the group is
- * settled here: its sums contain rows that the other run has counted.
+ * How a settle ended. If another run has settled one segment of the group, nothing of the group is
+ * settled: the sums hold rows that the other run has counted.
  */
 export type Settled = { outcome: 'settled' } | Overtaken;
 
@@ -88,8 +88,8 @@ function createGroupSums(kind: Kind): GroupSums {
 
 /**
  * Adds the sums of a group to the counters and marks its segments settled, in one transaction: both
- * happen or neither. It marks the segments first, and only those that are still `sealed`. Only one
- * transaction can do that to a segment, so its rows count once, and no lock is needed.
+ * happen or neither. It changes the segments first, and only those that are still `sealed`. Only one
+ * transaction can do that to a segment, so its rows count once without a lock.
  */
 export async function settleGroup(
   client: pg.PoolClient,
@@ -120,8 +120,8 @@ export async function settleGroup(
 /** Settles groups while the run goes on sealing and inserting: one group at a time, in order. */
 export interface Settler {
   /**
-   * Waits for the previous group. Begins to settle this one unless the previous one was overtaken.
-   * @returns how the previous group ended.
+   * Waits for the group before. Then it begins to settle this one, unless that one was overtaken.
+   * @returns how the group before ended.
    * @throws its failure.
    */
   begin(group: Group): Promise<Settled>;

@@ -4,16 +4,16 @@ import type { ClickHouseClient } from '../stores/clickhouse.ts';
 /**
  * Makes the rollups of parts of `usage` that no merge can reach.
  *
- * ClickHouse merges only parts that are neighbours and have the same rollups. The part of an insert has
- * none, and a merge of such parts makes them. A large part among small ones may be left alone: one merge
- * takes the parts before it and another one those after it. Then it has no neighbour without rollups, and
- * it keeps the merged parts on its two sides apart for ever. With time there would be so many parts that
- * ClickHouse refuses inserts.
+ * ClickHouse merges only parts that are neighbours and have the same rollups. The part of an insert
+ * has none, and a merge of such parts makes them. A large part among small ones may be left alone:
+ * one merge takes the parts before it and another one those after it. Then it has no neighbour
+ * without rollups, and it keeps the merged parts on its two sides apart for ever. With time there
+ * would be so many parts that ClickHouse refuses inserts.
  *
- * So this makes all rollups of a month in which at least `partsMin` parts, each older than
- * `ageSecondsMin`, lack one that a later part has. ClickHouse does it in the background, as a mutation
- * that reads the whole month, so it should not happen for each such part. This begins nothing while a
- * mutation of `usage` is unfinished, and it may run twice at once.
+ * So this makes all rollups of a month if at least `partsMin` of its parts, each older than
+ * `ageSecondsMin`, lack a rollup that a later part has. ClickHouse does it in the background, as a
+ * mutation that reads the whole month, so it should not happen for each such part. This begins
+ * nothing while a mutation of `usage` is unfinished, and two workers may run it at once.
  *
  * Source: ClickHouse's setting materialize_projections_on_merge.
  * @returns the months (YYYYMM) that it began with.

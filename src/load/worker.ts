@@ -8,7 +8,7 @@ import type { Queryable } from '../stores/postgres.ts';
 import { lateLoad } from './late.ts';
 import { type LoadDeps, runStream, type StreamRun } from './load-stream.ts';
 
-/** Upkeep that one worker does at a time; `name` is its job's. */
+/** Upkeep that one worker does at a time; `name` is the name of its job. */
 export interface PeriodicTask {
   name: string;
   everyMs: number;
@@ -35,16 +35,16 @@ export interface LoadWorkerOptions extends LoadDeps {
 
 /** How often a worker looks for new streams. */
 const discoverEveryMs = 5_000;
-/** How long a stream rests after its run failed. Each further failure doubles it, up to the maximum. */
+/** How long a stream rests after its run failed. Each further failure doubles that, up to the maximum. */
 const restMsMin = 500;
 const restMsMax = 15_000;
 const streamsAtOnce = 6;
 /** Counted apart, so that the long runs of late streams never keep usual streams waiting. */
 const lateStreamsAtOnce = 1;
 /**
- * If there are more streams than `streamsAtOnce`, a run ends after this many segments, so that another
- * stream has its turn. Otherwise it goes on while it finds something: a run that ends waits until its
- * last group is settled, and inserts nothing during those seconds.
+ * If there are more streams than places, a run gives up its place after this many segments. Otherwise
+ * it goes on while it finds something: a run that ends waits for its last group to be settled, and
+ * inserts nothing during those seconds.
  */
 const segmentsMax = 64;
 /**

@@ -138,7 +138,7 @@ function blockOf(key: string, fingerprint = ''): SpoolBlock {
   };
 }
 
-t.test('a post whose repeat comes after a change of the setting is stored once', async (t) => {
+t.test('a post is stored once if its repeat comes after a change of the setting', async (t) => {
   const { spools, rows } = await startTwoSpools(t);
   const [before, after] = spools;
   await before?.append('usage', 1, blockOf('a', 'x'));
@@ -151,7 +151,7 @@ t.test('a post whose repeat comes after a change of the setting is stored once',
   }
 });
 
-t.test('of copies that go to both streams at once, one is stored', async (t) => {
+t.test('if copies go to both streams at once, one is stored', async (t) => {
   const { spools, rows } = await startTwoSpools(t);
   const keys = Array.from({ length: 3_000 }, (_, index) => `post-${index}`);
   // One spool begins with the first keys and the other with the last, in several flushes each.

@@ -113,7 +113,7 @@ t.test('a stream entry that Core did not write is not read as rows', async (t) =
   await load.redis.xadd(stream, '*', 'n', 2, 'c', 5, 'u', Buffer.from([1, 1, 0, 0, 0]));
   await t.rejects(runStream(load.deps, stream), { code: 'SEGMENT_ROWS_LOST' });
   t.same(await load.rows('SELECT count() AS rows FROM usage'), [{ rows: 0 }]);
-  t.equal(await load.redis.xlen(stream), 1, 'the entry stays where it is');
+  t.equal(await load.redis.xlen(stream), 1, 'the stream entry stays where it is');
 });
 
 t.test('sessions become rows, and outbound usage becomes counters', async (t) => {
@@ -293,7 +293,7 @@ t.test('if a segment fails, those before it are settled', async (t) => {
   t.equal(await load.redis.xlen(stream), 1);
 });
 
-/** Has ClickHouse log this token, with a row of this user that belongs to no segment. */
+/** Makes ClickHouse log this token, with a row of this user that belongs to no segment. */
 function takeToken(clickhouse: ClickHouseClient, token: string, userId: number): Promise<void> {
   const entry = { userId, nodeProtocolId: 1, bytesUp: 0, bytesDown: 0, recordedAt: atMs };
   return writePart(clickhouse, {
@@ -325,7 +325,7 @@ t.test('a retry finds the rows even if ClickHouse has forgotten their token', as
   t.same(await load.counters(), { up: 20, down: 200, status: 'active' });
 });
 
-t.test('a token that ClickHouse logged without the rows loses none', async (t) => {
+t.test('if ClickHouse logged a token without its rows, no row is lost', async (t) => {
   const load = await startLoad(t);
   const client = await load.pool.connect();
   t.teardown(() => client.release());
@@ -384,7 +384,7 @@ t.test('a sealed segment whose stream entries are gone is reported and not skipp
   t.match(rows, [{ state: 'sealed', last_error: /holds 0 of them/ }]);
 });
 
-t.test('a run leaves a stream alone that another worker holds', async (t) => {
+t.test('a run leaves alone a stream that another worker holds', async (t) => {
   const load = await startLoad(t);
   const other = await load.pool.connect();
   t.teardown(() => other.release());

@@ -14,7 +14,7 @@ type Load = Awaited<ReturnType<typeof startSpool>>;
 const usageStream = (load: Load) => streamName(load.redisPrefix, 0, 'usage');
 
 /**
- * A Redis for a run whose stream was another one's: at its first read, which is of a segment that was
+ * A Redis for the second of two runs on a stream. At its first read, of a segment that the first run
  * left, the first run settles that segment and trims it.
  */
 function overtakenAtFirstRead(load: Load): LoadDeps['redis'] {

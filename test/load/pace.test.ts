@@ -46,7 +46,7 @@ t.test('a group looks again after 500 ms if the pace is busy, after 1,000 ms if 
   }
 });
 
-t.test('a look counts from its begin, so a slow insert makes nobody wait twice', async (t) => {
+t.test('a look counts from its start, so a slow insert makes nobody wait twice', async (t) => {
   const pace = createPace(bounds);
   pace.noteLook(busy, 1_000);
   t.equal(pace.waitMs(group(100_000), 1_400), 100);
@@ -60,7 +60,7 @@ t.test('the run looks at once after a large segment or a left one', async (t) =>
     t.equal(pace.isTimeToLook(group(200_000), 1_000), true);
     t.equal(pace.waitMs(group(200_000), 1_000), 0);
   }
-  // A short look before it changes nothing: the time of the next look is not the former one.
+  // A look shortly before changes nothing: the one at the large segment decides about the next look.
   const pace = createPace(bounds);
   pace.noteLook(small, 1_000);
   pace.noteLook(large, 1_010);
@@ -98,7 +98,7 @@ t.test('how long a group gathers', async (t) => {
   t.equal(dueInMs(0, true, {}), 0, 'nothing to coalesce');
   t.equal(dueInMs(10_000, true, {}), 500);
   t.equal(dueInMs(10_000, false, {}), 500);
-  t.equal(dueInMs(200_000, true, {}), 1_000, 'a limit bites within two seconds');
+  t.equal(dueInMs(200_000, true, {}), 1_000, 'a limit takes effect within two seconds');
   t.equal(dueInMs(100_000, false, {}), 5_000);
   t.equal(dueInMs(450_000, false, {}), 10_000);
   t.equal(dueInMs(500_000, false, {}), 0, 'bounded in memory');

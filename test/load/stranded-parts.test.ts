@@ -41,7 +41,7 @@ t.test('a part between merged ones gets its rollups, and then all merge', async 
   for (const kind of ['merged', 'inserted', 'merged', 'inserted'] as const) {
     await insert(november, kind);
   }
-  // In a month whose last parts are not merged yet nothing is wrong.
+  // Nothing is wrong with a month while its last parts are not merged yet.
   for (const kind of ['merged', 'inserted', 'inserted'] as const) await insert(october, kind);
   const before = await ask(clickhouse, parts);
   t.same(

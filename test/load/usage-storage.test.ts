@@ -135,7 +135,7 @@ t.test('sums by the rollups and by the rows are equal, before and after a merge'
     await ask(clickhouse, hourly + noRollup),
     'some parts have rollups and one has none',
   );
-  // A DELETE by hand makes the rollups of the part anew.
+  // A DELETE by hand makes the rollups of the part again.
   await clickhouse.command({ query: 'DELETE FROM usage WHERE segment IN (1, 4)' });
   t.same(await ask(clickhouse, hourly), await ask(clickhouse, hourly + noRollup));
   t.same(await ask(clickhouse, 'SELECT count() AS rows FROM usage'), [{ rows: 4_800 }]);

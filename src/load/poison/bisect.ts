@@ -33,8 +33,9 @@ export function trialTable(target: Pick<TrialTarget, 'table' | 'segmentId'>): st
  * those. The rows go into a copy of the table that has its columns and constraints and stores nothing
  * (engine Null). So the search may be repeated, even while an insert into the real table still runs.
  *
- * ClickHouse has refused each row found alone, for its data. Any other failure ends the search.
- * @throws CoreError SEGMENT_REFUSED past `refusedRowsMax` rows; whatever else ClickHouse answers.
+ * ClickHouse has refused each of these rows alone, for its data. Any other failure ends the search.
+ * @throws CoreError SEGMENT_REFUSED past `refusedRowsMax` rows; any other error of ClickHouse as it
+ * is.
  */
 export async function findRefusedRows(
   clickhouse: ClickHouseClient,

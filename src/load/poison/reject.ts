@@ -23,8 +23,8 @@ export async function readRejected(client: pg.PoolClient, segmentId: number): Pr
 
 /**
  * Commits which rows of a month are left out. After that every attempt inserts the same rest and
- * expects the same count. So the caller does this before it inserts the rest, and only for a month of
- * which nothing is inserted yet. If another run has settled the segment, its rows stay as they are.
+ * expects the same count. So the caller does this before it inserts the rest, and only if nothing of
+ * the month is inserted yet. If another run has settled the segment, its rows stay as they are.
  */
 export async function rejectRows(
   client: pg.PoolClient,
