@@ -195,7 +195,7 @@ export function tooLarge(bytesMax: number, cause?: unknown): CoreError {
   return new CoreError('BODY_TOO_LARGE', `The body is over ${bytesMax} bytes`, { cause });
 }
 
-/** Whether bytes of the body are still to come. The connection cannot be used again then. */
+/** Whether bytes of the body are still to come. If so, the connection cannot be used again. */
 export function isUnread(received: BodyResult): boolean {
   if (received.outcome === 'too-large') return !received.drained;
   return received.outcome !== 'complete';
@@ -212,9 +212,9 @@ export interface Expiring {
 
 /**
  * One time limit for many items. An item that is still in the list after the limit expires: at most a
- * quarter of the limit late, and never more than a second. The list is linked through its items,
- * because most bodies arrive at once and a timer for each would cost more than everything else about
- * them. A Map would allocate again every few items.
+ * quarter of the limit late, and never more than a second. The items themselves link the list. Most
+ * bodies arrive at once, so a timer for each would cost more than all other work for them. A Map
+ * would allocate again every few items.
  */
 export interface Deadlines {
   add(item: Expiring): void;

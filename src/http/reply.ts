@@ -4,8 +4,8 @@ import { STATUS_CODES } from 'node:http';
 import { type CoreError, errorBody } from '../errors.ts';
 import { jsonHeaders, type Reply } from './route.ts';
 
-// A request's id is `<prefix>-<number>`: unique over processes and restarts. The text is made only in
-// place for the wire, and for the log.
+// A request's id is `<prefix>-<number>`: unique over processes and restarts. Core makes the text only
+// for the log, and writes it in place for the wire.
 
 /** Room for three years at 100,000 requests a second in one process. */
 const digits = 13;

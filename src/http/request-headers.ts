@@ -3,10 +3,10 @@ import { CoreError } from '../errors.ts';
 import type { RequestHeaders } from './route.ts';
 
 /**
- * How the end of the body is marked. `ambiguous` means that a proxy in front of Core could see another
- * end than Core, so that a client could hide a second request from the proxy. There are three such
- * cases: several Content-Length or Transfer-Encoding headers, both kinds together, and an encoding
- * other than `chunked` (uWebSockets treats every encoding as chunked).
+ * How the end of the body is marked. `ambiguous` means that a proxy in front of Core could see
+ * another end than Core. Then a client could hide a second request from the proxy. There are three
+ * such cases: several Content-Length or Transfer-Encoding headers, both kinds together, and an
+ * encoding other than `chunked` (uWebSockets treats every encoding as chunked).
  */
 export type Framing = 'length' | 'chunked' | 'ambiguous';
 

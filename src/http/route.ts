@@ -1,6 +1,6 @@
 import type { KnownNode } from '../nodes/directory.ts';
 
-/** What a handler is given. The body is complete, decompressed and within its bound. */
+/** What a handler gets. The body is complete, decompressed and within its bound. */
 export interface RouteRequest {
   readonly requestId: string;
   /** Undefined on routes that need no key. */
@@ -56,7 +56,7 @@ export function constantJson(status: number, value: unknown): Reply {
   return { status, headers: jsonHeaders, body: Buffer.from(JSON.stringify(value)) };
 }
 
-/** The headers of nearly every answer. `write` recognises this very object. */
+/** The headers of nearly every answer. reply.ts recognises this very object. */
 export const jsonHeaders = { 'Content-Type': 'application/json' } as const;
 
 /** The answer of every route that returns nothing. */

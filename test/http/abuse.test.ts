@@ -192,7 +192,7 @@ t.test('a wrong key is refused before Core looks at the body', async (t) => {
   }
 });
 
-t.test('Core reads next to nothing of a large body with a wrong key', async (t) => {
+t.test('Core reads almost nothing of a large body with a wrong key', async (t) => {
   const api = await startTestApi(t);
   const wrong = headOf('A'.repeat(43));
   const bodyBytes = 4_000_000;
@@ -360,7 +360,7 @@ t.test('without a trusted proxy nobody escapes the lock-out by a header', async 
   }
 });
 
-t.test('a revoked key dies on every process within a second', async (t) => {
+t.test('a revoked key stops working on every process within a second', async (t) => {
   const api = await startTestApi(t);
   const other = { ...(await secondApi(t, api)), agent: api.agent };
   const node = await registerTestNode(api);

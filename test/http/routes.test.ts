@@ -75,7 +75,7 @@ t.test('registration', async (t) => {
   t.match(
     stored.rows[0],
     { reported_name: 'fra-1', reported_host: 'fra-1.example.net', reported_region: 'eu' },
-    'and beside it what the node says',
+    'and next to it what the node reported',
   );
 
   const used = await post(api, '/node/register', dto);
@@ -365,7 +365,7 @@ t.test('HEAD answers as GET does, without the body', async (t) => {
   ];
   for (const [name, path, options] of asked) {
     const expected = await get(api, path, options);
-    // Uses the connection of the answer before, so a body too many would be read as this answer.
+    // Uses the connection of the answer before, so an extra body would be read as this answer.
     const head = await send(api, 'HEAD', path, options);
     t.equal(head.status, expected.status, name);
     t.equal(head.text, '', name);

@@ -43,8 +43,11 @@ function matchesEtag(header: string, revision: number): boolean {
   return tags.includes(`"${revision}"`) || tags.includes('*');
 }
 
-/** Whether the header has `gzip`, or else `*`, with a quality above zero (RFC 9110, 12.5.3). */
-export function acceptsGzip(header: string): boolean {
+/**
+ * Whether the header has `gzip` with a quality above zero; without `gzip`, `*` counts (RFC 9110,
+ * 12.5.3).
+ */
+function acceptsGzip(header: string): boolean {
   let wildcard = false;
   for (const part of header.toLowerCase().split(',')) {
     const [coding, ...parameters] = part.split(';').map((text) => text.trim());

@@ -9,8 +9,9 @@ export function healthzRoute(): Route {
 }
 
 /**
- * GET /readyz for load balancers, which need no key: 200 while every store answers, else 503. It names
- * no store. It asks the stores at most once a second, so that a flood of requests costs them nothing.
+ * GET /readyz for load balancers, which need no key: 200 while every store answers, and 503
+ * otherwise. It names no store. It asks the stores at most once a second, so that a flood of requests
+ * costs them nothing.
  */
 export function readyzRoute(deps: { readiness: Readiness }): Route {
   const unready = errorReply(new CoreError('STORE_UNAVAILABLE', 'This process is not ready'));
