@@ -135,8 +135,8 @@ export function parseFleetFile(fileName: string, source: string): FleetFile {
   }
   const parsed = fleet.safeParse(value);
   if (!parsed.success) refuse(parsed.error.issues.flatMap(faultsOf));
-  // Postgres returns JSON, in which -0 is 0. The plan compares with that, so the file's values go
-  // through JSON, too.
+  // Postgres returns -0 in JSON as 0. The plan compares with that, so the file's values go through
+  // JSON, too.
   const nodes: FleetNode[] = JSON.parse(JSON.stringify(parsed.data?.nodes ?? []));
   refuse(duplicates(nodes));
   return { nodes, refuse };

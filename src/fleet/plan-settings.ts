@@ -95,9 +95,9 @@ function settingsToStore(
 }
 
 /**
- * Finds the stored protocol that each declared one is: the one of its kind on its port. There are two
- * of these only if a Shadowsocks on TCP and one on UDP share a port. Then the transport decides, because
- * otherwise a change could need a port that another protocol gives up only later.
+ * Finds the stored protocol that each declared one is: the one of the same name on its port. There
+ * are two of these only if a Shadowsocks on TCP and one on UDP share a port. Then the transport
+ * decides, because otherwise a change could need a port that another protocol gives up only later.
  */
 function matchProtocols(
   declared: readonly FleetProtocol[],
@@ -194,7 +194,7 @@ export function requireTargets({ declared, stored, path, faults }: Planned): voi
   }
 }
 
-/** Fills in the stored secrets. A marker for which Core has no secret becomes a fault. */
+/** Fills in the stored secrets. A marker becomes a fault if Core has no secret for it. */
 function keepSecrets<T>(planned: Planned, given: T, stored: T | undefined, path: Path): T {
   const missing = (inner: Path): void => {
     planned.faults.push({

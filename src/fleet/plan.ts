@@ -36,9 +36,9 @@ export interface FleetPlan {
 }
 
 /**
- * Plans what brings the stored fleet to what the file declares. It matches nodes by name, protocols by
- * port and kind, outbounds by tag and rules by position. With `prune` it removes the nodes that the file
- * does not name. It checks all settings, so that a plan can always be carried out.
+ * Plans what brings the stored fleet to what the file declares. It matches nodes by name, protocols
+ * by their name and port, outbounds by tag and rules by position. With `prune` it removes the nodes
+ * that the file does not name. It checks all settings, so that a plan can always be carried out.
  * @throws CoreError INVALID_ARGUMENT naming the lines at fault.
  */
 export function planFleet(

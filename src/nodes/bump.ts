@@ -7,8 +7,8 @@ const causesMax = 10;
 /**
  * Marks nodes whose configuration may have changed. Call it in the transaction of the change.
  *
- * A mark is only a request. A worker renders each marked node and publishes a new revision
- * if the bytes differ, at most once a second for each node (publish/publish.ts).
+ * A mark is only a request. A worker renders each marked node and publishes a new revision if the
+ * bytes differ, at most once a second for each node (publish/publish.ts).
  *
  * It locks the rows in the order of their ids, so that no two callers wait for each other. The locks
  * last until the transaction ends, so a render that sees the mark sees the change, too.

@@ -54,8 +54,8 @@ export async function createNodeInTransaction(
 export type NodeChange = { [Field in keyof NewNode]?: string | undefined };
 
 /**
- * Changes a node's name and place. A later registration replaces neither name, host nor region. The
- * address is different: the node's next report of one replaces it.
+ * Changes a node's name and place. A later registration does not replace the name, the host or the
+ * region. But the next address that the node reports replaces the one given here.
  * @throws CoreError NOT_FOUND.
  */
 export async function updateNode(pool: pg.Pool, nodeId: number, change: NodeChange): Promise<void> {
@@ -97,8 +97,8 @@ export async function setMaintenance(
 }
 
 /**
- * Issues a new registration code and ends the old key at once. For a node whose key leaked, or that
- * moved to another machine.
+ * Issues a new registration code and ends the old key at once. Use it if the key leaked, or if the
+ * node moved to another machine.
  * @throws CoreError NOT_FOUND; INVALID_ARGUMENT if the node is revoked, since nothing undoes that.
  */
 export async function rekeyNode(

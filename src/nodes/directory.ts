@@ -26,8 +26,8 @@ export interface NodeDirectory {
   /** The node of this key if it is in memory, as it nearly always is. */
   known(authKey: string): KnownNode | undefined;
   /**
-   * The node of this key, from memory or else from Postgres. Undefined if no node holds the key.
-   * Rejects while Postgres is away.
+   * The node of this key, from memory, or from Postgres if it is not there. Undefined if no node
+   * holds the key. Rejects while Postgres is away.
    */
   authenticate(authKey: string): Promise<KnownNode | undefined>;
   close(): Promise<void>;
@@ -40,7 +40,7 @@ export function hashAuthKey(authKey: string): Buffer {
 
 /** 32 random bytes in base64url. */
 const authKeyShape = /^[A-Za-z0-9_-]{43}$/;
-/** A full cache starts anew. Ten times the largest fleet that Core is made for. */
+/** A full cache is emptied. Ten times the largest fleet that Core is made for. */
 const answersMax = 100_000;
 /** The unit of ages, because a request has no time to read the clock. */
 const tickMs = 10_000;

@@ -10,7 +10,7 @@ const kept = {
 /** Room for the mark, and for the bytes by which the last members exceed the budget. */
 const reservedBytes = 512;
 const ellipsis = '…';
-/** Added to details of which something was left out. */
+/** Added to details if something was left out. */
 const cutMark = {
   name: '(cut)',
   value: `Core keeps ${kept.bytesMax} bytes, ${kept.levelsMax} levels, ${kept.membersMax} members each`,

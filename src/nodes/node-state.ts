@@ -38,7 +38,7 @@ export interface NodeState {
   nodeId: number;
   /** The operator's name for it. */
   name: string;
-  /** The operator's host, else the reported one. The same goes for the region. */
+  /** The operator's host, or the reported one if the operator set none. The same goes for the region. */
   host: string;
   ip: string;
   region: string;
@@ -52,7 +52,7 @@ export interface NodeState {
   appliedRevision: number | null;
   /** The revision that it runs, by its newest heartbeat. */
   reportedRevision: number | null;
-  /** The revision to whose settings an operator rolled it back. */
+  /** The revision that an operator rolled it back to. */
   rolledBackTo: number | null;
   /** When the oldest change came that no worker has published yet. */
   unpublishedSince: Date | null;
@@ -146,7 +146,7 @@ export async function countNodes(
   return counts;
 }
 
-/** The state that a row amounts to. Pure. */
+/** The state that a row describes. Pure. */
 export function nodeState(row: NodeStateRow, limits: HealthLimits): NodeState {
   return {
     nodeId: row.id,

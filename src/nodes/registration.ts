@@ -59,7 +59,7 @@ export async function issueCode(
  * Trades a registration code for an auth key. The code works once, even if the answer gets lost: a
  * node that never received its key needs a new code (`core node rekey`).
  *
- * Core keeps the name, host and region that the node reports next to those of the operator, and never
+ * Core keeps the name, host and region that the node reports next to those of the operator. It never
  * replaces the operator's, because operators and fleet files identify nodes by them. A reported host
  * or region counts if the operator left it empty. A reported address replaces the one before, unless
  * it is empty.

@@ -51,9 +51,9 @@ export async function recordApplied(
 
 /**
  * Marks a node as `error` and its sync status as `failed`, until it applies a configuration well, and
- * adds the error to its history. An error names no revision, so it counts against the newest one
- * that Core issued to the node. It replaces characters that Postgres cannot
- * hold, and cuts large details.
+ * adds the error to its history. An error names no revision, so it counts against the newest one that
+ * Core issued to the node. Core replaces characters that Postgres cannot hold, and cuts large
+ * details.
  */
 export async function reportError(
   pool: pg.Pool,
@@ -112,7 +112,7 @@ async function addReport(client: pg.PoolClient, nodeId: number, report: Report):
 
 export interface NodeErrorReport {
   at: Date;
-  /** The newest revision that Core had issued to the node at that time. */
+  /** The newest revision of the node at that time. */
   revision: number;
   message: string;
   code: string | null;

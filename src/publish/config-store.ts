@@ -9,7 +9,7 @@ export interface KeptConfig {
   gzip: Buffer;
 }
 
-/** Redis keeps a configuration for a day. After that, the next request renders it anew. */
+/** Redis keeps a configuration for a day. After that, the next request renders it again. */
 const keptSeconds = 86_400;
 /** A process may ask for a replaced revision until it hears of the new one. */
 const replacedSeconds = 60;

@@ -24,7 +24,7 @@ export interface NodeDrift {
   behindBy: number | null;
   /** When Core published the first revision that the node does not run. */
   behindSince: Date | null;
-  /** The revision to whose settings an operator rolled the node back. */
+  /** The revision that an operator rolled the node back to. */
   rolledBackTo: number | null;
   /** When the oldest change came that no worker has published yet. */
   unpublishedSince: Date | null;

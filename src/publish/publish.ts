@@ -78,8 +78,8 @@ async function renderDue(nodes: readonly ReadNode[]): Promise<Renderings> {
 
 /**
  * Renders one node whose bytes nobody keeps. If they are those of its current revision, that is the
- * answer; else it publishes a new revision. If another process renders the node, it waits for that one.
- * Undefined if there is no such node.
+ * answer. Otherwise this publishes a new revision. If another process renders the node, this waits
+ * for it. Undefined if there is no such node.
  * @throws CoreError INTERNAL if its settings cannot be rendered.
  */
 export async function publishForReader(

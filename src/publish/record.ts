@@ -49,11 +49,14 @@ export async function commitRevisions(
   return rows.map((row) => row.id);
 }
 
-/** Why a node without a mark gets a revision: it has none yet, or a new Core renders its rows to other bytes. */
+/**
+ * Why a node without a mark gets a revision: it has none yet, or a new version of Core renders its
+ * rows to other bytes.
+ */
 function unmarkedCause(one: NewRevision): string {
   return one.state.contentHash === null
     ? 'first use'
-    : 'rendered otherwise by this version of Core';
+    : 'rendered differently by this version of Core';
 }
 
 const commitSql = `

@@ -38,8 +38,8 @@ export async function listRevisions(db: Queryable, nodeId: number): Promise<Node
 }
 
 /**
- * Deletes revisions beyond `revisionsKept`, but never the one that the node applied last, nor the one to
- * which an operator rolled it back. The worker calls this once a minute.
+ * Deletes revisions beyond `revisionsKept`. It keeps the one that the node applied last, and the one
+ * that an operator rolled the node back to. The worker calls this once a minute.
  */
 export async function pruneRevisions(pool: pg.Pool): Promise<void> {
   const { rowCount } = await pool.query(

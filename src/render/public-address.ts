@@ -1,9 +1,12 @@
-/** In SQL, from `nodes n`: the host that an operator set, else the one that the node reported. */
+/**
+ * In SQL, from `nodes n`: the host that an operator set, or the reported one if the operator set
+ * none.
+ */
 export const hostSql = "coalesce(nullif(n.host, ''), n.reported_host)";
 
 /**
- * Where clients reach a protocol: at the public host of its settings, else at the node's host name, else
- * at its address. The host is empty if there is none of these yet.
+ * Where clients reach a protocol. The host is the first of these that exists: the public host of its
+ * settings, the node's host name, the node's address. It is empty if there is none yet.
  */
 export function publicAddress(
   node: { host: string; ip: string },

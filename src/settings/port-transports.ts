@@ -5,8 +5,8 @@ import { CoreError } from '../errors.ts';
 export type PortTransport = 'tcp' | 'udp';
 
 /**
- * The transports with which a protocol listens on its port. The columns `listens_tcp` and `listens_udp`
- * of `node_protocols` contain the same; Postgres derives them.
+ * The transports that a protocol listens with on its port. The columns `listens_tcp` and
+ * `listens_udp` of `node_protocols` contain the same; Postgres derives them.
  * @param settings With or without their defaults.
  */
 export function transportsOf(

@@ -113,5 +113,5 @@ t.test('a new Core that renders other bytes is the cause', async (t) => {
   // As if an earlier Core had rendered the same rows to other bytes.
   await pool.query("UPDATE nodes SET content_hash = '\\x00'");
   await publishForReader(stores, nodeId);
-  t.same(await newestCauses(), ['rendered otherwise by this version of Core']);
+  t.same(await newestCauses(), ['rendered differently by this version of Core']);
 });
