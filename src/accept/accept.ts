@@ -28,7 +28,7 @@ export interface Post {
 }
 
 /** What became of a post that its contract allows. */
-export type Outcome =
+type Outcome =
   | { outcome: 'stored' }
   | { outcome: 'stored-before' }
   /** It has no entry, so there is nothing to store. */

@@ -16,7 +16,7 @@ const auditEverySeconds = 86_400;
 const keptDays = 400;
 
 /** The outcome of the last audit. */
-export interface LastAudit {
+interface LastAudit {
   ranAt: Date;
   segments: number;
   differences: number;

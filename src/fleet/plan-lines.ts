@@ -11,7 +11,7 @@ export interface PlanLine {
   changes: FieldChange[];
 }
 
-export interface FieldChange {
+interface FieldChange {
   /** Like `reality.target`. */
   field: string;
   from: unknown;

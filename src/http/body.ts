@@ -202,7 +202,7 @@ export function isUnread(received: BodyResult): boolean {
 }
 
 /** What must end in time. `before`, `after` and `addedAt` belong to the list that holds it. */
-export interface Expiring {
+interface Expiring {
   expire(): void;
   before: Expiring | undefined;
   after: Expiring | undefined;

@@ -16,7 +16,7 @@ export interface HttpServer {
   close(deadlineMs: number): Promise<void>;
 }
 
-export interface HttpServerOptions {
+interface HttpServerOptions {
   host: string;
   /** 0 takes a free port. */
   port: number;

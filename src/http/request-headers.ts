@@ -8,7 +8,7 @@ import type { RequestHeaders } from './route.ts';
  * such cases: several Content-Length or Transfer-Encoding headers, both kinds together, and an
  * encoding other than `chunked` (uWebSockets treats every encoding as chunked).
  */
-export type Framing = 'length' | 'chunked' | 'ambiguous';
+type Framing = 'length' | 'chunked' | 'ambiguous';
 
 /**
  * The headers that routes look at. If a header comes twice, the first one counts. uWebSockets has put

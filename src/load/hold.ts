@@ -15,7 +15,7 @@ export interface Hold {
  * hold. A worker that stands still (SIGSTOP, a frozen machine) keeps its connections for as long as its
  * kernel runs; without this bound it would hold its streams for that long.
  */
-export const silentMsMaxDefault = 30_000;
+const silentMsMaxDefault = 30_000;
 
 /** Runs `work` with a hold on the stream; `locked` if another run holds it. */
 export async function holdStream<T>(

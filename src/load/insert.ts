@@ -13,7 +13,7 @@ import { dataRefusal } from './poison/refusal.ts';
 import { type Rejected, readRejected, rejectRows } from './poison/reject.ts';
 import type { Overtaken, Segment } from './seal.ts';
 
-export interface InsertDeps extends Hold {
+interface InsertDeps extends Hold {
   clickhouse: ClickHouseClient;
   /** Memory for the rows as they are sent. */
   buffers: BufferPool;

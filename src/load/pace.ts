@@ -4,7 +4,7 @@
  */
 
 /** What the pace has to know of a group: since when it gathers, and how much. */
-export interface Gathered {
+interface Gathered {
   openedAtMs: number;
   /** Bytes of its stream entries in Redis. */
   bytes: number;

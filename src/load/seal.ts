@@ -47,7 +47,7 @@ export function overtaken(...segments: readonly Pick<Segment, 'id'>[]): Overtake
   return { outcome: 'overtaken', segmentIds: segments.map(({ id }) => id) };
 }
 
-export interface SealDeps {
+interface SealDeps {
   /** The connection that has the stream's lock: nobody else seals meanwhile. */
   client: pg.PoolClient;
   redis: Redis;
@@ -56,7 +56,7 @@ export interface SealDeps {
 }
 
 /** Which stream to seal, and how many rows a segment may have. */
-export interface SealRange {
+interface SealRange {
   stream: string;
   rowsMax: number;
 }

@@ -26,7 +26,7 @@ export interface Group {
 }
 
 /** What a group's rows add to the counters. */
-export interface GroupSums {
+interface GroupSums {
   /** Adds the rows of a segment that count: all but its rejected ones. */
   add(payload: Payload | OutboundPayload): void;
   /** How many counters the group changes. */

@@ -15,11 +15,11 @@ export interface PeriodicTask {
   run: () => Promise<void>;
 }
 
-export interface LoadWorker {
+interface LoadWorker {
   close(): Promise<void>;
 }
 
-export interface LoadWorkerOptions extends LoadDeps {
+interface LoadWorkerOptions extends LoadDeps {
   redisUrl: string;
   prefix: string;
   intervalMs: number;
@@ -57,7 +57,7 @@ const stalledEveryMs = 2_500;
 /** How soon a worker asks Redis for work again after Redis refused; BullMQ would wait 15 s. */
 const runRetryMs = 1_000;
 
-export interface LoadJob {
+interface LoadJob {
   stream: string;
   /** An operator asked for it, so the stream runs even if it rests. */
   force?: boolean;

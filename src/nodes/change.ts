@@ -20,7 +20,7 @@ export interface IssuedNode {
 }
 
 /** What an operator sets of a node. If the host or the region is empty, the reported one counts. */
-export interface NewNode {
+interface NewNode {
   name: string;
   region: string;
   host: string;

@@ -110,7 +110,7 @@ async function addReport(client: pg.PoolClient, nodeId: number, report: Report):
   );
 }
 
-export interface NodeErrorReport {
+interface NodeErrorReport {
   at: Date;
   /** The newest revision of the node at that time. */
   revision: number;

@@ -17,7 +17,7 @@ const httpPath = z
   .max(255)
   .regex(/^\/[!-~]*$/, 'Must start with / and hold printable ASCII only');
 /** A path on the node. Core cannot check that the file exists. */
-export const filePath = z.string().max(4_096).regex(/^\//, 'Must be an absolute path on the node');
+const filePath = z.string().max(4_096).regex(/^\//, 'Must be an absolute path on the node');
 export const port = z.int().min(1).max(65_535);
 
 /** What every protocol has. The public address is for share links, if it differs from the node's. */
@@ -42,7 +42,7 @@ const certificate = {
 export const certificateOnly = z.strictObject(certificate);
 
 export const networks = ['raw', 'ws', 'grpc', 'xhttp'] as const;
-export type Network = (typeof networks)[number];
+type Network = (typeof networks)[number];
 
 export const transports = {
   network: z.enum(networks).default('raw'),

@@ -3,7 +3,7 @@ import type { z } from 'zod';
 import type { reality } from './parts.ts';
 import { generateX25519, x25519PublicKey } from './x25519.ts';
 
-export type RealitySettings = z.output<typeof reality>;
+type RealitySettings = z.output<typeof reality>;
 
 export interface SettingsFault {
   path: readonly PropertyKey[];

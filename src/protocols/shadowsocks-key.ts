@@ -3,7 +3,7 @@ import { hash, randomBytes } from 'node:crypto';
 
 /** The methods of Shadowsocks 2022 with which a server can have several users. */
 export const shadowsocksMethods = ['2022-blake3-aes-128-gcm', '2022-blake3-aes-256-gcm'] as const;
-export type ShadowsocksMethod = (typeof shadowsocksMethods)[number];
+type ShadowsocksMethod = (typeof shadowsocksMethods)[number];
 
 /** Bytes of a key, from the table in https://xtls.github.io/en/config/inbounds/shadowsocks.html */
 export const keyBytes: Record<ShadowsocksMethod, number> = {

@@ -1,7 +1,7 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:crypto';
 
 /** A key pair as Xray writes it: 32 bytes each, in base64url without padding. */
-export interface X25519Pair {
+interface X25519Pair {
   privateKey: string;
   publicKey: string;
 }

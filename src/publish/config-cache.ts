@@ -8,7 +8,7 @@ import { decompressContent } from './content.ts';
 import { publishForReader } from './publish.ts';
 
 /** The configuration that a caller wants: the node's current one, as far as this process knows. */
-export interface WantedConfig {
+interface WantedConfig {
   nodeId: number;
   revision: number;
   /** SHA-256 in hex of its content; null if the node was never rendered. */

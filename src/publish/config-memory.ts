@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import type { KeptConfig } from './config-store.ts';
 
 /** The hot configurations of one process: the newest one of each node, bounded in bytes. */
-export interface ConfigMemory {
+interface ConfigMemory {
   get(wanted: {
     nodeId: number;
     revision: number;

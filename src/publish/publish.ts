@@ -6,7 +6,7 @@ import { compressContent, encodeSettings, type RenderedContent, renderContent } 
 import { type ReadNode, readNodes } from './read-rows.ts';
 import { commitRevisions, type NewRevision, recordFailures, recordUnchanged } from './record.ts';
 
-export interface PublishDeps {
+interface PublishDeps {
   pool: pg.Pool;
   redis: Redis;
   /** First part of every Redis key. */

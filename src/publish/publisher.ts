@@ -15,7 +15,7 @@ const batchNodesMax = 250;
 const batchBytesMax = 4_194_304;
 const batchesAtOnce = 2;
 
-export interface Publisher {
+interface Publisher {
   /** Waits for the batches that have begun. */
   close(): Promise<void>;
 }

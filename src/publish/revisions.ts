@@ -6,7 +6,7 @@ export const revisionsKept = 100;
 /** Rows that one call of `pruneRevisions` deletes. The rest follow a minute later. */
 const prunedMax = 100_000;
 
-export interface NodeRevision {
+interface NodeRevision {
   revision: number;
   createdAt: Date;
   /** What has changed since the revision before. */

@@ -15,7 +15,7 @@ export interface TrafficSums {
 }
 
 /** The sums of usage rows by subscription, over all payloads that were added. */
-export interface UsageSums {
+interface UsageSums {
   /** A row without a subscription adds to no sum. */
   add(payload: UsagePayload): void;
   /** How many subscriptions have a sum. */
@@ -88,7 +88,7 @@ export interface OutboundTraffic {
 }
 
 /** The sums of outbound rows by node and tag. */
-export interface OutboundSums {
+interface OutboundSums {
   add(blocks: Buffer): void;
   readonly size: number;
   /** All sums, sorted by node and tag. */

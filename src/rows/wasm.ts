@@ -282,7 +282,7 @@ export interface UsageColumns {
 }
 
 /** A column to write: which half column is its lower half, and where it goes in the target. */
-export interface ColumnPlace {
+interface ColumnPlace {
   half: number;
   /** Whether to write each value with its upper half. */
   isWide: boolean;
@@ -348,13 +348,13 @@ function columnPlaces(blocksBytes: number, rows: number) {
 // Sums of usage by subscription (assembly/sums.ts).
 
 /** Numbers of 4 or 8 bytes each, little endian. */
-export interface NumberColumn {
+interface NumberColumn {
   bytes: Uint8Array;
   width: 4 | 8;
 }
 
 /** Rows sorted by subscription. */
-export interface SortedUsage {
+interface SortedUsage {
   rows: number;
   subscriptionIds: NumberColumn;
   bytesUp: NumberColumn;

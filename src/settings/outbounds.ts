@@ -23,7 +23,7 @@ export const outboundProtocols = [
 ] as const;
 export type OutboundProtocol = (typeof outboundProtocols)[number];
 
-export interface NodeOutbound {
+interface NodeOutbound {
   tag: string;
   trafficBytesUp: number;
   trafficBytesDown: number;
@@ -34,7 +34,7 @@ export interface NodeOutbound {
   settings: Record<string, unknown>;
 }
 
-export interface ConfiguredOutbound {
+interface ConfiguredOutbound {
   tag: string;
   protocol: OutboundProtocol;
   settings: Record<string, unknown>;

@@ -2,7 +2,7 @@ import type pg from 'pg';
 import type { VpnProtocol } from '../contract/enums.ts';
 import { CoreError } from '../errors.ts';
 
-export type PortTransport = 'tcp' | 'udp';
+type PortTransport = 'tcp' | 'udp';
 
 /**
  * The transports that a protocol listens with on its port. The columns `listens_tcp` and

@@ -14,7 +14,7 @@ import { requirePortFreeOnNode } from './port-transports.ts';
 // the caller that has locked the node. It takes settings that are checked already, and marks no node.
 
 /** An inbound of a node. */
-export interface NodeProtocol {
+interface NodeProtocol {
   nodeProtocolId: number;
   nodeId: number;
   protocol: VpnProtocol;

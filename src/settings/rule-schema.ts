@@ -48,7 +48,7 @@ export const ruleSchema = z
     message: `Needs a condition: one of ${Object.keys(conditions).join(', ')}`,
   });
 
-export type RoutingRule = Record<string, unknown> & { outboundTag: string };
+type RoutingRule = Record<string, unknown> & { outboundTag: string };
 
 /**
  * Checks a rule and returns it unchanged.

@@ -6,7 +6,7 @@ import { lockLiveNode, requireKnownNode } from '../nodes/require.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { validateRule } from './rule-schema.ts';
 
-export interface NodeRule {
+interface NodeRule {
   ruleId: number;
   /** From 1; Xray takes the first rule that matches. */
   position: number;

@@ -22,7 +22,7 @@ export interface StreamBacklog {
 }
 
 /** A segment that is sealed and not settled. */
-export interface UnsettledSegment {
+interface UnsettledSegment {
   segmentId: number;
   stream: string;
   seq: number;
@@ -132,7 +132,7 @@ export async function countUnsettled(
 }
 
 /** A row that ClickHouse refused for its data. */
-export interface RejectedRow {
+interface RejectedRow {
   segmentId: number;
   kind: Kind;
   row: Record<string, unknown>;

@@ -30,7 +30,7 @@ export interface Flush {
   bytes: Buffer;
 }
 
-export interface FlushedPost extends Identity {
+interface FlushedPost extends Identity {
   rows: number;
   bytesLength: number;
 }

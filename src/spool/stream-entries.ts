@@ -17,7 +17,7 @@ export interface StreamEntries {
   blocks: Buffer;
 }
 
-export interface StreamRange {
+interface StreamRange {
   stream: string;
   kind: Kind;
   /** Ids of stream entries. A leading `(` excludes the id itself. */

@@ -20,7 +20,7 @@ const lateEnd = '-late';
 export const blockFields = { usage: 'u', outbound: 'b', session: 'b' } as const;
 
 /** The Redis keys of one stream. The hash tag keeps them together on one node of a Redis Cluster. */
-export interface StreamKeys {
+interface StreamKeys {
   stream: string;
   /** Bytes ever appended, and ever trimmed; the difference is the backlog. */
   appended: string;

@@ -15,7 +15,7 @@ export interface RefusedRow extends PlacedRow {
  */
 export const refusedRowsMax = 1_000;
 
-export interface TrialTarget {
+interface TrialTarget {
   table: string;
   columns: readonly string[];
   segmentId: number;
