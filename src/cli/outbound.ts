@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { othersTag } from '../nodes/outbound-traffic.ts';
-import { findPrunable, pruneOutbounds } from '../nodes/prune-outbounds.ts';
+import { findPrunableTags, pruneOutbounds } from '../nodes/prune-outbounds.ts';
 import { outboundSettings } from '../settings/harmless.ts';
 import {
   addOutbound,
@@ -100,7 +100,7 @@ async function prune(
   { node, yes }: { node: number; yes?: boolean },
 ): Promise<void> {
   const pool = await context.postgres();
-  const { tags, trafficBytesUp, trafficBytesDown } = await findPrunable(pool, node);
+  const { tags, trafficBytesUp, trafficBytesDown } = await findPrunableTags(pool, node);
   await confirm(context, {
     what: `Pruning the outbounds of node ${node}`,
     effects: [

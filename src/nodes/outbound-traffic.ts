@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type pg from 'pg';
 import type { OutboundTraffic } from '../rows/sums.ts';
-import { lockOutboundTags } from './lock-outbound-tags.ts';
+import { advisoryLocks, lockUntilCommit } from '../stores/advisory-locks.ts';
 
 /**
  * The tag under which a node's traffic counts if there is no room for its own tag. No outbound can have
@@ -107,4 +107,13 @@ async function hasTagWithRoom(
     [nodeIds, tags, othersTag, unconfiguredTagsMax],
   );
   return rowCount === 1;
+}
+
+/**
+ * Take it before adding or pruning tags that nobody configured. A node may have only a limited number of
+ * them, and two streams may settle rows of one node while the number of shards changes. One lock serves
+ * all nodes: a group may bring the first tags of thousands of nodes, and a lock for each would be too many.
+ */
+export async function lockOutboundTags(client: pg.PoolClient): Promise<void> {
+  await lockUntilCommit(client, advisoryLocks.outboundTags);
 }

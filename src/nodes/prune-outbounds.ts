@@ -1,11 +1,10 @@
 import type pg from 'pg';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
-import { lockOutboundTags } from './lock-outbound-tags.ts';
-import { othersTag } from './outbound-traffic.ts';
+import { lockOutboundTags, othersTag } from './outbound-traffic.ts';
 import { lockNode, requireKnownNode } from './require.ts';
 
 /** Tags that nobody configured, and their counters. */
-export interface Prunable {
+export interface PrunableTags {
   tags: number;
   trafficBytesUp: number;
   trafficBytesDown: number;
@@ -20,12 +19,12 @@ const isPrunable = 'node_id = $1 AND NOT configured AND tag <> $2';
  * What `pruneOutbounds` would delete now.
  * @throws CoreError NOT_FOUND.
  */
-export async function findPrunable(db: Queryable, nodeId: number): Promise<Prunable> {
+export async function findPrunableTags(db: Queryable, nodeId: number): Promise<PrunableTags> {
   await requireKnownNode(db, nodeId);
-  const { rows } = await db.query<Prunable>(`${prunable} FROM node_outbounds WHERE ${isPrunable}`, [
-    nodeId,
-    othersTag,
-  ]);
+  const { rows } = await db.query<PrunableTags>(
+    `${prunable} FROM node_outbounds WHERE ${isPrunable}`,
+    [nodeId, othersTag],
+  );
   return rows[0] ?? { tags: 0, trafficBytesUp: 0, trafficBytesDown: 0 };
 }
 
@@ -35,11 +34,11 @@ export async function findPrunable(db: Queryable, nodeId: number): Promise<Pruna
  * @returns what it deleted.
  * @throws CoreError NOT_FOUND.
  */
-export async function pruneOutbounds(pool: pg.Pool, nodeId: number): Promise<Prunable> {
+export async function pruneOutbounds(pool: pg.Pool, nodeId: number): Promise<PrunableTags> {
   return inTransaction(pool, async (client) => {
     await lockNode(client, nodeId);
     await lockOutboundTags(client);
-    const found = await findPrunable(client, nodeId);
+    const found = await findPrunableTags(client, nodeId);
     if (found.tags === 0) return found;
     // Locks the rows in the same order as addOutboundTraffic, so that neither waits for the other.
     await client.query(
@@ -51,7 +50,7 @@ export async function pruneOutbounds(pool: pg.Pool, nodeId: number): Promise<Pru
       `SELECT FROM node_outbounds WHERE ${isPrunable} ORDER BY tag COLLATE "C" FOR UPDATE`,
       [nodeId, othersTag],
     );
-    const { rows } = await client.query<Prunable>(
+    const { rows } = await client.query<PrunableTags>(
       `WITH pruned AS (
          DELETE FROM node_outbounds WHERE ${isPrunable}
          RETURNING traffic_bytes_up, traffic_bytes_down

@@ -6,7 +6,7 @@ import {
   othersTag,
   unconfiguredTagsMax,
 } from '../../src/nodes/outbound-traffic.ts';
-import { findPrunable, pruneOutbounds } from '../../src/nodes/prune-outbounds.ts';
+import { findPrunableTags, pruneOutbounds } from '../../src/nodes/prune-outbounds.ts';
 import type { OutboundTraffic } from '../../src/rows/sums.ts';
 import { addOutbound, listOutbounds, removeOutbound } from '../../src/settings/outbounds.ts';
 import { migrateClickHouse } from '../../src/stores/migrate.ts';
@@ -123,7 +123,7 @@ t.test('pruning moves what nobody configured to (others), and the sums stay', as
   await settle(traffic(nodeId, ['direct', 'gone', ...tagsFrom(0, 70)]));
   await removeOutbound(pool, { nodeId, tag: 'gone' });
   const found = { tags: 65, trafficBytesUp: 65, trafficBytesDown: 130 };
-  t.same(await findPrunable(pool, nodeId), found);
+  t.same(await findPrunableTags(pool, nodeId), found);
   t.same(await pruneOutbounds(pool, nodeId), found);
   t.same(
     (await listOutbounds(pool, nodeId)).map(({ tag, trafficBytesUp }) => [tag, trafficBytesUp]),
