@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
+import { requireNode } from '../nodes/lock-node.ts';
 import { listErrors } from '../nodes/reports.ts';
-import { requireKnownNode } from '../nodes/require.ts';
 import { listDrift, type NodeDrift } from '../publish/drift.ts';
 import { listRevisions } from '../publish/revisions.ts';
 import { rollBackNode } from '../publish/rollback.ts';
@@ -18,7 +18,7 @@ export function addNodeHistoryCommands(node: Command, run: Run): void {
     .action(
       run(async (context, _options, id: number) => {
         const pool = await context.postgres();
-        await requireKnownNode(pool, id);
+        await requireNode(pool, id);
         const found = await listRevisions(pool, id);
         const columns = ['revision', 'createdAt', 'contentBytes', 'applied', 'errors', 'causes'];
         const rows = found.map((row) => ({ ...row, causes: row.causes.join(', ') }));
@@ -34,7 +34,7 @@ export function addNodeHistoryCommands(node: Command, run: Run): void {
     .action(
       run(async (context, _options, id: number) => {
         const pool = await context.postgres();
-        await requireKnownNode(pool, id);
+        await requireNode(pool, id);
         const found = await listErrors(pool, id);
         const columns = ['at', 'revision', 'code', 'message', 'details'];
         context.print(found, renderObjects(found, columns, 'The node reported no error.'));

@@ -3,10 +3,11 @@ import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { bumpNodes } from './bump.ts';
+import { notifyNode } from './channels.ts';
 import { nodeEffects } from './effects.ts';
 import { lockLinks } from './lock-links.ts';
+import { lockNode, noSuchNode } from './lock-node.ts';
 import { issueCode } from './registration.ts';
-import { lockNode, noSuchNode, notifyNode } from './require.ts';
 
 // What an operator does to a node, from its creation to its end. A function whose name ends in
 // InTransaction works in a transaction that the caller has open.

@@ -1,3 +1,4 @@
+import type pg from 'pg';
 import type { Logger } from '../log.ts';
 import { type Listener, listen } from '../stores/listen.ts';
 
@@ -19,4 +20,9 @@ export function listenForNodes(
     const nodeId = payload === undefined || payload === '' ? Number.NaN : Number(payload);
     onNode(Number.isSafeInteger(nodeId) ? nodeId : undefined);
   });
+}
+
+/** Tells every process to drop the node from its cache, once the transaction commits. */
+export async function notifyNode(client: pg.PoolClient, nodeId: number): Promise<void> {
+  await client.query('SELECT pg_notify($1, $2::text)', [nodesChannel, nodeId]);
 }

@@ -1,6 +1,6 @@
 import { CoreError } from '../errors.ts';
 import type { Queryable } from '../stores/postgres.ts';
-import { noSuchNode } from './require.ts';
+import { noSuchNode } from './lock-node.ts';
 
 // What a command that nobody can undo would end. The operator reads it and then confirms.
 

@@ -1,6 +1,6 @@
 import { hostSql } from '../render/public-address.ts';
 import type { Queryable } from '../stores/postgres.ts';
-import { noSuchNode } from './require.ts';
+import { noSuchNode } from './lock-node.ts';
 
 /** The state of a node as an operator sees it. */
 export type NodeStatus =

@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
+import { lockNode, requireNode } from './lock-node.ts';
 import { lockOutboundTags, othersTag } from './outbound-traffic.ts';
-import { lockNode, requireKnownNode } from './require.ts';
 
 /** Tags that nobody configured, and their counters. */
 export interface PrunableTags {
@@ -20,7 +20,7 @@ const isPrunable = 'node_id = $1 AND NOT configured AND tag <> $2';
  * @throws CoreError NOT_FOUND.
  */
 export async function findPrunableTags(db: Queryable, nodeId: number): Promise<PrunableTags> {
-  await requireKnownNode(db, nodeId);
+  await requireNode(db, nodeId);
   const { rows } = await db.query<PrunableTags>(
     `${prunable} FROM node_outbounds WHERE ${isPrunable}`,
     [nodeId, othersTag],

@@ -5,8 +5,8 @@ import type { RegisterNodeDto } from '../contract/node.ts';
 import { CoreError } from '../errors.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { bumpNodes } from './bump.ts';
+import { notifyNode } from './channels.ts';
 import { hashAuthKey } from './directory.ts';
-import { notifyNode } from './require.ts';
 
 /** Crockford's base 32: no letter that people take for another letter or for a digit. */
 const alphabet = '0123456789ABCDEFGHJKMNPQRSTVWXYZ';

@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { bumpNodes } from '../nodes/bump.ts';
-import { lockLiveNode, noSuchNode } from '../nodes/require.ts';
+import { lockLiveNode, noSuchNode } from '../nodes/lock-node.ts';
 import { inTransaction } from '../stores/postgres.ts';
 
 /**

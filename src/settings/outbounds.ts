@@ -1,8 +1,8 @@
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { bumpSettings } from '../nodes/bump.ts';
+import { lockLiveNode, requireNode } from '../nodes/lock-node.ts';
 import { othersTag } from '../nodes/outbound-traffic.ts';
-import { lockLiveNode, requireKnownNode } from '../nodes/require.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { requireRuleTargets } from './rules.ts';
 
@@ -209,7 +209,7 @@ async function unconfigureOutbounds(
  * @throws CoreError NOT_FOUND.
  */
 export async function listOutbounds(db: Queryable, nodeId: number): Promise<NodeOutbound[]> {
-  await requireKnownNode(db, nodeId);
+  await requireNode(db, nodeId);
   const { rows } = await db.query<NodeOutbound>(
     `SELECT tag, traffic_bytes_up AS "trafficBytesUp", traffic_bytes_down AS "trafficBytesDown",
        configured, protocol, settings

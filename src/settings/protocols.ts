@@ -4,7 +4,7 @@ import type { VpnProtocol } from '../contract/enums.ts';
 import { CoreError } from '../errors.ts';
 import { bumpSettings } from '../nodes/bump.ts';
 import { lockLinks } from '../nodes/lock-links.ts';
-import { lockLiveNode } from '../nodes/require.ts';
+import { lockLiveNode } from '../nodes/lock-node.ts';
 import { validateProtocolSettings } from '../protocols/settings.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { settingsWithSecretsKept } from './keep-secrets.ts';

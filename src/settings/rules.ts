@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { bumpSettings } from '../nodes/bump.ts';
-import { lockLiveNode, requireKnownNode } from '../nodes/require.ts';
+import { lockLiveNode, requireNode } from '../nodes/lock-node.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { validateRule } from './rule-schema.ts';
 
@@ -46,7 +46,7 @@ export async function addRule(
 
 /** The rules of a node in their order. */
 export async function listRules(db: Queryable, nodeId: number): Promise<NodeRule[]> {
-  await requireKnownNode(db, nodeId);
+  await requireNode(db, nodeId);
   const { rows } = await db.query<NodeRule>(
     `SELECT id AS "ruleId", row_number() OVER (ORDER BY position)::integer AS position, rule
      FROM routing_rules WHERE node_id = $1 ORDER BY routing_rules.position`,

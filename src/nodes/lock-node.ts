@@ -1,7 +1,6 @@
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import type { Queryable } from '../stores/postgres.ts';
-import { nodesChannel } from './channels.ts';
 
 /**
  * Locks a node's row until the transaction ends, so that two changes of one node never overlap.
@@ -33,16 +32,11 @@ export async function lockLiveNode(client: pg.PoolClient, nodeId: number): Promi
  * Checks that a node exists, without a lock.
  * @throws CoreError NOT_FOUND.
  */
-export async function requireKnownNode(db: Queryable, nodeId: number): Promise<void> {
+export async function requireNode(db: Queryable, nodeId: number): Promise<void> {
   const { rowCount } = await db.query('SELECT 1 FROM nodes WHERE id = $1', [nodeId]);
   if (rowCount !== 1) throw noSuchNode(nodeId);
 }
 
 export function noSuchNode(nodeId: number): CoreError {
   return new CoreError('NOT_FOUND', `There is no node ${nodeId}`);
-}
-
-/** Tells every process to drop the node from its cache, once the transaction commits. */
-export async function notifyNode(client: pg.PoolClient, nodeId: number): Promise<void> {
-  await client.query('SELECT pg_notify($1, $2::text)', [nodesChannel, nodeId]);
 }
