@@ -4,7 +4,6 @@ import { createLargeBodies } from '../accept/large-bodies.ts';
 import type { Config } from '../config.ts';
 import { ingestSchemas } from '../contract/node.ts';
 import { createFailpoint } from '../failpoints.ts';
-import { createHttpServer, type HttpServer } from '../http/listen.ts';
 import { configAppliedRoute } from '../http/routes/config-applied.ts';
 import { configLatestRoute } from '../http/routes/config-latest.ts';
 import { healthzRoute, readyzInFullRoute, readyzRoute } from '../http/routes/health.ts';
@@ -13,6 +12,7 @@ import { outboundUsageRoute, sessionEventsRoute, usageRoute } from '../http/rout
 import { metricsRoute } from '../http/routes/metrics.ts';
 import { nodeErrorRoute } from '../http/routes/node-error.ts';
 import { registerRoute } from '../http/routes/register.ts';
+import { createHttpServer, type HttpServer } from '../http/server.ts';
 import { Lifecycle } from '../lifecycle.ts';
 import type { Logger } from '../log.ts';
 import { createNodeDirectory, type NodeDirectory } from '../nodes/directory.ts';

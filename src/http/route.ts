@@ -7,7 +7,7 @@ export interface RouteRequest {
   node: KnownNode | undefined;
   body: Uint8Array;
   headers: RequestHeaders;
-  /** Who calls, as client-address.ts tells senders apart. Empty on routes with a key, which tells it. */
+  /** The sender's address (client-address.ts); empty if a key says who sends. */
   address: string;
 }
 
