@@ -108,7 +108,7 @@ export function checkMediaType(headers: RequestHeaders): void {
   }
   const encoding = headers.contentEncoding.trim().toLowerCase();
   if (encoding !== '' && encoding !== 'gzip' && encoding !== 'identity') {
-    throw new CoreError('UNSUPPORTED_MEDIA_TYPE', 'The only Content-Encoding understood is gzip');
+    throw new CoreError('UNSUPPORTED_MEDIA_TYPE', 'The Content-Encoding must be gzip or identity');
   }
 }
 
