@@ -158,7 +158,7 @@ t.test('rows that are older than their subscription are still recognised as such
   t.notOk((await segmentIds(load)).includes(counted));
   t.ok(
     (await segmentIds(load)).includes(early),
-    'its time tells what does not count for one subscription',
+    'its settled_at says which rows do not count for one subscription',
   );
   t.match(await pruneAfterAudit(load, 100), { subscriptions: 2, differences: 0 });
 

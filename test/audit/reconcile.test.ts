@@ -3,7 +3,6 @@ import { startWorker } from '../../src/app/worker.ts';
 import { reconcile } from '../../src/audit/reconcile.ts';
 import { lastAudit, runAudit, runAuditIfDue } from '../../src/audit/run-audit.ts';
 import { inQuietSnapshot } from '../../src/audit/snapshot.ts';
-import { startLoadWorker } from '../../src/load/worker.ts';
 import { usageColumns } from '../../src/rows/pack.ts';
 import { writePart } from '../../src/stores/clickhouse.ts';
 import { migrateClickHouse } from '../../src/stores/migrate.ts';
@@ -253,49 +252,4 @@ t.test('the outcome is stored and shows in the metrics', async (t) => {
   await runAuditIfDue(deps);
   t.match(await lastAudit(load.pool), { differences: 1 });
   t.ok(((await lastAudit(load.pool))?.ageSeconds ?? 86_400) < 86_400);
-});
-
-t.test('core segments retry runs a resting stream at once', async (t) => {
-  const load = await startSpool(t);
-  await load.command('ALTER TABLE usage ADD CONSTRAINT c CHECK user_id != 666');
-  const worker = await startLoadWorker({
-    ...load.deps,
-    redisUrl: load.redisUrl,
-    prefix: load.redisPrefix,
-    intervalMs: 50,
-    lateIntervalMs: 50,
-    lateGroupBytesMax: 1e8,
-    tasks: [],
-    log: load.log,
-    // The clock stands still, so the rest after the first failure does not end by itself.
-    monotonicMs: () => 0,
-  });
-  t.teardown(() => worker.close());
-  await load.appendUsage([{ userId: 666 }]);
-  const listed = async () =>
-    JSON.parse((await core(load.environment, 'segments', '--json')).stdout) as {
-      segmentId: number;
-      attempts: number;
-      lastError: string | null;
-    }[];
-  const [segment] = await until(listed, ([found]) => typeof found?.lastError === 'string');
-  t.match(segment, { attempts: 1, lastError: /Constraint `c`/ });
-  await load.command('ALTER TABLE usage DROP CONSTRAINT c');
-  const id = String(segment?.segmentId);
-  const retried = await core(load.environment, 'segments', 'retry', id, '--json');
-  t.match(retried, { exitCode: 0, stderr: '' });
-  t.same(JSON.parse(retried.stdout), {
-    segmentId: segment?.segmentId,
-    stream: `${load.redisPrefix}:{s0}:usage`,
-    requested: true,
-  });
-  await until(listed, (found) => found.length === 0);
-  t.same(await load.rows('SELECT count() AS n FROM usage'), [{ n: 1 }]);
-  for (const unknown of [id, '1']) {
-    t.match(await core(load.environment, 'segments', 'retry', unknown), {
-      exitCode: 1,
-      stdout: '',
-      stderr: `core: There is no segment ${unknown} that is not settled\n`,
-    });
-  }
 });

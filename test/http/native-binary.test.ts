@@ -1,7 +1,6 @@
 import { cpSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import t from 'tap';
-import { requireChdb } from '../../src/embedded/clickhouse/chdb-binary.ts';
 import { requireHttpBinary } from '../../src/http/native-binary.ts';
 import { projectRoot } from '../../src/root.ts';
 
@@ -35,14 +34,3 @@ t.test('a Node without a binary is refused in one line', async (t) => {
   writeFileSync(path.join(copy, 'binaries', own), 'not a library');
   refused(copy, /has no binary for it .*(file too short|invalid ELF header|not a)/);
 });
-
-t.test(
-  'without an embedded ClickHouse for the system, the error names the setting that helps',
-  async (t) => {
-    requireChdb();
-    t.throws(() => requireChdb('linux', 'riscv64'), {
-      code: 'EMBEDDED_SERVER_FAILED',
-      message: /no embedded ClickHouse for linux riscv64 \(@chdb\/.*CLICKHOUSE_URL/,
-    });
-  },
-);

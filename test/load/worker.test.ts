@@ -1,6 +1,7 @@
 import { Queue } from 'bullmq';
 import t, { type Test } from 'tap';
 import { startWorker } from '../../src/app/worker.ts';
+import { startLoadWorker } from '../../src/load/worker.ts';
 import { addProtocol } from '../../src/settings/protocols.ts';
 import { createClickHouse } from '../../src/stores/clickhouse.ts';
 import { migrateClickHouse } from '../../src/stores/migrate.ts';
@@ -15,6 +16,8 @@ import {
   until,
   usageEntry,
 } from '../support/api.ts';
+import { commandLine } from '../support/cli.ts';
+import { startSpool } from '../support/spool.ts';
 
 /** An api and a worker, with a node, a protocol on it and a subscription limited to 5,000 bytes. */
 async function startFleet(t: Test) {
@@ -122,4 +125,50 @@ t.test('an expired subscription leaves the config', async (t) => {
   await until(config, (reply) => !reply.text.includes(uuid));
   const { rows } = await api.pool.query('SELECT status FROM subscriptions');
   t.same(rows, [{ status: 'expired' }]);
+});
+
+t.test('core segments retry runs a resting stream at once', async (t) => {
+  const load = await startSpool(t);
+  const { core } = commandLine(load.environment);
+  await load.command('ALTER TABLE usage ADD CONSTRAINT c CHECK user_id != 666');
+  const worker = await startLoadWorker({
+    ...load.deps,
+    redisUrl: load.redisUrl,
+    prefix: load.redisPrefix,
+    intervalMs: 50,
+    lateIntervalMs: 50,
+    lateGroupBytesMax: 1e8,
+    tasks: [],
+    log: load.log,
+    // The clock stands still, so the rest after the first failure does not end by itself.
+    monotonicMs: () => 0,
+  });
+  t.teardown(() => worker.close());
+  await load.appendUsage([{ userId: 666 }]);
+  const listed = async () =>
+    JSON.parse((await core('segments', '--json')).stdout) as {
+      segmentId: number;
+      attempts: number;
+      lastError: string | null;
+    }[];
+  const [segment] = await until(listed, ([found]) => typeof found?.lastError === 'string');
+  t.match(segment, { attempts: 1, lastError: /Constraint `c`/ });
+  await load.command('ALTER TABLE usage DROP CONSTRAINT c');
+  const id = String(segment?.segmentId);
+  const retried = await core('segments', 'retry', id, '--json');
+  t.match(retried, { exitCode: 0, stderr: '' });
+  t.same(JSON.parse(retried.stdout), {
+    segmentId: segment?.segmentId,
+    stream: `${load.redisPrefix}:{s0}:usage`,
+    requested: true,
+  });
+  await until(listed, (found) => found.length === 0);
+  t.same(await load.rows('SELECT count() AS n FROM usage'), [{ n: 1 }]);
+  for (const unknown of [id, '1']) {
+    t.match(await core('segments', 'retry', unknown), {
+      exitCode: 1,
+      stdout: '',
+      stderr: `core: There is no segment ${unknown} that is not settled\n`,
+    });
+  }
 });

@@ -3,8 +3,9 @@ import { Writable } from 'node:stream';
 import { pino } from 'pino';
 import t from 'tap';
 import { createLogger } from '../../src/log.ts';
-import { createNode } from '../../src/nodes/change.ts';
+import { createNode, deleteNode } from '../../src/nodes/change.ts';
 import { createHeartbeats } from '../../src/nodes/heartbeat.ts';
+import { showNode } from '../../src/nodes/node-state.ts';
 import { createPool, inTransaction } from '../../src/stores/postgres.ts';
 import { until } from '../support/api.ts';
 import { openStores } from '../support/stores.ts';
@@ -111,3 +112,46 @@ t.test('after a failure, the next write takes the newest heartbeats', async (t) 
     { id: second, ip: '', at: new Date(nowMs - 1_000), revision: 1 },
   ]);
 });
+
+t.test(
+  'a batch of heartbeats may contain first ones, later ones and those of deleted nodes',
+  async (t) => {
+    const [known = 0, fresh = 0, gone = 0] = await addNodes(3);
+    let nowMs = Date.parse('2026-11-28T12:00:00Z');
+    const beat = async (nodeIds: number[], revision: number | undefined) => {
+      const heartbeats = createHeartbeats({
+        pool,
+        log: createLogger('silent'),
+        intervalMs: 60_000,
+        nowMs: () => nowMs,
+      });
+      for (const nodeId of nodeIds) heartbeats.seen(nodeId, undefined, revision);
+      await heartbeats.close();
+      const { rows } = await pool.query(
+        `SELECT node_id AS id, last_seen_at AS at, reported_revision AS revision FROM heartbeats
+       WHERE node_id = ANY ($1) ORDER BY node_id`,
+        [[known, fresh, gone]],
+      );
+      return rows;
+    };
+    const first = new Date(nowMs);
+    t.same(await beat([known], undefined), [{ id: known, at: first, revision: null }]);
+    await deleteNode(pool, gone);
+    nowMs += 10_000;
+    const later = new Date(nowMs);
+    t.same(await beat([gone, fresh, known], 4), [
+      { id: known, at: later, revision: 4 },
+      { id: fresh, at: later, revision: 4 },
+    ]);
+    nowMs -= 5_000;
+    t.same(
+      (await beat([known], 5))[0],
+      { id: known, at: later, revision: 5 },
+      'lastSeenAt never goes back',
+    );
+    t.match(await showNode(pool, known, { staleSeconds: 30, offlineSeconds: 90 }), {
+      lastSeenAt: later,
+      reportedRevision: 5,
+    });
+  },
+);

@@ -2,7 +2,7 @@ import { gunzipSync } from 'node:zlib';
 import t from 'tap';
 import { createLogger } from '../../src/log.ts';
 import { bumpNodes } from '../../src/nodes/bump.ts';
-import { createNode, deleteNode, revokeNode, updateNode } from '../../src/nodes/change.ts';
+import { createNode, revokeNode, updateNode } from '../../src/nodes/change.ts';
 import { createHeartbeats } from '../../src/nodes/heartbeat.ts';
 import { showNode } from '../../src/nodes/node-state.ts';
 import { listErrors, recordApplied, reportError, reportsKept } from '../../src/nodes/reports.ts';
@@ -308,41 +308,6 @@ t.test('drift says how many revisions a node is behind, and since when', async (
   const [, since] = (await listRevisions(pool, nodeId)).map((row) => row.createdAt);
   t.match(await drift(), { revision: 3, behindBy: 2, behindSince: since, syncStatus: 'outdated' });
 });
-
-t.test(
-  'a batch of heartbeats may contain first ones, later ones and those of deleted nodes',
-  async (t) => {
-    const [known, fresh, gone] = [await addNode(), await addNode(), await addNode()];
-    let nowMs = Date.parse('2026-11-28T12:00:00Z');
-    const beat = async (nodeIds: number[], revision: number | undefined) => {
-      const heartbeats = createHeartbeats({ pool, log, intervalMs: 60_000, nowMs: () => nowMs });
-      for (const nodeId of nodeIds) heartbeats.seen(nodeId, undefined, revision);
-      await heartbeats.close();
-      const { rows } = await pool.query(
-        `SELECT node_id AS id, last_seen_at AS at, reported_revision AS revision FROM heartbeats
-       WHERE node_id = ANY ($1) ORDER BY node_id`,
-        [[known, fresh, gone]],
-      );
-      return rows;
-    };
-    const first = new Date(nowMs);
-    t.same(await beat([known], undefined), [{ id: known, at: first, revision: null }]);
-    await deleteNode(pool, gone);
-    nowMs += 10_000;
-    const later = new Date(nowMs);
-    t.same(await beat([gone, fresh, known], 4), [
-      { id: known, at: later, revision: 4 },
-      { id: fresh, at: later, revision: 4 },
-    ]);
-    nowMs -= 5_000;
-    t.same(
-      (await beat([known], 5))[0],
-      { id: known, at: later, revision: 5 },
-      'lastSeenAt never goes back',
-    );
-    t.match(await show(known), { lastSeenAt: later, reportedRevision: 5 });
-  },
-);
 
 t.test('a new address is a change if it is part of the configuration', async (t) => {
   const nodeId = await addNode();
