@@ -27,7 +27,7 @@ const segmentRowsMax = 100_000;
 /** A run ends after this many segments, because a worker runs one late stream at a time. */
 const segmentsMax = 8;
 
-/** The settings of a run on a late stream. Once `stopping` is aborted the run ends as soon as it can. */
+/** What a run on a late stream works with. Once `stopping` is aborted the run ends as soon as it can. */
 export function lateLoad(
   deps: LoadDeps & { lateGroupBytesMax: number },
   stopping: AbortSignal,
