@@ -61,8 +61,8 @@ export async function runAudit(deps: AuditDeps): Promise<Reconciliation> {
 }
 
 /**
- * Runs the audit if the last one is a day old. The worker calls this more often than daily, so that an
- * audit that failed, because a store was away or the worker stopped, runs again soon. A stop is not a
+ * Runs the audit if the last one is a day old. The worker calls this more often than daily. So an
+ * audit runs again soon if it failed because a store was away or the worker stopped. A stop is not a
  * failure.
  */
 export async function runAuditIfDue(deps: AuditDeps): Promise<void> {

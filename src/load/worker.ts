@@ -69,9 +69,10 @@ const lateQueueName = 'load-late';
 const finishedJobs = { removeOnComplete: { count: 100 }, removeOnFail: { count: 1_000 } };
 
 /**
- * Runs every stream again and again. BullMQ keeps the schedule, with one job scheduler a stream, so that
- * several workers share the streams, and it shows what runs and what failed. It does not say which work
- * is done: a job may run twice, so only Postgres says that. Late streams have their own queue.
+ * Runs every stream again and again. BullMQ keeps the schedule, with one job scheduler a stream, so
+ * that several workers share the streams. It also shows what runs and what failed. It does not say
+ * which work is done: a job may run twice, so only Postgres says that. Late streams have their own
+ * queue.
  */
 export async function startLoadWorker(options: LoadWorkerOptions): Promise<LoadWorker> {
   const { log } = options;

@@ -128,7 +128,7 @@ async function addFirstHeartbeats(pool: pg.Pool, values: string[]): Promise<void
 
 /**
  * Writes the addresses that changed. If the node has no host name, its address may be part of its
- * configuration, so a new one marks the node as `bumpNodes` does.
+ * configuration. Then a new address marks the node, as `bumpNodes` does.
  *
  * It locks the rows in the order of their ids first, as `bumpNodes` does. An UPDATE alone would lock
  * them in the order of its plan, and the two could wait for each other.

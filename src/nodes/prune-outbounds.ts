@@ -29,8 +29,8 @@ export async function findPrunableTags(db: Queryable, nodeId: number): Promise<P
 }
 
 /**
- * Deletes the rows of a node's tags that nobody configured, and adds their counters to `othersTag`, so
- * that the sum of the node's counters stays. A tag that the node reports again gets a row again.
+ * Deletes the rows of a node's tags that nobody configured. It adds their counters to `othersTag`, so
+ * the sum of the node's counters stays. A tag that the node reports again gets a row again.
  * @returns what it deleted.
  * @throws CoreError NOT_FOUND.
  */

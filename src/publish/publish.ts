@@ -25,14 +25,14 @@ export interface PublishOutcome {
 /**
  * Renders nodes that are marked as changed, and publishes those whose bytes differ.
  *
- * An advisory lock covers each node from the read to the commit, so that two processes never render it
- * at once. A lock on its row would make heartbeats with a new address wait. Nodes that another process
- * renders are left out, and so are nodes that are not due (unchanged, revoked, or published less than a
- * second ago).
+ * An advisory lock covers each node from the read to the commit, so that two processes never render
+ * it at once. A lock on its row would make heartbeats with a new address wait. It leaves out nodes
+ * that another process renders, and nodes that are not due (unchanged, revoked, or published less
+ * than a second ago).
  *
- * Locks and commits are on one connection. If it dies, Postgres frees the locks, and nothing of this can
- * be committed any more. What is in Redis by then has the content's hash in its key, so nobody can take
- * it for other bytes.
+ * Locks and commits are on one connection. If it dies, Postgres frees the locks, and nothing of this
+ * can be committed any more. What is in Redis by then has the content's hash in its key, so nobody
+ * can take it for other bytes.
  */
 export async function publishDue(
   deps: PublishDeps,

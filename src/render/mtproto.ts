@@ -78,7 +78,7 @@ function expiryMember(links: SortedLinks, offset: number): string {
 const expiryMemberBytesMax = ',"expiresAt":"+275760-09-13T00:00:00.000Z"'.length;
 
 /**
- * A user's MTProto secret: the 32 hexadecimal digits of the link's UUID. The UUID is random, and it is
+ * A user's MTProto secret: the 32 hexadecimal digits of the link's UUID. The UUID is random. It is
  * the credential of the other protocols, too, so each link has one secret to keep and to revoke.
  */
 export function mtProtoSecret(uuid: string): string {

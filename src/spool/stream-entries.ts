@@ -41,8 +41,8 @@ export interface StreamReader {
 const readCountFirst = 8;
 /**
  * Later reads ask for as many stream entries as are likely to take this much, judged by those read so
- * far. They range from a hundred bytes to a megabyte, so the guess may be wrong by as much and has a
- * bound of its own.
+ * far. They range from a hundred bytes to a megabyte, so the guess may be far off. It has a bound of
+ * its own.
  */
 const readBytes = 4_194_304;
 const readCountMax = 64;
@@ -55,7 +55,7 @@ const blockBytesFirst = 1_048_576;
 type RawStreamEntry = [id: Buffer, fields: Buffer[]];
 
 /**
- * Copies the blocks of each page into one buffer as soon as the page has come, so that V8 can free the
+ * Copies the blocks of each page into one buffer as soon as the page has come. Then V8 can free the
  * answer of Redis at once. The caller may start `fill` and await something else meanwhile.
  */
 export function createStreamReader(
