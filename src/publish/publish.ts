@@ -26,7 +26,7 @@ export interface PublishOutcome {
  * Renders nodes that are marked as changed, and publishes those whose bytes differ.
  *
  * An advisory lock covers each node from the read to the commit, so that two processes never render
- * it at once. A lock on its row would make heartbeats with a new address wait. It leaves out nodes
+ * it at once. A lock on its row would make heartbeats with a new address wait. This leaves out nodes
  * that another process renders, and nodes that are not due (unchanged, revoked, or published less
  * than a second ago).
  *
