@@ -10,7 +10,8 @@ import { inTransaction } from '../stores/postgres.ts';
  *
  * The sequence only goes up. Processes that start at once take turns, because one that read its clock
  * first and wrote last would set the sequence back.
- * @throws what Postgres answers; 42P01 if the database has no tables of Core.
+ * @throws what Postgres answers; 42P01 if the database has no tables of Core, 42501 if the role may not
+ * set the sequence. The worker does not start then, because an id could come twice.
  */
 export async function advanceSegmentIds(pool: pg.Pool): Promise<void> {
   await inTransaction(pool, async (client) => {
