@@ -24,9 +24,9 @@ const everyMs = 5_000;
 const closeMsMax = 1_000;
 
 /**
- * Writes every five seconds that this process runs, and which stores do not answer it, for `core status`. It
- * writes to Postgres and to Redis, because either may be the one that does not answer. Resolves after the
- * first time. It never fails: a write that fails is left out.
+ * Writes every five seconds that this process runs, and which stores do not answer it, for `core status`.
+ * It writes to Postgres and to Redis, because either may be the one that does not answer. Resolves after
+ * the first write. It never fails: it only logs a write that fails.
  */
 export async function startPresence(options: {
   role: ProcessRole;
@@ -37,33 +37,36 @@ export async function startPresence(options: {
   log: Logger;
 }): Promise<Presence> {
   const { role, pool, redis, prefix, readiness, log } = options;
-  const host = os.hostname();
   const own: OwnRecord = {
-    ...{ id: randomUUID(), role, host, pid: process.pid },
-    ...{ storesAway: {}, isStopped: false },
+    id: randomUUID(),
+    role,
+    host: os.hostname(),
+    pid: process.pid,
+    storesAway: {},
+    isStopped: false,
   };
   const writes = [
     oneAtATime(() => writeToPostgres(pool, own), log),
     oneAtATime(() => writeToRedis(redis, prefix, own), log),
   ];
-  const say = () => Promise.all(writes.map((write) => write()));
-  const look = async (): Promise<void> => {
+  const writeAll = () => Promise.all(writes.map((write) => write()));
+  const report = async (): Promise<void> => {
     const now = new Date().toISOString();
     const away = await readiness.storesAway();
     own.storesAway = Object.fromEntries(away.map((store) => [store, own.storesAway[store] ?? now]));
-    void say();
+    void writeAll();
   };
   await oneAtATime(() => sweepPostgres(pool, own), log)();
   await oneAtATime(() => sweepRedis(redis, prefix, own), log)();
-  await say();
-  const timer = setInterval(() => void look(), everyMs);
+  await writeAll();
+  const timer = setInterval(() => void report(), everyMs);
   return {
     async close() {
       clearInterval(timer);
       own.isStopped = true;
       // Twice: the first may only join a write that began before `isStopped` was set.
-      const said = say().then(say);
-      await Promise.race([said, delay(closeMsMax, undefined, { ref: false })]);
+      const written = writeAll().then(writeAll);
+      await Promise.race([written, delay(closeMsMax, undefined, { ref: false })]);
     },
   };
 }
