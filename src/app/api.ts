@@ -28,8 +28,8 @@ import { createReadiness, type Readiness } from '../stores/readiness.ts';
 import { openStores, type Running, rethrowUnmigrated } from './stores.ts';
 
 /**
- * Wrappers by which the fault suite takes one protection away, to see that its oracle notices. They are
- * parameters and no settings, and Core itself passes none.
+ * Wrappers of the fault suite: it takes one protection away and checks that its oracle notices. No setting
+ * reaches them: they are parameters, and Core itself passes none.
  */
 export interface ApiSeams {
   spool?: (spool: Spool) => Spool;
@@ -113,8 +113,8 @@ export async function startApi(
 }
 
 /**
- * Listens for operators. Every api process does, as on the public port: all values come from the stores,
- * so any process may answer, and none has to take over from one that died.
+ * Listens for operators. Every api process does this, as on the public port. All values come from the
+ * stores, so any process may answer, and none has to take over from one that died.
  */
 function startAdmin(
   config: Config,

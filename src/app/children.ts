@@ -29,7 +29,7 @@ export function workerSpec(config: Config): ProgramSpec {
 function childSpec(name: string, role: 'serve' | 'work', config: Config): ProgramSpec {
   return {
     name,
-    // A child inherits the settings; `env` replaces these two and becomes the program.
+    // A child inherits the settings. The program `env` replaces these two, and then Core takes its place.
     command: 'env',
     args: [
       'CORE_API_PROCESSES=1',

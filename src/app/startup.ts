@@ -9,7 +9,7 @@ export interface Startup {
   lifecycle: Lifecycle;
   /** Aborts when the first signal comes. */
   stopping: AbortSignal;
-  /** What is left of the stop deadline, which begins at the first signal, or at the first call. */
+  /** What is left of the stop deadline. It begins at the first signal, or at the first call of this. */
   remainingMs(): number;
 }
 

@@ -35,10 +35,16 @@ export async function openStores(
   return { pool, redis, clickhouse };
 }
 
-/** An empty database answers SQLSTATE 42P01, undefined table, and so does the one of an older Core. */
+/**
+ * An empty database answers SQLSTATE 42P01 (undefined table), and so does the database of an older Core.
+ */
 export function rethrowUnmigrated(thrown: unknown): never {
   if ((thrown as { code?: unknown }).code !== '42P01') throw thrown;
-  throw new CoreError('MIGRATION_FAILED', 'The database is empty: run `core migrate` first', {
-    cause: thrown,
-  });
+  throw new CoreError(
+    'MIGRATION_FAILED',
+    'The database lacks tables of Core: run `core migrate` first',
+    {
+      cause: thrown,
+    },
+  );
 }

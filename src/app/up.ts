@@ -14,8 +14,8 @@ import { portPatienceMs, requireFreePorts } from './roles.ts';
 import { runUntilSignal, type Startup, unlessAborted } from './startup.ts';
 
 /**
- * Everything in one: the embedded servers for which no URL is set, the migrations, the HTTP
- * processes and a worker, all supervised, until a signal. `print` is called once all is ready.
+ * Runs everything until a signal: the embedded servers for which no URL is set, the migrations, the HTTP
+ * processes and a worker. Core supervises all of them. `print` is called once all is ready.
  * @returns the exit code. A failure at the start is one line on stderr; nothing is left running.
  */
 export async function up(

@@ -26,8 +26,7 @@ import { webhookTimeoutMs } from '../webhooks/post.ts';
 import { openStores, type Running, rethrowUnmigrated } from './stores.ts';
 
 /**
- * What the fault suite puts around parts of Core: it takes one protection away and checks that its
- * oracle notices. No setting reaches these. They are parameters, and Core itself passes none.
+ * Wrappers of the fault suite, as `ApiSeams` in api.ts.
  */
 export interface WorkerSeams {
   load?: (deps: LoadDeps) => LoadDeps;

@@ -10,8 +10,8 @@ import { type OutboundProtocol, outboundProtocols } from '../settings/outbounds.
 import { type ResetPeriod, resetPeriods } from '../subscriptions/period.ts';
 import { hiddenFault, isStorable } from '../text.ts';
 
-// Parsers of single arguments, for commander. What they throw becomes one line that names the option.
-// The modules behind the commands may rely on the checks made here.
+// Parsers of single arguments, for commander. What they throw becomes one line that names the option. The
+// modules that the commands call may rely on the checks made here.
 
 const int4Max = 2_147_483_647;
 const settingsBytesMax = 1_048_576;

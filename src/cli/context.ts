@@ -20,11 +20,11 @@ export interface CliContext {
   json: boolean;
   log: Logger;
   stdin: NodeJS.ReadableStream;
-  /** Whether the command can ask somebody. Never with `--json`. */
+  /** Whether the command can ask an operator. False with `--json`. */
   isAtTerminal: boolean;
   /** For a progress bar. */
   stderr: NodeJS.WritableStream;
-  /** Prints the one value of the command: as JSON with `--json`, else as `text`. */
+  /** Prints the one value of the command: as JSON with `--json`, otherwise as `text`. */
   print(value: unknown, text?: string): void;
   /**
    * Writes text, or a part of the JSON, to stdout, and resolves once it has gone out. This and `print`

@@ -146,9 +146,9 @@ function storeAway(store: keyof typeof storeSettings, config: Config, cause: unk
 }
 
 /**
- * Whether the store refused the login: SQLSTATE 28P01 and 28000, the message of pg if it has no
- * password, the replies of Redis, or ClickHouse's codes 194, 516 and 192 (no password, a wrong one, no
- * such user).
+ * Whether the store refused the login. Postgres answers SQLSTATE 28P01 or 28000, and pg has a message of
+ * its own if it has no password. Redis answers NOAUTH or WRONGPASS, and ClickHouse 194 (no password), 516
+ * (a wrong one) or 192 (no such user).
  */
 function isLoginRefused(cause: unknown): boolean {
   const { code, message = '' } = cause as { code?: unknown; message?: string };

@@ -67,7 +67,7 @@ export async function runCli(args: readonly string[], options: CliOptions): Prom
   }
 }
 
-/** Turns whatever a command threw into a CoreError whose message is one line for the operator. */
+/** Turns whatever a command threw into a CoreError with a message of one line for the operator. */
 function oneLine(thrown: unknown): CoreError {
   if (thrown instanceof CommanderError) {
     const message = thrown.message.replace(/^error: /, '').replaceAll(/\s*\n\s*/g, ' ');

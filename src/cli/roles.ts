@@ -2,8 +2,8 @@ import type { Command } from 'commander';
 import { requireHttpBinary } from '../http/native-binary.ts';
 import type { CliContext, Run } from './context.ts';
 
-// The modules of the roles are loaded only for a role, because they load the HTTP server and the
-// workers, and no other command should wait for those.
+// Only a command of a role loads the modules of the roles. They load the HTTP server and the workers, and
+// no other command should wait for those.
 
 /** `core up`, `core serve`, `core work`, `core migrate` */
 export function addRoleCommands(program: Command, run: Run): void {

@@ -43,7 +43,10 @@ export interface Found {
   running: RunningParts;
 }
 
-/** Asks every store whether it answers. Postgres, or else Redis, says which processes of Core run. */
+/**
+ * Asks every store whether it answers. Postgres says which processes of Core run, or Redis if Postgres is
+ * away.
+ */
 export async function findRunning(context: CliContext): Promise<Found> {
   const [postgres, redis, clickhouse] = await Promise.all([
     unlessAway(context.postgres()),
