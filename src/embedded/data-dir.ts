@@ -25,8 +25,9 @@ const probeBytes = 65_536;
 
 /**
  * Claims the data directory for this process, so that two Cores never run servers on the same files. The
- * claim is a lock file with the process id and the start of that process: after a crash, or in a new
- * container, another process may have the same id, and then the lock does not count.
+ * claim is a lock file with the process id and the start time of that process. After a crash, or in a new
+ * container, another process may have the same id. Then the start time differs, and the lock does not
+ * count.
  * @throws CoreError DATA_DIR_IN_USE while another Core holds it, DATA_DIR_UNUSABLE if this process cannot
  * write there, or if another user can.
  */

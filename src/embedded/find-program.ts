@@ -6,7 +6,7 @@ import type { Logger } from '../log.ts';
 
 const run = promisify(execFile);
 
-/** Folders in which packages install servers, and which a plain user's PATH leaves out. */
+/** Packages install servers into these folders, and a plain user's PATH leaves some of them out. */
 const usualFolders = ['/usr/bin', '/usr/local/bin', '/usr/sbin', '/opt/homebrew/bin'];
 const aptMsMax = 300_000;
 

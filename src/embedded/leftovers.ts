@@ -13,8 +13,8 @@ export interface ServerMark {
   dir: string;
   pidFile: string;
   /**
-   * What the process of a command line, split into its arguments, is to this server: its main process, a
-   * part that lives and dies with the main process (Postgres has one per connection), or a stranger.
+   * What a process is to this server, by the arguments of its command line: its main process, a part that
+   * lives and dies with the main process (Postgres has one per connection), or a stranger.
    */
   roleOf: (argv: readonly string[]) => Role;
   stopSignal: NodeJS.Signals;

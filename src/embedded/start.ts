@@ -12,8 +12,8 @@ export function needsEmbedded(config: Config): boolean {
 }
 
 /**
- * Starts the servers for which no URL is set, side by side. If one fails, none is left running. The caller
- * must have claimed the data directory.
+ * Starts the servers for which no URL is set, all at the same time. If one fails, none is left running. The
+ * caller must have claimed the data directory.
  */
 export function startEmbedded(
   config: Config,

@@ -66,8 +66,8 @@ const queryBytes = 256 * 1024;
 export const queryBytesMax = 16 * 1024 ** 2;
 
 /**
- * Bound of a statement's length. The front splits statements on the thread that takes Core's inserts, at
- * some 0.15 ms a KiB, so a tool may not send as much as Core.
+ * Bound of a statement's length. The front splits statements on the thread that takes Core's inserts, and
+ * needs some 0.15 ms for a KiB. So a tool may not send as much as Core.
  */
 export function querySizeOf(account: Account): Bound {
   const max = account === 'core' ? queryBytesMax : 1024 ** 2;

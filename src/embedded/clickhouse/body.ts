@@ -4,8 +4,9 @@ import { createGunzip, createInflate } from 'node:zlib';
 import { clickhouseFault } from './fault.ts';
 
 /**
- * The body in chunks, decompressed, bounded before and after decompression. A body over the bound is read
- * on, unused and up to twice the bound, because a client reads its 413 only after it has sent everything.
+ * The body in chunks, decompressed, bounded before and after decompression. If a body is over the bound,
+ * this reads on to twice the bound and drops what it reads, because a client reads its 413 only after it
+ * has sent everything.
  *
  * @throws (while iterating) 413 over the bound, 501 for an unknown encoding, 400 for broken gzip,
  * and the socket's own error if the client goes away half-way.
@@ -67,7 +68,7 @@ function tooLargeFault(bytesMax: number): Error {
 function bodyFault(thrown: unknown): unknown {
   const code = thrown instanceof Error ? (thrown as NodeJS.ErrnoException).code : undefined;
   if (code?.startsWith('Z_') !== true) return thrown;
-  return clickhouseFault(354, 'ZLIB_INFLATE_FAILED', 'The body cannot be unpacked.', {
+  return clickhouseFault(354, 'ZLIB_INFLATE_FAILED', 'The body cannot be decompressed.', {
     status: 400,
     cause: thrown,
   });

@@ -21,8 +21,8 @@ export type Query = (sql: string, format?: string) => Promise<ChdbResult>;
 /**
  * Connections to the one engine of this process. A setting, parameter or database that is set on a
  * connection stays on it. So each scope gets a connection to itself: a new one, or one that was last used
- * with exactly the same names, all of which are set again. Nothing of a request is left for the next one,
- * not even after an error.
+ * with exactly the same names. The front sets all of these again. Nothing of a request is left for the next
+ * one, not even after an error.
  */
 export interface Connections {
   /**
@@ -55,9 +55,9 @@ const wordingCharsMax = 8_192;
 const wordingSettings = `implicit_select = 0, max_query_size = ${33 * 1024 ** 2}`;
 
 /**
- * chdb puts off the closing of a connection while any other is busy, and each takes some 140 KB. Past this
- * number of closings put off, the front refuses scopes that need a new connection. Tools may fill half of
- * it, so that they cannot make the front refuse Core.
+ * chdb puts off the closing of a connection while any other is busy, and each takes some 140 KB. If more
+ * connections than this wait to be closed, the front refuses scopes that need a new one. Tools may fill
+ * half of the number, so they cannot make the front refuse Core.
  */
 const putOffMaxOf = { analyst: 1_000, core: 2_000 } as const satisfies Record<Account, number>;
 

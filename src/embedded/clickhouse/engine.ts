@@ -54,8 +54,8 @@ const killAgainMs = 100;
  *
  * Inserts run one at a time. That costs no throughput, since each takes the disk and a core, and it bounds
  * memory to one block. Everything else has `queriesMax` places of its own, so that no insert waits for an
- * analyst's long query. Each statement that runs holds one of libuv's threads, and files and gzip need
- * one as well: UV_THREADPOOL_SIZE, which is 4 by default, must be at least `queriesMax` + 2.
+ * analyst's long query. Each statement that runs holds one of libuv's threads, and files and gzip need one
+ * as well. So UV_THREADPOOL_SIZE (4 by default) must be at least `queriesMax` + 2.
  *
  * @throws if the directory cannot be opened, for instance because another process holds it.
  */
@@ -186,9 +186,9 @@ function begin(running: Running, scope: Scope): { mark: string; marked: Scope } 
 }
 
 /**
- * Cancels a query by its mark, which is the only thing by which chdb can tell it from others. A query that
- * is about to start cannot be killed yet, and would then hold one of few places for as long as it likes.
- * So the kill is repeated until the query has ended.
+ * Cancels a query by its mark, because chdb can tell it from others only by that. A query that is about to
+ * start cannot be killed yet, and would then hold one of few places without a bound. So the kill is
+ * repeated until the query has ended.
  */
 function cancel(connections: Connections, running: Running, mark: string): void {
   if (running.get(mark) !== false) return;

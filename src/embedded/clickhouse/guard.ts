@@ -108,7 +108,7 @@ function checkWording(sql: string, tokens: readonly Token[]): void {
     const mark = token.kind === 'mark' ? /^[\x21-\x7e]$/.test(token.text) : true;
     const comment = token.text === '/' && sql[token.end] === '/';
     if (!/^[ \n]*$/.test(between) || !plain || !ascii || !mark || comment) {
-      throw deniedFault('The statement cannot be read without doubt.');
+      throw deniedFault('The statement can be read in more than one way.');
     }
     end = token.end;
   }

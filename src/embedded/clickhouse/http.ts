@@ -47,7 +47,7 @@ async function answer(
     throw clickhouseFault(1, 'UNSUPPORTED_METHOD', `Method ${request.method}`, { status: 405 });
   }
   const isPing = url.pathname === '/ping' || url.pathname === '/replicas_status';
-  // Before the body is read: a client without a password gets no byte of memory.
+  // The login comes before the body, so that a client without a password cannot fill the memory.
   const account = isPing ? undefined : logIn(request, url.searchParams, options.login);
   const asksNothing = url.pathname === '/' && reads && !url.searchParams.has('query');
   if (account === undefined || asksNothing) {

@@ -21,10 +21,10 @@ interface Column {
 }
 
 /**
- * Settings that a request cannot change. One thread reads the file and one writes, so that the order of
- * the rows stays and the rows of a partition become one block and one part. No queue of the server takes
- * the rows, so an answer means that they are written. Deduplication works as for any INSERT, although the
- * rows come from a SELECT: by the token, or without one by the content.
+ * Settings that a request cannot change. One thread reads the file and one writes. So the order of the rows
+ * stays, and the rows of a partition become one block and one part. No queue of the server takes the rows,
+ * so an answer means that they are written. Deduplication works as for any INSERT, although the rows come
+ * from a SELECT: by the token, or without one by the content.
  */
 const forced: readonly [string, string][] = [
   ['async_insert', '0'],
@@ -47,7 +47,7 @@ const defaults: readonly [string, string][] = [
 /**
  * Inserts the rows of a file, all or none of each block. chdb's own insert of a body cuts binary rows
  * short. So the engine reads the file itself, with the structure that the target table has now. This is the
- * only statement that may read a file, so no part of the client's text reaches the engine as it is: the
+ * only statement that may read a file. So no part of the client's text reaches the engine unchanged: the
  * front quotes names again and checks settings.
  */
 export async function insertFile(
@@ -62,8 +62,8 @@ export async function insertFile(
     statement.settings === undefined ? [] : guard.readClause(statement.settings, scope.account);
   const values = await valuesSettings(guard, statement, rows);
   const settings = new Map([...defaults, ...scope.settings, ...clause, ...values, ...forced]);
-  // A token counts for each block that is read. So the engine reads as much at once as it writes, and the
-  // second of two inserts with one token does not depend on how many rows the first one had.
+  // A token counts for each block that is read. So the engine reads as many rows at once as it writes.
+  // Otherwise the second of two inserts with one token would depend on how many rows the first one has.
   settings.set('max_block_size', settings.get('max_insert_block_size') ?? blockRows);
   return connections.within({ ...scope, settings }, true, async (query) => {
     const columns = await columnsOf(query, statement, table);
@@ -98,7 +98,7 @@ async function valuesSettings(
 ): Promise<[string, string][]> {
   if (statement.format.toLowerCase() !== 'values') return [];
   const text = rows.bytes > expressionBytesMax ? '"' : await readFile(rows.path, 'latin1');
-  // U+201C, whose first byte is e2, quotes a name as well.
+  // U+201C quotes a name as well, and its first byte is e2.
   const allowed = !/["`\xe2]/.test(text) && !guard.mayReachOut(text);
   const flag = allowed ? '1' : '0';
   return [
@@ -156,7 +156,7 @@ async function columnsOf(
   });
 }
 
-/** The structure has the defaults, for formats in which a row may leave fields out. */
+/** The structure has the defaults, because in some formats a row may leave fields out. */
 function structureOf(columns: readonly Column[]): string {
   return columns
     .map(({ name, type, defaultType, defaultExpression }) => {

@@ -30,9 +30,9 @@ export async function openGuard(connections: Connections): Promise<Guard> {
 }
 
 /**
- * Has the engine read a statement and write it in its own words, judges these words, and returns them to be
- * run. So what was judged is what runs, and the front need not read comments, quotes and escapes as the
- * engine does.
+ * Makes the engine read a statement and write it in its own words, judges these words, and returns them.
+ * Only they are run. So what was judged is what runs, and the front need not read comments, quotes and
+ * escapes as the engine does.
  * @throws 62 SYNTAX_ERROR with the engine's message, or the guard's refusal.
  */
 export async function judge(
@@ -80,7 +80,7 @@ async function wordingOf(connections: Connections, sql: string): Promise<string>
   }
 }
 
-/** The engine's message, without the query in which the front asked for the words. */
+/** The engine's message, without the front's own query for the words. */
 function syntaxMessage(text: string): string {
   return text
     .replace(/^Code: 62\. DB::Exception: /, '')

@@ -20,7 +20,7 @@ export interface SelectDone {
 
 /**
  * Bounds on the files that hold results until they are sent. The engine bounds only the memory of a result,
- * in which a text that is the same in each row counts once. 100 million rows with the same kilobyte are
+ * and there a text that is the same in each row counts once. 100 million rows with the same kilobyte are
  * small in memory and 100 GB on the disk, which Core's stores need.
  */
 export interface ResultBounds {
@@ -83,9 +83,9 @@ export function createResultBounds(bytesMax: number): ResultBounds {
 }
 
 /**
- * Runs a SELECT into a file. Memory stays bounded however large the result is, a client that reads
- * slowly holds no place in the engine, and an error half-way is still a clean error answer. chdb's own
- * stream cannot be used: it plans on the main thread, where a scalar subquery would stop the whole server.
+ * Runs a SELECT into a file. So memory stays bounded even for a large result, a client that reads slowly
+ * holds no place in the engine, and an error half-way is still a clean error answer. chdb's own stream
+ * cannot be used: it plans on the main thread, and there a scalar subquery would stop the whole server.
  */
 export async function selectToFile(
   through: {
@@ -112,7 +112,7 @@ export async function selectToFile(
         return await query(withOutfile(sql, statement, file, format));
       } catch (thrown) {
         if (toFault(thrown).code !== syntaxErrorCode) throw thrown;
-        // The statement may be right without INTO OUTFILE only: then its result goes through memory.
+        // Some statements are valid only without INTO OUTFILE. Their result goes through memory.
         const whole = await query(sql.slice(0, statement.end), format);
         await writeFile(file, whole.bytes());
         return whole;

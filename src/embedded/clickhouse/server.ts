@@ -16,10 +16,10 @@ import { openTemporaryFiles } from './temporary-files.ts';
  *
  *   node dist/src/embedded/clickhouse/server.js --host 127.0.0.1 --port 8123 --data DIR --secrets DIR
  *
- * With an IPC channel it sends `{ ready: true, port }` once it answers, and stops when the channel
- * closes, so that it never outlives the process that started it. `--secrets` is the folder of the
- * file `secrets.json`, which has the passwords of its two users. `--hosts` adds names, separated by
- * commas, to those that the header Host may have. For more than two queries at once (`--queries-max`),
+ * If it has an IPC channel, it sends `{ ready: true, port }` once it answers, and stops when the channel
+ * closes. So it never outlives the process that started it. `--secrets` is the folder of the file
+ * `secrets.json`, which has the passwords of its two users. `--hosts` adds names, separated by commas, to
+ * those that the header Host may have. For more than two queries at once (`--queries-max`),
  * UV_THREADPOOL_SIZE must be larger: see `openEngine`.
  *
  * The way of a query:
@@ -190,7 +190,8 @@ function untilStopped(): Promise<void> {
   return new Promise((resolve) => {
     process.once('SIGTERM', () => resolve());
     if (supervised) process.once('disconnect', () => resolve());
-    // Ctrl-C and a closed terminal reach the whole group. A parent decides in which order its servers stop.
+    // Ctrl-C and a closed terminal reach the whole group. If there is a parent, it decides the order of the
+    // stops.
     for (const signal of ['SIGINT', 'SIGHUP'] as const) {
       process.on(signal, () => {
         if (!supervised) resolve();

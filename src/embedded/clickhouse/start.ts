@@ -41,8 +41,8 @@ export async function startClickHouse(
   return supervise(
     {
       name: 'clickhouse',
-      // Each running query holds a thread of libuv's pool, whose size is fixed when a program starts. With
-      // the default of four, two long queries would make the worker's insert wait.
+      // Each running query holds a thread of libuv's pool. A program cannot change the pool's size after
+      // its start. With the default of four, two long queries would make the worker's insert wait.
       command: 'env',
       args: [
         `UV_THREADPOOL_SIZE=${threads}`,

@@ -11,8 +11,8 @@ const run = promisify(execFile);
 /** Who runs Postgres, and how. */
 export interface Account {
   /**
-   * Goes before a command that works in `folder`: programs that each become the next one, so that the
-   * process id stays.
+   * Goes before a command that works in `folder`. Each program in it replaces itself by the next one, so
+   * the process id stays the same.
    */
   prefixFor(folder: string): string[];
   /** Set if this process itself has to change the user, because no program of the prefix does. */
@@ -61,9 +61,9 @@ exec "$@" 3<&- 4<&-`;
 
 /**
  * Decides how to run Postgres. A plain user runs it directly. If Core is root, a system user of Core's own
- * runs it, so that SQL cannot read root's files: that user owns Postgres' folder and nothing else. If only
- * root may enter a folder above (a checkout in /root, the data directory itself), the user gets there in a
- * mount namespace, and the mode of that folder stays.
+ * runs it. That user owns Postgres' folder and nothing else, so SQL cannot read root's files. If only root
+ * may enter a folder above (a checkout in /root, the data directory itself), the user gets there in a mount
+ * namespace, and the mode of that folder stays.
  *
  * If another plain user ran Core on this folder before, it stays that user's.
  *
@@ -170,8 +170,8 @@ async function chooseUser(folder: string): Promise<User> {
 }
 
 /**
- * Gives the files to the user, and no file that a link points to. The folder itself comes last: as long as
- * the user does not own it, an attempt was cut off half-way and is repeated.
+ * Gives the files to the user, but no file that a link points to. The folder itself comes last. If the user
+ * does not own it yet, an attempt was cut off half-way, and this one repeats it.
  */
 async function handOver(folder: string, user: User): Promise<void> {
   if (statSync(folder).uid === user.uid) return;

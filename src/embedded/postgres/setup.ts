@@ -26,8 +26,8 @@ export type RunStatements = (database: string, statements: readonly string[]) =>
 /**
  * Gives a stopped Postgres its two roles, their passwords and Core's database. It has work to do after
  * initdb, in a folder of an earlier Core, and when the passwords have changed. An earlier Core was the
- * superuser `core` of the database `postgres`: that superuser becomes `postgres`, the database becomes
- * `core`, and an ordinary role `core` becomes the owner of everything in it.
+ * superuser `core` of the database `postgres`. Now that superuser becomes `postgres` and the database
+ * becomes `core`. An ordinary role `core` becomes the owner of everything in it.
  *
  * Nobody can connect meanwhile, because the statements go to Postgres' single-user mode. A crash may cut
  * it off anywhere: the next start does all of it again, with the same outcome.
@@ -144,9 +144,9 @@ function hashOf(passwords: PostgresPasswords): string {
 }
 
 /**
- * Writes a file into Postgres' folder as the folder's owner. If an attacker had taken over the server, there
- * might be a link in the folder, and root would follow it. It is not fsynced: the next start compares the
- * file and writes it again.
+ * Writes a file into Postgres' folder as the folder's owner. An attacker who has taken over the server
+ * could put a link into the folder, and root would follow it. It is not fsynced: the next start compares
+ * the file and writes it again.
  */
 async function writeAs(
   { folder, account }: { folder: string; account: Account },
@@ -168,7 +168,7 @@ export function singleUser(
   signal: AbortSignal,
 ): RunStatements {
   return async (database, statements) => {
-    // By `-j` a statement ends with a semicolon and an empty line.
+    // With `-j` a statement ends with a semicolon and an empty line.
     const input = statements.map((statement) => `${statement};\n\n`).join('');
     const settings = [
       'exit_on_error=on',

@@ -74,8 +74,8 @@ function redisConfig(dir: string, options: { port: number; password: string }): 
     ['appendonly', 'yes'],
     ['appendfsync', 'always'],
     ['no-appendfsync-on-rewrite', 'no'],
-    // Most rows in the file are settled and trimmed by now. From the default of 64 MiB on, Redis would
-    // rewrite it every few seconds under load, each time in a fork that writes all keys.
+    // Most rows in the file are trimmed long before a rewrite. With the default of 64 MiB, Redis would
+    // rewrite the file every few seconds under load, each time in a fork that writes all keys.
     ['auto-aof-rewrite-min-size', '512mb'],
     // Usage rows are compact already. Compressing them took two thirds of the CPU of a rewrite.
     ['rdbcompression', 'no'],
@@ -90,7 +90,7 @@ function redisConfig(dir: string, options: { port: number; password: string }): 
   return `# Core writes this file at every start.\n${lines.join('')}`;
 }
 
-/** In double quotes, within which Redis knows `\\` and `\"`. */
+/** Puts the value in double quotes. There Redis knows the escapes `\\` and `\"`. */
 function quoted(value: string): string {
   return `"${value.replaceAll(/["\\]/g, '\\$&')}"`;
 }
