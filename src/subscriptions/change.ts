@@ -28,8 +28,8 @@ interface Settings {
 }
 
 /**
- * Changes a subscription and derives its status again. A raised limit or a later expiry gives access
- * back, a lower limit or an earlier expiry takes it, and disabling takes it until it is enabled again.
+ * Changes a subscription and derives its status again. A raised limit or a later expiry gives access back.
+ * A lower limit or an earlier expiry takes it. Disabling takes it until the subscription is enabled again.
  * Setting a field to the value that it has records no event.
  * @throws CoreError NOT_FOUND.
  */
@@ -77,7 +77,9 @@ export async function changeSubscription(
   });
 }
 
-/** Locks the row until the transaction ends, so that a settle or a reset is before or after it. */
+/**
+ * Locks the row until the transaction ends, so that a settle or a reset comes before or after this change.
+ */
 async function lockSettings(client: pg.PoolClient, subscriptionId: number): Promise<Settings> {
   const { rows } = await client.query<Settings>(
     `SELECT traffic_limit_bytes AS "trafficLimitBytes", expires_at AS "expiresAt",

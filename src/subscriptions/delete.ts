@@ -43,7 +43,8 @@ export async function deleteUser(
   options: { force: boolean },
 ): Promise<{ userId: number; subscriptions: number }> {
   return inTransaction(pool, async (client) => {
-    // Locked before the rows, as above. The counters, too: a settle locks many rows in its own order.
+    // Locked before the rows, as above. So are the counters, because a settle locks many rows in its own
+    // order.
     await lockLinks(client, 'subscriptions');
     await lockCounters(client);
     const users = await client.query('SELECT FROM users WHERE id = $1 FOR UPDATE', [userId]);

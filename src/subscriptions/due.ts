@@ -39,9 +39,9 @@ const heldColumns = `id, (traffic_bytes_up - period_base_up)::text AS "usedUp",
   anchor_at AS "anchorAt", next_reset_at AS "nextResetAt", now()`;
 
 /**
- * Marks subscriptions whose time is over as expired, records that, and bumps the nodes that served
- * them, in one transaction. The worker calls it once a second. It leaves a subscription that another
- * transaction holds for the next call, so it waits for nobody.
+ * Marks subscriptions as expired once their time is over, records that, and bumps the nodes that served
+ * them, in one transaction. The worker calls it once a second. If another transaction holds a subscription,
+ * this leaves it to the next call, so it waits for nobody.
  * @returns the ids of those that expired.
  */
 export async function expireDue(pool: pg.Pool): Promise<number[]> {
@@ -63,10 +63,10 @@ export async function expireDue(pool: pg.Pool): Promise<number[]> {
 }
 
 /**
- * Resets subscriptions whose period is over. The worker calls it once a second. If Core was down for
- * several periods, one reset ends the last of them, and the next reset is in the future: no period is
- * reset twice. Traffic that is settled later counts for the new period, whenever it was recorded. It
- * leaves a subscription that another transaction holds (a settle) for the next call, so it waits for
+ * Resets subscriptions once their period is over. The worker calls it once a second. If Core was down for
+ * several periods, one reset ends the last of them, and the next reset is in the future. So no period is
+ * reset twice. Traffic that is settled later counts for the new period, whenever it was recorded. If
+ * another transaction holds a subscription (a settle), this leaves it to the next call, so it waits for
  * nobody.
  * @returns the ids of those that were reset.
  */

@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 
-/** A link whose UUID the import file gives, because client apps of the user hold it already. */
+/** A link with a UUID from the import file, because client apps of the user hold this UUID already. */
 export interface GivenLink {
   nodeProtocolId: number;
   /** In lower case, with dashes. */
@@ -24,9 +24,9 @@ export async function createSeenUuids(
 }
 
 /**
- * What is wrong with the links of these lines, by line number: a protocol that does not exist or whose
- * node is revoked, a UUID that an earlier line of the file has, or a UUID that is in use. It adds the
- * UUIDs to the table, so pass every line once per pass, in the order of the file.
+ * What is wrong with the links of these lines, by line number. A protocol may not exist, or its node may be
+ * revoked. A UUID may be in use, or an earlier line of the file may have it. This adds the UUIDs to the
+ * table, so pass every line once per pass, in the order of the file.
  */
 export async function faultsOfLinks(
   client: pg.PoolClient,

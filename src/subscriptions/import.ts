@@ -9,7 +9,7 @@ import { addLinks, createSeenUuids, faultsOfLinks, type GivenLink } from './impo
 /** A subscription to add. The user is given by id or by name; an unknown name makes a new user. */
 export type ImportedSubscription = Omit<NewSubscription, 'userId'> & {
   user: { id: number } | { name: string };
-  /** Links whose UUIDs the file gives. All others get new UUIDs. */
+  /** Links with UUIDs from the file. All others get new UUIDs. */
   links?: readonly GivenLink[] | undefined;
 };
 
@@ -51,7 +51,7 @@ const badShownMax = 100;
  * are one transaction, with one bump of the nodes at its end, so either all good lines are imported or
  * nothing is. With `keepGoing` bad lines are left out. Without it, one bad line stops the import.
  *
- * Memory holds one batch of lines at a time. Whoever adds a protocol waits until the import has ended.
+ * Memory holds one batch of lines at a time. Adding a protocol waits until the import has ended.
  */
 export async function importSubscriptions(
   pool: pg.Pool,

@@ -181,7 +181,9 @@ function networkName(network: ProtocolSettings['VLESS']['network']): string {
   return network === 'raw' ? 'tcp' : network;
 }
 
-/** The server name for TLS: the certificate's, else the host if it is a name and not an address. */
+/**
+ * The server name for TLS: the certificate's if it is set, otherwise the host if that is not an address.
+ */
 function serverNameOf(tls: { serverName?: string | undefined }, place: Place): string | undefined {
   return tls.serverName ?? (isIP(place.host) === 0 ? place.host : undefined);
 }

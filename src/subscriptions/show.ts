@@ -101,7 +101,7 @@ export function linkEffects(db: Queryable, uuid: string): Promise<SubscriptionEf
 
 async function readEffects(
   db: Queryable,
-  whose: string,
+  condition: string,
   id: number | string,
   none: string,
 ): Promise<SubscriptionEffects> {
@@ -113,7 +113,7 @@ async function readEffects(
      LEFT JOIN subscriptions s ON s.user_id = u.id
      LEFT JOIN subscription_links l ON l.subscription_id = s.id
      LEFT JOIN node_protocols p ON p.id = l.node_protocol_id
-     WHERE ${whose} GROUP BY u.id`,
+     WHERE ${condition} GROUP BY u.id`,
     [id],
   );
   const row = rows[0];

@@ -38,8 +38,8 @@ const warnedSql = `CASE
     ELSE 0 END`;
 
 /**
- * Whether traffic took the row `s` over its limit, or over a threshold that it has had no warning for.
- * Settle uses it: a row without a limit costs one comparison.
+ * Whether traffic took the row `s` over its limit, or over a threshold that it has had no warning for. A
+ * settle evaluates it for every row: one without a limit costs one comparison.
  */
 export const crossedSql = `(s.traffic_limit_bytes IS NOT NULL AND ${usedSql} * 100
     >= s.traffic_limit_bytes::numeric * CASE s.warned_percent WHEN 0 THEN 80 WHEN 80 THEN 95 ELSE 100 END

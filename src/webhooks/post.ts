@@ -19,7 +19,7 @@ export interface WebhookAnswer {
 /**
  * Posts one signed body to the operator's own URL and resolves with the answer, whatever its status.
  * It follows no redirect, because a body that is signed for one place must not go to another.
- * @throws Error whose message an operator may read: it holds no URL, no password and no secret.
+ * @throws Error with a message for operators: it holds no URL, no password and no secret.
  */
 export async function postSigned(
   target: WebhookTarget,

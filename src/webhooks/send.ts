@@ -6,9 +6,9 @@ import type { WebhookJob } from './queue.ts';
 
 /**
  * Sends one event to the operator's own URL and resolves once the answer is a 2xx. The body holds the
- * subscription as of this attempt, not as of the event, so that a receiver that gets events out of
- * order still learns the newest state.
- * @throws Error whose message an operator may read: it holds no URL and no secret.
+ * subscription as it is at this attempt, not at the event. So a receiver that gets events out of order
+ * still learns the newest state.
+ * @throws Error with a message for operators: it holds no URL and no secret.
  */
 export async function sendEvent(
   db: Queryable,

@@ -57,7 +57,7 @@ export async function startWebhook(options: {
     const isDead = job !== undefined && job.attemptsMade >= (job.opts.attempts ?? 1);
     const fields = { eventId: job?.data.eventId, reason: err.message };
     if (isDead) log.error(fields, 'webhook event given up: see core webhook list');
-    else if (isFailing === true) log.debug(fields, 'webhook failed, to be repeated');
+    else if (isFailing === true) log.debug(fields, 'webhook failed; the event will be repeated');
     else log.warn(fields, 'webhook fails; events are repeated until it takes them');
     isFailing = true;
     noteFailure(redis, prefix).catch(onError);
