@@ -12,9 +12,9 @@ import {
 import path from 'node:path';
 
 /**
- * Replaces a file as a whole. After a crash it holds the old or the new content, never a part; once this
- * has returned it holds the new one, even after a power cut. The file is a new one and gets this mode,
- * whatever the mode of the old one. It replaces a link instead of following it.
+ * Replaces a file as a whole. After a crash it holds the old or the new content, never a part. Once this
+ * has returned, it holds the new one, even after a power cut. The file is a new one and gets this mode, not
+ * that of the old one. It replaces a link instead of following it.
  * @throws the error of the file system, e.g. ENOSPC; then the old content is still there.
  */
 export function writeDurable(file: string, content: string, mode = 0o600): void {

@@ -24,7 +24,7 @@ const http = {
     .superRefine((value, issues) => {
       const parsed = parseTrustedProxies(value);
       if (parsed.outcome === 'parsed') return;
-      const message = `"${parsed.entry}" is no address, and no prefix like 10.0.0.0/8`;
+      const message = `"${parsed.entry}" is not an address, and not a prefix like 10.0.0.0/8`;
       issues.addIssue({ code: 'custom', message });
     })
     .default('')
@@ -52,7 +52,9 @@ const embedded = {
     .string()
     .regex(/^[a-z0-9.-]{1,253}(,[a-z0-9.-]{1,253}){0,15}$/i, 'host names, separated by commas')
     .optional()
-    .describe('More host names, besides localhost, for requests to the embedded ClickHouse.'),
+    .describe(
+      'Host names that requests to the embedded ClickHouse may use, in addition to localhost.',
+    ),
   CORE_POSTGRES_PORT: port(15_432, 'Port of the embedded Postgres.'),
   CORE_REDIS_PORT: port(16_379, 'Port of the embedded Redis.'),
 };

@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { readIfThere, writeDurable } from './durable-file.ts';
 
-/** The file in a data directory with the id of the Core whose database is there. */
+/** The file in a data directory that holds the id of the Core to which its database belongs. */
 function instanceFile(dataDir: string): string {
   return path.join(dataDir, 'instance');
 }

@@ -4,9 +4,9 @@ import { readIfThere } from './durable-file.ts';
 /** What Linux tells about processes in /proc. Other systems have no such folder. */
 export interface ProcessStat {
   /**
-   * `running`; `ending` while the kernel takes the process down and it may still hold files and ports;
-   * `dead` once it is a zombie, which holds nothing and waits for its parent to ask how it ended. A parent
-   * that never asks, such as a `sleep` as process 1 of a container, keeps its zombies for ever.
+   * `running`; `ending` while the kernel takes the process down, when it may still hold files and ports;
+   * `dead` once it is a zombie. A zombie holds nothing and waits for its parent to ask how it ended. A
+   * parent that never asks, such as a `sleep` as process 1 of a container, keeps its zombies for ever.
    */
   state: 'running' | 'ending' | 'dead';
   /** Clock ticks from the start of the machine to that of the process. */
@@ -21,7 +21,7 @@ export function readProcessStat(pid: number): ProcessStat | undefined {
   const stat = readIfThere(`/proc/${pid}/stat`);
   if (stat === undefined) return undefined;
   // The second field is the name in parentheses, which may itself hold blanks and parentheses. So the
-  // fields are counted from behind it: proc_pid_stat(5) numbers the first of them 3.
+  // fields are counted from the end of the name: proc_pid_stat(5) numbers the first of them 3.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   const [letter = '', flags = 0, threads = 0] = [fields[0], Number(fields[6]), Number(fields[17])];
   const isZombie = letter === 'Z' || letter === 'X';
@@ -47,7 +47,10 @@ export function readProcessIdentity(pid: number): ProcessIdentity | undefined {
   return stat === undefined || bootId === undefined ? undefined : { ...stat, bootId };
 }
 
-/** Other processes whose working directory is `folder`, with their arguments. Zombies are not among them. */
+/**
+ * Other processes that have `folder` as their working directory, with their arguments. Zombies are not
+ * among them.
+ */
 export function processesIn(folder: string): { pid: number; argv: string[] }[] {
   return readdirSync('/proc')
     .map(Number)

@@ -85,8 +85,8 @@ export function withSecrets(config: Config, secrets: Secrets | undefined): Confi
 }
 
 /**
- * The URL by which tools read from the embedded ClickHouse, as the user that only reads. Undefined if
- * ClickHouse is an external one, whose users Core does not know.
+ * The URL for tools that read from the embedded ClickHouse, with the user that only reads. Undefined for an
+ * external ClickHouse, because Core does not know its users.
  */
 export function analystUrl(config: Config, secrets: Secrets | undefined): string | undefined {
   if (!config.embedded.clickhouse) return undefined;

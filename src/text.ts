@@ -74,7 +74,9 @@ function codePointOf(character: string): number {
   return character.codePointAt(0) ?? 0;
 }
 
-/** Whether Postgres can store all texts of a value: neither U+0000 nor halves of surrogate pairs. */
+/**
+ * Whether Postgres can store all texts of a value: it takes no U+0000 and no halves of surrogate pairs.
+ */
 export function isStorable(value: unknown): boolean {
   if (typeof value === 'string') return !value.includes('\u0000') && !/\p{Cs}/u.test(value);
   if (typeof value !== 'object' || value === null) return true;

@@ -80,7 +80,7 @@ t.test('parsing names an entry that is no address and no prefix', async (t) => {
   ]) {
     t.throws(() => readConfig({ CORE_TRUSTED_PROXIES: `127.0.0.1, ${bad}` }), {
       code: 'INVALID_SETTINGS',
-      message: `Invalid settings: CORE_TRUSTED_PROXIES: "${bad}" is no address, and no prefix like 10.0.0.0/8`,
+      message: `Invalid settings: CORE_TRUSTED_PROXIES: "${bad}" is not an address, and not a prefix like 10.0.0.0/8`,
     });
   }
 });

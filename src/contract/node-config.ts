@@ -7,10 +7,10 @@ export interface NodeConfig {
 }
 
 /**
- * The node's Xray inbounds, routing and outbounds, with the field names of Xray 26. If Xray has renamed
- * a field and still reads the old name (`network` for `method`, `clients` for `users`), Core uses the
- * name that Xray's last stable release knows. The pages are https://xtls.github.io/en/config/ and
- * below; test/golden/README.md names one for every block.
+ * The node's Xray inbounds, routing and outbounds, with the field names of Xray 26. Xray has renamed some
+ * fields and still reads the old names (`network` for `method`, `clients` for `users`). Core uses the name
+ * that Xray's last stable release knows. The pages are https://xtls.github.io/en/config/ and below;
+ * test/golden/README.md names one for every block.
  */
 export interface XrayServiceConfig {
   inbounds: XrayInbound[];

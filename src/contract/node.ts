@@ -18,8 +18,8 @@ const text = (charsMax: number) =>
 const name = line.max(limits.nameCharsMax);
 
 /**
- * Accepts any case and returns upper case. It changes only ASCII letters: toUpperCase makes SS of a
- * sharp s and I of a dotless i, so an undefined name could pass as a defined one.
+ * Accepts any case and returns upper case. It changes only ASCII letters. toUpperCase alone turns a sharp s
+ * into SS and a dotless i into I, so an undefined name could pass as a defined one.
  */
 const anyCase = <const T extends readonly [string, ...string[]]>(values: T) =>
   z

@@ -15,8 +15,8 @@ export function openLogFile(file: string): { fd: number; offset: number } {
 }
 
 /**
- * The line in which a program that ended says why: the last line behind the offset that looks like an error,
- * or else the last line.
+ * The line that says why a program ended: the last line after the offset that looks like an error. If no
+ * line does, it is the last line.
  */
 export function lastComplaint(file: string, offset: number): string | undefined {
   const lines = readFileSync(file)

@@ -2,8 +2,8 @@
  * Flags of Node for all of Core's processes. They are on the command line, because V8 aborts at its next
  * collection if this flag is set later (`v8.setFlagsFromString`).
  *
- * V8 collects garbage with four threads beside the main one, and the main one waits for those that have
- * begun. If Core shares its cores with its stores, each of these threads waits milliseconds for a
+ * V8 collects garbage with four threads in addition to the main one, and the main one waits for those that
+ * have begun. If Core shares its cores with its stores, each of these threads waits milliseconds for a
  * processor, and an api process answers nobody meanwhile. The main thread alone is faster, and uses less of
  * the processor in all.
  */

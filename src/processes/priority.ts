@@ -5,10 +5,10 @@ import type { Logger } from '../log.ts';
 
 /**
  * Which programs of one machine yield when processors are short. Nodes wait for api and Redis, so those
- * yield to nobody. The worker yields, because a load that waits gathers a larger segment; so does
- * Postgres, which updates hundreds of thousands of counters at once, and ClickHouse, whose merges take all
- * they can get. On Linux, Postgres' own processes begin new sessions and may take as much as api: see
- * `setSessionNiceness`.
+ * yield to nobody. The worker yields, because a load that waits gathers a larger segment. Postgres yields,
+ * because it updates hundreds of thousands of counters at once. ClickHouse yields, because its merges take
+ * all that they can get. On Linux, Postgres' own processes begin new sessions and may take as much as api:
+ * see `setSessionNiceness`.
  */
 export const niceness = { worker: 5, postgres: 5, clickhouse: 10 } as const;
 
@@ -27,7 +27,7 @@ export function setNiceness(pid: number, niceness: number): void {
   try {
     os.setPriority(pid, Math.min(os.getPriority() + niceness, most));
   } catch {
-    // It is not allowed here, or the process is gone, which its exit says.
+    // The system refuses, or the process is gone. Its exit event reports that.
   }
   setSessionNiceness(pid, Math.min(niceness, most), sessionTriesMax);
 }
@@ -36,8 +36,8 @@ export function setNiceness(pid: number, niceness: number): void {
  * Gives the niceness to the session of a process, too. By default (`sched_autogroup_enabled`) Linux shares
  * processors out by session: the niceness of a process counts only within its session, and each supervised
  * program is alone in its own. A child that begins another session, as Postgres' children do, is not
- * covered. If Core is not root, the kernel takes one such change per 100 ms on the whole machine and
- * answers EAGAIN to the others, which are tried again.
+ * covered. If Core is not root, the kernel takes one such change per 100 ms on the whole machine. It
+ * answers EAGAIN to all others, and Core tries those again.
  *
  * Source: sched(7), "The autogroup feature".
  */

@@ -31,8 +31,8 @@ export interface ProgramSpec {
   /** See `setNiceness`: how much more than this process it yields to others. */
   niceness?: number;
   /**
-   * It goes before all others, if the system allows it (see `setRealTime`). Only for a program whose work
-   * is bounded by what others ask of it: they wait while it runs.
+   * It goes before all others, if the system allows it (see `setRealTime`). Only for a program that works
+   * no more than others ask of it: they wait while it runs.
    */
   isRealTime?: boolean;
   /** Runs before each start, for instance to clear what a killed predecessor left. */
@@ -45,7 +45,7 @@ export interface ProgramSpec {
 export interface Program {
   child: ChildProcess;
   exited: Promise<Exit>;
-  /** Length of the log file before this start: everything behind it is from this start. */
+  /** Length of the log file before this start: everything after it is from this start. */
   logOffset: number;
 }
 
@@ -119,7 +119,7 @@ export function describeExit(exit: Exit): string {
   return `exited with code ${exit.code}`;
 }
 
-/** If the program gave up by itself, also what it said, such as that its disk is full. */
+/** How a program ended. If it gave up by itself, also what it said, such as that its disk is full. */
 export function describeEnd(spec: ProgramSpec, program: Program, exit: Exit): string {
   const gaveUp = exit.code !== null && exit.code !== 0;
   return `${describeExit(exit)}${gaveUp ? complaintOf(spec, program) : ''}`;

@@ -1,9 +1,9 @@
 import type pg from 'pg';
 
 /**
- * The numbers of Core's advisory locks. A database has one space of them, and two locks of one number
- * would wait for each other. So the numbers are in one place, and what a lock protects is written where it
- * is taken. The lock of a stream is not here: its number is a hash of the stream's name.
+ * The numbers of Core's advisory locks. A database has one space of them, and two locks of one number would
+ * wait for each other. So all numbers are here. What a lock protects is written at the function that takes
+ * it. The lock of a stream is not here: its number is a hash of the stream's name.
  */
 export const advisoryLocks = {
   migrations: 7_233_001,

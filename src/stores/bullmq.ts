@@ -50,7 +50,7 @@ export async function openQueue<T>(
 ): Promise<OpenQueue<T>> {
   // BullMQ takes long to load, and an api process needs only the prefix of this file.
   const { Queue } = await import('bullmq');
-  // By default errors are dropped: a command that failed rejects as well.
+  // By default errors of the connection are dropped, because a command that fails also rejects.
   const { onError = () => undefined } = options;
   const connection = await connectProducer(options.redisUrl, onError);
   const queue = new Queue<T>(name, { connection, prefix: bullPrefix(options.prefix) });

@@ -17,7 +17,7 @@ const networkCodes = new Set([
 /**
  * SQLSTATEs after which the same request may succeed later: connection (08), resources (53), operator
  * intervention (57), deadlock and serialisation (40), lock not available (55P03), a standby that refuses
- * writes (25006), I/O errors such as a full disk (58).
+ * writes (25006), and I/O errors such as a full disk (58).
  */
 const retryableSqlState = /^(08|53|57|58|40)|^(55P03|25006)$/;
 

@@ -22,7 +22,7 @@ export function listen(
   log: Logger,
   onPayload: (payload: string | undefined) => void,
 ): Listener {
-  // Every request asks for it. A timer takes it back, so that no request reads the clock.
+  // Every request reads this flag. A timer clears it, so that no request has to read the clock.
   let isProven = false;
   let lapse: NodeJS.Timeout | undefined;
   let client: pg.Client | undefined;

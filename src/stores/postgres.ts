@@ -19,7 +19,8 @@ const types: pg.CustomTypesConfig = {
 
 /**
  * A pool whose bigint columns come as numbers. If an idle connection dies, the pool drops it and the next
- * query opens a new one. So the error event needs only a listener, without which it would end the process.
+ * query opens a new one. The listener of the error event has nothing to do, but without one the event would
+ * end the process.
  */
 export function createPool(
   url: string,
@@ -62,8 +63,8 @@ export async function inTransaction<T>(
 }
 
 /**
- * A transaction on a client that stays with the caller, for work under a session lock. A result for
- * which `isKept` says no is rolled back and returned all the same.
+ * A transaction on a client that stays with the caller, for work under a session lock. If `isKept` says no,
+ * the transaction is rolled back, and the result is returned all the same.
  */
 export async function inClientTransaction<T>(
   client: pg.PoolClient,
