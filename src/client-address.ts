@@ -13,7 +13,7 @@ export interface ClientAddresses {
 }
 
 /** `invalid` names an entry that is neither an address nor a prefix. */
-export type TrustedProxies =
+type TrustedProxies =
   | { outcome: 'parsed'; isTrusted: (address: string) => boolean; count: number }
   | { outcome: 'invalid'; entry: string };
 

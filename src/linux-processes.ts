@@ -2,7 +2,7 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { readIfThere } from './durable-file.ts';
 
 /** What Linux tells about processes in /proc. Other systems have no such folder. */
-export interface ProcessStat {
+interface ProcessStat {
   /**
    * `running`; `ending` while the kernel takes the process down, when it may still hold files and ports;
    * `dead` once it is a zombie. A zombie holds nothing and waits for its parent to ask how it ended. A
@@ -35,7 +35,7 @@ export function readProcessStat(pid: number): ProcessStat | undefined {
 }
 
 /** Identifies a process together with its pid: pids come again, and ticks come again after a reboot. */
-export interface ProcessIdentity extends ProcessStat {
+interface ProcessIdentity extends ProcessStat {
   /** A UUID of this boot of the machine. */
   bootId: string;
 }

@@ -10,10 +10,10 @@ import type {
 } from '../../src/contract/node.ts';
 import type { NodeConfig } from '../../src/contract/node-config.ts';
 
-export type RegisterBody = z.input<typeof registerNodeSchema>;
-export type HeartbeatBody = z.input<typeof nodeHeartbeatSchema>;
-export type AppliedBody = z.input<typeof nodeConfigAppliedSchema>;
-export type ErrorBody = z.input<typeof nodeErrorSchema>;
+type RegisterBody = z.input<typeof registerNodeSchema>;
+type HeartbeatBody = z.input<typeof nodeHeartbeatSchema>;
+type AppliedBody = z.input<typeof nodeConfigAppliedSchema>;
+type ErrorBody = z.input<typeof nodeErrorSchema>;
 export type UsageBody = z.input<IngestSchemas['usage']>;
 export type OutboundBody = z.input<IngestSchemas['outbound']>;
 export type SessionsBody = z.input<IngestSchemas['session']>;

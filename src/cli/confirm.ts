@@ -5,7 +5,7 @@ import type { CliContext } from './context.ts';
 /** The option of every command that asks. */
 export const yesOption = ['--yes', 'do it without asking; a script needs it'] as const;
 
-export interface Question {
+interface Question {
   /** What is about to happen, like `Deleting node 3 (fra-1)`. */
   what: string;
   /** What it would do. Each completes a sentence that begins with `what`: `ends 14 links`. */

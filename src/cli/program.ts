@@ -27,7 +27,7 @@ import { addWebhookCommands } from './webhook.ts';
 /** SQLSTATE of a missing table. */
 const undefinedTable = '42P01';
 
-export interface CliOptions {
+interface CliOptions {
   /** Called when a command runs, so that `--help` needs no valid settings. */
   readConfig: () => Config;
   /** Default: stdin of the process. */
@@ -36,7 +36,7 @@ export interface CliOptions {
   stderr: NodeJS.WritableStream;
 }
 
-export interface CliEnd {
+interface CliEnd {
   exitCode: number;
   /** The process must exit at once, because something may be left that keeps it alive. */
   atOnce: boolean;

@@ -12,7 +12,7 @@ import {
 import { type StoreName, storeNames } from '../stores/readiness.ts';
 import type { CliContext } from './context.ts';
 
-export interface RunningProcess {
+interface RunningProcess {
   host: string;
   pid: number;
   /** `lost`: it ended without recording that, or its host is cut off. */
@@ -21,7 +21,7 @@ export interface RunningProcess {
   since: string;
 }
 
-export interface RunningStore {
+interface RunningStore {
   up: boolean;
   /** Since when a process of Core has had no answer; null if the store answers or nobody knows. */
   since: string | null;

@@ -11,4 +11,3 @@ export type VpnProtocol = (typeof vpnProtocols)[number];
 
 /** The session events, in the order of their numbers in ClickHouse (from 1). */
 export const sessionEventTypes = ['ONLINE', 'OFFLINE'] as const;
-export type SessionEventType = (typeof sessionEventTypes)[number];

@@ -41,23 +41,23 @@ export type XrayInbound = XrayInboundPlace &
   );
 
 /** `id` is the link's UUID. */
-export interface VlessInboundSettings {
+interface VlessInboundSettings {
   clients: { id: string; email: string; flow?: 'xtls-rprx-vision' }[];
   decryption: 'none';
 }
 
 /** `id` is the link's UUID. */
-export interface VmessInboundSettings {
+interface VmessInboundSettings {
   clients: { id: string; email: string }[];
 }
 
 /** `password` is the link's UUID. */
-export interface TrojanInboundSettings {
+interface TrojanInboundSettings {
   clients: { password: string; email: string }[];
 }
 
 /** Shadowsocks 2022: keys in base64, one of the server and one of each client. `clients` is not empty. */
-export interface ShadowsocksInboundSettings {
+interface ShadowsocksInboundSettings {
   method: '2022-blake3-aes-128-gcm' | '2022-blake3-aes-256-gcm';
   password: string;
   clients: { password: string; email: string }[];
@@ -65,7 +65,7 @@ export interface ShadowsocksInboundSettings {
 }
 
 /** Hysteria2. `auth` is the link's UUID. `clients` is not empty. */
-export interface HysteriaInboundSettings {
+interface HysteriaInboundSettings {
   version: 2;
   clients: { auth: string; email: string }[];
 }
@@ -125,7 +125,7 @@ export interface XrayApi {
 }
 
 /** The MTProto inbounds for telemt. */
-export interface MtProtoServiceConfig {
+interface MtProtoServiceConfig {
   inbounds: MtProtoInbound[];
 }
 

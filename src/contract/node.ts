@@ -54,10 +54,8 @@ export const nodeHeartbeatSchema = z.object({
   ip: ipOrNone.transform((given) => (given === '' ? undefined : given)).optional(),
   revision: z.int().min(0).optional(),
 });
-export type NodeHeartbeatDto = z.output<typeof nodeHeartbeatSchema>;
 
 export const nodeConfigAppliedSchema = z.object({ revision: z.int().min(0) });
-export type NodeConfigAppliedDto = z.output<typeof nodeConfigAppliedSchema>;
 
 /** Core keeps whatever a node says about an error, within bounds (nodes/kept-details.ts). */
 export const nodeErrorSchema = z.object({

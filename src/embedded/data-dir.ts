@@ -13,7 +13,7 @@ import { readIfThere } from '../durable-file.ts';
 import { CoreError } from '../errors.ts';
 import { readProcessIdentity, readProcessStat } from '../linux-processes.ts';
 
-export interface DataDirClaim {
+interface DataDirClaim {
   /** Whether the Core before this one did not stop cleanly: its processes may still be ending. */
   afterCrash: boolean;
   release(): void;

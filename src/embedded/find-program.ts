@@ -17,7 +17,7 @@ export const withoutSecrets: readonly string[] = [
 ];
 
 /** A program's path, or how the operator can get a program that Core could not install. */
-export type FoundProgram = { path: string } | { remedy: string; cause?: unknown };
+type FoundProgram = { path: string } | { remedy: string; cause?: unknown };
 
 /**
  * Finds a program. If it is missing on Debian or Ubuntu, installs the package of the same name, if this

@@ -14,7 +14,7 @@ import {
   writeToRedis,
 } from './process-records.ts';
 
-export interface Presence {
+interface Presence {
   /** Writes that this process has stopped cleanly. */
   close(): Promise<void>;
 }

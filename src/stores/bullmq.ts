@@ -36,7 +36,7 @@ export function connectConsumer(redisUrl: string, onError: (error: Error) => voi
   return connection;
 }
 
-export interface OpenQueue<T> {
+interface OpenQueue<T> {
   queue: Queue<T>;
   /** The connection of the queue. */
   redis: Redis;

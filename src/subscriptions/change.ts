@@ -7,7 +7,7 @@ import { type Subscription, showSubscription } from './show.ts';
 import { bumpLinkedNodes, deriveStatus } from './status.ts';
 
 /** What an operator may change. Fields that are left out stay as they are. */
-export interface SubscriptionChange {
+interface SubscriptionChange {
   /** Null: no limit. */
   trafficLimitBytes?: number | null | undefined;
   /** Null: never. */

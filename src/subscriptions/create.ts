@@ -19,7 +19,7 @@ export interface NewSubscription {
 }
 
 /** The access of one subscription to one protocol of one node. The UUID is the credential. */
-export interface SubscriptionLink {
+interface SubscriptionLink {
   uuid: string;
   nodeProtocolId: number;
 }

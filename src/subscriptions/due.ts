@@ -9,7 +9,7 @@ import { deriveStatus } from './status.ts';
 const expiriesMax = 10_000;
 const resetsMax = 5_000;
 
-export interface Reset {
+interface Reset {
   resetId: number;
   cause: 'schedule' | 'operator';
   /** The end of the period by the calendar; null if an operator ended it. */

@@ -2,7 +2,7 @@ import type pg from 'pg';
 import type { Queryable } from '../stores/postgres.ts';
 
 /** What can happen to a subscription. docs/webhooks.md lists them with their data. */
-export const eventKinds = [
+const eventKinds = [
   'created',
   'limited',
   'expired',

@@ -18,7 +18,7 @@ export type ImportLine =
   | { line: number; subscription: ImportedSubscription }
   | { line: number; fault: string };
 
-export interface BadLine {
+interface BadLine {
   line: number;
   fault: string;
 }

@@ -7,7 +7,7 @@ import { recordEvents } from './events.ts';
 import { showSubscription } from './show.ts';
 
 /** A link, and the protocol that it leads to. */
-export interface ListedLink {
+interface ListedLink {
   uuid: string;
   subscriptionId: number;
   nodeProtocolId: number;

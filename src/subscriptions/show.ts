@@ -61,7 +61,7 @@ export async function listSubscriptions(
 }
 
 /** What an operator is told before a command that cannot be undone: what it would end. */
-export interface SubscriptionEffects {
+interface SubscriptionEffects {
   /** Name of the user who holds them. */
   userName: string;
   subscriptions: number;

@@ -46,7 +46,7 @@ export const crossedSql = `(s.traffic_limit_bytes IS NOT NULL AND ${usedSql} * 1
     AND (s.warned_percent < 95 OR s.status = 'active'))`;
 
 /** A subscription whose status has changed. */
-export interface StatusChange {
+interface StatusChange {
   subscriptionId: number;
   before: SubscriptionStatus;
   after: SubscriptionStatus;

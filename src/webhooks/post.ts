@@ -10,7 +10,7 @@ export interface WebhookTarget {
   timeoutMs: number;
 }
 
-export interface WebhookAnswer {
+interface WebhookAnswer {
   status: number;
   /** The first bytes of the answer's body, up to `answerBytesMax`. */
   body: Buffer;

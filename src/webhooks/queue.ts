@@ -95,7 +95,7 @@ export async function dropPendingEvents(db: Queryable): Promise<void> {
 }
 
 /** An event that the webhook has not taken. */
-export interface DeadLetter {
+interface DeadLetter {
   eventId: number;
   subscriptionId: number;
   kind: string;

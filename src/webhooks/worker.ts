@@ -11,7 +11,7 @@ const sendsAtOnce = 8;
 /** Longer than a send takes, so that two workers never send the same event at once. */
 const lockDurationMs = 30_000;
 
-export interface Webhook {
+interface Webhook {
   /** Hands new events over to the queue. */
   dispatch(): Promise<void>;
   /** Aborts sends under way (they are sent again later) and closes the connections. */

@@ -8,7 +8,7 @@ import type { Logger } from '../../src/log.ts';
 import { makeSecrets, withSecrets } from '../../src/secrets.ts';
 import { freePorts } from './free-port.ts';
 
-export interface TemporaryServers {
+interface TemporaryServers {
   /** Settings with the addresses and passwords of the servers. */
   config: Config;
   secrets: ReturnType<typeof makeSecrets>;

@@ -20,7 +20,7 @@ export type ImportColumn = (typeof importColumns)[number] | LinkColumn;
 const linkColumn = /^link_([1-9]\d{0,14})$/;
 
 /** A line's values as text. Empty and missing mean the same. */
-export type ImportValues = Partial<Record<ImportColumn, string>>;
+type ImportValues = Partial<Record<ImportColumn, string>>;
 
 export function isImportColumn(given: string): given is ImportColumn {
   return importColumns.some((column) => column === given) || linkColumn.test(given);

@@ -11,7 +11,7 @@ import { createResultBounds, type ResultBounds, type SelectDone, selectToFile } 
 import type { InsertStatement } from './statement.ts';
 import type { TemporaryFile, TemporaryFiles } from './temporary-files.ts';
 
-export interface OtherDone {
+interface OtherDone {
   kind: 'other';
   body: Uint8Array;
   format: string;

@@ -4,7 +4,7 @@ import { messageOf } from '../../errors.ts';
  * An error in ClickHouse's own wording (`Code: 60. DB::Exception: … (UNKNOWN_TABLE)`), so that
  * `@clickhouse/client` finds code and type in the text, whether the engine refused or the front did.
  */
-export interface ClickHouseFault {
+interface ClickHouseFault {
   code: number;
   status: number;
   /** The whole text, as it goes over the wire. */

@@ -63,7 +63,7 @@ const functionKindsAllowed = new Set([
 const exceptions = ['catboostEvaluate', 'file', 'getClientHTTPHeader', 'showCertificate'];
 
 /** What the engine has, as it says when it opens. */
-export interface EngineNames {
+interface EngineNames {
   tableFunctions: readonly string[];
   functions: readonly { name: string; kind: string; aliasOf: string }[];
 }
