@@ -1,12 +1,16 @@
 // Checks that imports point one way, and that two things stay in their one place: uWebSockets.js in
-// src/http, and process.env in src/config.ts. Prints a line a fault and exits 1 where there is one.
+// src/http, and process.env in src/config.ts. Prints one line for each fault, and exits with 1 if there is
+// a fault.
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 
-/** The folders that serve nodes and operators. `cli`, `app` and `http` may import all of them. */
+/**
+ * The folders that serve nodes and operators, lowest layer first. A folder imports at most folders before
+ * it.
+ */
 const domain = [
   'contract',
   'stores',

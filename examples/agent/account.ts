@@ -89,7 +89,7 @@ function moved(before: Baseline, reading: Reading) {
   const since = (name: string): number => {
     const value = reading.counters[name] ?? 0;
     const known = base[name] ?? 0;
-    // A lower value means that somebody else has reset the counter, so it counts from zero again.
+    // A lower value means that another program has reset the counter, so it counts from zero again.
     return value < known ? value : value - known;
   };
   const bytesOf = (owner: string) => ({

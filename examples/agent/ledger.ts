@@ -13,8 +13,8 @@ export interface Baseline {
   online: Record<string, number>;
 }
 
-/** A post as it lies in the spool folder. Every attempt sends the same bytes of `body`. */
-export interface SpooledPost {
+/** A post as its file in `spool/` has it. Every attempt sends the same bytes of `body`. */
+export interface StoredPost {
   name: string;
   path: IngestPost['path'];
   idempotencyKey: string;
@@ -24,8 +24,8 @@ export interface SpooledPost {
 interface Journal {
   sequence: number;
   baseline: Baseline;
-  /** Committed, but perhaps not yet written to the spool folder. */
-  posts: SpooledPost[];
+  /** Committed, but perhaps not yet written as files. */
+  posts: StoredPost[];
 }
 
 interface Folders {
@@ -37,7 +37,7 @@ interface Folders {
 interface State {
   folders: Folders;
   journal: Journal;
-  /** Files of the spool folder that Core has not acknowledged, oldest first. */
+  /** Files of stored posts, which Core has not acknowledged, oldest first. */
   waiting: { name: string; bytes: number }[];
   bytes: number;
   /** Wakes whoever waits for the next post. */
@@ -50,11 +50,11 @@ const noBaseline: Baseline = { proxyId: '', counters: {}, online: {} };
 export type Ledger = ReturnType<typeof openLedger>;
 
 /**
- * What the node has counted and Core has not yet acknowledged: `journal.json`, and a folder with one
- * file a post. One atomic write of the journal commits new posts together with the baseline that they
- * lead to. Only then are the posts written as files. A crash before that write leaves the old
- * baseline, so that the next posts count the bytes again. After a crash behind it, the next start
- * writes the files.
+ * What the node has counted and Core has not yet acknowledged: `journal.json`, and the folder `spool/` with
+ * one file a post. One atomic write of the journal commits new posts together with the baseline that they
+ * lead to. Only then does the agent write the posts as files. After a crash before the commit the old
+ * baseline is there, and the next posts count the bytes again. After a crash between commit and files, the
+ * next start writes the files.
  */
 export function openLedger(dataDir: string, options: { bytesMax: number }) {
   const state = openState(dataDir);
@@ -62,7 +62,10 @@ export function openLedger(dataDir: string, options: { bytesMax: number }) {
   return {
     baseline: () => state.journal.baseline,
     size: () => ({ posts: state.waiting.length, bytes: state.bytes }),
-    /** If the spool folder has reached its bound, only what would otherwise be lost is committed. */
+    /**
+     * Whether the stored posts have reached their bound. Then only what would otherwise be lost is
+     * committed.
+     */
     isFull: () => state.bytes >= options.bytesMax,
     /**
      * Commits posts together with the baseline that they lead to.
@@ -71,15 +74,15 @@ export function openLedger(dataDir: string, options: { bytesMax: number }) {
     commit: (posts: readonly IngestPost[], baseline: Baseline): void =>
       commit(state, posts, baseline),
     /** The oldest post, as soon as there is one; undefined if `signal` ends the wait. */
-    next: (signal: AbortSignal): Promise<SpooledPost | undefined> => nextPost(state, signal),
+    next: (signal: AbortSignal): Promise<StoredPost | undefined> => nextPost(state, signal),
     /** Core has acknowledged the oldest post. */
-    drop(post: SpooledPost): void {
+    drop(post: StoredPost): void {
       forget(state, post.name);
       rmSync(path.join(state.folders.spool, post.name));
       syncFolder(state.folders.spool);
     },
     /** Core will never take the oldest post: it is kept for an operator, with Core's answer. */
-    setAside(post: SpooledPost, answer: unknown): void {
+    setAside(post: StoredPost, answer: unknown): void {
       forget(state, post.name);
       setAside(state.folders, post.name, answer);
     },
@@ -114,13 +117,13 @@ function commit(state: State, posts: readonly IngestPost[], baseline: Baseline):
   // If the disk was full, the files of the last commit may be missing.
   if (state.journal.posts.length > 0) writePosts(state);
   const sequence = state.journal.sequence + 1;
-  const spooled = posts.map((post, index) => ({
+  const stored = posts.map((post, index) => ({
     name: `${String(sequence).padStart(12, '0')}-${String(index).padStart(4, '0')}.json`,
     path: post.path,
     idempotencyKey: randomUUID(),
     body: JSON.stringify(post.body),
   }));
-  const next: Journal = { sequence, baseline, posts: spooled };
+  const next: Journal = { sequence, baseline, posts: stored };
   writeDurable(state.folders.journal, JSON.stringify(next));
   state.journal = next;
   writePosts(state);
@@ -145,12 +148,12 @@ function writePosts(state: State): void {
   state.wake?.();
 }
 
-async function nextPost(state: State, signal: AbortSignal): Promise<SpooledPost | undefined> {
+async function nextPost(state: State, signal: AbortSignal): Promise<StoredPost | undefined> {
   while (!signal.aborted) {
     const file = state.waiting[0]?.name;
     if (file !== undefined) {
       const text = readFileSync(path.join(state.folders.spool, file), 'utf8');
-      return JSON.parse(text) as SpooledPost;
+      return JSON.parse(text) as StoredPost;
     }
     await new Promise<void>((resolve) => {
       const wakeOnce = (): void => {
@@ -165,11 +168,11 @@ async function nextPost(state: State, signal: AbortSignal): Promise<SpooledPost 
 }
 
 function forget(state: State, name: string): void {
-  if (state.waiting[0]?.name !== name) throw new Error(`${name} is not the oldest of the spool`);
+  if (state.waiting[0]?.name !== name) throw new Error(`${name} is not the oldest stored post`);
   state.bytes -= state.waiting.shift()?.bytes ?? 0;
 }
 
-/** Moves a post to the refused folder, beside Core's answer, and removes the oldest if there are many. */
+/** Moves a post and Core's answer to `refused/`, and removes the oldest there if there are many. */
 function setAside({ spool, refused }: Folders, name: string, answer: unknown): void {
   const answerFile = path.join(refused, name.replace(/json$/, 'answer.json'));
   writeDurable(answerFile, JSON.stringify(answer));

@@ -1,8 +1,8 @@
 import { readProcessIdentity } from '../../src/linux-processes.ts';
 
 /**
- * `<pid>-<start time>-<boot id>`: no other process ever has it, unlike the pid alone. Undefined if there
- * is no such process, or if it has ended and its parent has not waited for it yet. Linux only.
+ * `<pid>-<start time>-<boot id>`. Another process may get the same pid, but never the same three. Undefined
+ * if there is no such process, or if it has ended and its parent has not waited for it yet. Linux only.
  */
 export function processId(pid: number): string | undefined {
   const identity = readProcessIdentity(pid);

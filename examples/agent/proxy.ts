@@ -23,16 +23,16 @@ const testMsMax = 30_000;
 const startMsMax = 20_000;
 const stopMsMax = 5_000;
 const pollMs = 20;
-/** Interval at which the agent checks a proxy that it did not start: no event tells of its end. */
+/** How often the agent looks for a proxy that it did not start, because no event reports its end. */
 const adoptedPollMs = 250;
 const logCharsMax = 2_000;
 
 export type ProxyRunner = ReturnType<typeof createProxyRunner>;
 
 /**
- * Starts, stops and finds the proxy. The proxy's working directory is a folder of this agent's own, and
- * its arguments name its configuration file. After the agent was killed, its next start finds the proxy
- * that still serves by the folder, and what the proxy runs by the arguments.
+ * Starts, stops and finds the proxy. The proxy's working directory is a folder of this agent's own, and its
+ * arguments name its configuration file. If the agent is killed, the proxy goes on. The agent's next start
+ * finds the proxy by the folder, and reads from its arguments what it runs.
  */
 export function createProxyRunner(options: { program: string; dataDir: string }) {
   mkdirSync(path.join(options.dataDir, 'proxy'), { recursive: true, mode: 0o700 });

@@ -90,8 +90,8 @@ function inLane<T>(state: State, work: () => Promise<T>): Promise<T> {
 }
 
 /**
- * Turns what the proxy has counted into posts. If this fails, or if the spool folder is full, the
- * baseline stays, and the next sample covers these bytes too. `isLast`: no sample follows.
+ * Turns what the proxy has counted into posts. If this fails, or if the stored posts have reached their
+ * bound, the baseline stays, and the next sample covers these bytes, too. `isLast`: no sample follows.
  */
 async function sample(deps: Deps, state: State, isLast: boolean): Promise<void> {
   const { settings, ledger, log } = deps;
@@ -100,7 +100,7 @@ async function sample(deps: Deps, state: State, isLast: boolean): Promise<void> 
     const reading = state.running === undefined ? undefined : await read(deps, state.running);
     if (!isLast && ledger.isFull()) {
       if (!state.wasFull) {
-        log.error(ledger.size(), 'spool full: usage is held back in the proxy');
+        log.error(ledger.size(), 'stored posts reached their bound: usage stays in the proxy');
       }
       state.wasFull = true;
       return;
@@ -122,13 +122,15 @@ async function readOnce({ settings }: Deps, running: Running): Promise<Reading> 
   return { proxyId: proxy.id, counters, config };
 }
 
-/** The proxy is stopped after this, and what is not read is lost. So a busy machine gets more time. */
+/**
+ * After this the agent stops the proxy, and what it has not read is lost. So a busy machine gets more time.
+ */
 async function readLast(deps: Deps, running: Running): Promise<Reading> {
   for (let tries = 1; tries < lastReadsMax; tries += 1) {
     try {
       return await readOnce(deps, running);
     } catch (thrown) {
-      deps.log.warn({ err: thrown }, 'the proxy does not say its counters, asking again');
+      deps.log.warn({ err: thrown }, 'the proxy does not answer with its counters; asking again');
     }
   }
   return readOnce(deps, running);
@@ -149,7 +151,7 @@ function adopt(deps: Deps, state: State, proxy: RunningProxy): void {
   );
 }
 
-/** The proxy ended by itself, and what it had counted since the last sample is lost. */
+/** The proxy ended by itself, so what it counted after the last sample is lost. */
 function ended(
   deps: Deps,
   state: State,

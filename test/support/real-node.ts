@@ -85,7 +85,7 @@ export function agentOn(
     },
     past: (): Counters => ({ ...past }),
     /** Posts that Core has not acknowledged. A killed agent may also leave a `.tmp` file, which is none. */
-    spooled: (): number =>
+    storedPosts: (): number =>
       readdirSync(path.join(dataDir, 'spool')).filter((name) => name.endsWith('.json')).length,
     refused: (): number => readdirSync(path.join(dataDir, 'refused')).length,
   };

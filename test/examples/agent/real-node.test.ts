@@ -259,17 +259,17 @@ async function coreIsAway(t: Test, node: RealNode): Promise<void> {
   await node.api.exited;
   await move(way(free, 'vless-ws'), { up: mebibyte, down: 3 * mebibyte });
   await untilSo(
-    async () => agent.spooled(),
+    async () => agent.storedPosts(),
     (posts) => posts > 0,
   );
-  t.comment(`Core is away: the agent has stored ${agent.spooled()} posts`);
+  t.comment(`Core is away: the agent has stored ${agent.storedPosts()} posts`);
   await agent.kill();
   agent.start();
   await move(way(limited, 'trojan-tls'), { up: 10, down: mebibyte });
   node.api = await core.serve();
   await expectSame(t, node, 'Core was away');
   await untilSo(
-    async () => agent.spooled(),
+    async () => agent.storedPosts(),
     (posts) => posts === 0,
   );
 }
