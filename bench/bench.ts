@@ -104,7 +104,7 @@ async function main(): Promise<void> {
   void untilSignalled().then(() => interrupted.abort(new Error('interrupted')));
   const program = new Command('bench')
     .description('Measures Core on this machine.')
-    // Without it, commander gives the options behind `compare` to the command above it.
+    // Without it, commander gives the options after `compare` to the command above it.
     .enablePositionalOptions();
   addOptions(program)
     .argument(

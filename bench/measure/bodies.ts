@@ -20,10 +20,10 @@ export interface SentEntry {
 }
 
 /**
- * How a protocol writes entries, all of one length: Core's JSON, or what a peer takes. The sender
- * changes every entry of every request: at each offset of `fours` it puts four random digits, at each
- * of `sixties` two digits from 00 to 59. In a body's first entry the first two `fours` hold the
- * request's number instead, so that no body comes twice.
+ * How a protocol writes entries, all of one length: Core's JSON, or what a peer takes. The sender changes
+ * every entry of every request. It puts four random digits at each offset of `fours`, and two digits from
+ * 00 to 59 at each offset of `sixties`. In a body's first entry the first two `fours` hold the request's
+ * number instead, so that no body comes twice.
  */
 export interface EntryFormat {
   prefix: string;
@@ -51,7 +51,7 @@ const bodiesMax = 20_000;
 /** Entries in a row with the same protocol, for every size of body. */
 const entriesOfProtocol = 500;
 
-/** An entry of the usual length, in which the formats find their offsets. */
+/** An entry of the usual length. The formats find their offsets in its text. */
 export const sampleEntry: SentEntry = {
   userId: 1_000_001,
   subscriptionId: 1_000_001,
@@ -82,7 +82,7 @@ export function jsonEntries(
 ): Pick<EntryFormat, 'format' | 'fours' | 'sixties'> {
   const text = format(sampleEntry);
   const valueAt = (name: string): number => text.indexOf(`"${name}":`) + name.length + 3;
-  // In "2026-01-01T00:00:00" the minutes are 15 characters behind the quote, the seconds 18.
+  // In "2026-01-01T00:00:00" the minutes come 15 characters after the quote, and the seconds 18.
   const minuteAt = valueAt(names.recordedAt) + 15;
   return {
     format,
@@ -93,10 +93,10 @@ export function jsonEntries(
 }
 
 /**
- * Bodies of `entries` entries. If they fit into 80 MB, they name every subscription about equally
- * often. A body names a subscription once, as a node's report of a minute does, unless the body has
- * more entries than the world has subscriptions. All entries of a body are of one protocol. Nodes and
- * bodies take turns, so a body always comes from the same node, or from the same few.
+ * Bodies of `entries` entries. If they fit into 80 MB, they name every subscription about equally often. A
+ * body names a subscription once, like a node's report of a minute, unless it has more entries than the
+ * world has subscriptions. All entries of a body are of one protocol. Nodes and bodies take turns, so a
+ * body always comes from the same node, or from the same few.
  *
  * Entries are recorded in the hour before `atMs`: the sender varies the minute and the second.
  */

@@ -8,7 +8,7 @@ import { runWrk } from './wrk.ts';
 
 const program = path.join(projectRoot, 'dist', 'bench', 'measure', 'ceiling-server.js');
 
-/** Runs `work` beside a server that reads each body, answers, and does nothing else. */
+/** Runs `work` while a server runs that reads each body, answers, and does nothing else. */
 export async function withCeilingServer<T>(
   work: (server: { url: string; pid: number }) => Promise<T>,
 ): Promise<T> {
@@ -21,7 +21,7 @@ export async function withCeilingServer<T>(
   }
 }
 
-/** Requests a second that wrk reaches against such a server. No bench can show more. */
+/** Requests a second that wrk reaches against that server. No bench can show more. */
 export function measureCeiling(
   world: Pick<BenchWorld, 'keys'>,
   run: { bodies: BodySet; connections: number; seconds: number },

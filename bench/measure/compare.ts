@@ -42,7 +42,7 @@ const measuring = [
 /** A tree is built by its own scripts. A tree from before these existed gets this tree's. */
 const building = ['bootstrap', 'build'].map((name) => `scripts/${name}.mjs`);
 
-/** Benches that compare no commits stay out: their file in bench/measure and the folder beside it. */
+/** Benches that compare no commits stay out, with their file in bench/measure and their folder there. */
 const left = notCompared
   .flatMap((name) => [`${name}.ts`, name])
   .map((name) => path.join('bench', 'measure', name));
@@ -62,8 +62,8 @@ export function measuringFiles(): string[] {
 }
 
 /**
- * Checks `base` out into a temporary folder, replaces its measuring code with this tree's (unless
- * `ownBench`), builds it, runs the benches in both trees by turns, and prints medians and ratios.
+ * Checks `base` out into a temporary folder and builds it, with this tree's measuring code unless
+ * `ownBench`. Then it runs the benches in both trees by turns, and prints medians and ratios.
  * @throws Error if there is no such commit, or if it does not build with this measuring code.
  */
 export async function compareWith(options: Comparison): Promise<boolean> {

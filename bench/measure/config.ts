@@ -18,10 +18,10 @@ const bulkConnections = 4;
 const rendersARound = 3;
 
 /**
- * What a node with 100,000 clients costs, by Core's own functions. The figure with the target is
- * rendering: from rows to the configuration's bytes and their hash. It is also measured for the first
- * time in a process, when nothing is compiled yet. Beside it stand reading the rows, compressing,
- * serving the cached configuration uncompressed, and 304s.
+ * What a node with 100,000 clients costs, by Core's own functions. The figure with the target is rendering:
+ * from rows to the configuration's bytes and their hash. The first rendering in a process has a figure of
+ * its own, since nothing is compiled yet. Other figures are reading the rows, compressing, serving the
+ * cached configuration uncompressed, and 304s.
  */
 export async function measureConfig(options: BenchOptions): Promise<Measured> {
   const lifecycle = new Lifecycle();

@@ -26,10 +26,10 @@ const drainMsMax = 120_000;
 const spreadMax = 20;
 
 /**
- * Whether the cost of an entry stays flat: CPU of all of Core's processes an entry, from the first
- * request until all is settled, at the same total rate from 10, 100, 1,000 and 10,000 nodes. Then what
- * the heartbeats of all nodes cost, the rate of accept alone from each number of nodes, and heartbeats
- * once more with one api process.
+ * Whether the cost of an entry stays flat. It measures the CPU of all of Core's processes an entry, at the
+ * same total rate from 10, 100, 1,000 and 10,000 nodes, from the first request until all is settled. Then
+ * it measures what the heartbeats of all nodes cost, the rate of accept alone from each number of nodes,
+ * and heartbeats again with one api process.
  */
 export async function measureFlatness(options: BenchOptions): Promise<Measured> {
   if (!tellsProcessUse())

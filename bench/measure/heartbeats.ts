@@ -21,7 +21,7 @@ const mergeMsMax = 120_000;
 const mergePollMs = 100;
 /** The end of a merge can start another one, so ClickHouse has to be idle for a second. */
 const idlePollsMin = 10;
-/** Usage beside which heartbeats are measured once more. No processor sleeps for long then. */
+/** Heartbeats are measured again during usage of this rate. Then no processor sleeps for long. */
 const usageRequestsPerSecond = 300;
 const warmMs = 3_000;
 
@@ -39,8 +39,8 @@ interface Run {
 }
 
 /**
- * What Core used without heartbeats, with them, and without them again. Each time without is half as
- * long, so that work of the stores that becomes less with time counts equally for both.
+ * What Core used without heartbeats, with them, and without them again. Each time without them is half as
+ * long. So if the stores have less and less work, that counts equally for both.
  */
 interface Turn {
   before: ProcessUse;
@@ -49,9 +49,9 @@ interface Turn {
 }
 
 /**
- * What the heartbeats of all nodes cost once the api processes know their keys: alone, and beside
- * usage. A heartbeat costs most if it comes alone, since it wakes a processor whose caches hold
- * something else by then.
+ * What the heartbeats of all nodes cost once the api processes know their keys: alone, and during usage. A
+ * heartbeat costs most if it comes alone: it wakes a processor, and by then the caches of that processor
+ * hold other data.
  */
 export async function measureHeartbeats(
   core: BenchCore,
@@ -72,8 +72,8 @@ export async function measureHeartbeats(
 }
 
 /**
- * The same alone with one api process, which gets all heartbeats and so finds more in the processor's
- * caches. But it cannot accept on two cores. Ends the other api processes; they do not come back.
+ * Heartbeats alone with one api process. It gets all of them, so it finds more in the processor's caches,
+ * but it cannot accept on two cores. This ends the other api processes, and they do not come back.
  */
 export async function measureHeartbeatsOfOneApi(
   core: BenchCore,
@@ -199,7 +199,7 @@ async function measureBesideUsage(run: Run, bodies: BodySet): Promise<void> {
   push(run, name, differences(turns, ['api']));
 }
 
-/** Measures as long without heartbeats as with them, and checks that all were answered. */
+/** Measures the same time without heartbeats and with them, and checks that Core answered all of them. */
 async function measureTurn(run: Run, name: string): Promise<Turn> {
   const { core, options, plan } = run;
   options.say(name);

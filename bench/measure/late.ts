@@ -27,9 +27,9 @@ interface Sender {
 }
 
 /**
- * How long it takes from the 200 of an honest node's row until its counter holds it: alone, and beside
- * a node whose posts each have a row of every month since 2020. Each row of the honest node adds one
- * byte to a counter that nobody else adds to, so the counter tells how many of its rows are settled.
+ * The time from the 200 of an honest node's row until its counter holds the row: alone, and while another
+ * node sends posts that each have a row of every month since 2020. Each row of the honest node adds one
+ * byte to a counter of its own, so the counter tells how many of its rows are settled.
  */
 export async function measureLate(options: BenchOptions): Promise<Measured> {
   const lifecycle = new Lifecycle();

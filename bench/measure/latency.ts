@@ -26,7 +26,7 @@ const program = path.join(projectRoot, 'dist', 'bench', 'measure', 'latency-gene
 const batchSizes = [100, 500];
 const warmSeconds = 10;
 const warmSecondsQuick = 3;
-/** Time between two marked requests, whose rows are looked for in ClickHouse. */
+/** Time between two marked requests. The bench looks for their rows in ClickHouse. */
 const markEveryMs = 100;
 /** The figure "200 to queryable" is rounded up to it. */
 const lookEveryMs = 25;
@@ -200,7 +200,7 @@ async function look(
     const rows = await result.json<{ bytes_up: number; bytes_down: number }>();
     const nowMs = Date.now();
     for (const row of rows) {
-      // numberBody writes behind the first digit: of eight in bytes_up, of ten in bytes_down.
+      // numberBody writes after the first digit of eight in bytes_up, and of ten in bytes_down.
       const high = Math.floor(row.bytes_up / 1_000) % 10_000;
       const number = high * 10_000 + (Math.floor(row.bytes_down / 100_000) % 10_000);
       if (!seen.has(number)) seen.set(number, nowMs);

@@ -42,9 +42,9 @@ interface Member {
 }
 
 /**
- * How soon a limit has effect, on a Core that does nothing else. The bench takes subscriptions over
- * their limits, one right after another. So each change of the node's configuration comes within a
- * second of the last one, which is the worst case: a node has one new revision a second at most.
+ * How soon a limit has effect, on a Core that does nothing else. The bench takes subscriptions over their
+ * limits, one right after another. So each change of the node's configuration comes within a second of the
+ * last one. That is the worst case, because a node has at most one new revision a second.
  */
 export async function measureLimits(options: BenchOptions): Promise<Measured> {
   const lifecycle = new Lifecycle();

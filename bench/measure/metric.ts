@@ -1,4 +1,4 @@
-/** The benches, in the order in which they run. */
+/** The benches, in the order of a run. */
 export const benchNames = [
   'micro',
   'accept',

@@ -29,10 +29,11 @@ interface Subject {
 }
 
 /**
- * Entries a second of one core, in this process, without sockets and stores: the WebAssembly scanner
- * (bytes to compact rows, copied as group commit copies them), JSON.parse with zod (bytes to values), the
- * same with packing (to packed rows), and what the worker does in memory. All subjects take turns in each
- * round, so that a slow moment of the machine affects all of them. Each figure is the median of its rounds.
+ * Entries a second of one core, in this process, without sockets and stores. The subjects are the
+ * WebAssembly scanner (bytes to compact rows and the fingerprint, copied as group commit copies the rows),
+ * JSON.parse with zod (bytes to values), the same with packing (to packed rows), and what the worker does
+ * in memory. All subjects take turns in each round, so that a slow moment of the machine affects all of
+ * them. Each figure is the median of its rounds.
  */
 export async function measureMicro(options: BenchOptions): Promise<Measured> {
   const measured = emptyMeasured();
@@ -43,7 +44,7 @@ export async function measureMicro(options: BenchOptions): Promise<Measured> {
     options.signal.throwIfAborted();
     options.say(`decoders at ${entries} entries a request`);
     const { bodies } = createBodies(world, { entries, seed: entries, atMs: Date.now() });
-    // Few enough to stay in the processor's cache, where a body that has just arrived is too.
+    // Few enough to stay in the processor's cache, because a body that has just arrived is there, too.
     const next = turns(bodies.slice(0, 16));
     const flushed = Buffer.alloc(65_536);
     const values = turns(bodies.slice(0, 16).map((body) => decodeBody(schema, body).entries));

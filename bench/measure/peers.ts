@@ -21,9 +21,9 @@ const targets = {
 };
 
 /**
- * The same entries into Core and into what could be used instead, one server at a time. Each server
- * has one turn a round, and each round begins with another server, so that a slow moment of the machine
- * does not always meet the same one. The output names every peer that is missing.
+ * The same entries into Core and into what could be used instead, one server at a time. Each server has one
+ * turn a round, and each round begins with another server. So a slow moment of the machine does not always
+ * meet the same one. The output names every peer that is missing.
  */
 export async function measurePeers(options: BenchOptions): Promise<Measured> {
   const measured = emptyMeasured();

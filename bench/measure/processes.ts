@@ -1,8 +1,8 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 
 /**
- * Process ids by name. A name stands for its process and all descendants. The second process of a kind
- * has a number behind its name: `api`, `api 2`.
+ * Process ids by name. A name stands for its process and all descendants. The second process of a kind has
+ * a number after its name: `api`, `api 2`.
  */
 export type ProcessRoots = Record<string, number>;
 

@@ -1,8 +1,8 @@
--- The part of wrk.ts that runs in wrk. It reads the requests from a file once and then changes them in
--- place: the key of another node, random digits in every entry, and the request's number in the first
--- entry, so that no body comes twice. A new Lua string of 65 KB a request would be hashed, kept and
--- collected, and wrk copies what it is given anyway. The changed bytes no longer match the strings'
--- hashes. That does no harm, since nothing else in this program uses these strings.
+-- The part of wrk.ts that runs in wrk. It reads the requests from a file once, and then changes them in
+-- place so that no body comes twice: it writes the key of another node, random digits in every entry, and
+-- the request's number in the first entry. A new Lua string of 65 KB a request would be hashed, kept and
+-- collected, and wrk copies what it is given anyway. The changed bytes no longer match the strings' hashes.
+-- That does no harm, since nothing else in this program uses these strings.
 local ffi = require('ffi')
 local bit = require('bit')
 ffi.cdef [[

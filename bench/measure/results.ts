@@ -56,8 +56,8 @@ function readCommit(): string {
 }
 
 /**
- * Writes the results to a file that is named by the date. A second file of a day has a number behind
- * the date. The name of a quick run's file says so, and git ignores it.
+ * Writes the results to a file that is named by the date. A second file of a day has a number after the
+ * date. The name of a quick run's file says so, and git ignores it.
  */
 export function writeResults(results: Results, dir: string = resultsDir): string {
   mkdirSync(dir, { recursive: true });

@@ -32,8 +32,8 @@ const benches: Record<BenchName, Measure> = {
 };
 
 /**
- * Loads a bench when it runs. Such a bench uses parts of Core or packages that an older commit may not
- * have, so `compare` leaves its files out of the other commit's tree.
+ * Loads a bench when it runs. It uses parts of Core or packages that an older commit may not have, so
+ * `compare` leaves its files out of the other commit's tree.
  */
 function later(file: string, name: string): Measure {
   return async (options) => {

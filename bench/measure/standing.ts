@@ -112,8 +112,8 @@ export async function untilStill(core: BenchCore): Promise<Standing> {
 }
 
 /**
- * Throws the spool's rows away, so that the next run of accept alone need not wait until they are
- * loaded. Only for a Core whose worker is stopped and whose api is idle.
+ * Throws the spool's rows away, so that the next run of accept alone need not wait until they are loaded.
+ * Only for a Core with a stopped worker and an idle api.
  */
 export async function emptySpool(core: BenchCore): Promise<void> {
   await core.redis.flushall();

@@ -24,8 +24,8 @@ const unreadSecondsHeld = (unreadSecondsLow + unreadSecondsHigh) / 2;
 const rise = 1.03;
 const fall = 0.94;
 /**
- * The rate is at most this many times what was loaded in the last seconds. If the loader does less,
- * it is behind, or the sender does not reach the rate, and more would only have to be loaded later.
+ * The rate is at most this many times what was loaded in the last seconds. If the loader does less, then it
+ * is behind, or the sender does not reach the rate. More rows would only have to be loaded later.
  */
 const loadedShareMax = 1.25;
 /** Bounds of the same share once the rate is held. */

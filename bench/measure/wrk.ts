@@ -13,7 +13,7 @@ export interface WrkPlan {
   method: 'GET' | 'POST';
   path: string;
   headers: Record<string, string>;
-  /** A header whose values take turns request by request. All have one length. */
+  /** A header with values that take turns, request by request. All values have one length. */
   keys?: { header: string; values: readonly string[] };
   /** Bodies that take turns and are changed for each request. Without it `fixedBody` is sent. */
   bodies?: BodySet;
@@ -87,7 +87,7 @@ export async function startWrk(plan: WrkPlan): Promise<WrkRun> {
   const result = readResult(child, plan.seconds * 1_000 + overtimeMs).finally(() =>
     rmSync(dir, { recursive: true, force: true }),
   );
-  // The caller awaits the result. If it fails before it does, an unhandled rejection would end the process.
+  // If the result fails before the caller awaits it, an unhandled rejection would end the process.
   result.catch(() => undefined);
   return {
     pid: child.pid,

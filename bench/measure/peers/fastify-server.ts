@@ -3,10 +3,10 @@ import fastify from 'fastify';
 import pg from 'pg';
 
 /*
- * The obvious first version of Core: a route that validates by JSON schema and, in one transaction,
- * inserts the rows with one statement and updates the counters with another. The argument is the
- * database's URL without the password, which pg reads from PGPASSWORD. The process tells its port over
- * IPC, and ends with its parent.
+ * The obvious first version of Core: a route that validates by JSON schema. In one transaction it inserts
+ * the rows with one statement and updates the counters with another. The argument is the database's URL
+ * without the password, which pg reads from PGPASSWORD. The process tells its port over IPC, and ends with
+ * its parent.
  */
 
 interface Entry {

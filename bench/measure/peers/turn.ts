@@ -80,9 +80,9 @@ export async function measurePeer(
 }
 
 /**
- * Seconds to warm up again if the warm-up was too short to send every body once, else 0. wrk begins
- * with the first body each time, so the second run has to be long enough by itself. It gets two and a
- * half times what the first run's rate asks for, since a peer that has begun to merge is slower, and
+ * Seconds to warm up again if the warm-up was too short to send every body once, otherwise 0. wrk begins
+ * with the first body each time, so the second run has to be long enough by itself. It gets two and a half
+ * times the time that the first run's rate needs, because a peer that has begun to merge is slower. It gets
  * at most three minutes.
  */
 export function secondsUntilAllCame(

@@ -29,13 +29,13 @@ const loadSeconds = 0.5;
 const segmentRowsMax = 500_000;
 /** 2026-11-01. All rows but those of late posts are of one month. */
 const startMs = Date.UTC(2026, 10, 1);
-/** Segment ids are about the milliseconds of the clock, as in Core (src/stores/migrate.ts). */
+/** Segment ids are about the milliseconds of the clock, as in Core (src/load/segment-ids.ts). */
 const firstSegment = startMs - 86_400_000;
 
 /**
- * Packed usage rows of a shape in the order in which posts arrive. A block ends with the post that
- * brings it to `blockRows` rows. Every row has the id of the segment that Core would have put it in.
- * The same shape gives the same rows.
+ * Packed usage rows of a shape, in the order of their posts. A block ends with the post that brings it to
+ * `blockRows` rows. Every row has the id of the segment that Core would have put it in. The same shape
+ * gives the same rows.
  */
 export function* usageBlocks(
   shape: Shape,
