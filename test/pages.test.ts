@@ -8,7 +8,7 @@ const stores = ['redis', 'postgres', 'clickhouse'];
 
 const read = (name: string): string => readFileSync(path.join(projectRoot, name), 'utf8');
 
-/** Files of the project below its folders and beside them, as paths from its root. */
+/** The files at the root of the project and in its folders, as paths from the root. */
 const files = [
   ...readdirSync(projectRoot).filter((name) => /\.(md|ts|mjs|yml|json)$/.test(name)),
   ...[...folders, ...stores].flatMap((folder) =>

@@ -218,7 +218,7 @@ t.test(
     const place = await freshPlace(t);
     const core = startCore(t, ['up'], place.settings);
     await core.line(/^core ready/);
-    // A request whose body never comes keeps the HTTP process from stopping.
+    // A request with a body that never comes keeps the HTTP process from stopping.
     const socket = net.connect({ host: '127.0.0.1', port: Number(new URL(place.http).port) });
     t.teardown(() => socket.destroy());
     socket.on('error', () => undefined);

@@ -20,7 +20,7 @@ const odd = Object.values(hiddenCharacters)
   .join('x');
 const raw = /[^\P{C}\n]|[\p{Zl}\p{Zp}]/u;
 
-/** Columns that the test fills with hidden characters, as if they had come in by another way. */
+/** Columns that the test fills with hidden characters itself, past the checks of Core. */
 const columns = {
   users: ['name'],
   nodes: ['name', 'host', 'region', 'ip', 'reported_name', 'reported_host', 'reported_region'],

@@ -74,8 +74,8 @@ t.test('the oracle can fail: without its lock two workers load a stream at once'
   const rounds = 10;
   const found: Violation[] = [];
   const isDoubled = (): boolean => found.some(({ kind }) => kind === 'doubled');
-  // A suite ends at its first violation. Sometimes that is a job that failed because the other worker
-  // was faster. Then the test plays the rounds behind it.
+  // A suite ends at its first violation. Sometimes that is a job that failed because the other worker was
+  // faster. Then the test plays the remaining rounds.
   for (let played = 0; played < rounds && !isDoubled(); ) {
     const { summary, violations } = await runSuite({
       rounds: rounds - played,

@@ -90,8 +90,8 @@ async function playRounds(options: Options): Promise<number> {
 }
 
 /**
- * Shows that the suite can fail. Plays the faults that a protection is for twice: with the protection
- * the oracle must find nothing, without it something.
+ * Shows that the suite can fail. Plays the faults that a protection is for, once with and once without it:
+ * with the protection the oracle must find nothing, and without it something.
  */
 async function playWithout(options: Options, removal: Removal): Promise<number> {
   const rounds = Math.min(controlRounds, options.rounds);

@@ -17,8 +17,8 @@ interface TemporaryServers {
 }
 
 /**
- * Starts the embedded Postgres, Redis and ClickHouse of `core up` on free ports, in a temporary
- * folder whose name begins with `prefix`.
+ * Starts the embedded Postgres, Redis and ClickHouse of `core up` on free ports, in a temporary folder with
+ * a name that begins with `prefix`.
  */
 export async function startTemporaryServers(
   prefix: string,

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import type { Test } from 'tap';
 
-/** A link as a client of the proxy uses it, with the SOCKS port whose traffic takes it. */
+/** A link as a client of the proxy uses it. The traffic of the SOCKS port takes it. */
 export interface ClientLink {
   tag: string;
   socksPort: number;
@@ -21,8 +21,8 @@ const endMsMax = 30_000;
 
 /**
  * Returns what a program of Debian's `v2ray` package prints.
- * @throws Error with its output if it fails, or with the package to install if it is missing: if the
- * test were skipped then, nobody would notice that nothing was tested.
+ * @throws Error with its output if it fails, or with the package to install if it is missing. If the test
+ * were skipped then, nobody would notice that nothing was tested.
  */
 export async function runV2ray(program: 'v2ray' | 'v2ctl', args: string[]): Promise<string> {
   try {

@@ -137,7 +137,7 @@ t.test('a request needs a name and a password', async (t) => {
   for (const target of ['/ping', '/replicas_status']) {
     t.match(await ask(server, target), { status: 200, text: 'Ok.\n' }, `${target} tells all`);
   }
-  t.equal((await ask(server, '/nowhere')).status, 401, 'nor what there is');
+  t.equal((await ask(server, '/nowhere')).status, 401, 'and it does not learn what there is');
   const nobody = await ask(server, '/?query=SELECT+42');
   t.match(nobody.text, /user analyst.*core stores --reveal/, 'it says which user tools have');
   await unharmed(t, answers);

@@ -274,7 +274,7 @@ async function coreIsAway(t: Test, node: RealNode): Promise<void> {
   );
 }
 
-/** A new configuration restarts the proxy. The agent reads what it had counted before that. */
+/** A new configuration restarts the proxy. Before that, the agent reads what the proxy has counted. */
 async function configurationChanges(t: Test, node: RealNode): Promise<void> {
   const { core, agent, nodeId, free, way, untilApplied } = node;
   await agent.retire();
@@ -290,7 +290,9 @@ async function configurationChanges(t: Test, node: RealNode): Promise<void> {
   await expectSame(t, node, 'a new configuration');
 }
 
-/** v2ray refuses a configuration whose certificate is missing, and takes it once it is there. */
+/**
+ * v2ray refuses a configuration while its certificate is missing, and takes it once the file is there.
+ */
 async function configurationIsRefused(t: Test, node: RealNode): Promise<void> {
   const { core, agent, nodeId, folder, takePort, untilApplied } = node;
   await agent.retire();

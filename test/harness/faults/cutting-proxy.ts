@@ -5,8 +5,8 @@ import net from 'node:net';
 export interface CuttingProxy {
   port: number;
   /**
-   * From now on the proxy closes a connection instead of passing on what the server sends: the request
-   * went through, and its reply is lost. Lasts until `pass`.
+   * From now on the proxy closes a connection instead of passing on what the server sends. So the request
+   * goes through, and its reply is lost. Lasts until `pass`.
    */
   cut(): void;
   pass(): void;

@@ -27,9 +27,9 @@ const restartMsMax = 90_000;
 const restartPauseMs = 50;
 
 /**
- * Starts a process under Core's supervisor, which restarts it if it dies by itself. If the harness
- * kills it, the harness ends the supervision and starts it anew, so that the schedule, and not the
- * supervisor's back-off, decides how long it is away.
+ * Starts a process under Core's supervisor, which restarts it if it dies by itself. If the harness kills
+ * it, the harness ends the supervision and starts it anew. So the schedule decides how long it is away, and
+ * not the supervisor's back-off.
  *
  * `startingPid` is its process id before the start has succeeded. If a kill comes just when a start
  * succeeds, the supervisor restarts it and warns of a death: see `wasKilled`.

@@ -3,7 +3,10 @@ import type { FailpointName } from '../../../src/failpoints.ts';
 import type { FaultStores } from './oracle.ts';
 import type { Servers } from './servers.ts';
 
-/** Where the worker is stopped, by turns: before an INSERT, before a COMMIT, after a seal. */
+/**
+ * The harness stops the worker at these failpoints by turns: before an INSERT, before a COMMIT, after a
+ * seal.
+ */
 const stopAt: readonly FailpointName[] = ['insert:send', 'settle:before-commit', 'seal:after'];
 /** Nodes post for this long before the stop, between the take-over and SIGCONT, and after that. */
 const steadyMs = 2_000;
@@ -15,8 +18,8 @@ const pollMs = 100;
 
 /**
  * Stops a worker (SIGSTOP) that holds a stream, and lets it go on (SIGCONT) once a second worker has
- * settled what the first one had sealed. The second one can do that only after Postgres has ended the
- * silent session. The first worker then does what it was about to do. Returns how long each step took.
+ * settled what the first one sealed. The second one can do that only after Postgres has ended the silent
+ * session. The first worker then does what it was about to do. Returns how long each step took.
  * @throws Error if nobody takes the stream over, or if the first worker settles nothing after SIGCONT.
  */
 export async function stopPastSilence(

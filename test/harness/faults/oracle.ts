@@ -43,8 +43,8 @@ interface Found {
 const nothing: Found = { rows: 0, distinct: 0, bytesUp: 0, bytesDown: 0 };
 
 /**
- * Compares the stores with the ledger. It checks each of `posts` by itself. It compares counters with
- * the sums of everything ever stored, for which `allPosts` has the posts of all rounds.
+ * Compares the stores with the ledger. It checks each of `posts` by itself. It compares counters with the
+ * sums of everything ever stored, so `allPosts` has the posts of all rounds.
  */
 export async function findViolations(
   stores: FaultStores,

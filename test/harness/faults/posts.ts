@@ -39,7 +39,7 @@ const largeRows = 1_500;
 const largeShare = 0.04;
 /** Share of posts with rows of two months. These are two inserts. */
 const twoMonthsShare = 0.15;
-/** Share of posts with rows old enough for a late stream. Such a usage post is two inserts. */
+/** Share of posts with rows old enough for a late stream. If it is a usage post, it is two inserts. */
 const lateShare = 0.1;
 /** Share of usage posts with a poisoned row, in a round with poison. */
 const poisonShare = 0.3;

@@ -56,7 +56,7 @@ export const scenarios: Record<ScenarioName, Scenario> = {
     }
   },
 
-  /** The same for so long that Postgres ends the session by which the worker holds its streams. */
+  /** The same, until Postgres ends the session that holds the worker's streams. */
   'stopped-worker-long': ({ servers, stores, round }) => stopPastSilence(servers, stores, round),
 
   /** Requests go through and their replies are lost, between nodes and Core or between Core and a store. */
@@ -111,7 +111,7 @@ export const scenarios: Record<ScenarioName, Scenario> = {
 
 /** Nodes post for this long before and after a long outage. */
 const steadyMs = 2_000;
-/** Nodes post until such a scenario ends, and the harness judges every answer. */
+/** In these scenarios nodes post until the end, and the harness judges every answer. */
 export const lastingScenarios: readonly (ScenarioName | undefined)[] = [
   'store-away-long',
   'stopped-worker-long',

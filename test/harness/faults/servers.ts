@@ -115,8 +115,8 @@ async function startStores(
       pidFile('clickhouse'),
     ),
   ]);
-  // All three starts have ended here, even if one failed: a store that registers with a lifecycle that
-  // is closed already would never be stopped.
+  // All three starts have ended here, even if one failed. If a start were still going on, the lifecycle
+  // might close before the store registers with it, and nothing would stop the store.
   for (const started of starts) {
     if (started.status === 'rejected') throw started.reason;
   }
@@ -181,8 +181,8 @@ async function startRoles(keep: Keep, options: RoleOptions): Promise<void> {
 }
 
 /**
- * Starts a second worker, which does not ask at failpoints. So a worker that asks is the first one,
- * whose process id the harness knows.
+ * Starts a second worker, which does not ask at failpoints. So a worker that asks is the first one, and the
+ * harness knows its process id.
  */
 async function startSecondWorker(lifecycle: Lifecycle, options: RoleOptions): Promise<void> {
   const { CORE_FAILPOINT_URL: _, ...environment } = options.environment;

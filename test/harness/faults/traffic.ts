@@ -30,14 +30,14 @@ const loops: readonly IngestKind[][] = [
   ['outbound', 'session', 'outbound', 'session'],
 ];
 const gapMsMax = 300;
-/** The same in a round whose posts go on for as long as its scenario. */
+/** The same in a round with posts until its scenario ends. */
 const lastingGapMsMax = 2_000;
 /** Share of posts that are sent twice at the same time. */
 const twinShare = 0.08;
-/** Share of posts whose first attempt is cut right after sending. */
+/** Share of posts with a first attempt that is cut right after sending. */
 const cutShare = 0.06;
 const cutAfterMsMax = 12;
-/** Share of posts whose sender dies soon after sending and never learns the answer. */
+/** Share of posts with a sender that dies soon after sending and never learns the answer. */
 const abandonShare = 0.06;
 const abandonAfterMsMax = 40;
 /** Share of usage and session posts with an idempotency key, which they do not need. */
@@ -82,7 +82,7 @@ export async function sendTraffic(options: {
         const random = createRandom(loopSeed);
         const context: DeliverContext = {
           target,
-          // Its own source, so that the number of attempts does not change what is sent next.
+          // A source of its own, so that the number of attempts does not change what the loop sends next.
           random: createRandom(nodeSeed(loopSeed, 1)),
           patience,
           timeoutMs,

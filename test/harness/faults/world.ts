@@ -9,7 +9,7 @@ export interface FaultNode {
   authKey: string;
 }
 
-/** The nodes that post, and the subscriptions whose counters they add to. */
+/** The nodes that post, and the subscriptions that have the traffic. */
 export interface FaultWorld {
   nodes: FaultNode[];
   subscriptionIds: number[];
@@ -41,8 +41,8 @@ export async function createFaultWorld(pool: pg.Pool): Promise<FaultWorld> {
 }
 
 /**
- * Marks the tags of earlier rounds as configured. Each outbound post has a tag of its own, by which the
- * oracle finds it. A node has counters for only 64 tags that nobody configured.
+ * Marks the tags of earlier rounds as configured. The oracle finds each outbound post by a tag of its own,
+ * and a node has counters for only 64 tags that nobody configured.
  */
 export async function keepOutboundTags(pool: pg.Pool, { nodes }: FaultWorld): Promise<void> {
   await pool.query(

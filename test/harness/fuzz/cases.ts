@@ -7,8 +7,8 @@ export interface FuzzCase {
   /** Sent one after the other, each in a packet of its own if the kernel allows it. */
   parts: Buffer[];
   /**
-   * What a whole request asks for: exactly one answer must come. Undefined if the head or the framing
-   * is damaged: then silence and a closed connection are right, too.
+   * What a whole request asks for: exactly one answer must come. Undefined if the head or the framing is
+   * damaged. Then silence and a closed connection are right, too.
    */
   asks: { method: string; path: string } | undefined;
   /** The method is HEAD, and an answer to it has no body. */

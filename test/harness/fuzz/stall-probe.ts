@@ -1,8 +1,8 @@
 import { openSync, readSync } from 'node:fs';
 
 /**
- * Loaded into the api process before Core (`--import`). It finds the longest turn of the event loop, in
- * which the process answers nobody else. Asked over IPC, it answers `{ longestTurnMs }` and begins anew.
+ * Loaded into the api process before Core (`--import`). It finds the longest turn of the event loop: during
+ * a turn the process answers nobody. If asked over IPC, it answers `{ longestTurnMs }` and begins anew.
  *
  * It measures the CPU time of the main thread, which also collects garbage
  * (src/processes/node-flags.ts), so other programs on the machine do not count. A timer that is due

@@ -29,13 +29,13 @@ export interface Agent {
 interface AgentConfigState {
   /** The revision that Core has acknowledged as applied. */
   applied: number | undefined;
-  /** A report of an applied revision had no answer, so Core may have a newer one than `applied`. */
+  /** A report of an applied revision got no answer, so Core may have a newer one than `applied`. */
   appliedUnknown: boolean;
   etag: string | undefined;
   revision: number | undefined;
   pulls: number;
   notModified: number;
-  /** Links whose user or subscription is missing or wrong in the last client map. */
+  /** Links for which the last client map has no user and subscription, or wrong ones. */
   wrongClients: number;
 }
 

@@ -13,8 +13,8 @@ export interface Difference {
 type Field = keyof Sums;
 
 /**
- * Unknown requests of one node whose subsets are all tried, which are 2^n. With more of them each cell
- * is compared with its bounds instead.
+ * For up to this many unknown requests of one node the check tries all subsets, which are 2^n. If there are
+ * more, it compares each cell with its bounds instead.
  */
 const subsetUnknownMax = 12;
 

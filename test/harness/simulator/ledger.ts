@@ -9,8 +9,8 @@ export type RequestKind = IngestKind | 'register' | 'heartbeat' | 'config' | 'ap
 export type CellKey = number | string;
 
 /**
- * Sums over rows. `checksum` adds up the columns that are neither bytes nor the key (ids and times), so
- * that a row with a wrong user or second makes a difference too.
+ * Sums over rows. `checksum` adds up all other columns (ids and times), so that a row with a wrong user or
+ * second makes a difference, too.
  */
 export interface Sums {
   rows: bigint;
@@ -47,7 +47,7 @@ interface Tally {
   ackedRequests: number;
   ackedRows: number;
   unknownRequests: number;
-  /** Requests that only met 503 or a closed port until the end of the run, so they are not stored. */
+  /** Requests that got only a 503 or a closed port until the end of the run, so they are not stored. */
   undelivered: number;
   requestsByKind: Map<RequestKind, number>;
   answersByStatus: Map<number, number>;

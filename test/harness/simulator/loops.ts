@@ -34,7 +34,9 @@ export async function runAgent(agent: Agent): Promise<void> {
   agent.delivery.target.connections.destroy();
 }
 
-/** One work at a time, so an agent that cannot deliver holds one post of each kind. */
+/**
+ * Runs the work again only after it has ended, so an agent that cannot deliver holds one post of each kind.
+ */
 async function every(agent: Agent, ms: number, work: () => Promise<void>): Promise<void> {
   let waitMs = agent.random() * ms;
   while (await pause(waitMs, agent.stop.signal)) {
@@ -112,7 +114,7 @@ async function post(
   return record(agent, kind, built, ends);
 }
 
-/** Records a post: acked if any delivery was, else unknown if any delivery may be stored. */
+/** Records a post: acked if any delivery was, otherwise unknown if any delivery may be stored. */
 function record(agent: Agent, kind: IngestKind, built: Built, ends: readonly Delivery[]): boolean {
   const { ledger, node } = agent;
   for (const end of ends) {

@@ -17,7 +17,7 @@ export interface FleetOptions {
   entries: number | undefined;
   /** Share of posts sent twice on purpose. */
   duplicates: number;
-  /** Share of posts whose first attempt is cut off after sending. */
+  /** Share of posts with a first attempt that is cut off after sending. */
   cuts: number;
   timeoutMs: number;
   /** How long agents repeat unanswered posts after the run. */
