@@ -16,15 +16,15 @@ export interface ServerMark {
    * What a process is to this server, by the arguments of its command line: its main process, a part that
    * lives and dies with the main process (Postgres has one per connection), or a stranger.
    */
-  roleOf: (argv: readonly string[]) => Role;
+  relationOf: (argv: readonly string[]) => Relation;
   stopSignal: NodeJS.Signals;
 }
 
-export type Role = 'main' | 'part' | 'stranger';
+type Relation = 'main' | 'part' | 'stranger';
 
 interface Leftover {
   pid: number;
-  role: Role;
+  relation: Relation;
 }
 
 const leftoverMsMax = 10_000;
@@ -54,7 +54,7 @@ export async function endLeftovers(mark: ServerMark, log: Logger): Promise<void>
   );
   // The stop signal means something else to a part. A part ends once its main process has.
   signalAll(
-    left.filter((one) => one.role === 'main'),
+    left.filter((one) => one.relation === 'main'),
     mark.stopSignal,
   );
   const giveUpAtMs = performance.now() + leftoverMsMax;
@@ -89,13 +89,13 @@ function findProcesses(mark: ServerMark): Leftover[] {
 function findInProc(mark: ServerMark): Leftover[] {
   const found = processesIn(mark.dir)
     .filter(({ pid }) => readProcessStat(pid)?.state !== 'dead')
-    .map(({ pid, argv }): Leftover => ({ pid, role: mark.roleOf(argv) }));
+    .map(({ pid, argv }): Leftover => ({ pid, relation: mark.relationOf(argv) }));
   // A server that the kernel takes down has no working directory any more, but may still hold its port.
   const main = pidInFile(mark);
   if (main !== undefined && readProcessStat(main)?.state === 'ending') {
-    found.push({ pid: main, role: 'part' });
+    found.push({ pid: main, relation: 'part' });
   }
-  return found.filter((one) => one.role !== 'stranger');
+  return found.filter((one) => one.relation !== 'stranger');
 }
 
 /** Undefined if no server was ever started, or if the file does not hold a process id. */
@@ -109,8 +109,8 @@ function findByPidFile(mark: ServerMark): Leftover[] {
   if (pid === undefined) return [];
   try {
     const command = execFileSync('ps', ['-o', 'command=', '-p', String(pid)], { encoding: 'utf8' });
-    const role = mark.roleOf(command.trim().split(/\s+/));
-    return role === 'stranger' ? [] : [{ pid, role }];
+    const relation = mark.relationOf(command.trim().split(/\s+/));
+    return relation === 'stranger' ? [] : [{ pid, relation }];
   } catch {
     // `ps` knows no such process.
     return [];

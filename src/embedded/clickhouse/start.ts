@@ -32,7 +32,7 @@ export async function startClickHouse(
     name: 'clickhouse',
     dir,
     pidFile: path.join(options.dataDir, 'clickhouse.pid'),
-    roleOf: (argv) =>
+    relationOf: (argv) =>
       programName(argv).startsWith('node') && argv.includes(serverFile) ? 'main' : 'stranger',
     stopSignal: 'SIGTERM',
   };

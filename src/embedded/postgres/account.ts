@@ -9,7 +9,7 @@ import { findProgram, withoutSecrets } from '../find-program.ts';
 const run = promisify(execFile);
 
 /** Who runs Postgres, and how. */
-export interface Account {
+export interface SystemAccount {
   /**
    * Goes before a command that works in `folder`. Each program in it replaces itself by the next one, so
    * the process id stays the same.
@@ -75,7 +75,7 @@ export async function chooseAccount(options: {
   folder: string;
   /** The folder of Postgres' programs, which lie in its `bin`. */
   native: string;
-}): Promise<Account> {
+}): Promise<SystemAccount> {
   if (process.getuid?.() !== 0) return { prefixFor: () => [...withoutSecrets], owner: undefined };
   const { dataDir, folder, native } = options;
   const user = await chooseUser(folder);
@@ -104,7 +104,7 @@ function candidatesFor(
   user: User,
   native: string,
   closed: readonly string[],
-): { needsPassage: boolean; account: Account }[] {
+): { needsPassage: boolean; account: SystemAccount }[] {
   const become = [
     'setpriv',
     ...[`--reuid=${user.uid}`, `--regid=${user.gid}`, '--clear-groups'],
@@ -133,7 +133,7 @@ function candidatesFor(
   ];
 }
 
-async function tryOut(account: Account, folder: string, native: string): Promise<void> {
+async function tryOut(account: SystemAccount, folder: string, native: string): Promise<void> {
   const program = path.join(native, 'bin', 'postgres');
   const script = 'cd "$1" && ls >/dev/null && exec "$2" --version';
   await runAs(account, folder, ['sh', '-c', script, 'sh', folder, program]);
@@ -144,7 +144,7 @@ async function tryOut(account: Account, folder: string, native: string): Promise
  * @returns what it wrote to stdout.
  */
 export async function runAs(
-  account: Account,
+  account: SystemAccount,
   folder: string,
   command: readonly string[],
   options: { input?: string; signal?: AbortSignal; timeout?: number } = {},

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { readIfThere } from '../../durable-file.ts';
 import { CoreError } from '../../errors.ts';
 import type { Secrets } from '../../secrets.ts';
-import { type Account, runAs } from './account.ts';
+import { runAs, type SystemAccount } from './account.ts';
 import { scramVerifier } from './scram.ts';
 
 /** The name of Core's own role and of its database. */
@@ -34,7 +34,7 @@ export type RunStatements = (database: string, statements: readonly string[]) =>
  * @throws CoreError EMBEDDED_SERVER_FAILED with Postgres' own reason
  */
 export async function setUpPostgres(
-  files: { folder: string; account: Account },
+  files: { folder: string; account: SystemAccount },
   passwords: PostgresPasswords,
   run: RunStatements,
 ): Promise<void> {
@@ -149,7 +149,7 @@ function hashOf(passwords: PostgresPasswords): string {
  * the file and writes it again.
  */
 async function writeAs(
-  { folder, account }: { folder: string; account: Account },
+  { folder, account }: { folder: string; account: SystemAccount },
   name: string,
   content: string,
 ): Promise<void> {
@@ -164,7 +164,7 @@ async function writeAs(
  */
 export function singleUser(
   postgres: string,
-  { folder, account }: { folder: string; account: Account },
+  { folder, account }: { folder: string; account: SystemAccount },
   signal: AbortSignal,
 ): RunStatements {
   return async (database, statements) => {

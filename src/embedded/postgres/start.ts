@@ -99,7 +99,7 @@ function markOf(dataDir: string, folder: string): ServerMark {
     name: 'postgres',
     dir: folder,
     pidFile: path.join(dataDir, 'postgres.pid'),
-    roleOf: (argv) => {
+    relationOf: (argv) => {
       if (programName(argv) !== 'postgres') return 'stranger';
       return argv.includes(folder) ? 'main' : 'part';
     },

@@ -32,7 +32,7 @@ export async function startRedis(
     name: 'redis',
     dir,
     pidFile: path.join(options.dataDir, 'redis.pid'),
-    roleOf: (argv) => (programName(argv) === 'redis-server' ? 'main' : 'stranger'),
+    relationOf: (argv) => (programName(argv) === 'redis-server' ? 'main' : 'stranger'),
     stopSignal: 'SIGTERM',
   };
   await endLeftovers(mark, log);
