@@ -5,6 +5,7 @@ import type { Config } from '../config.ts';
 import { CoreError } from '../errors.ts';
 import { readInstanceFile } from '../instance-file.ts';
 import type { Lifecycle } from '../lifecycle.ts';
+import { reasonOf } from '../processes/reachable.ts';
 import { analystUrl, readSecrets } from '../secrets.ts';
 import { type ClickHouseClient, createClickHouse } from '../stores/clickhouse.ts';
 import { readInstance } from '../stores/instance.ts';
@@ -161,10 +162,4 @@ function isLoginRefused(cause: unknown): boolean {
 function hostOf(url: string): string {
   const { hostname, port } = new URL(url);
   return port === '' ? hostname : `${hostname}:${port}`;
-}
-
-function reasonOf(cause: unknown): string {
-  if (cause instanceof AggregateError && cause.errors.length > 0) return reasonOf(cause.errors[0]);
-  if (!(cause instanceof Error)) return String(cause);
-  return cause.message || String((cause as { code?: unknown }).code ?? cause.name);
 }

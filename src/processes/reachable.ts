@@ -81,8 +81,8 @@ async function askClickHouse(url: string): Promise<void> {
   }
 }
 
-/** The first line of the client's error. If it tried several addresses, the error of the first one. */
-function reasonOf(cause: unknown): string {
+/** The first line of a client's error. If it tried several addresses, the error of the first one. */
+export function reasonOf(cause: unknown): string {
   if (cause instanceof AggregateError && cause.message === '') return reasonOf(cause.errors[0]);
   const error = cause as { message?: string; code?: string };
   return (error.message || error.code || String(cause)).split('\n')[0] ?? '';
