@@ -18,8 +18,8 @@ import path from 'node:path';
  * @throws the error of the file system, e.g. ENOSPC; then the old content is still there.
  */
 export function writeDurable(file: string, content: string, mode = 0o600): void {
-  // A name that nobody can guess, and `wx`, which fails if the file exists. Otherwise somebody else who may
-  // write to the folder could put a link there, and this would overwrite the file behind the link.
+  // A name that nobody can guess, and `wx`, which fails if the file exists. Otherwise another user who may
+  // write to the folder could put a link there, and this would overwrite the file that the link points to.
   const temporary = `${file}.${randomBytes(8).toString('hex')}.tmp`;
   const handle = openSync(temporary, 'wx', mode);
   try {

@@ -195,7 +195,11 @@ async function inPostgres<T>(
 ): Promise<T> {
   const password = user === 'core' ? secrets.postgres : secrets.postgresSuperuser;
   const client = new pg.Client({
-    ...{ host: '127.0.0.1', port: postgresPort as number, user, password, database: user },
+    host: '127.0.0.1',
+    port: postgresPort as number,
+    user,
+    password,
+    database: user,
   });
   await client.connect();
   try {

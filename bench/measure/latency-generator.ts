@@ -276,7 +276,9 @@ async function connectAll(order: LatencyOrder, events: Events): Promise<() => vo
   };
   for (let count = 0; count < order.connections; count += 1) {
     const connection: Connection = {
-      ...{ socket: undefined, request: undefined, frame: undefined },
+      socket: undefined,
+      request: undefined,
+      frame: undefined,
       answer: '',
     };
     connections.push(connection);

@@ -58,7 +58,11 @@ function startPublishing(lifecycle: Lifecycle, { config, redis }: BenchCore, log
   const pool = createPool(postgresUrl, { max: publisherConnections });
   lifecycle.use('publisher postgres client', () => pool.end());
   const publisher = startPublisher({
-    ...{ pool, redis, prefix: redisPrefix, databaseUrl: postgresUrl, log },
+    pool,
+    redis,
+    prefix: redisPrefix,
+    databaseUrl: postgresUrl,
+    log,
   });
   lifecycle.use('publisher', () => publisher.close());
 }

@@ -7,16 +7,34 @@ import { variants } from './schema/variants.ts';
 /** The fleet simulator's rows; all of a large fleet for some minutes; a part of it for long. */
 const shapes: readonly (Shape & { rows: number })[] = [
   {
-    ...{ name: 'fleet', nodes: 50, subscriptions: 2_000, nodesPerSubscription: 2 },
-    ...{ postSeconds: 5, idStep: 1, asFleet: true, rows: 1_000_000 },
+    name: 'fleet',
+    nodes: 50,
+    subscriptions: 2_000,
+    nodesPerSubscription: 2,
+    postSeconds: 5,
+    idStep: 1,
+    asFleet: true,
+    rows: 1_000_000,
   },
   {
-    ...{ name: 'wide', nodes: 10_000, subscriptions: 200_000, nodesPerSubscription: 1 },
-    ...{ postSeconds: 60, idStep: 1, asFleet: false, rows: 3_000_000 },
+    name: 'wide',
+    nodes: 10_000,
+    subscriptions: 200_000,
+    nodesPerSubscription: 1,
+    postSeconds: 60,
+    idStep: 1,
+    asFleet: false,
+    rows: 3_000_000,
   },
   {
-    ...{ name: 'deep', nodes: 100, subscriptions: 2_000, nodesPerSubscription: 1 },
-    ...{ postSeconds: 60, idStep: 100, asFleet: false, rows: 3_000_000 },
+    name: 'deep',
+    nodes: 100,
+    subscriptions: 2_000,
+    nodesPerSubscription: 1,
+    postSeconds: 60,
+    idStep: 100,
+    asFleet: false,
+    rows: 3_000_000,
   },
 ];
 const insertRows = 250_000;
@@ -41,12 +59,18 @@ export async function measureSchema(options: BenchOptions): Promise<Measured> {
       const subject = `${shape.name}: ${name}`;
       measured.metrics.push(
         {
-          ...{ bench: 'schema', name: subject, value: bytesPerRow },
-          ...{ unit: 'bytes a row', better: 'lower' },
+          bench: 'schema',
+          name: subject,
+          value: bytesPerRow,
+          unit: 'bytes a row',
+          better: 'lower',
         },
         {
-          ...{ bench: 'schema', name: `${subject}: inserted`, value: insertRowsPerSecond },
-          ...{ unit: 'rows/s', better: 'none' },
+          bench: 'schema',
+          name: `${subject}: inserted`,
+          value: insertRowsPerSecond,
+          unit: 'rows/s',
+          better: 'none',
         },
       );
     }

@@ -40,7 +40,12 @@ export async function startAgent(
   if (applied !== undefined) reports.put({ kind: 'applied', revision: applied });
 
   const talking = talk({
-    ...{ settings, client, service, reports, log, signal },
+    settings,
+    client,
+    service,
+    reports,
+    log,
+    signal,
     applied: configs.applied,
   });
   const draining = drain({ client, ledger, log, retryMs, signal });

@@ -110,7 +110,11 @@ function faultsOf(inbound: XrayInbound): string[] {
 function inboundOf(inbound: XrayInbound): Block {
   const { tag, listen, port, protocol, settings, sniffing } = inbound;
   return {
-    ...{ tag, listen, port, protocol, settings },
+    tag,
+    listen,
+    port,
+    protocol,
+    settings,
     // faultsOf has accepted only inbounds with streamSettings of this type.
     streamSettings: streamOf((inbound as { streamSettings: XrayStreamSettings }).streamSettings),
     ...(sniffing?.enabled === true

@@ -39,12 +39,12 @@ const pruneEventsEveryMs = 3_600_000;
 const pruneRevisionsEveryMs = 60_000;
 /** The audit runs daily; after one that failed, this is how soon it runs again. */
 const auditCheckMs = 3_600_000;
-/** How often the worker looks for parts that no merge reaches, and how old such a part is at least. */
+/** How often the worker looks for parts that no merge reaches, and how old these are at least. */
 const strandedSeconds = 600;
 /**
- * How many such parts a month has before they are freed. A month with 100 of them has about 500 parts in
- * all, half of what makes ClickHouse slow inserts down. Freeing them reads the whole month, so it should
- * be rare.
+ * The worker frees these parts of a month once there are this many. A month with 100 of them has about 500
+ * parts in all, and ClickHouse slows inserts down at twice that. Freeing them reads the whole month, so it
+ * should be rare.
  */
 const strandedPartsMin = 100;
 /** An audit reads all rows, and one request of it reads a page of them. */

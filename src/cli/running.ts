@@ -23,7 +23,7 @@ interface RunningProcess {
 
 interface RunningStore {
   up: boolean;
-  /** Since when a process of Core has had no answer; null if the store answers or nobody knows. */
+  /** Since when the store has not answered a process of Core; null if it answers or nobody knows. */
   since: string | null;
   /** Why this command cannot use the store; null if it can. */
   reason: string | null;
@@ -104,7 +104,7 @@ async function readRecords(
   return null;
 }
 
-/** Since when some running process has had no answer from the store. */
+/** Since when the store has not answered some running process. */
 function awaySince(store: StoreName, records: readonly ProcessRecord[]): string | null {
   const told = records
     .filter((record) => stateOf(record) === 'running')

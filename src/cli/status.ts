@@ -103,10 +103,14 @@ function renderStatus(status: Status): string {
   );
   const tables = [
     ['process', 'host', 'pid', 'state', 'since'],
-    ['stream', 'bytes', 'entries', 'lag s', 'segments'],
+    ['stream', 'bytes', 'stream entries', 'lag s', 'segments'],
   ] as const;
   const streams = (backlog?.streams ?? []).map((s) => [
-    ...[s.stream, s.bytes, s.entries, s.lagSeconds, s.segments],
+    s.stream,
+    s.bytes,
+    s.entries,
+    s.lagSeconds,
+    s.segments,
   ]);
   const filled = [processes, streams].flatMap((rows, index) =>
     rows.length === 0 ? [] : [`\n${renderTable(tables[index] ?? [], rows)}`],

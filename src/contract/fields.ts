@@ -16,9 +16,8 @@ export function isAddress(text: string): boolean {
 }
 
 /**
- * A host name as in RFC 1123, or an address. Names in other scripts are given as DNS has them,
- * `xn--…`. The last label is not a number, because resolvers and browsers read such a name as an
- * address.
+ * A host name as in RFC 1123, or an address. Names in other scripts are given as DNS has them, `xn--…`. The
+ * last label is not a number, because resolvers and browsers would read the name as an address.
  */
 export function isHost(text: string): boolean {
   if (isAddress(text)) return true;

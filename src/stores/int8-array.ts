@@ -4,8 +4,8 @@ const elementBytes = 12;
 const bigintMaxHigh = 0x7fff_ffff;
 
 /**
- * A `bigint[]` parameter in Postgres' binary form. `pg` sends it as it is, because it is a Buffer. As text,
- * an array of 200,000 numbers takes half a second to write and parse. A value over the largest bigint
+ * A `bigint[]` parameter in Postgres' binary form. `pg` sends it unchanged, because it is a Buffer. As
+ * text, an array of 200,000 numbers takes half a second to write and parse. A value over the largest bigint
  * becomes the largest bigint.
  *
  * Layout, all big-endian: dimensions, whether there are nulls, the type's oid, length, lower bound, and

@@ -18,7 +18,7 @@ const types: pg.CustomTypesConfig = {
 };
 
 /**
- * A pool whose bigint columns come as numbers. If an idle connection dies, the pool drops it and the next
+ * A pool that returns bigint columns as numbers. If an idle connection dies, the pool drops it and the next
  * query opens a new one. The listener of the error event has nothing to do, but without one the event would
  * end the process.
  */

@@ -136,7 +136,7 @@ async function write(
     lines += batch.length;
     onLines(lines);
   }
-  // Bumped last, because from here on everybody else who bumps these nodes waits.
+  // Bumped last, because from here on every other bump of these nodes waits.
   if (isAnyActive) {
     const nodeIds = [...new Set(protocols.rows.map((row) => row.node_id))];
     await bumpNodes(client, nodeIds, 'subscriptions imported');

@@ -38,14 +38,14 @@ const warnedSql = `CASE
     ELSE 0 END`;
 
 /**
- * Whether traffic took the row `s` over its limit, or over a threshold that it has had no warning for. A
- * settle evaluates it for every row: one without a limit costs one comparison.
+ * Whether traffic took the row `s` over its limit, or over a threshold that has not warned yet. A settle
+ * evaluates it for every row: one without a limit costs one comparison.
  */
 export const crossedSql = `(s.traffic_limit_bytes IS NOT NULL AND ${usedSql} * 100
     >= s.traffic_limit_bytes::numeric * CASE s.warned_percent WHEN 0 THEN 80 WHEN 80 THEN 95 ELSE 100 END
     AND (s.warned_percent < 95 OR s.status = 'active'))`;
 
-/** A subscription whose status has changed. */
+/** A change of a subscription's status. */
 interface StatusChange {
   subscriptionId: number;
   before: SubscriptionStatus;
@@ -59,7 +59,7 @@ interface StatusChange {
  * nobody.
  *
  * If used traffic fell under a threshold (a reset, a raised limit), the threshold warns again.
- * @returns those whose status changed.
+ * @returns the changes of status.
  */
 export async function deriveStatus(
   client: pg.PoolClient,

@@ -37,7 +37,7 @@ t.test('Core starts at once after another one was killed and stays as a zombie',
 });
 
 t.test(
-  'the same in a container whose process 1 never waits for its children',
+  'the same in a container if process 1 never waits for its children',
   { skip: mayIsolate ? false : 'this user may not make a namespace of processes' },
   async (t) => {
     const settings = await freshSettings(t);

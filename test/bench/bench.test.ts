@@ -259,7 +259,9 @@ t.test('a peer gets the same entries at every batch size', async (t) => {
 t.test('peers side by side: medians, ratios and targets', async (t) => {
   const core = { alone: 'Core', withWorker: 'Core+' };
   const rate = (name: string, entries: number, entriesPerSecond: number) => ({
-    ...{ name, entries, entriesPerSecond },
+    name,
+    entries,
+    entriesPerSecond,
   });
   const rates = [
     ...[rate('Core', 10, 300), rate('Core', 10, 900), rate('Core', 10, 600)],

@@ -180,7 +180,8 @@ async function appendSessions(redis: Redis): Promise<void> {
   const spool = createSpool({ redis, prefix, ...config.spool, nowMs: Date.now });
   const event = {
     ...({ userId: 1, protocol: 'VLESS', eventType: 'ONLINE' } as const),
-    ...{ occurredAt: Date.now(), ipAddress: '2001:db8:0:1:0:1:0:25' },
+    occurredAt: Date.now(),
+    ipAddress: '2001:db8:0:1:0:1:0:25',
   };
   const bytes = packSessions(1, [event, event, event]);
   const block = compact('session', { rows: 3, bytes });

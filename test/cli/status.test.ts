@@ -60,8 +60,11 @@ t.test('core status says what runs, and exits with 3 while a part does not run',
   const none = await core.status();
   t.equal(none.exitCode, 3);
   t.match(none.value.running, {
-    ...{ api: [], worker: [] },
-    ...{ postgres: answering, redis: answering, clickhouse: answering },
+    api: [],
+    worker: [],
+    postgres: answering,
+    redis: answering,
+    clickhouse: answering,
   });
   t.match(none.text, /^not running +api \(never seen\); worker \(never seen\)$/m);
   t.equal((await core.status({}, 'postgres,redis')).exitCode, 0);
@@ -144,7 +147,11 @@ t.test('core status says which store is away and since when, and shows the rest'
       postgres: { up: false, since: null, reason: new RegExp(`Postgres at ${elsewhere} cannot`) },
       redis: answering,
     },
-    ...{ nodes: null, backlog: null, lagSeconds: null, unpublished: null, segments: null },
+    nodes: null,
+    backlog: null,
+    lagSeconds: null,
+    unpublished: null,
+    segments: null,
   });
   t.notMatch(JSON.stringify(noPostgres), 'secret');
 
@@ -168,7 +175,9 @@ t.test('core status says which store is away and since when, and shows the rest'
       api: [{ state: 'running' }],
       redis: { up: false, since: isoTime, reason: /^Redis at / },
     },
-    ...{ nodes: { total: 0 }, segments: { count: 0 }, backlog: null },
+    nodes: { total: 0 },
+    segments: { count: 0 },
+    backlog: null,
   });
   t.match(away.text, /^not running .*redis since \d{4}-.* \(Redis at .* cannot be used/m);
 

@@ -34,8 +34,14 @@ export async function startSpool(t: Test, settings: Record<string, string> = {})
   const prefix = stores.redisPrefix;
   await registerStreams(pool, prefix, shards);
   const spool = createSpool({
-    ...{ redis, prefix, shards, bytesMax: 1e9, idempotencySeconds: 60 },
-    ...{ lateBytesMax: 1e9, lateDays, nowMs: () => atMs },
+    redis,
+    prefix,
+    shards,
+    bytesMax: 1e9,
+    idempotencySeconds: 60,
+    lateBytesMax: 1e9,
+    lateDays,
+    nowMs: () => atMs,
   });
   const deps: LoadDeps = {
     pool,

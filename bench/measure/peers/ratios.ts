@@ -42,8 +42,11 @@ export function peerMetrics(
   const isCore = (name: string): boolean => name === core.alone || name === core.withWorker;
   const rates = medians.map(
     ({ name, entries, entriesPerSecond }): Metric => ({
-      ...{ bench: 'peers', name: `${name}, ${entries} a request`, value: entriesPerSecond },
-      ...{ unit: 'entries/s', better: isCore(name) ? 'higher' : 'none' },
+      bench: 'peers',
+      name: `${name}, ${entries} a request`,
+      value: entriesPerSecond,
+      unit: 'entries/s',
+      better: isCore(name) ? 'higher' : 'none',
     }),
   );
   const ratios = medians
@@ -55,8 +58,11 @@ export function peerMetrics(
         const min = name === core.alone ? targets[peer.name]?.get(peer.entries) : undefined;
         return [
           {
-            ...{ bench: 'peers', name: `${name} ÷ ${peer.name}, ${peer.entries} a request`, value },
-            ...{ unit: 'times', better: 'higher' },
+            bench: 'peers',
+            name: `${name} ÷ ${peer.name}, ${peer.entries} a request`,
+            value,
+            unit: 'times',
+            better: 'higher',
             ...(min === undefined ? {} : { target: { min } }),
           },
         ];

@@ -63,7 +63,11 @@ function fleet(shape: Shape): FleetNode[] {
   const nodes: FleetNode[] = Array.from({ length: shape.nodes }, (_, index) => ({
     index,
     nodeId: 1 + index * shape.idStep,
-    ...{ name: '', host: '', ip: '', region: '', code: '' },
+    name: '',
+    host: '',
+    ip: '',
+    region: '',
+    code: '',
     // Every third node has a second protocol. Ids are those that createWorld would give.
     protocols: [
       { id: 1 + index * shape.idStep, protocol: 'VLESS' as const },

@@ -66,7 +66,7 @@ export async function openEngine(options: {
   database: string;
   files: TemporaryFiles;
   queriesMax: number;
-  /** Bound of a result, as it is written. */
+  /** Bound of a result, in bytes as they are written. */
   resultBytesMax: number;
 }): Promise<Engine> {
   const { files, queriesMax } = options;

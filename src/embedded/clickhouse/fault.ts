@@ -24,7 +24,7 @@ export const syntaxErrorCode = 62;
 
 const faultKey = Symbol('ClickHouseFault');
 
-/** An Error by which the front itself refuses something. `toFault` gives its parts back. */
+/** An Error with which the front itself refuses something. `toFault` returns its parts. */
 export function clickhouseFault(
   code: number,
   type: string,

@@ -47,7 +47,7 @@ const settingName = /^[A-Za-z_][A-Za-z0-9_.]{0,127}$/;
 const paramName = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;
 const formatName = /^[A-Za-z][A-Za-z0-9_]{0,63}$/;
 
-/** The id by which the client knows its query; also needed if reading the request fails. */
+/** The client's id of its query. It is also needed if reading the request fails. */
 export function queryIdOf(url: URL): string {
   const given = url.searchParams.get('query_id') ?? '';
   // It goes into a header, which takes visible ASCII only.

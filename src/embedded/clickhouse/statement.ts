@@ -9,7 +9,7 @@ export type Statement =
   | { kind: 'several'; offset: number }
   /** A SELECT: its result goes through a file. INTO OUTFILE can be put at `into`. */
   | { kind: 'select'; into: number; end: number; format: string | undefined }
-  /** An INSERT whose rows follow the statement, from `dataStart` on. */
+  /** An INSERT with rows after the statement, from `dataStart` on. */
   | InsertStatement
   /** Everything else. */
   | { kind: 'other'; verb: string; end: number; format: string | undefined };

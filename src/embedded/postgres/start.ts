@@ -152,7 +152,11 @@ function isReady(dir: string): boolean {
 
 async function answers(folder: string, port: number, password: string): Promise<boolean> {
   const client = new pg.Client({
-    ...{ host: '127.0.0.1', port, user: coreName, password, database: coreName },
+    host: '127.0.0.1',
+    port,
+    user: coreName,
+    password,
+    database: coreName,
     connectionTimeoutMillis: 2_000,
   });
   client.on('error', () => undefined);

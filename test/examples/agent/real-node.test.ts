@@ -172,8 +172,20 @@ async function startRealNode(t: Test) {
     );
   const proxy = 0;
   return {
-    ...{ folder, core, api, agent, nodeId, takePort, kinds, links, limited, free, subscribers },
-    ...{ way, untilApplied, proxy },
+    folder,
+    core,
+    api,
+    agent,
+    nodeId,
+    takePort,
+    kinds,
+    links,
+    limited,
+    free,
+    subscribers,
+    way,
+    untilApplied,
+    proxy,
   };
 }
 type Core = Awaited<ReturnType<typeof startCoreOf>>;
