@@ -6,7 +6,7 @@ import type {
 } from '../../src/contract/node-config.ts';
 
 /** A JSON object of v2ray's. */
-type Block = Record<string, unknown>;
+type JsonObject = Record<string, unknown>;
 
 /** The proxy's configuration, or everything in the node's that v2ray 4.34 cannot run. */
 export type Rendered =
@@ -52,7 +52,7 @@ export function renderForProxy(
 export function v2rayConfig(
   xray: XrayServiceConfig,
   options: { apiPort?: number | undefined } = {},
-): Block {
+): JsonObject {
   const faults = xray.inbounds.flatMap(faultsOf);
   if (faults.length > 0) throw new Error(faults.slice(0, 20).join('; '));
   const { tag } = xray.api;
@@ -107,7 +107,7 @@ function faultsOf(inbound: XrayInbound): string[] {
   ];
 }
 
-function inboundOf(inbound: XrayInbound): Block {
+function inboundOf(inbound: XrayInbound): JsonObject {
   const { tag, listen, port, protocol, settings, sniffing } = inbound;
   return {
     tag,
@@ -123,7 +123,7 @@ function inboundOf(inbound: XrayInbound): Block {
   };
 }
 
-function streamOf(stream: XrayStreamSettings): Block {
+function streamOf(stream: XrayStreamSettings): JsonObject {
   const { network, security, wsSettings, tlsSettings } = stream;
   return {
     network: network === 'raw' ? 'tcp' : network,

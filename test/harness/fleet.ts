@@ -12,6 +12,7 @@ import { type ClickHouseClient, createClickHouse } from '../../src/stores/clickh
 import { createPool } from '../../src/stores/postgres.ts';
 import { type Agent, createAgent } from './simulator/agent.ts';
 import { attempt, createTarget } from './simulator/client.ts';
+import { compareStores } from './simulator/comparison.ts';
 import { pause } from './simulator/deliver.ts';
 import { eachBounded } from './simulator/each.ts';
 import { readFound } from './simulator/found.ts';
@@ -22,8 +23,7 @@ import type { FleetOptions } from './simulator/options.ts';
 import { startProgress } from './simulator/progress.ts';
 import { registerAgent } from './simulator/register.ts';
 import { isGood, type Outcome, reportJson, reportText } from './simulator/report.ts';
-import { untilSettled } from './simulator/settle.ts';
-import { judge } from './simulator/verdict.ts';
+import { untilSettled } from './simulator/until-settled.ts';
 import { createWorld, type World } from './simulator/world.ts';
 
 interface Stores {
@@ -221,8 +221,8 @@ async function runFleet(
   const nodes = world.nodes.map((node) => node.nodeId);
   const settled = await untilSettled(stores, ledger, nodes, options.settleSeconds * 1_000);
   const found = await readFound(stores, { nodes, subscriptions: world.subscriptionIds });
-  const verdict = judge(ledger, found, agents, world.subscriptionIds);
-  return { ledger, latencyUs, settled, verdict, agents, ranSeconds };
+  const comparison = compareStores(ledger, found, agents, world.subscriptionIds);
+  return { ledger, latencyUs, settled, comparison, agents, ranSeconds };
 }
 
 async function main(): Promise<void> {

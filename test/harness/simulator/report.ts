@@ -1,17 +1,17 @@
 import type { RecordableHistogram } from 'node:perf_hooks';
 import type { Agent } from './agent.ts';
 import { differenceLine } from './check.ts';
+import type { Comparison } from './comparison.ts';
 import type { Ledger } from './ledger.ts';
 import { latencyMs, table } from './progress.ts';
-import type { Settled } from './settle.ts';
-import type { Verdict } from './verdict.ts';
+import type { Settled } from './until-settled.ts';
 
 /** What the report of a run is made from. */
 export interface Outcome {
   ledger: Ledger;
   latencyUs: RecordableHistogram;
   settled: Settled;
-  verdict: Verdict;
+  comparison: Comparison;
   agents: readonly Agent[];
   /** Seconds that the agents ran. Set-up and checks do not count. */
   ranSeconds: number;
@@ -23,7 +23,7 @@ const differencesShownMax = 20;
 function differenceCount(outcome: Outcome): number {
   const { unexpected } = outcome.ledger;
   return (
-    outcome.verdict.differences.length +
+    outcome.comparison.differences.length +
     (unexpected.count - unexpected.first.length) +
     (outcome.settled.isSettled ? 0 : 1)
   );
@@ -36,16 +36,16 @@ export function isGood(outcome: Outcome): boolean {
 
 /** The final table and, last, the line that starts with `fleet:`. */
 export function reportText(outcome: Outcome): string {
-  const { ledger, latencyUs, settled, verdict, ranSeconds } = outcome;
+  const { ledger, latencyUs, settled, comparison, ranSeconds } = outcome;
   const { tally } = ledger;
-  const { usage, session, outbound } = verdict.totals;
+  const { usage, session, outbound } = comparison.totals;
   const rows: [string, string][] = [
     ['requests', `${tally.attempts} (${counts(tally.requestsByKind)})`],
     ['answers', counts(tally.answersByStatus)],
     ['unanswered', `${tally.unanswered} (${tally.cuts} cut on purpose)`],
     ['retries', `${tally.retries} (and ${tally.duplicates} posts sent twice on purpose)`],
     ['posts acked', `${tally.ackedRequests} with ${tally.ackedRows} entries`],
-    ['posts unknown', `${tally.unknownRequests}, of which ${verdict.unknownStored} were stored`],
+    ['posts unknown', `${tally.unknownRequests}, of which ${comparison.unknownStored} were stored`],
     ['posts undelivered', String(tally.undelivered)],
     ['refusals provoked', String(tally.probes)],
     ['nodes', nodesLine(outcome.agents)],
@@ -60,7 +60,7 @@ export function reportText(outcome: Outcome): string {
     ['session events', both(session.expected.rows, session.found.rows)],
     ['outbound bytes up', both(outbound.expected.bytesUp, outbound.found.bytesUp)],
     ['outbound bytes down', both(outbound.expected.bytesDown, outbound.found.bytesDown)],
-    ['counters compared', String(verdict.countersCompared)],
+    ['counters compared', String(comparison.countersCompared)],
     ['differences', String(differenceCount(outcome))],
   ];
   const lines = [table(rows), ...differenceLines(outcome)];
@@ -74,8 +74,8 @@ export function reportText(outcome: Outcome): string {
 }
 
 function differenceLines(outcome: Outcome): string[] {
-  const { settled, verdict } = outcome;
-  const lines = verdict.differences.map(differenceLine);
+  const { settled, comparison } = outcome;
+  const lines = comparison.differences.map(differenceLine);
   if (!settled.isSettled) lines.unshift(`not settled in time: ${settled.missing}`);
   const more = differenceCount(outcome) - Math.min(lines.length, differencesShownMax);
   const shown = lines.slice(0, differencesShownMax).map((line) => `  - ${line}`);
@@ -110,7 +110,7 @@ function seconds(ms: number): string {
 
 /** The same as one JSON value. Sums are strings, since they may be over 2^53. */
 export function reportJson(outcome: Outcome): string {
-  const { ledger, latencyUs, settled, verdict, ranSeconds } = outcome;
+  const { ledger, latencyUs, settled, comparison, ranSeconds } = outcome;
   const { requestsByKind, answersByStatus, ...tally } = ledger.tally;
   const value = {
     ok: isGood(outcome),
@@ -120,9 +120,9 @@ export function reportJson(outcome: Outcome): string {
     answersByStatus: Object.fromEntries(answersByStatus),
     latencyMs: { p50: latencyUs.percentile(50) / 1_000, p99: latencyUs.percentile(99) / 1_000 },
     settled,
-    unknownStored: verdict.unknownStored,
-    totals: verdict.totals,
-    countersCompared: verdict.countersCompared,
+    unknownStored: comparison.unknownStored,
+    totals: comparison.totals,
+    countersCompared: comparison.countersCompared,
     differenceCount: differenceCount(outcome),
     differences: differenceLines(outcome).map((line) => line.slice('  - '.length)),
   };

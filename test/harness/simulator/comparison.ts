@@ -14,7 +14,7 @@ import {
 } from './ledger.ts';
 
 /** Expected and found sums of all checks, and every difference. */
-export interface Verdict {
+export interface Comparison {
   differences: Difference[];
   totals: Record<IngestKind, { expected: Sums; found: Sums }>;
   countersCompared: number;
@@ -26,13 +26,13 @@ export interface Verdict {
  * Compares the stores with the ledger: every node's rows of each kind, every subscription's counters,
  * and every node's applied revision.
  */
-export function judge(
+export function compareStores(
   ledger: Ledger,
   found: Found,
   agents: readonly Agent[],
   subscriptionIds: readonly number[],
-): Verdict {
-  const verdict: Verdict = {
+): Comparison {
+  const comparison: Comparison = {
     differences: [],
     totals: { usage: noTotal(), outbound: noTotal(), session: noTotal() },
     countersCompared: 0,
@@ -41,21 +41,21 @@ export function judge(
   const usage: Cells = new Map();
   for (const kind of ingestKinds) {
     for (const { node } of agents) {
-      const stored = judgeNode(verdict, ledger, found, kind, node.nodeId);
+      const stored = compareNode(comparison, ledger, found, kind, node.nodeId);
       if (kind === 'usage') for (const [key, sums] of stored) addToCell(usage, key, sums);
     }
   }
   const expected = new Map<CellKey, Bytes>();
   for (const id of subscriptionIds) expected.set(id, usage.get(id) ?? emptySums());
-  verdict.differences.push(
+  comparison.differences.push(
     ...compareCounters('counter of subscription', expected, found.subscriptions),
   );
-  verdict.countersCompared += expected.size * 2;
-  for (const agent of agents) verdict.differences.push(...judgeState(agent, found));
+  comparison.countersCompared += expected.size * 2;
+  for (const agent of agents) comparison.differences.push(...compareState(agent, found));
   for (const line of ledger.unexpected.first) {
-    verdict.differences.push({ kind: 'other', where: 'answer', expected: 'none', found: line });
+    comparison.differences.push({ kind: 'other', where: 'answer', expected: 'none', found: line });
   }
-  return verdict;
+  return comparison;
 }
 
 function noTotal(): { expected: Sums; found: Sums } {
@@ -63,8 +63,8 @@ function noTotal(): { expected: Sums; found: Sums } {
 }
 
 /** Returns what should be stored of the node: what was acked, and the unknown requests that arrived. */
-function judgeNode(
-  verdict: Verdict,
+function compareNode(
+  comparison: Comparison,
   ledger: Ledger,
   found: Found,
   kind: IngestKind,
@@ -78,15 +78,15 @@ function judgeNode(
     cells,
     checkedFields[kind],
   );
-  verdict.differences.push(...explained.differences);
-  verdict.unknownStored += explained.stored.length;
-  if (kind === 'outbound') verdict.countersCompared += acked.size * 2;
+  comparison.differences.push(...explained.differences);
+  comparison.unknownStored += explained.stored.length;
+  if (kind === 'outbound') comparison.countersCompared += acked.size * 2;
   const due: Cells = new Map();
   for (const part of [acked, ...explained.stored]) {
     for (const [key, sums] of part) addToCell(due, key, sums);
   }
-  sumInto(verdict.totals[kind].expected, due);
-  sumInto(verdict.totals[kind].found, cells);
+  sumInto(comparison.totals[kind].expected, due);
+  sumInto(comparison.totals[kind].found, cells);
   return due;
 }
 
@@ -100,7 +100,7 @@ function sumInto(total: Sums, cells: Cells): void {
 }
 
 /** Compares a node's state in Core with what Core told the node. */
-function judgeState(agent: Agent, found: Found): Difference[] {
+function compareState(agent: Agent, found: Found): Difference[] {
   const { node, config } = agent;
   const state = found.nodes.get(node.nodeId);
   const where = `node ${node.nodeId}`;
