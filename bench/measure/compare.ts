@@ -12,7 +12,7 @@ import {
 } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { renderTable } from '../../src/cli/table.ts';
+import { tableText } from '../../src/cli/table.ts';
 import { projectRoot } from '../../src/root.ts';
 import { type Metric, notCompared } from './metric.ts';
 import { type Results, readResults } from './results.ts';
@@ -120,15 +120,15 @@ export function comparisonTable(
     const [a, b] = [median(old), median(now)];
     const ratio = a === 0 ? '' : `${numberText(b / a)} times`;
     const texts = [numberText(a), numberText(b), metric.unit, ratio, changeText(b, a)];
-    return [[metric.bench, metric.name, ...texts, verdict(metric, a, b)]];
+    return [[metric.bench, metric.name, ...texts, betterText(metric, a, b)]];
   });
-  return renderTable(
+  return tableText(
     ['bench', 'figure', base, 'this tree', 'unit', 'ratio', 'change', 'better'],
     rows,
   );
 }
 
-function verdict({ better }: Metric, before: number, after: number): string {
+function betterText({ better }: Metric, before: number, after: number): string {
   if (better === 'none' || before === after) return '';
   return after > before === (better === 'higher') ? 'yes' : 'no';
 }

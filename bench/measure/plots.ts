@@ -1,7 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import type { Series } from './metric.ts';
-import { type Plot, renderPlot } from './svg.ts';
+import { type Plot, plotSvg } from './svg.ts';
 
 const plots: Record<Series['plot'], Omit<Plot, 'lines'> & { file: string }> = {
   batch: {
@@ -51,7 +51,7 @@ export function writePlots(series: readonly Series[], quick: boolean, dir: strin
     const lines = series.filter((one) => one.plot === kind && one.points.length > 0);
     if (lines.length === 0) return [];
     const target = path.join(dir, `${file}${quick ? '-quick' : ''}.svg`);
-    writeFileSync(target, renderPlot({ ...plot, lines }));
+    writeFileSync(target, plotSvg({ ...plot, lines }));
     return [target];
   });
 }

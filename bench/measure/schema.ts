@@ -1,4 +1,4 @@
-import { renderTable } from '../../src/cli/table.ts';
+import { tableText } from '../../src/cli/table.ts';
 import { type BenchOptions, emptyMeasured, type Measured } from './metric.ts';
 import { measureVariants, type VariantCost } from './schema/inserts.ts';
 import type { Shape } from './schema/rows.ts';
@@ -81,7 +81,7 @@ export async function measureSchema(options: BenchOptions): Promise<Measured> {
 
 function costTable(shape: string, costs: readonly VariantCost[]): string {
   const columns = [shape, 'bytes a row', 'M rows/s', 'CPU s a M rows: insert', 'merge'];
-  return renderTable(
+  return tableText(
     columns,
     costs.map((cost) => [
       cost.name,

@@ -28,7 +28,7 @@ const style = `
   @media (prefers-color-scheme: dark) { text { fill: #e6edf3 } }`;
 
 /** The plot as an SVG document. The y axis starts at zero, so that heights can be compared. */
-export function renderPlot(plot: Plot): string {
+export function plotSvg(plot: Plot): string {
   const points = plot.lines.flatMap((line) => line.points);
   assert(points.length > 0, 'a plot needs a point');
   const yTicks = niceTicks(Math.max(...points.map(({ y }) => y)));

@@ -1,4 +1,4 @@
-import { renderTable } from '../../src/cli/table.ts';
+import { tableText } from '../../src/cli/table.ts';
 import { type Check, isReached, type Metric, type Target } from './metric.ts';
 
 /** A figure of an earlier run, to compare with. */
@@ -26,7 +26,7 @@ export function metricsTable(
     ];
   });
   const columns = ['bench', 'figure', 'value', 'unit', 'target', 'reached', 'against last'];
-  return renderTable(columns, rows);
+  return tableText(columns, rows);
 }
 
 /** One line for each failed check, or one line if all passed. Empty if there were no checks. */

@@ -8,7 +8,7 @@ import { createLogger, type Logger } from '../log.ts';
 import type { ClickHouseClient } from '../stores/clickhouse.ts';
 import { escapedJson, jsonText, printableLines } from '../text.ts';
 import { openAnalysis, openClickHouse, openPostgres, openRedis } from './open-stores.ts';
-import { renderFields } from './table.ts';
+import { fieldsText } from './table.ts';
 
 /** Blocks, blanks, newlines and the sequences that set colours. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: each colour sequence begins with one.
@@ -90,7 +90,7 @@ export function createCliContext(options: {
     stderr,
     print(value, text) {
       if (json) stdout.write(`${jsonText(value)}\n`);
-      else stdout.write(printableLines(text ?? renderFields(value as Record<string, unknown>)));
+      else stdout.write(printableLines(text ?? fieldsText(value as Record<string, unknown>)));
     },
     write: (text) => send(json ? escapedJson(text) : printableLines(text)),
     draw(picture) {

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { listEvents } from '../subscriptions/events.ts';
 import { afterId, id, rowsMax } from './arguments.ts';
 import type { Run } from './context.ts';
-import { renderObjects } from './table.ts';
+import { objectsText } from './table.ts';
 
 /** `core event …` */
 export function addEventCommands(program: Command, run: Run): void {
@@ -23,7 +23,7 @@ export function addEventCommands(program: Command, run: Run): void {
           rowsMax: options.max,
         });
         const columns = ['eventId', 'at', 'subscriptionId', 'kind', 'data'];
-        context.print(found, renderObjects(found, columns, 'There are no events.'));
+        context.print(found, objectsText(found, columns, 'There are no events.'));
       }),
     );
 }

@@ -11,7 +11,7 @@ import type { PlanLine } from '../fleet/plan-lines.ts';
 import { jsonText, printable } from '../text.ts';
 import { confirm, counted, countedLinks, yesOption } from './confirm.ts';
 import type { CliContext, Run } from './context.ts';
-import { cellText, renderFields, renderObjects } from './table.ts';
+import { cellText, fieldsText, objectsText } from './table.ts';
 
 const fileBytesMax = 67_108_864;
 /** Exit code of `core apply --dry-run --exit-code` if there is something to change. */
@@ -189,11 +189,11 @@ async function printApplied(
     return;
   }
   if (lines.length === 0) return;
-  const summary = renderFields({ [dryRun ? 'would be done' : 'done']: countsText(counts) });
+  const summary = fieldsText({ [dryRun ? 'would be done' : 'done']: countsText(counts) });
   const codes =
     created.length === 0
       ? ''
-      : `\n${renderObjects(created, ['nodeId', 'name', 'code', 'expiresAt'], '')}`;
+      : `\n${objectsText(created, ['nodeId', 'name', 'code', 'expiresAt'], '')}`;
   await context.write(`\n${summary}${codes}`);
 }
 

@@ -6,7 +6,7 @@ import { linkEffects } from '../subscriptions/show.ts';
 import { id, uuid } from './arguments.ts';
 import { confirm, yesOption } from './confirm.ts';
 import type { Run } from './context.ts';
-import { renderObjects } from './table.ts';
+import { objectsText } from './table.ts';
 
 /** `core link …` */
 export function addLinkCommands(program: Command, run: Run): void {
@@ -23,7 +23,7 @@ export function addLinkCommands(program: Command, run: Run): void {
       run(async (context, options: { subscription: number }) => {
         const found = await listLinks(await context.postgres(), options.subscription);
         const columns = ['nodeProtocolId', 'nodeId', 'protocol', 'uuid'];
-        context.print(found, renderObjects(found, columns, 'It has no links.'));
+        context.print(found, objectsText(found, columns, 'It has no links.'));
       }),
     );
 

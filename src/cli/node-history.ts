@@ -6,7 +6,7 @@ import { listRevisions } from '../publish/revisions.ts';
 import { rollBackNode } from '../publish/rollback.ts';
 import { nodeId, revision } from './arguments.ts';
 import type { Run } from './context.ts';
-import { renderObjects } from './table.ts';
+import { objectsText } from './table.ts';
 
 /** `core node revisions`, `errors`, `drift` and `rollback`. */
 export function addNodeHistoryCommands(node: Command, run: Run): void {
@@ -22,7 +22,7 @@ export function addNodeHistoryCommands(node: Command, run: Run): void {
         const found = await listRevisions(pool, id);
         const columns = ['revision', 'createdAt', 'contentBytes', 'applied', 'errors', 'causes'];
         const rows = found.map((row) => ({ ...row, causes: row.causes.join(', ') }));
-        context.print(found, renderObjects(rows, columns, 'No revision was published yet.'));
+        context.print(found, objectsText(rows, columns, 'No revision was published yet.'));
       }),
     );
 
@@ -37,7 +37,7 @@ export function addNodeHistoryCommands(node: Command, run: Run): void {
         await requireNode(pool, id);
         const found = await listErrors(pool, id);
         const columns = ['at', 'revision', 'code', 'message', 'details'];
-        context.print(found, renderObjects(found, columns, 'The node reported no error.'));
+        context.print(found, objectsText(found, columns, 'The node reported no error.'));
       }),
     );
 
@@ -52,7 +52,7 @@ export function addNodeHistoryCommands(node: Command, run: Run): void {
         const found = options.behind === true ? all.filter(isBehind) : all;
         const none =
           options.behind === true ? 'Every node runs its newest configuration.' : 'No nodes.';
-        const text = renderObjects(found.map(driftRow), driftColumns, none);
+        const text = objectsText(found.map(driftRow), driftColumns, none);
         context.print(found, text + unpublishedLines(found));
       }),
     );
@@ -112,5 +112,5 @@ function unpublishedLines(found: readonly NodeDrift[]): string {
     error: drift.publishError,
   }));
   if (rows.length === 0) return '';
-  return `\n${renderObjects(rows, Object.keys(rows[0] ?? {}), '')}`;
+  return `\n${objectsText(rows, Object.keys(rows[0] ?? {}), '')}`;
 }

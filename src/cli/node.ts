@@ -16,7 +16,7 @@ import { host, hostOrNone, ip, name, nameOrNone, nodeId, onOrOff } from './argum
 import { confirm, counted, countedLinks, yesOption } from './confirm.ts';
 import type { CliContext, Run } from './context.ts';
 import { addNodeHistoryCommands } from './node-history.ts';
-import { renderFields, renderObjects } from './table.ts';
+import { fieldsText, objectsText } from './table.ts';
 
 /** `core node …` */
 export function addNodeCommands(program: Command, run: Run): void {
@@ -60,7 +60,7 @@ function addNodeLists(node: Command, run: Run): void {
       run(async (context) => {
         const nodes = await listNodes(await context.postgres(), context.config.nodes);
         const columns = [...listColumns, ...reportedColumns(nodes)];
-        context.print(nodes, renderObjects(nodes, columns, 'There are no nodes.'));
+        context.print(nodes, objectsText(nodes, columns, 'There are no nodes.'));
       }),
     );
 
@@ -74,7 +74,7 @@ function addNodeLists(node: Command, run: Run): void {
         const shown = await showNode(await context.postgres(), id, context.config.nodes);
         const same = reported.filter((field) => !reportedColumns([shown]).includes(field));
         const fields = Object.entries(shown).filter(([name]) => !same.some((one) => one === name));
-        context.print(shown, renderFields(Object.fromEntries(fields)));
+        context.print(shown, fieldsText(Object.fromEntries(fields)));
       }),
     );
 }
@@ -216,5 +216,5 @@ function keyEffects({ isRegistered }: NodeEffects): string[] {
 /** Prints the code. Core shows it this once only. */
 function printIssued(context: CliContext, issued: IssuedNode): void {
   const { nodeId, code, expiresAt } = issued;
-  context.print({ nodeId, code }, renderFields({ nodeId, code, 'valid until': expiresAt }));
+  context.print({ nodeId, code }, fieldsText({ nodeId, code, 'valid until': expiresAt }));
 }

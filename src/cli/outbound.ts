@@ -13,7 +13,7 @@ import {
 import { name, nodeId, outboundProtocol, position, settings } from './arguments.ts';
 import { confirm, counted, yesOption } from './confirm.ts';
 import type { CliContext, Run } from './context.ts';
-import { renderObjects, settingsToShow } from './table.ts';
+import { objectsText, settingsToShow } from './table.ts';
 
 /** `core outbound …` */
 export function addOutboundCommands(program: Command, run: Run): void {
@@ -88,7 +88,7 @@ function addOutboundList(outbound: Command, run: Run): void {
           settings: settingsToShow(one.settings, outboundSettings, options),
         }));
         const columns = options.secrets === true ? [...listColumns, 'settings'] : listColumns;
-        context.print(found, renderObjects(found, columns, 'The node has no outbounds.'));
+        context.print(found, objectsText(found, columns, 'The node has no outbounds.'));
       }),
     );
 }

@@ -7,7 +7,7 @@ import { addProtocol, listProtocols, removeProtocol, setProtocol } from '../sett
 import { id, nodeId, port, settings, vpnProtocol } from './arguments.ts';
 import { confirm, countedLinks, yesOption } from './confirm.ts';
 import type { Run } from './context.ts';
-import { renderObjects, settingsToShow } from './table.ts';
+import { objectsText, settingsToShow } from './table.ts';
 
 /** `core protocol …` */
 export function addProtocolCommands(program: Command, run: Run): void {
@@ -96,7 +96,7 @@ function addProtocolList(protocol: Command, run: Run): void {
           settings: settingsToShow(one.settings, protocolSettings, options),
         }));
         const columns = ['nodeProtocolId', 'nodeId', 'protocol', 'port', 'settings'];
-        context.print(found, renderObjects(found, columns, 'There are no protocols.'));
+        context.print(found, objectsText(found, columns, 'There are no protocols.'));
       }),
     );
 }

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { differencesLeftOut, type Reconciliation, reconcile } from '../audit/reconcile.ts';
 import { date } from './arguments.ts';
 import type { Run } from './context.ts';
-import { renderFields, renderTable } from './table.ts';
+import { fieldsText, tableText } from './table.ts';
 
 /** `core reconcile` */
 export function addReconcileCommand(program: Command, run: Run): void {
@@ -21,14 +21,14 @@ export function addReconcileCommand(program: Command, run: Run): void {
           { since: options.since ?? null, signal: new AbortController().signal },
         );
         // Awaited, because the process ends at once after a command with an exit code of its own.
-        await context.write(context.json ? `${JSON.stringify(found)}\n` : renderFound(found));
+        await context.write(context.json ? `${JSON.stringify(found)}\n` : foundText(found));
         return found.differences === 0 ? undefined : { exitCode: 1 };
       }),
     );
 }
 
-function renderFound(found: Reconciliation): string {
-  const summary = renderFields({
+function foundText(found: Reconciliation): string {
+  const summary = fieldsText({
     segments: `${found.segments} compared with their rows`,
     ...(found.prunedSegments
       ? { pruned: `${found.prunedSegments} segments compared with their rows together` }
@@ -64,5 +64,5 @@ function renderFound(found: Reconciliation): string {
   });
   const leftOut = differencesLeftOut(found);
   const more = leftOut === 0 ? '' : `and ${leftOut} more\n`;
-  return `${summary}${renderTable(['what', 'expected', 'found'], rows)}${more}`;
+  return `${summary}${tableText(['what', 'expected', 'found'], rows)}${more}`;
 }

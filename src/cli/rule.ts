@@ -3,7 +3,7 @@ import { routingRule } from '../settings/harmless.ts';
 import { addRule, listRules, moveRule, removeRule } from '../settings/rules.ts';
 import { id, nodeId, position, settings } from './arguments.ts';
 import type { Run } from './context.ts';
-import { renderObjects, settingsToShow } from './table.ts';
+import { objectsText, settingsToShow } from './table.ts';
 
 /** `core rule …` */
 export function addRuleCommands(program: Command, run: Run): void {
@@ -49,7 +49,7 @@ Example:
           rule: settingsToShow(one.rule, routingRule, options),
         }));
         const columns = ['position', 'ruleId', 'rule'];
-        context.print(found, renderObjects(found, columns, 'The node has no rules.'));
+        context.print(found, objectsText(found, columns, 'The node has no rules.'));
       }),
     );
 

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { listRejected, listUnsettled } from '../spool/backlog.ts';
 import { id, rowsMax } from './arguments.ts';
 import type { Run } from './context.ts';
-import { renderObjects } from './table.ts';
+import { objectsText } from './table.ts';
 
 /** `core segments …`; without a command it lists. */
 export function addSegmentCommands(program: Command, run: Run): void {
@@ -19,7 +19,7 @@ export function addSegmentCommands(program: Command, run: Run): void {
     .action(
       run(async (context, options: { max: number }) => {
         const found = await listUnsettled(await context.postgres(), { rowsMax: options.max });
-        context.print(found, renderObjects(found, listColumns, 'Every segment is settled.'));
+        context.print(found, objectsText(found, listColumns, 'Every segment is settled.'));
       }),
     );
 
@@ -48,7 +48,7 @@ export function addSegmentCommands(program: Command, run: Run): void {
     .action(
       run(async (context, options: { max: number }) => {
         const found = await listRejected(await context.postgres(), { rowsMax: options.max });
-        context.print(found, renderObjects(found, rejectedColumns, 'No row was ever rejected.'));
+        context.print(found, objectsText(found, rejectedColumns, 'No row was ever rejected.'));
       }),
     );
 }

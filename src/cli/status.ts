@@ -5,7 +5,7 @@ import { countUnpublished } from '../publish/drift.ts';
 import { countUnsettled, readBacklog, type StreamBacklog } from '../spool/backlog.ts';
 import type { CliContext, Run } from './context.ts';
 import { findRunning, missingParts, type Part, parts, type RunningParts } from './running.ts';
-import { bytesText, renderFields, renderTable } from './table.ts';
+import { bytesText, fieldsText, tableText } from './table.ts';
 
 /** Exit code if a needed part does not run. A failure of the command has 1. */
 const missingExitCode = 3;
@@ -33,7 +33,7 @@ Examples:
     .action(
       run(async (context, { need }: { need: Part[] }) => {
         const status = await readStatus(context);
-        context.print(status, renderStatus(status));
+        context.print(status, statusText(status));
         const isMissing = missingParts(status.running).some((part) => need.includes(part));
         return isMissing ? { exitCode: missingExitCode } : undefined;
       }),
@@ -83,11 +83,11 @@ async function readStatus(context: CliContext): Promise<Status> {
   };
 }
 
-function renderStatus(status: Status): string {
+function statusText(status: Status): string {
   const { running, nodes, backlog, lagSeconds, segments } = status;
   const missing = missingParts(running);
   const states = nodes && nodeStatuses.map((state) => `${nodes[state]} ${state}`).join(', ');
-  const summary = renderFields({
+  const summary = fieldsText({
     running: parts.filter((part) => !missing.includes(part)).join(', ') || 'nothing',
     'not running': missing.map((part) => missingText(running, part)).join('; ') || 'nothing',
     nodes: nodes && `${nodes.total} (${states})`,
@@ -113,7 +113,7 @@ function renderStatus(status: Status): string {
     s.segments,
   ]);
   const filled = [processes, streams].flatMap((rows, index) =>
-    rows.length === 0 ? [] : [`\n${renderTable(tables[index] ?? [], rows)}`],
+    rows.length === 0 ? [] : [`\n${tableText(tables[index] ?? [], rows)}`],
   );
   return `${summary}${filled.join('')}`;
 }

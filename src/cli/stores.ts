@@ -3,7 +3,7 @@ import { CoreError } from '../errors.ts';
 import { maskPassword } from '../processes/reachable.ts';
 import { analystUrl, readSecrets, secretsFile } from '../secrets.ts';
 import type { CliContext, Run } from './context.ts';
-import { renderFields } from './table.ts';
+import { fieldsText } from './table.ts';
 
 /** `core stores` */
 export function addStoresCommand(program: Command, run: Run): void {
@@ -24,7 +24,7 @@ Examples:
     .action(
       run(async (context, options: { reveal?: boolean }) => {
         const urls = storeUrls(context);
-        context.print(options.reveal === true ? urls : mask(urls), render(urls, options));
+        context.print(options.reveal === true ? urls : mask(urls), urlsText(urls, options));
       }),
     );
 }
@@ -70,9 +70,9 @@ function mask(urls: StoreUrls): StoreUrls {
   };
 }
 
-function render(urls: StoreUrls, { reveal }: { reveal?: boolean }): string {
+function urlsText(urls: StoreUrls, { reveal }: { reveal?: boolean }): string {
   const { clickhouseAnalyst, ...others } = reveal === true ? urls : mask(urls);
-  const fields = renderFields({
+  const fields = fieldsText({
     ...others,
     ...(clickhouseAnalyst === null ? {} : { clickhouseAnalyst }),
   });

@@ -20,7 +20,7 @@ import {
 import { confirm, counted, yesOption } from './confirm.ts';
 import type { CliContext, Run } from './context.ts';
 import { addImportCommand } from './import/command.ts';
-import { renderFields, renderObjects } from './table.ts';
+import { fieldsText, objectsText } from './table.ts';
 
 /** `core subscription …` */
 export function addSubscriptionCommands(program: Command, run: Run): void {
@@ -53,12 +53,12 @@ Examples:
           anchorAt: options.anchor,
         });
         const { subscriptionId, links } = created;
-        const table = renderObjects(
+        const table = objectsText(
           links,
           ['nodeProtocolId', 'uuid'],
           'No links yet: no node has a protocol.',
         );
-        context.print(created, `${renderFields({ subscriptionId })}\n${table}`);
+        context.print(created, `${fieldsText({ subscriptionId })}\n${table}`);
       }),
     );
 
@@ -84,7 +84,7 @@ Examples:
       run(async (context, options: { user?: number; after: number; max: number }) => {
         const page = { userId: options.user, afterId: options.after, rowsMax: options.max };
         const found = await listSubscriptions(await context.postgres(), page);
-        context.print(found, renderObjects(found, listColumns, 'There are no subscriptions.'));
+        context.print(found, objectsText(found, listColumns, 'There are no subscriptions.'));
       }),
     );
 
@@ -212,7 +212,7 @@ function addResetCommands(subscription: Command, run: Run): void {
         await showSubscription(pool, subscriptionId);
         const found = await listResets(pool, { subscriptionId, rowsMax: options.max });
         const columns = ['resetAt', 'cause', 'dueAt', 'usedBytesUp', 'usedBytesDown'];
-        context.print(found, renderObjects(found, columns, 'It was never reset.'));
+        context.print(found, objectsText(found, columns, 'It was never reset.'));
       }),
     );
 }
@@ -229,7 +229,7 @@ function addRotateAndDelete(subscription: Command, run: Run): void {
         await confirmEnd(context, 'Rotating all links of', subscriptionId, options);
         const links = await rotateLinks(await context.postgres(), subscriptionId);
         const columns = ['nodeProtocolId', 'nodeId', 'protocol', 'uuid'];
-        context.print(links, renderObjects(links, columns, 'It has no links.'));
+        context.print(links, objectsText(links, columns, 'It has no links.'));
       }),
     );
 

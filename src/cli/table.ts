@@ -14,10 +14,7 @@ export function cellText(cell: Cell): string {
 }
 
 /** A table with aligned columns, numbers to the right. The last line ends with a newline. */
-export function renderTable(
-  columns: readonly string[],
-  rows: readonly (readonly Cell[])[],
-): string {
+export function tableText(columns: readonly string[], rows: readonly (readonly Cell[])[]): string {
   return formatRows(planColumns(columns, rows), rows, columns);
 }
 
@@ -72,20 +69,20 @@ function charsOf(text: string): number {
 }
 
 /** An object with one field per line. */
-export function renderFields(fields: Record<string, Cell>): string {
+export function fieldsText(fields: Record<string, Cell>): string {
   const names = Object.keys(fields);
   const width = Math.max(...names.map(charsOf));
   return names.map((name) => `${name.padEnd(width)}  ${cellText(fields[name])}\n`).join('');
 }
 
 /** Objects of one shape as a table, or the line `none` if there are none. */
-export function renderObjects(
+export function objectsText(
   objects: readonly object[],
   columns: readonly string[],
   none: string,
 ): string {
   if (objects.length === 0) return `${none}\n`;
-  return renderTable(
+  return tableText(
     columns,
     objects.map((object) => columns.map((column) => (object as Record<string, Cell>)[column])),
   );

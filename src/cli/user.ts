@@ -5,7 +5,7 @@ import { createUser, listUsers, renameUser, showUser } from '../subscriptions/us
 import { afterId, id, name, rowsMax } from './arguments.ts';
 import { confirm, counted, yesOption } from './confirm.ts';
 import type { Run } from './context.ts';
-import { renderObjects } from './table.ts';
+import { objectsText } from './table.ts';
 
 /** `core user …` */
 export function addUserCommands(program: Command, run: Run): void {
@@ -33,7 +33,7 @@ export function addUserCommands(program: Command, run: Run): void {
         const page = { afterId: options.after, rowsMax: options.max };
         const found = await listUsers(await context.postgres(), page);
         const columns = ['userId', 'name', 'createdAt'];
-        context.print(found, renderObjects(found, columns, 'There are no users.'));
+        context.print(found, objectsText(found, columns, 'There are no users.'));
       }),
     );
 

@@ -12,7 +12,7 @@ import {
 import { sendTestEvent, type TestOutcome } from '../webhooks/send.ts';
 import { id, rowsMax } from './arguments.ts';
 import type { CliContext, Run } from './context.ts';
-import { renderFields, renderObjects } from './table.ts';
+import { fieldsText, objectsText } from './table.ts';
 
 /** `core webhook …` */
 export function addWebhookCommands(program: Command, run: Run): void {
@@ -30,7 +30,7 @@ export function addWebhookCommands(program: Command, run: Run): void {
         const found = await inQueue(context, (queue) =>
           listDeadLetters(queue, { rowsMax: options.max }),
         );
-        context.print(found, renderObjects(found, listColumns, 'There are no dead letters.'));
+        context.print(found, objectsText(found, listColumns, 'There are no dead letters.'));
       }),
     );
 
@@ -68,14 +68,14 @@ export function addWebhookCommands(program: Command, run: Run): void {
           );
         }
         const outcome = await sendTestEvent({ ...webhook, timeoutMs: webhookTimeoutMs });
-        context.print(outcome, renderOutcome(outcome));
+        context.print(outcome, outcomeText(outcome));
         return outcome.delivered ? undefined : { exitCode: 1 };
       }),
     );
 }
 
-function renderOutcome({ delivered, status, tookMs, answer, reason }: TestOutcome): string {
-  return renderFields({
+function outcomeText({ delivered, status, tookMs, answer, reason }: TestOutcome): string {
+  return fieldsText({
     delivered,
     status: status ?? 'none',
     took: `${tookMs} ms`,

@@ -21,7 +21,7 @@ import { checkAppended, type Standing } from '../../bench/measure/standing.ts';
 import { mean, median, percentile, slope, spread } from '../../bench/measure/statistics.ts';
 import { createSteering } from '../../bench/measure/steering.ts';
 import { summarise } from '../../bench/measure/sustain.ts';
-import { niceTicks, renderPlot, shortNumber } from '../../bench/measure/svg.ts';
+import { niceTicks, plotSvg, shortNumber } from '../../bench/measure/svg.ts';
 import { changeText, checksText, metricsTable, numberText } from '../../bench/measure/table.ts';
 import { rotated } from '../../bench/measure/timing.ts';
 import { startWrk } from '../../bench/measure/wrk.ts';
@@ -408,7 +408,7 @@ t.test('a plot holds its lines, escaped, and follows the color scheme', async (t
   }
   t.equal(shortNumber(1_500_000), '1.5 M');
   t.equal(shortNumber(1_000), '1000');
-  const svg = renderPlot({
+  const svg = plotSvg({
     title: 'a < b & c',
     xLabel: 'x',
     yLabel: 'y',

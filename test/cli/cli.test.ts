@@ -8,7 +8,7 @@ import fc from 'fast-check';
 import type { Redis } from 'ioredis';
 import t from 'tap';
 import { bytes, date, query, settings } from '../../src/cli/arguments.ts';
-import { bytesText, cellText, renderTable } from '../../src/cli/table.ts';
+import { bytesText, cellText, tableText } from '../../src/cli/table.ts';
 import { settingNames } from '../../src/protocols/settings.ts';
 import { projectRoot } from '../../src/root.ts';
 import { compact } from '../../src/rows/compact.ts';
@@ -458,7 +458,7 @@ t.test('dates, settings, queries', async (t) => {
 
 t.test('tables', async (t) => {
   t.equal(
-    renderTable(
+    tableText(
       ['id', 'name'],
       [
         [1, 'a'],

@@ -1,4 +1,4 @@
-import { renderTable } from '../../../src/cli/table.ts';
+import { tableText } from '../../../src/cli/table.ts';
 import type { Metric, Series } from '../metric.ts';
 import { median } from '../statistics.ts';
 import { numberText } from '../table.ts';
@@ -81,7 +81,7 @@ export function ratioTable(medians: readonly Rate[], core: CoreNames): string {
     return [rate.name, rate.entries, numberText(rate.entriesPerSecond), ...shown];
   });
   const columns = ['peer', 'a request', 'entries/s', 'Core alone ÷', 'Core with worker ÷'];
-  return renderTable(columns, rows);
+  return tableText(columns, rows);
 }
 
 /** A line for each peer. */

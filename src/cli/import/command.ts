@@ -13,7 +13,7 @@ import {
 } from '../../subscriptions/import.ts';
 import { printable } from '../../text.ts';
 import type { CliContext, Run } from '../context.ts';
-import { renderFields } from '../table.ts';
+import { fieldsText } from '../table.ts';
 import { type ImportFormat, importFormats, readImport } from './read.ts';
 
 interface ImportOptions {
@@ -70,7 +70,7 @@ async function importFile(
       onProgress: progress.update,
     });
     progress.stop();
-    await context.write(context.json ? `${JSON.stringify(report)}\n` : renderReport(report));
+    await context.write(context.json ? `${JSON.stringify(report)}\n` : reportText(report));
     return report.imported ? undefined : { exitCode: 1 };
   } finally {
     progress.stop();
@@ -133,12 +133,12 @@ function createProgress(context: CliContext): {
   };
 }
 
-function renderReport(report: ImportReport): string {
+function reportText(report: ImportReport): string {
   const lines = report.bad.map(({ line, fault }) => `line ${line}: ${printable(fault)}\n`);
   if (report.badLines > report.bad.length) {
     lines.push(`and ${report.badLines - report.bad.length} more\n`);
   }
   const { imported, subscriptions, users, links, badLines } = report;
   const summary = { subscriptions, users, links, 'bad lines': badLines };
-  return lines.join('') + renderFields(imported ? summary : { imported: 'nothing', ...summary });
+  return lines.join('') + fieldsText(imported ? summary : { imported: 'nothing', ...summary });
 }

@@ -1,4 +1,4 @@
-import { renderFields } from '../../../src/cli/table.ts';
+import { fieldsText } from '../../../src/cli/table.ts';
 import { victims } from './killable.ts';
 import type { Violation, ViolationKind } from './oracle.ts';
 import type { RoundResult } from './round.ts';
@@ -127,8 +127,8 @@ export function summaryText(summary: Summary): string {
   ];
   const places = entries(summary.killsByPlace).sort(([a], [b]) => (a < b ? -1 : 1));
   return [
-    renderFields(Object.fromEntries(rows)),
+    fieldsText(Object.fromEntries(rows)),
     'kills by place',
-    renderFields(Object.fromEntries(places.map(([place, count]) => [`  ${place}`, count]))),
+    fieldsText(Object.fromEntries(places.map(([place, count]) => [`  ${place}`, count]))),
   ].join('\n');
 }
