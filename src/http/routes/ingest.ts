@@ -24,7 +24,7 @@ function ingestRoute(deps: AcceptDeps, kind: Kind, path: string): Route {
     method: 'POST',
     path,
     authenticated: true,
-    // listen.ts takes the smaller one of this and CORE_BODY_BYTES_MAX, so that setting is the bound.
+    // server.ts takes the smaller one of this and CORE_BODY_BYTES_MAX, so that setting is the bound.
     bodyBytesMax: Number.POSITIVE_INFINITY,
     readsAtOnce: true,
     async handle(request) {
