@@ -13,7 +13,6 @@ import { metricsRoute } from '../http/routes/metrics.ts';
 import { nodeErrorRoute } from '../http/routes/node-error.ts';
 import { registerRoute } from '../http/routes/register.ts';
 import { createHttpServer, type HttpServer } from '../http/server.ts';
-import { Lifecycle } from '../lifecycle.ts';
 import type { Logger } from '../log.ts';
 import { createNodeDirectory, type NodeDirectory } from '../nodes/directory.ts';
 import { createHeartbeats } from '../nodes/heartbeat.ts';
@@ -21,11 +20,9 @@ import { createErrorLimit, createRegistrationLimit } from '../nodes/minute-limit
 import { startPresence } from '../presence/presence.ts';
 import { createConfigCache } from '../publish/config-cache.ts';
 import { createSpool, type Spool } from '../spool/spool.ts';
-import { registerStreams } from '../spool/streams.ts';
-import { requireSameInstance } from '../stores/instance.ts';
 import { createPool } from '../stores/postgres.ts';
 import { createReadiness, type Readiness } from '../stores/readiness.ts';
-import { openStores, type Running, rethrowUnmigrated } from './stores.ts';
+import { openStores, type Running, startRole } from './stores.ts';
 
 /**
  * Wrappers of the fault suite: it takes one protection away and checks that its oracle notices. No setting
@@ -49,13 +46,9 @@ export async function startApi(
   nowMs: () => number = Date.now,
   seams: ApiSeams = {},
 ): Promise<Running & { port: number; adminPort: number }> {
-  const lifecycle = new Lifecycle();
-  try {
+  return startRole(log, async (lifecycle) => {
     const { pool, redis, clickhouse } = await openStores(config, log, lifecycle, connectionsMax);
     const { redisPrefix: prefix, postgresUrl: databaseUrl } = config.stores;
-    const { shards } = config.spool;
-    await requireSameInstance(pool, redis, prefix).catch(rethrowUnmigrated);
-    await registerStreams(pool, prefix, shards).catch(rethrowUnmigrated);
     const directory = createNodeDirectory({ pool, databaseUrl, log });
     lifecycle.use('node directory', () => directory.close());
     const heartbeats = createHeartbeats({ pool, log, intervalMs: heartbeatFlushMs, nowMs });
@@ -105,11 +98,8 @@ export async function startApi(
       ],
     });
     lifecycle.use('http', () => server.close(config.stopSecondsMax * 1_000 - closeReserveMs));
-    return { port: server.port, adminPort: admin.port, close: () => lifecycle.close() };
-  } catch (thrown) {
-    await lifecycle.close().catch((err) => log.warn({ err }, 'not everything closed cleanly'));
-    throw thrown;
-  }
+    return { port: server.port, adminPort: admin.port };
+  });
 }
 
 /**

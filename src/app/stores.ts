@@ -1,8 +1,10 @@
 import type { Config } from '../config.ts';
 import { CoreError } from '../errors.ts';
-import type { Lifecycle } from '../lifecycle.ts';
+import { Lifecycle } from '../lifecycle.ts';
 import type { Logger } from '../log.ts';
+import { registerStreams } from '../spool/streams.ts';
 import { createClickHouse } from '../stores/clickhouse.ts';
+import { requireSameInstance } from '../stores/instance.ts';
 import { createPool } from '../stores/postgres.ts';
 import { connectRedis, createRedis, requireDurableRedis } from '../stores/redis.ts';
 
@@ -12,14 +14,36 @@ export interface Running {
   close(): Promise<void>;
 }
 
-/** Opens the stores of one process; `lifecycle` closes them. */
+/**
+ * Starts a role by `start`, which gives all that it opens to the lifecycle. The lifecycle closes it in
+ * reverse order: at the end of the role, or at once if `start` fails.
+ */
+export async function startRole<T extends object>(
+  log: Logger,
+  start: (lifecycle: Lifecycle) => Promise<T>,
+): Promise<T & Running> {
+  const lifecycle = new Lifecycle();
+  try {
+    const started = await start(lifecycle);
+    return { ...started, close: () => lifecycle.close() };
+  } catch (thrown) {
+    await lifecycle.close().catch((err) => log.warn({ err }, 'not everything closed cleanly'));
+    throw thrown;
+  }
+}
+
+/**
+ * Opens the stores of one process; `lifecycle` closes them. Both roles make sure that the stores belong to
+ * one Core, and that the workers know every stream.
+ * @throws CoreError INSTANCE_MISMATCH; MIGRATION_FAILED if the database lacks tables.
+ */
 export async function openStores(
   config: Config,
   log: Logger,
   lifecycle: Lifecycle,
   poolMax: number,
 ) {
-  const { postgresUrl, redisUrl, clickhouseUrl, redisRequireAof } = config.stores;
+  const { postgresUrl, redisUrl, clickhouseUrl, redisRequireAof, redisPrefix } = config.stores;
   const pool = createPool(postgresUrl, {
     max: poolMax,
     onIdleError: (err) => log.debug({ err }, 'postgres connection lost'),
@@ -32,6 +56,8 @@ export async function openStores(
   else log.warn('CORE_REDIS_REQUIRE_AOF=false: a 200 may not survive a crash of Redis');
   const clickhouse = createClickHouse(clickhouseUrl);
   lifecycle.use('clickhouse', () => clickhouse.close());
+  await requireSameInstance(pool, redis, redisPrefix).catch(rethrowUnmigrated);
+  await registerStreams(pool, redisPrefix, config.spool.shards).catch(rethrowUnmigrated);
   return { pool, redis, clickhouse };
 }
 

@@ -4,7 +4,7 @@ import { runAuditIfDue } from '../audit/run-audit.ts';
 import { createBufferPool } from '../buffer-pool.ts';
 import type { Config } from '../config.ts';
 import { createFailpoint } from '../failpoints.ts';
-import { Lifecycle } from '../lifecycle.ts';
+import type { Lifecycle } from '../lifecycle.ts';
 import type { LoadDeps } from '../load/load-stream.ts';
 import { advanceSegmentIds } from '../load/segment-ids.ts';
 import { freeStrandedParts } from '../load/stranded-parts.ts';
@@ -14,20 +14,16 @@ import { startPresence } from '../presence/presence.ts';
 import { startPublisher } from '../publish/publisher.ts';
 import { pruneRevisions } from '../publish/revisions.ts';
 import { segmentMemory } from '../spool/stream-entries.ts';
-import { registerStreams } from '../spool/streams.ts';
 import { withTrim } from '../spool/trim.ts';
 import { type ClickHouseClient, createClickHouse } from '../stores/clickhouse.ts';
-import { requireSameInstance } from '../stores/instance.ts';
 import { createPool } from '../stores/postgres.ts';
 import { createReadiness } from '../stores/readiness.ts';
 import { expireDue, resetDue } from '../subscriptions/due.ts';
 import { pruneEvents } from '../subscriptions/events.ts';
 import { webhookTimeoutMs } from '../webhooks/post.ts';
-import { openStores, type Running, rethrowUnmigrated } from './stores.ts';
+import { openStores, type Running, rethrowUnmigrated, startRole } from './stores.ts';
 
-/**
- * Wrappers of the fault suite, as `ApiSeams` in api.ts.
- */
+/** Wrappers of the fault suite, as `ApiSeams` in api.ts. */
 export interface WorkerSeams {
   load?: (deps: LoadDeps) => LoadDeps;
 }
@@ -56,8 +52,7 @@ export async function startWorker(
   log: Logger,
   seams: WorkerSeams = {},
 ): Promise<Running> {
-  const lifecycle = new Lifecycle();
-  try {
+  return startRole(log, async (lifecycle) => {
     const { pool, redis, clickhouse } = await openStores(
       config,
       log,
@@ -65,8 +60,6 @@ export async function startWorker(
       workerConnectionsMax,
     );
     const { redisPrefix: prefix, postgresUrl: databaseUrl, redisUrl } = config.stores;
-    await requireSameInstance(pool, redis, prefix).catch(rethrowUnmigrated);
-    await registerStreams(pool, prefix, config.spool.shards).catch(rethrowUnmigrated);
     await advanceSegmentIds(pool).catch(rethrowUnmigrated);
     const readiness = createReadiness({ pool, redis, clickhouse });
     const presence = await startPresence({ role: 'worker', pool, redis, prefix, readiness, log });
@@ -112,11 +105,8 @@ export async function startWorker(
     lifecycle.use('load worker', () => worker.close());
     // This is closed before the worker waits for its jobs: an audit may take minutes, and runs again.
     lifecycle.use('audit', () => stopAudit.abort());
-    return { close: () => lifecycle.close() };
-  } catch (thrown) {
-    await lifecycle.close().catch((err) => log.warn({ err }, 'not everything closed cleanly'));
-    throw thrown;
-  }
+    return {};
+  });
 }
 
 /** Upkeep that nothing waits for. */
