@@ -1,11 +1,9 @@
 import t from 'tap';
-import { startWorker } from '../../src/app/worker.ts';
 import type { Route, RouteRequest } from '../../src/http/route.ts';
 import { metricsRoute } from '../../src/http/routes/metrics.ts';
-import { createClickHouse } from '../../src/stores/clickhouse.ts';
-import { migrateClickHouse } from '../../src/stores/migrate.ts';
 import { createReadiness } from '../../src/stores/readiness.ts';
 import { post, registerTestNode, startTestApi, until, usageEntry } from '../support/api.ts';
+import { startTestWorker } from '../support/worker.ts';
 
 /** Names and labels of all series, and their values. */
 async function seriesOf(route: Route): Promise<Map<string, number>> {
@@ -24,12 +22,8 @@ async function seriesOf(route: Route): Promise<Map<string, number>> {
 
 t.test('nothing that a node says becomes a label or another series', async (t) => {
   const api = await startTestApi(t, { CORE_SPOOL_SHARDS: '1', CORE_LOAD_INTERVAL_MS: '50' });
-  const { pool, redis, config, log } = api;
-  await migrateClickHouse(config.stores.clickhouseUrl, pool, log);
-  const clickhouse = createClickHouse(config.stores.clickhouseUrl);
-  t.teardown(() => clickhouse.close());
-  const worker = await startWorker(config, log);
-  t.teardown(() => worker.close());
+  const { pool, redis, config } = api;
+  const clickhouse = await startTestWorker(t, api);
   const route = metricsRoute({
     pool,
     redis,

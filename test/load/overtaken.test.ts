@@ -4,10 +4,10 @@ import { openRows } from '../../src/load/insert.ts';
 import type { LoadDeps } from '../../src/load/load-stream.ts';
 import { rejectRows } from '../../src/load/poison/reject.ts';
 import { addToGroup, openGroup, settleGroup } from '../../src/load/settle.ts';
-import { startLoadWorker } from '../../src/load/worker.ts';
 import { streamName } from '../../src/spool/streams.ts';
 import { until } from '../support/api.ts';
 import { startSpool } from '../support/spool.ts';
+import { startLoadWithStoppedClock } from '../support/worker.ts';
 
 type Load = Awaited<ReturnType<typeof startSpool>>;
 
@@ -128,20 +128,11 @@ t.test('a worker logs that a run was overtaken, and the stream does not rest', a
   await load.appendUsage([{}]);
   const { segment } = await sealAndLose(load);
   const lines: string[] = [];
-  const worker = await startLoadWorker({
-    ...load.deps,
+  // A stream that rests would never run again.
+  await startLoadWithStoppedClock(t, load, {
     redis: overtakenAtFirstRead(load),
-    redisUrl: load.redisUrl,
-    prefix: load.redisPrefix,
-    intervalMs: 50,
-    lateIntervalMs: 50,
-    lateGroupBytesMax: 1e8,
-    tasks: [],
     log: pino({ level: 'info' }, { write: (line) => lines.push(line) }),
-    // The clock stands still, so a stream that rests would never run again.
-    monotonicMs: () => 0,
   });
-  t.teardown(() => worker.close());
   await until(
     async () => lines.find((line) => line.includes('another run has settled segments')),
     (line) => line !== undefined,

@@ -1,16 +1,10 @@
 import t from 'tap';
-import { startWorker } from '../../src/app/worker.ts';
-import { createClickHouse } from '../../src/stores/clickhouse.ts';
-import { migrateClickHouse } from '../../src/stores/migrate.ts';
 import { post, registerTestNode, startTestApi, until, usageEntry } from '../support/api.ts';
+import { startTestWorker } from '../support/worker.ts';
 
 t.test('while ClickHouse refuses inserts, no row is lost and none is doubled', async (t) => {
   const api = await startTestApi(t, { CORE_SPOOL_SHARDS: '1', CORE_LOAD_INTERVAL_MS: '50' });
-  await migrateClickHouse(api.config.stores.clickhouseUrl, api.pool, api.log);
-  const clickhouse = createClickHouse(api.config.stores.clickhouseUrl);
-  t.teardown(() => clickhouse.close());
-  const worker = await startWorker(api.config, api.log);
-  t.teardown(() => worker.close());
+  const clickhouse = await startTestWorker(t, api);
   const node = await registerTestNode(api);
   const send = async (userId: number): Promise<void> => {
     const reply = await post(api, '/node/usage', { entries: [usageEntry({ userId })] }, { node });

@@ -1,10 +1,6 @@
 import { Queue } from 'bullmq';
 import t, { type Test } from 'tap';
-import { startWorker } from '../../src/app/worker.ts';
-import { startLoadWorker } from '../../src/load/worker.ts';
 import { addProtocol } from '../../src/settings/protocols.ts';
-import { createClickHouse } from '../../src/stores/clickhouse.ts';
-import { migrateClickHouse } from '../../src/stores/migrate.ts';
 import { createSubscription } from '../../src/subscriptions/create.ts';
 import { createUser } from '../../src/subscriptions/users.ts';
 import {
@@ -18,15 +14,12 @@ import {
 } from '../support/api.ts';
 import { commandLine } from '../support/cli.ts';
 import { startSpool } from '../support/spool.ts';
+import { startLoadWithStoppedClock, startTestWorker } from '../support/worker.ts';
 
 /** An api and a worker, with a node, a protocol on it and a subscription limited to 5,000 bytes. */
 async function startFleet(t: Test) {
   const api = await startTestApi(t);
-  await migrateClickHouse(api.config.stores.clickhouseUrl, api.pool, api.log);
-  const clickhouse = createClickHouse(api.config.stores.clickhouseUrl);
-  t.teardown(() => clickhouse.close());
-  const worker = await startWorker(api.config, api.log);
-  t.teardown(() => worker.close());
+  const clickhouse = await startTestWorker(t, api);
   const node = await registerTestNode(api);
   const { nodeProtocolId } = await addProtocol(api.pool, {
     nodeId: node.nodeId,
@@ -108,9 +101,7 @@ async function checkQueue(t: Test, { config }: TestApi): Promise<void> {
 
 t.test('an expired subscription leaves the config', async (t) => {
   const api = await startTestApi(t);
-  await migrateClickHouse(api.config.stores.clickhouseUrl, api.pool, api.log);
-  const worker = await startWorker(api.config, api.log);
-  t.teardown(() => worker.close());
+  await startTestWorker(t, api);
   const node = await registerTestNode(api);
   await addProtocol(api.pool, { nodeId: node.nodeId, protocol: 'TROJAN', port: 443, settings: {} });
   const userId = await createUser(api.pool, { name: 'u' });
@@ -131,19 +122,7 @@ t.test('core segments retry runs a resting stream at once', async (t) => {
   const load = await startSpool(t);
   const { core } = commandLine(load.environment);
   await load.command('ALTER TABLE usage ADD CONSTRAINT c CHECK user_id != 666');
-  const worker = await startLoadWorker({
-    ...load.deps,
-    redisUrl: load.redisUrl,
-    prefix: load.redisPrefix,
-    intervalMs: 50,
-    lateIntervalMs: 50,
-    lateGroupBytesMax: 1e8,
-    tasks: [],
-    log: load.log,
-    // The clock stands still, so the rest after the first failure does not end by itself.
-    monotonicMs: () => 0,
-  });
-  t.teardown(() => worker.close());
+  await startLoadWithStoppedClock(t, load);
   await load.appendUsage([{ userId: 666 }]);
   const listed = async () =>
     JSON.parse((await core('segments', '--json')).stdout) as {

@@ -1,5 +1,4 @@
 import t, { type Test } from 'tap';
-import { startWorker } from '../../src/app/worker.ts';
 import { createNode } from '../../src/nodes/change.ts';
 import {
   addOutboundTraffic,
@@ -9,9 +8,9 @@ import {
 import { findPrunableTags, pruneOutbounds } from '../../src/nodes/prune-outbounds.ts';
 import type { OutboundTraffic } from '../../src/rows/sums.ts';
 import { addOutbound, listOutbounds, removeOutbound } from '../../src/settings/outbounds.ts';
-import { migrateClickHouse } from '../../src/stores/migrate.ts';
 import { inTransaction } from '../../src/stores/postgres.ts';
 import { post, registerTestNode, startTestApi, type TestApi, until } from '../support/api.ts';
+import { startTestWorker } from '../support/worker.ts';
 
 /** An api, and `settle`, which adds outbound traffic as the worker does. */
 async function startOutbounds(t: Test) {
@@ -151,9 +150,7 @@ t.test('pruning moves what nobody configured to (others), and the sums stay', as
 
 t.test('7,000 long tags a post fill 65 rows, and every byte counts', async (t) => {
   const api = await startTestApi(t, { CORE_SPOOL_SHARDS: '1', CORE_LOAD_INTERVAL_MS: '50' });
-  await migrateClickHouse(api.config.stores.clickhouseUrl, api.pool, api.log);
-  const worker = await startWorker(api.config, api.log);
-  t.teardown(() => worker.close());
+  await startTestWorker(t, api);
   const node = await registerTestNode(api);
   const posts = 3;
   const bytesUp = Number.MAX_SAFE_INTEGER;
