@@ -25,11 +25,12 @@ function overtakenAtFirstRead(load: Load): LoadDeps['redis'] {
       const value = Reflect.get(target, key, target);
       if (key !== 'xrangeBuffer') return typeof value === 'function' ? value.bind(target) : value;
       return async (...given: Parameters<typeof redis.xrangeBuffer>) => {
-        if (isFirst) {
+        // The worker reads the other streams, too, and in any order.
+        if (isFirst && given[0] === usageStream(load)) {
+          isFirst = false;
           await load.pool.query("UPDATE segments SET state = 'settled'");
           await redis.del(usageStream(load));
         }
-        isFirst = false;
         return redis.xrangeBuffer(...given);
       };
     },
