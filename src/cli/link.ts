@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
 import QRCode from 'qrcode';
 import { listLinks, rotateLink } from '../subscriptions/links.ts';
-import { showShareLink } from '../subscriptions/share-link.ts';
 import { linkEffects } from '../subscriptions/show.ts';
+import { showShareLink } from '../subscriptions/show-link.ts';
 import { id, uuid } from './arguments.ts';
 import { confirm, yesOption } from './confirm.ts';
 import type { Run } from './context.ts';

@@ -1,19 +1,20 @@
 import t from 'tap';
+import { connectionOf } from '../../src/client-apps/connection.ts';
+import { shareLink } from '../../src/client-apps/share-link.ts';
 import type { VpnProtocol } from '../../src/contract/enums.ts';
 import { validateProtocolSettings } from '../../src/protocols/settings.ts';
 import { shadowsocksUserKey } from '../../src/protocols/shadowsocks-key.ts';
-import { shareLink } from '../../src/subscriptions/share-link.ts';
 import { goldenCases } from '../support/golden-cases.ts';
 
 const uuid = '0b8f5f26-3c1d-4e2a-9a47-6f1f0c5d7e11';
-const place = { uuid, host: 'node.example.com', port: 8443, name: 'Frankfurt 1 & Ω#' };
+const place = { credential: uuid, host: 'node.example.com', port: 8443, name: 'Frankfurt 1 & Ω#' };
 const fragment = 'Frankfurt%201%20%26%20%CE%A9%23';
 
 function linkOf(name: string, overrides: Partial<typeof place> = {}): string {
   const given = goldenCases.find((one) => one.name === name);
   if (given === undefined) throw new Error(`There is no golden case ${name}`);
   const settings = validateProtocolSettings(given.protocol, given.settings);
-  return shareLink(given.protocol, settings, { ...place, ...overrides });
+  return shareLink(connectionOf(given.protocol, settings, { ...place, ...overrides }));
 }
 
 function queryOf(uri: string): Record<string, string> {
@@ -135,7 +136,9 @@ t.test('mtproto', async (t) => {
     `tg://proxy?server=node.example.com&port=8443&secret=ee${secret}${domain}`,
   );
   const withModes = (modes: object): string => {
-    return shareLink('MTPROTO', validateProtocolSettings('MTPROTO', { modes }), place);
+    return shareLink(
+      connectionOf('MTPROTO', validateProtocolSettings('MTPROTO', { modes }), place),
+    );
   };
   t.match(withModes({ tls: false, secure: true }), new RegExp(`secret=dd${secret}$`));
   t.match(withModes({ tls: false, classic: true }), new RegExp(`secret=${secret}$`));
@@ -160,7 +163,8 @@ t.test('the server name for TLS is never an address', async (t) => {
   ];
   for (const [protocol, settings] of given) {
     const stored = validateProtocolSettings(protocol, settings);
-    const sniAt = (host: string) => queryOf(shareLink(protocol, stored, { ...place, host }))['sni'];
+    const sniAt = (host: string) =>
+      queryOf(shareLink(connectionOf(protocol, stored, { ...place, host })))['sni'];
     t.equal(sniAt('node.example.com'), 'node.example.com');
     t.equal(sniAt('192.0.2.1'), undefined);
     t.equal(sniAt('2001:db8::1'), undefined);

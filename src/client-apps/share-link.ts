@@ -1,0 +1,132 @@
+import { isIPv6 } from 'node:net';
+import type { ClientSecurity, ClientTransport, Connection } from './connection.ts';
+
+type Of<P extends Connection['protocol']> = Extract<Connection, { protocol: P }>;
+
+/** Writes the share link of a connection: a URI that client apps take. */
+export function shareLink(connection: Connection): string {
+  switch (connection.protocol) {
+    case 'VLESS':
+      return vlessLink(connection);
+    case 'VMESS':
+      return vmessLink(connection);
+    case 'TROJAN':
+      return trojanLink(connection);
+    case 'SHADOWSOCKS':
+      return shadowsocksLink(connection);
+    case 'HYSTERIA2':
+      return hysteriaLink(connection);
+    case 'MTPROTO':
+      return telegramLink(connection);
+  }
+}
+
+/** https://github.com/XTLS/Xray-core/discussions/716 */
+function vlessLink(connection: Of<'VLESS'>): string {
+  const { uuid, flow, security } = connection;
+  const reality = security.kind === 'reality' ? security : undefined;
+  return uri('vless', uuid, connection, [
+    ['encryption', 'none'],
+    ...streamQuery(connection),
+    ['flow', flow],
+    ['sni', reality?.serverName],
+    ['fp', reality?.fingerprint],
+    ['pbk', reality?.publicKey],
+    ['sid', reality?.shortId],
+  ]);
+}
+
+/** Client apps read the same query as for VLESS; the user is the password. */
+function trojanLink(connection: Of<'TROJAN'>): string {
+  return uri('trojan', connection.password, connection, streamQuery(connection));
+}
+
+/** https://github.com/2dust/v2rayN/wiki/Description-of-VMess-share-link */
+function vmessLink({ name, host, port, uuid, transport, security }: Of<'VMESS'>): string {
+  const tls = security.kind === 'tls' ? security : undefined;
+  const fields = {
+    v: '2',
+    ps: name,
+    add: host,
+    port: String(port),
+    id: uuid,
+    aid: '0',
+    scy: 'auto',
+    net: networkName(transport),
+    type: modeOf(transport) ?? 'none',
+    host: ('host' in transport ? transport.host : undefined) ?? '',
+    path: 'path' in transport ? transport.path : serviceNameOf(transport),
+    tls: security.kind === 'none' ? '' : security.kind,
+    sni: tls?.serverName ?? '',
+    alpn: tls?.alpn?.join(',') ?? '',
+    fp: tls?.fingerprint ?? '',
+  };
+  return `vmess://${Buffer.from(JSON.stringify(fields)).toString('base64')}`;
+}
+
+/** https://shadowsocks.org/doc/sip002.html: with a 2022 method the user part is not base64. */
+function shadowsocksLink(connection: Of<'SHADOWSOCKS'>): string {
+  const { method, password } = connection;
+  return uri('ss', `${method}:${encodeURIComponent(password)}`, connection, []);
+}
+
+/** https://v2.hysteria.network/docs/developers/URI-Scheme */
+function hysteriaLink(connection: Of<'HYSTERIA2'>): string {
+  const { password, serverName } = connection;
+  return uri('hysteria2', password, connection, [['sni', serverName]], '/');
+}
+
+/** https://core.telegram.org/api/links#mtproxy-links */
+function telegramLink({ host, port, secret }: Of<'MTPROTO'>): string {
+  return `tg://proxy?server=${encodeURIComponent(host)}&port=${port}&secret=${secret}`;
+}
+
+type Query = readonly (readonly [key: string, value: string | undefined])[];
+
+/** `security` is written even if it is `none`, because apps have different defaults. */
+function streamQuery(stream: { transport: ClientTransport; security: ClientSecurity }): Query {
+  const { transport, security } = stream;
+  const tls = security.kind === 'tls' ? security : undefined;
+  return [
+    ['type', networkName(transport)],
+    ['security', security.kind],
+    ['path', 'path' in transport ? transport.path : undefined],
+    ['host', 'host' in transport ? transport.host : undefined],
+    ['mode', modeOf(transport)],
+    ['serviceName', transport.network === 'grpc' ? transport.serviceName : undefined],
+    ['sni', tls?.serverName],
+    ['fp', tls?.fingerprint],
+    ['alpn', tls?.alpn?.join(',')],
+  ];
+}
+
+/** Share links use the old name of Xray's `raw`. */
+function networkName({ network }: ClientTransport): string {
+  return network === 'raw' ? 'tcp' : network;
+}
+
+function modeOf(transport: ClientTransport): string | undefined {
+  if (transport.network === 'grpc') return 'gun';
+  return transport.network === 'xhttp' ? transport.mode : undefined;
+}
+
+function serviceNameOf(transport: ClientTransport): string {
+  return transport.network === 'grpc' ? transport.serviceName : '';
+}
+
+/** @param user already percent-encoded. */
+function uri(
+  scheme: string,
+  user: string,
+  connection: { host: string; port: number; name: string },
+  query: Query,
+  path = '',
+): string {
+  const host = isIPv6(connection.host) ? `[${connection.host}]` : connection.host;
+  const pairs = query
+    .filter(([, value]) => value !== undefined)
+    .map(([key, value]) => `${key}=${encodeURIComponent(value ?? '')}`);
+  const search = pairs.length === 0 ? '' : `?${pairs.join('&')}`;
+  const fragment = encodeURIComponent(connection.name);
+  return `${scheme}://${user}@${host}:${connection.port}${path}${search}#${fragment}`;
+}
