@@ -7,10 +7,24 @@ CREATE TABLE audits (
   CONSTRAINT audits_pkey PRIMARY KEY (id)
 );
 
+CREATE TABLE groups (
+  id integer GENERATED ALWAYS AS IDENTITY NOT NULL,
+  name text NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT groups_name_key UNIQUE (name),
+  CONSTRAINT groups_pkey PRIMARY KEY (id)
+);
+
 CREATE TABLE heartbeats (
   node_id integer NOT NULL,
   last_seen_at timestamp with time zone NOT NULL,
   reported_revision bigint,
+  agent_version text,
+  xray_version text,
+  telemt_version text,
+  cpu_percent real,
+  memory_bytes bigint,
+  uptime_seconds bigint,
   CONSTRAINT heartbeats_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id) ON DELETE CASCADE,
   CONSTRAINT heartbeats_pkey PRIMARY KEY (node_id)
 ) WITH (fillfactor=50);
@@ -52,6 +66,7 @@ CREATE TABLE node_protocols (
   created_at timestamp with time zone NOT NULL DEFAULT now(),
   listens_tcp boolean NOT NULL GENERATED ALWAYS AS ((protocol <> 'HYSTERIA2'::text) AND (NOT ((protocol = 'SHADOWSOCKS'::text) AND (COALESCE((settings ->> 'network'::text), ''::text) = 'udp'::text)))) STORED,
   listens_udp boolean NOT NULL GENERATED ALWAYS AS ((protocol = 'HYSTERIA2'::text) OR ((protocol = 'SHADOWSOCKS'::text) AND (COALESCE((settings ->> 'network'::text), ''::text) <> 'tcp'::text))) STORED,
+  name text,
   CONSTRAINT node_protocols_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id) ON DELETE CASCADE,
   CONSTRAINT node_protocols_pkey PRIMARY KEY (id),
   CONSTRAINT node_protocols_port_check CHECK (((port >= 1) AND (port <= 65535))),
@@ -145,6 +160,14 @@ CREATE TABLE processes (
   CONSTRAINT processes_role_check CHECK ((role = ANY (ARRAY['api'::text, 'worker'::text])))
 );
 
+CREATE TABLE protocol_groups (
+  node_protocol_id bigint NOT NULL,
+  group_id integer NOT NULL,
+  CONSTRAINT protocol_groups_group_id_fkey FOREIGN KEY (group_id) REFERENCES groups(id),
+  CONSTRAINT protocol_groups_node_protocol_id_fkey FOREIGN KEY (node_protocol_id) REFERENCES node_protocols(id) ON DELETE CASCADE,
+  CONSTRAINT protocol_groups_pkey PRIMARY KEY (node_protocol_id, group_id)
+);
+
 CREATE TABLE registration_codes (
   code_hash bytea NOT NULL,
   node_id integer NOT NULL,
@@ -229,10 +252,19 @@ CREATE TABLE subscription_events (
   CONSTRAINT subscription_events_pkey PRIMARY KEY (id)
 );
 
+CREATE TABLE subscription_groups (
+  group_id integer NOT NULL,
+  subscription_id bigint NOT NULL,
+  CONSTRAINT subscription_groups_group_id_fkey FOREIGN KEY (group_id) REFERENCES groups(id),
+  CONSTRAINT subscription_groups_pkey PRIMARY KEY (group_id, subscription_id),
+  CONSTRAINT subscription_groups_subscription_id_fkey FOREIGN KEY (subscription_id) REFERENCES subscriptions(id) ON DELETE CASCADE
+);
+
 CREATE TABLE subscription_links (
   uuid uuid NOT NULL,
   subscription_id bigint NOT NULL,
   node_protocol_id bigint NOT NULL,
+  credential text,
   CONSTRAINT subscription_links_node_protocol_id_fkey FOREIGN KEY (node_protocol_id) REFERENCES node_protocols(id) ON DELETE CASCADE,
   CONSTRAINT subscription_links_pkey PRIMARY KEY (uuid),
   CONSTRAINT subscription_links_subscription_id_fkey FOREIGN KEY (subscription_id) REFERENCES subscriptions(id) ON DELETE CASCADE,
@@ -268,6 +300,11 @@ CREATE TABLE subscriptions (
   next_reset_at timestamp with time zone,
   disabled boolean NOT NULL DEFAULT false,
   warned_percent smallint NOT NULL DEFAULT 0,
+  link_secret uuid NOT NULL DEFAULT gen_random_uuid(),
+  credential text,
+  page_token_hash bytea,
+  duration_seconds bigint,
+  CONSTRAINT subscriptions_duration_seconds_check CHECK ((duration_seconds > 0)),
   CONSTRAINT subscriptions_pkey PRIMARY KEY (id),
   CONSTRAINT subscriptions_reset_period_check CHECK ((reset_period = ANY (ARRAY['none'::text, 'day'::text, 'week'::text, 'month'::text]))),
   CONSTRAINT subscriptions_status_check CHECK ((status = ANY (ARRAY['active'::text, 'limited'::text, 'expired'::text, 'disabled'::text]))),
@@ -283,18 +320,20 @@ CREATE TABLE users (
 );
 
 CREATE INDEX audits_ran_at ON public.audits USING btree (ran_at);
+CREATE UNIQUE INDEX node_protocols_name ON public.node_protocols USING btree (node_id, name);
 CREATE INDEX node_protocols_node ON public.node_protocols USING btree (node_id);
-CREATE UNIQUE INDEX node_protocols_tcp ON public.node_protocols USING btree (node_id, port) WHERE listens_tcp;
-CREATE UNIQUE INDEX node_protocols_udp ON public.node_protocols USING btree (node_id, port) WHERE listens_udp;
 CREATE INDEX node_reports_node ON public.node_reports USING btree (node_id, kind, id);
+CREATE INDEX protocol_groups_group ON public.protocol_groups USING btree (group_id, node_protocol_id);
 CREATE INDEX segment_prunings_up_to_id ON public.segment_prunings USING btree (up_to_id);
 CREATE INDEX segments_unsettled ON public.segments USING btree (stream, seq) WHERE (state = 'sealed'::text);
 CREATE INDEX subscription_events_at ON public.subscription_events USING btree (at);
 CREATE INDEX subscription_events_pending ON public.subscription_events USING btree (id) WHERE pending;
 CREATE INDEX subscription_events_subscription ON public.subscription_events USING btree (subscription_id, id);
+CREATE INDEX subscription_groups_subscription ON public.subscription_groups USING btree (subscription_id, group_id);
 CREATE INDEX subscription_links_protocol ON public.subscription_links USING btree (node_protocol_id);
 CREATE INDEX subscription_resets_subscription ON public.subscription_resets USING btree (subscription_id, id);
 CREATE INDEX subscriptions_expiry ON public.subscriptions USING btree (expires_at) WHERE ((expires_at IS NOT NULL) AND (status = ANY (ARRAY['active'::text, 'limited'::text])));
+CREATE UNIQUE INDEX subscriptions_page_token ON public.subscriptions USING btree (page_token_hash);
 CREATE INDEX subscriptions_reset ON public.subscriptions USING btree (next_reset_at) WHERE (next_reset_at IS NOT NULL);
 CREATE INDEX subscriptions_user ON public.subscriptions USING btree (user_id);
 CREATE INDEX users_name ON public.users USING btree (name);
