@@ -265,6 +265,9 @@ CREATE TABLE subscription_links (
   subscription_id bigint NOT NULL,
   node_protocol_id bigint NOT NULL,
   credential text,
+  credential_uuid uuid,
+  credential_key bytea NOT NULL GENERATED ALWAYS AS (substr(uuid_send(COALESCE(credential_uuid, uuid)), 1, 6) || substr(uuid_send(COALESCE(credential_uuid, uuid)), 9)) STORED,
+  CONSTRAINT subscription_links_credential_whole CHECK (((credential IS NULL) = (credential_uuid IS NULL))),
   CONSTRAINT subscription_links_node_protocol_id_fkey FOREIGN KEY (node_protocol_id) REFERENCES node_protocols(id) ON DELETE CASCADE,
   CONSTRAINT subscription_links_pkey PRIMARY KEY (uuid),
   CONSTRAINT subscription_links_subscription_id_fkey FOREIGN KEY (subscription_id) REFERENCES subscriptions(id) ON DELETE CASCADE,
@@ -302,8 +305,11 @@ CREATE TABLE subscriptions (
   warned_percent smallint NOT NULL DEFAULT 0,
   link_secret uuid NOT NULL DEFAULT gen_random_uuid(),
   credential text,
+  credential_uuid uuid,
+  credential_key bytea GENERATED ALWAYS AS (substr(uuid_send(credential_uuid), 1, 6) || substr(uuid_send(credential_uuid), 9)) STORED,
   page_token_hash bytea,
   duration_seconds bigint,
+  CONSTRAINT subscriptions_credential_whole CHECK (((credential IS NULL) = (credential_uuid IS NULL))),
   CONSTRAINT subscriptions_duration_seconds_check CHECK ((duration_seconds > 0)),
   CONSTRAINT subscriptions_pkey PRIMARY KEY (id),
   CONSTRAINT subscriptions_reset_period_check CHECK ((reset_period = ANY (ARRAY['none'::text, 'day'::text, 'week'::text, 'month'::text]))),
@@ -330,8 +336,10 @@ CREATE INDEX subscription_events_at ON public.subscription_events USING btree (a
 CREATE INDEX subscription_events_pending ON public.subscription_events USING btree (id) WHERE pending;
 CREATE INDEX subscription_events_subscription ON public.subscription_events USING btree (subscription_id, id);
 CREATE INDEX subscription_groups_subscription ON public.subscription_groups USING btree (subscription_id, group_id);
+CREATE UNIQUE INDEX subscription_links_credential ON public.subscription_links USING btree (credential_key, node_protocol_id);
 CREATE INDEX subscription_links_protocol ON public.subscription_links USING btree (node_protocol_id);
 CREATE INDEX subscription_resets_subscription ON public.subscription_resets USING btree (subscription_id, id);
+CREATE UNIQUE INDEX subscriptions_credential ON public.subscriptions USING btree (credential_key) WHERE (credential_key IS NOT NULL);
 CREATE INDEX subscriptions_expiry ON public.subscriptions USING btree (expires_at) WHERE ((expires_at IS NOT NULL) AND (status = ANY (ARRAY['active'::text, 'limited'::text])));
 CREATE UNIQUE INDEX subscriptions_page_token ON public.subscriptions USING btree (page_token_hash);
 CREATE INDEX subscriptions_reset ON public.subscriptions USING btree (next_reset_at) WHERE (next_reset_at IS NOT NULL);

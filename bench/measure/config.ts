@@ -55,11 +55,15 @@ export async function measureConfig(options: BenchOptions): Promise<Measured> {
 
 async function linkAll(core: BenchCore, world: BenchWorld): Promise<void> {
   await core.pool.query(
-    `INSERT INTO subscription_links (uuid, subscription_id, node_protocol_id)
-     SELECT gen_random_uuid(), id, $1 FROM subscriptions`,
+    `INSERT INTO protocol_groups (group_id, node_protocol_id)
+     SELECT id, $1 FROM groups WHERE name = 'default'`,
     [world.nodeProtocolIds[0]],
   );
-  await core.pool.query('ANALYZE subscription_links');
+  await core.pool.query(
+    `INSERT INTO subscription_groups (group_id, subscription_id)
+     SELECT g.id, s.id FROM groups g CROSS JOIN subscriptions s WHERE g.name = 'default'`,
+  );
+  await core.pool.query('ANALYZE protocol_groups, subscription_groups');
 }
 
 async function timeRenders(core: BenchCore, world: BenchWorld, turns: number) {

@@ -92,8 +92,12 @@ async function fill(pool: pg.Pool, nodes: number): Promise<void> {
     `INSERT INTO node_protocols (node_id, protocol, port) SELECT id, 'VLESS', 443 FROM nodes`,
   );
   await pool.query(
-    `INSERT INTO subscription_links (uuid, subscription_id, node_protocol_id)
-     SELECT gen_random_uuid(), s.id, p.id FROM node_protocols p CROSS JOIN subscriptions s`,
+    `INSERT INTO protocol_groups (group_id, node_protocol_id)
+     SELECT g.id, p.id FROM groups g CROSS JOIN node_protocols p WHERE g.name = 'default'`,
+  );
+  await pool.query(
+    `INSERT INTO subscription_groups (group_id, subscription_id)
+     SELECT g.id, s.id FROM groups g CROSS JOIN subscriptions s WHERE g.name = 'default'`,
   );
   await pool.query('ANALYZE');
 }

@@ -1,10 +1,8 @@
 import type pg from 'pg';
 import type { Config } from '../../src/config.ts';
 import { createNode } from '../../src/nodes/change.ts';
-import { lockLinks } from '../../src/nodes/lock-links.ts';
 import { registerNode } from '../../src/nodes/registration.ts';
 import { validateProtocolSettings } from '../../src/protocols/settings.ts';
-import { inTransaction } from '../../src/stores/postgres.ts';
 import { eachBounded } from '../../test/harness/simulator/each.ts';
 
 /** The nodes that send, and the subscriptions that have the traffic. */
@@ -24,7 +22,8 @@ const rowsAtOnceMax = 10_000;
 
 /**
  * Creates and registers nodes as the CLI and the route do, with one protocol each, and users with one
- * subscription each. It creates no links, since the benches that use it do not measure configurations.
+ * subscription each. They are in no group, so there are no links, since the benches that use it do not measure
+ * configurations.
  */
 export async function createBenchWorld(
   pool: pg.Pool,
@@ -70,15 +69,12 @@ async function registerNodes(pool: pg.Pool, config: Config, count: number) {
 
 async function createProtocols(pool: pg.Pool, nodeIds: readonly number[]): Promise<number[]> {
   const settings = JSON.stringify(validateProtocolSettings('VLESS', {}));
-  return inTransaction(pool, async (client) => {
-    await lockLinks(client, 'protocols');
-    const { rows } = await client.query<{ id: number }>(
-      `INSERT INTO node_protocols (node_id, protocol, port, settings)
-       SELECT node_id, 'VLESS', 443, $2 FROM unnest($1::integer[]) AS node_id RETURNING id`,
-      [nodeIds, settings],
-    );
-    return rows.map(({ id }) => id);
-  });
+  const { rows } = await pool.query<{ id: number }>(
+    `INSERT INTO node_protocols (node_id, protocol, port, settings)
+     SELECT node_id, 'VLESS', 443, $2 FROM unnest($1::integer[]) AS node_id RETURNING id`,
+    [nodeIds, settings],
+  );
+  return rows.map(({ id }) => id);
 }
 
 async function createSubscriptions(

@@ -5,7 +5,9 @@ import { type VpnProtocol, vpnProtocols } from '../contract/enums.ts';
 import { hostFault, ipFault, isAddress, isHost } from '../contract/fields.ts';
 import { limits } from '../contract/limits.ts';
 import { holdsPlaceholder, keptMarker, maskText } from '../fleet/secrets.ts';
+import type { IdRange } from '../groups/members.ts';
 import { integer } from '../integer.ts';
+import { credentialFault } from '../protocols/credential.ts';
 import { type OutboundProtocol, outboundProtocols } from '../settings/outbounds.ts';
 import { type ResetPeriod, resetPeriods } from '../subscriptions/period.ts';
 import { hiddenFault, isStorable } from '../text.ts';
@@ -14,7 +16,7 @@ import { hiddenFault, isStorable } from '../text.ts';
 // modules that the commands call may rely on the checks made here.
 
 const int4Max = 2_147_483_647;
-const settingsBytesMax = 1_048_576;
+const settingsCharsMax = 1_048_576;
 
 /** The id of a node. */
 export const nodeId = integer(1, int4Max);
@@ -45,6 +47,48 @@ export function name(given: string): string {
 function sentence(fault: string): string {
   return `It ${fault.charAt(0).toLowerCase()}${fault.slice(1)}.`;
 }
+
+/** The name of a group. Lists of groups are separated by commas or semicolons, so a name holds none. */
+export function groupName(given: string): string {
+  const parsed = name(given);
+  if (!/[,;@]/.test(parsed)) return parsed;
+  throw new InvalidArgumentError('It must not hold a comma, a semicolon or @.');
+}
+
+/** Names of groups, like `default,premium`; at least one. */
+export function groupNames(given: string): string[] {
+  return [...new Set(given.split(/[,;]/).map(groupName))];
+}
+
+const rangesMax = 1_000_000;
+const rangeFileCharsMax = 16_777_216;
+
+/** Ids like `1,2,5-900`, or @file with ids in lines. */
+export function idRanges(given: string): IdRange[] {
+  const text = given.startsWith('@') ? readText(given.slice(1), rangeFileCharsMax) : given;
+  const parts = text.split(/[\s,]+/).filter((part) => part !== '');
+  if (parts.length === 0) throw new InvalidArgumentError('It names no ids.');
+  if (parts.length > rangesMax) {
+    throw new InvalidArgumentError(`It must have at most ${rangesMax} ids and ranges.`);
+  }
+  return parts.map((part) => {
+    const [from = '', to = from, rest] = part.split('-');
+    const range = { from: id(from), to: id(to) };
+    if (rest === undefined && range.from <= range.to) return range;
+    throw new InvalidArgumentError(`${part} is no range like 5-900.`);
+  });
+}
+
+/** What a client app holds: any text. */
+export function credential(given: string): string {
+  const fault = credentialFault(given);
+  if (fault === undefined) return given;
+  throw new InvalidArgumentError(sentence(fault));
+}
+
+/** A credential, or `none`. */
+export const credentialOrNone = (given: string): string | { none: true } =>
+  given === 'none' ? { none: true } : credential(given);
 
 /** Where clients reach a node. */
 export function host(given: string): string {
@@ -91,7 +135,7 @@ export function outboundProtocol(given: string): OutboundProtocol {
 
 /** A JSON object, inline or as @file. */
 export function settings(given: string): Record<string, unknown> {
-  const text = given.startsWith('@') ? readSettings(given.slice(1)) : given;
+  const text = given.startsWith('@') ? readText(given.slice(1), settingsCharsMax) : given;
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -110,14 +154,14 @@ export function settings(given: string): Record<string, unknown> {
   throw new InvalidArgumentError('It must be a JSON object.');
 }
 
-function readSettings(file: string): string {
+function readText(file: string, charsMax: number): string {
   try {
     const text = readFileSync(file, 'utf8');
-    if (text.length <= settingsBytesMax) return text;
+    if (text.length <= charsMax) return text;
   } catch (cause) {
     throw new InvalidArgumentError(`The file cannot be read: ${(cause as Error).message}.`);
   }
-  throw new InvalidArgumentError(`The file has over ${settingsBytesMax} characters.`);
+  throw new InvalidArgumentError(`The file has over ${charsMax} characters.`);
 }
 
 const byteUnits: Record<string, bigint> = {

@@ -13,27 +13,30 @@ interface Question {
   /** What the operator must type: the name of what would end, or yes. */
   answer: string;
   yes: boolean | undefined;
+  /** Set if another command puts everything back. */
+  isUndoable?: boolean;
 }
 
 /**
- * Returns once the operator has confirmed a change that cannot be undone: by `--yes`, or at a terminal
- * by typing the answer after reading the effects.
+ * Returns once the operator has confirmed a change: by `--yes`, or at a terminal by typing the answer after
+ * reading the effects.
  * @throws CoreError CONFIRMATION_NEEDED otherwise, before anything is changed.
  */
 export async function confirm(context: CliContext, question: Question): Promise<void> {
   const { what, effects, yes } = question;
   if (yes === true) return;
+  const warning = question.isUndoable === true ? 'Nothing' : 'It cannot be undone, and nothing';
   if (!context.isAtTerminal) {
     throw new CoreError(
       'CONFIRMATION_NEEDED',
-      `${what} ${effects.join(', ')}. It cannot be undone, and nothing was changed: give --yes to do it`,
+      `${what} ${effects.join(', ')}. ${warning} was changed: give --yes to do it`,
     );
   }
   // An operator cannot type a name with hidden characters, so the command asks for `yes`.
   const answer = hiddenCharacter(question.answer) === undefined ? question.answer.trim() : 'yes';
   const lines = effects.map((effect) => `  ${effect}\n`).join('');
   const typed = await context.ask(
-    `${what}\n${lines}This cannot be undone. Type ${answer} to go on: `,
+    `${what}\n${lines}${question.isUndoable === true ? '' : 'This cannot be undone. '}Type ${answer} to go on: `,
   );
   if (typed?.trim() === answer) return;
   throw new CoreError('CONFIRMATION_NEEDED', 'Not confirmed: nothing was changed');

@@ -1,11 +1,19 @@
 import type { Command } from 'commander';
 import QRCode from 'qrcode';
-import { listLinks, rotateLink } from '../subscriptions/links.ts';
+import { CoreError } from '../errors.ts';
+import {
+  type LinkReference,
+  listLinks,
+  readLinks,
+  requireSubscription,
+  withoutSecret,
+} from '../subscriptions/links.ts';
+import { rotateLink } from '../subscriptions/rotate.ts';
 import { linkEffects } from '../subscriptions/show.ts';
-import { showShareLink } from '../subscriptions/show-link.ts';
+import { shareLinksOf, showShareLinks } from '../subscriptions/show-link.ts';
 import { id, uuid } from './arguments.ts';
 import { confirm, yesOption } from './confirm.ts';
-import type { Run } from './context.ts';
+import type { CliContext, Run } from './context.ts';
 import { objectsText } from './table.ts';
 
 /** `core link …` */
@@ -13,61 +21,121 @@ export function addLinkCommands(program: Command, run: Run): void {
   const link = program
     .command('link')
     .description('Links: the access of a subscription to a protocol');
+  addLinkList(link, run);
+  addLinkShow(link, run);
+  addLinkRotate(link, run);
+}
 
+const listColumns = ['nodeProtocolId', 'nodeId', 'protocol', 'uuid'] as const;
+
+function addLinkList(link: Command, run: Run): void {
   link
     .command('list')
     .description('Links of a subscription')
     .requiredOption('--subscription <id>', 'id of the subscription', id)
-    .addHelpText('after', '\nExample:\n  core link list --subscription 1')
+    .option('--uri', 'the share links for client apps, which are credentials')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  core link list --subscription 1\n  core link list --subscription 1 --uri',
+    )
     .action(
-      run(async (context, options: { subscription: number }) => {
+      run(async (context, options: { subscription: number; uri?: boolean }) => {
+        if (options.uri === true) return printShareLinks(context, options.subscription);
         const found = await listLinks(await context.postgres(), options.subscription);
-        const columns = ['nodeProtocolId', 'nodeId', 'protocol', 'uuid'];
-        context.print(found, objectsText(found, columns, 'It has no links.'));
+        return context.print(found, objectsText(found, listColumns, 'It has no links.'));
       }),
     );
+}
 
-  link
-    .command('show')
-    .description('The share link for a client app, and its QR code')
-    .argument('<uuid>', 'UUID of the link', uuid)
+/** One line for each share link, and nothing else: apps take such a list. */
+async function printShareLinks(context: CliContext, subscriptionId: number): Promise<void> {
+  const pool = await context.postgres();
+  await requireSubscription(pool, subscriptionId);
+  const links = await readLinks(pool, { subscriptionId });
+  const found = links.map((link) => ({ ...withoutSecret(link), uris: shareLinksOf(link) }));
+  const lines = found.flatMap((link) => link.uris).map((uri) => `${uri}\n`);
+  context.print(found, lines.length === 0 ? 'It has no share links.\n' : lines.join(''));
+}
+
+interface Reference {
+  subscription?: number;
+  protocol?: number;
+}
+
+/** A link by its UUID, or by the ids of what it connects. */
+function referenceOf(uuid: string | undefined, options: Reference): LinkReference {
+  const { subscription, protocol } = options;
+  if (uuid !== undefined && subscription === undefined && protocol === undefined) return { uuid };
+  if (uuid === undefined && subscription !== undefined && protocol !== undefined) {
+    return { subscriptionId: subscription, nodeProtocolId: protocol };
+  }
+  throw new CoreError(
+    'INVALID_ARGUMENT',
+    'Name the link by its UUID, or by both --subscription and --protocol',
+  );
+}
+
+function withReference(command: Command): Command {
+  return command
+    .argument('[uuid]', 'UUID of the link', uuid)
+    .option('--subscription <id>', 'in place of the UUID, with --protocol', id)
+    .option('--protocol <id>', 'id of the protocol that the link leads to', id);
+}
+
+function addLinkShow(link: Command, run: Run): void {
+  withReference(
+    link.command('show').description('The share links for a client app, and their QR codes'),
+  )
     .addHelpText(
       'after',
       `
-The share link is a credential. With --json there is no QR code.
+A share link is a credential. With --json there is no QR code.
 
-Example:
-  core link show 11111111-1111-4111-8111-111111111111`,
+Examples:
+  core link show 00000000-0000-8001-8000-00000000000c
+  core link show --subscription 1 --protocol 12`,
     )
     .action(
-      run(async (context, _options, given: string) => {
-        const uri = await showShareLink(await context.postgres(), given);
-        if (context.json) return context.print({ uri });
+      run(async (context, options: Reference, given: string | undefined) => {
+        const uris = await showShareLinks(await context.postgres(), referenceOf(given, options));
+        if (context.json) return context.print({ uri: uris[0], uris });
         // Low error correction is enough on a screen, and keeps the code of a long URI scannable.
-        const options = { type: 'terminal', small: true, errorCorrectionLevel: 'L' } as const;
-        context.print({ uri }, `${uri}\n\n`);
-        return context.draw(`${await QRCode.toString(uri, options)}\n`);
+        const code = { type: 'terminal', small: true, errorCorrectionLevel: 'L' } as const;
+        for (const uri of uris) {
+          context.print({ uri }, `${uri}\n\n`);
+          await context.draw(`${await QRCode.toString(uri, code)}\n`);
+        }
       }),
     );
+}
 
-  link
-    .command('rotate')
-    .description('Give a link a new UUID; the old one stops working')
-    .argument('<uuid>', 'UUID of the link', uuid)
+function addLinkRotate(link: Command, run: Run): void {
+  withReference(
+    link.command('rotate').description('Give a link a new credential; the old one stops working'),
+  )
     .option(...yesOption)
-    .addHelpText('after', '\nExample:\n  core link rotate 0c1d2e3f-0000-4000-8000-000000000000')
+    .addHelpText(
+      'after',
+      `
+Its UUID, by which traffic is counted, stays.
+
+Examples:
+  core link rotate 00000000-0000-8001-8000-00000000000c
+  core link rotate --subscription 1 --protocol 12 --yes`,
+    )
     .action(
-      run(async (context, { yes }: { yes?: boolean }, given: string) => {
+      run(async (context, options: Reference & { yes?: boolean }, given: string | undefined) => {
         const pool = await context.postgres();
-        const { userName, activeSubscriptions } = await linkEffects(pool, given);
-        const inUse = activeSubscriptions === 0 ? 'its subscription is not active' : 'it is in use';
+        const reference = referenceOf(given, options);
+        const { uuid, userName, isActive } = await linkEffects(pool, reference);
+        const inUse = isActive ? 'it is in use' : 'its subscription is not active';
         await confirm(context, {
-          what: `Rotating link ${given} of ${userName}`,
-          effects: [`ends the UUID that clients have (${inUse})`],
+          what: `Rotating link ${uuid} of ${userName}`,
+          effects: [`ends the credential that clients have (${inUse})`],
           answer: 'yes',
-          yes,
+          yes: options.yes,
         });
-        context.print(await rotateLink(pool, given));
+        context.print(await rotateLink(pool, reference));
       }),
     );
 }

@@ -9,6 +9,7 @@ import { escapedJson, printable, printableLines } from '../text.ts';
 import { type CommandBody, createCliContext, type Run } from './context.ts';
 import { addEventCommands } from './event.ts';
 import { addFleetCommands } from './fleet.ts';
+import { addGroupCommands } from './group.ts';
 import { addLinkCommands } from './link.ts';
 import { addNodeCommands } from './node.ts';
 import { addOutboundCommands } from './outbound.ts';
@@ -155,6 +156,7 @@ Examples:
   addUserCommands(program, run);
   addSubscriptionCommands(program, run);
   addLinkCommands(program, run);
+  addGroupCommands(program, run);
   addEventCommands(program, run);
   addWebhookCommands(program, run);
   addStatusCommand(program, run);

@@ -1,12 +1,13 @@
 import type { Command } from 'commander';
 import { type VpnProtocol, vpnProtocols } from '../contract/enums.ts';
 import { CoreError } from '../errors.ts';
+import { protocolGroupEffects } from '../groups/membership.ts';
 import { protocolEffects } from '../nodes/effects.ts';
 import { protocolSettings } from '../settings/harmless.ts';
 import { addProtocol, listProtocols, removeProtocol, setProtocol } from '../settings/protocols.ts';
-import { id, nodeId, port, settings, vpnProtocol } from './arguments.ts';
-import { confirm, countedLinks, yesOption } from './confirm.ts';
-import type { Run } from './context.ts';
+import { groupNames, id, nodeId, port, settings, vpnProtocol } from './arguments.ts';
+import { confirm, counted, countedLinks, yesOption } from './confirm.ts';
+import type { CliContext, Run } from './context.ts';
 import { objectsText, settingsToShow } from './table.ts';
 
 /** `core protocol …` */
@@ -20,6 +21,7 @@ export function addProtocolCommands(program: Command, run: Run): void {
     .requiredOption('--protocol <protocol>', vpnProtocols.join(', '), vpnProtocol)
     .requiredOption('--port <port>', 'port that the node listens on', port)
     .option('--settings <json>', 'settings of the protocol: a JSON object or @file', settings, {})
+    .option('--groups <names>', 'groups, like default,premium (default: default)', groupNames)
     .addHelpText(
       'after',
       `
@@ -40,15 +42,23 @@ Examples:
 
   protocol
     .command('set')
-    .description('Change a protocol; its links stay, and so do the keys that --settings leaves out')
+    .description('Change a protocol; keys that --settings leaves out stay')
     .argument('<id>', 'id of the protocol', id)
     .option('--port <port>', 'port that the node listens on', port)
     .option('--settings <json>', 'all settings of the protocol: a JSON object or @file', settings)
-    .addHelpText('after', '\nExample:\n  core protocol set 1 --port 8443')
+    .option('--groups <names>', 'all its groups, like default,premium', groupNames)
+    .option(...yesOption)
+    .addHelpText(
+      'after',
+      '\nExamples:\n  core protocol set 1 --port 8443\n  core protocol set 1 --groups premium',
+    )
     .action(
-      run(async (context, change: SetOptions, nodeProtocolId: number) => {
+      run(async (context, { yes, ...change }: SetOptions, nodeProtocolId: number) => {
         if (Object.keys(change).length === 0) {
           throw new CoreError('INVALID_ARGUMENT', 'Nothing to change: name at least one option');
+        }
+        if (change.groups !== undefined) {
+          await confirmGroups(context, nodeProtocolId, change.groups, yes);
         }
         const { nodeId } = await setProtocol(await context.postgres(), nodeProtocolId, change);
         context.print({ nodeProtocolId, nodeId });
@@ -56,6 +66,28 @@ Examples:
     );
   addProtocolRemove(protocol, run);
   addProtocolList(protocol, run);
+}
+
+/** Asks if links end. */
+async function confirmGroups(
+  context: CliContext,
+  nodeProtocolId: number,
+  groups: readonly string[],
+  yes: boolean | undefined,
+): Promise<void> {
+  const pool = await context.postgres();
+  const { name } = await protocolEffects(pool, nodeProtocolId);
+  const effects = await protocolGroupEffects(pool, nodeProtocolId, groups);
+  if (effects.linksEnded === 0) return;
+  await confirm(context, {
+    what: `Changing the groups of protocol ${nodeProtocolId} (${name})`,
+    effects: [
+      `makes ${counted(effects.linksAdded, 'link')} and ends ${counted(effects.linksEnded, 'link')}`,
+    ],
+    answer: 'yes',
+    yes,
+    isUndoable: true,
+  });
 }
 
 function addProtocolRemove(protocol: Command, run: Run): void {
@@ -95,7 +127,7 @@ function addProtocolList(protocol: Command, run: Run): void {
           ...one,
           settings: settingsToShow(one.settings, protocolSettings, options),
         }));
-        const columns = ['nodeProtocolId', 'nodeId', 'protocol', 'port', 'settings'];
+        const columns = ['nodeProtocolId', 'nodeId', 'protocol', 'port', 'groups', 'settings'];
         context.print(found, objectsText(found, columns, 'There are no protocols.'));
       }),
     );
@@ -106,11 +138,14 @@ interface AddOptions {
   protocol: VpnProtocol;
   port: number;
   settings: Record<string, unknown>;
+  groups?: string[];
 }
 
 interface SetOptions {
   port?: number;
   settings?: Record<string, unknown>;
+  groups?: string[];
+  yes?: boolean;
 }
 
 /** For `core protocol add --help`. docs/protocols.md has an example of every protocol. */

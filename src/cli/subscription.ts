@@ -1,18 +1,22 @@
 import type { Command } from 'commander';
 import { CoreError } from '../errors.ts';
-import { changeSubscription } from '../subscriptions/change.ts';
+import { subscriptionGroupEffects } from '../groups/membership.ts';
+import { changeSubscription, type SubscriptionChange } from '../subscriptions/change.ts';
 import { createSubscription } from '../subscriptions/create.ts';
 import { deleteSubscription } from '../subscriptions/delete.ts';
 import { listResets, resetSubscription } from '../subscriptions/due.ts';
-import { rotateLinks } from '../subscriptions/links.ts';
 import type { ResetPeriod } from '../subscriptions/period.ts';
+import { rotateLinks } from '../subscriptions/rotate.ts';
 import { listSubscriptions, showSubscription, subscriptionEffects } from '../subscriptions/show.ts';
 import {
   afterId,
   bytes,
   bytesOrNone,
+  credential,
+  credentialOrNone,
   date,
   dateOrNever,
+  groupNames,
   id,
   resetPeriod,
   rowsMax,
@@ -30,12 +34,18 @@ export function addSubscriptionCommands(program: Command, run: Run): void {
 
   subscription
     .command('create')
-    .description('Give a user access to every protocol of every node')
+    .description('Give a user access to the protocols of some groups')
     .requiredOption('--user <id>', 'id of the user', id)
     .option('--limit <bytes>', 'traffic, up and down together, like 10GB or 512MiB', bytes)
     .option('--expires <date>', 'when it ends, like 2030-01-31T00:00:00Z', date)
     .option('--reset, --reset-period <period>', 'none, day, week or month', resetPeriod)
     .option('--anchor <date>', 'start of the first period, in UTC (default: now)', date)
+    .option('--groups <names>', 'groups, like default,premium (default: default)', groupNames)
+    .option(
+      '--credential <text>',
+      'what client apps hold, for all links (default: new)',
+      credential,
+    )
     .addHelpText(
       'after',
       `
@@ -51,12 +61,14 @@ Examples:
           expiresAt: options.expires ?? null,
           resetPeriod: options.resetPeriod,
           anchorAt: options.anchor,
+          groups: options.groups,
+          credential: options.credential,
         });
         const { subscriptionId, links } = created;
         const table = objectsText(
           links,
           ['nodeProtocolId', 'uuid'],
-          'No links yet: no node has a protocol.',
+          'No links yet: no protocol is in a group of it.',
         );
         context.print(created, `${fieldsText({ subscriptionId })}\n${table}`);
       }),
@@ -98,6 +110,8 @@ interface CreateOptions {
   expires?: Date;
   resetPeriod?: ResetPeriod;
   anchor?: Date;
+  groups?: string[];
+  credential?: string;
 }
 
 const listColumns = [
@@ -111,6 +125,7 @@ const listColumns = [
   'expiresAt',
   'resetPeriod',
   'nextResetAt',
+  'groups',
 ] as const;
 
 interface SetOptions {
@@ -118,18 +133,24 @@ interface SetOptions {
   expires?: Date | 'never';
   resetPeriod?: ResetPeriod;
   anchor?: Date;
+  groups?: string[];
+  credential?: string | { none: true };
+  yes?: boolean;
 }
 
 /** The commands of `core subscription …` that change a subscription. */
 function addSubscriptionChanges(subscription: Command, run: Run): void {
   subscription
     .command('set')
-    .description('Change limit, expiry or period; the others stay as they are')
+    .description('Change some of it; the rest stays as it is')
     .argument('<id>', 'id of the subscription', id)
     .option('--limit <bytes>', 'traffic of a period, like 10GB, or none', bytesOrNone)
     .option('--expires <date>', 'when it ends, like 2030-01-31T00:00:00Z, or never', dateOrNever)
     .option('--reset, --reset-period <period>', 'none, day, week or month', resetPeriod)
     .option('--anchor <date>', 'start of the first period, in UTC', date)
+    .option('--groups <names>', 'all its groups, like default,premium', groupNames)
+    .option('--credential <text>', 'what client apps hold, or none for new ones', credentialOrNone)
+    .option(...yesOption)
     .addHelpText(
       'after',
       `
@@ -139,20 +160,11 @@ Examples:
     )
     .action(
       run(async (context, options: SetOptions, subscriptionId: number) => {
-        const { limit, expires, resetPeriod, anchor } = options;
-        const change = {
-          trafficLimitBytes: limit === 'none' ? null : limit,
-          expiresAt: expires === 'never' ? null : expires,
-          resetPeriod,
-          anchorAt: anchor,
-        };
-        if (Object.values(change).every((value) => value === undefined)) {
-          throw new CoreError(
-            'INVALID_ARGUMENT',
-            'Nothing to set: see core subscription set --help',
-          );
-        }
+        const change = changeOf(options);
         const pool = await context.postgres();
+        if (change.groups !== undefined) {
+          await confirmGroups(context, subscriptionId, change.groups, options.yes);
+        }
         context.print(await changeSubscription(pool, subscriptionId, change));
       }),
     );
@@ -165,6 +177,43 @@ Examples:
   addSwitch(subscription, run, 'enable', 'Undo disable; expiry and limit still apply');
   addResetCommands(subscription, run);
   addRotateAndDelete(subscription, run);
+}
+
+/** @throws CoreError INVALID_ARGUMENT if no option changes anything. */
+function changeOf(options: SetOptions): SubscriptionChange {
+  const { limit, expires, resetPeriod, anchor, groups, credential } = options;
+  const change = {
+    trafficLimitBytes: limit === 'none' ? null : limit,
+    expiresAt: expires === 'never' ? null : expires,
+    resetPeriod,
+    anchorAt: anchor,
+    groups,
+    credential: typeof credential === 'object' ? null : credential,
+  };
+  if (Object.values(change).some((value) => value !== undefined)) return change;
+  throw new CoreError('INVALID_ARGUMENT', 'Nothing to set: see core subscription set --help');
+}
+
+/** Asks if links end. */
+async function confirmGroups(
+  context: CliContext,
+  subscriptionId: number,
+  groups: readonly string[],
+  yes: boolean | undefined,
+): Promise<void> {
+  const pool = await context.postgres();
+  const { userName } = await subscriptionEffects(pool, subscriptionId);
+  const effects = await subscriptionGroupEffects(pool, subscriptionId, groups);
+  if (effects.linksEnded === 0) return;
+  await confirm(context, {
+    what: `Changing the groups of subscription ${subscriptionId} of ${userName}`,
+    effects: [
+      `makes ${counted(effects.linksAdded, 'link')} and ends ${counted(effects.linksEnded, 'link')}`,
+    ],
+    answer: 'yes',
+    yes,
+    isUndoable: true,
+  });
 }
 
 function addSwitch(
@@ -220,7 +269,7 @@ function addResetCommands(subscription: Command, run: Run): void {
 function addRotateAndDelete(subscription: Command, run: Run): void {
   subscription
     .command('rotate')
-    .description('Give all links of a subscription new UUIDs; the old ones stop working')
+    .description('Give all links of a subscription new credentials; the old ones stop working')
     .argument('<id>', 'id of the subscription', id)
     .option(...yesOption)
     .addHelpText('after', '\nExample:\n  core subscription rotate 1')

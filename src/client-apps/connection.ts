@@ -1,13 +1,14 @@
 import { isIP } from 'node:net';
 import type { VpnProtocol } from '../contract/enums.ts';
 import { CoreError } from '../errors.ts';
+import { credentialUuid } from '../protocols/credential.ts';
 import { type ProtocolSettings, parseProtocolSettings } from '../protocols/settings.ts';
 import { shadowsocksUserKey } from '../protocols/shadowsocks-key.ts';
 import { mtProtoSecret } from '../render/mtproto.ts';
 
 /** Where a client app reaches a protocol, and with which credential. */
 export interface Place {
-  /** The credential of the link: a UUID in lower case. */
+  /** The credential of the link: any text. */
   credential: string;
   /** Host name or address, IPv6 without brackets. */
   host: string;
@@ -74,11 +75,17 @@ export function connectionOf(protocol: VpnProtocol, settings: unknown, place: Pl
   switch (protocol) {
     case 'VLESS': {
       const given = parseProtocolSettings('VLESS', settings);
-      return { ...common, protocol, uuid: credential, flow: given.flow, ...streamOf(given, place) };
+      return {
+        ...common,
+        protocol,
+        uuid: credentialUuid(credential),
+        flow: given.flow,
+        ...streamOf(given, place),
+      };
     }
     case 'VMESS': {
       const given = parseProtocolSettings('VMESS', settings);
-      return { ...common, protocol, uuid: credential, ...streamOf(given, place) };
+      return { ...common, protocol, uuid: credentialUuid(credential), ...streamOf(given, place) };
     }
     case 'TROJAN': {
       const given = parseProtocolSettings('TROJAN', settings);
@@ -145,7 +152,7 @@ function shadowsocksOf(
  */
 function telegramSecret(settings: unknown, credential: string): string {
   const { modes, tlsDomain } = parseProtocolSettings('MTPROTO', settings);
-  const plain = mtProtoSecret(credential);
+  const plain = mtProtoSecret(credentialUuid(credential));
   if (modes.tls) return `ee${plain}${Buffer.from(tlsDomain).toString('hex')}`;
   return modes.secure ? `dd${plain}` : plain;
 }

@@ -38,7 +38,12 @@ function vlessLink(connection: Of<'VLESS'>): string {
 
 /** Client apps read the same query as for VLESS; the user is the password. */
 function trojanLink(connection: Of<'TROJAN'>): string {
-  return uri('trojan', connection.password, connection, streamQuery(connection));
+  return uri(
+    'trojan',
+    encodeURIComponent(connection.password),
+    connection,
+    streamQuery(connection),
+  );
 }
 
 /** https://github.com/2dust/v2rayN/wiki/Description-of-VMess-share-link */
@@ -73,7 +78,7 @@ function shadowsocksLink(connection: Of<'SHADOWSOCKS'>): string {
 /** https://v2.hysteria.network/docs/developers/URI-Scheme */
 function hysteriaLink(connection: Of<'HYSTERIA2'>): string {
   const { password, serverName } = connection;
-  return uri('hysteria2', password, connection, [['sni', serverName]], '/');
+  return uri('hysteria2', encodeURIComponent(password), connection, [['sni', serverName]], '/');
 }
 
 /** https://core.telegram.org/api/links#mtproxy-links */

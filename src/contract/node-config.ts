@@ -30,7 +30,10 @@ export interface XrayInboundPlace {
   sniffing?: { enabled: boolean; destOverride: string[]; routeOnly: boolean };
 }
 
-/** In every client `email` is the link's UUID: Xray names its counters by it. */
+/**
+ * In every client `email` is the link's UUID: Xray names its counters by it. It is no secret. The credential,
+ * which the client app holds, is another value.
+ */
 export type XrayInbound = XrayInboundPlace &
   (
     | { protocol: 'vless'; settings: VlessInboundSettings; streamSettings: XrayStreamSettings }
@@ -40,18 +43,18 @@ export type XrayInbound = XrayInboundPlace &
     | { protocol: 'hysteria'; settings: HysteriaInboundSettings; streamSettings: HysteriaStream }
   );
 
-/** `id` is the link's UUID. */
+/** `id` is the credential as a UUID. */
 interface VlessInboundSettings {
   clients: { id: string; email: string; flow?: 'xtls-rprx-vision' }[];
   decryption: 'none';
 }
 
-/** `id` is the link's UUID. */
+/** `id` is the credential as a UUID. */
 interface VmessInboundSettings {
   clients: { id: string; email: string }[];
 }
 
-/** `password` is the link's UUID. */
+/** `password` is the credential, which may be any text. */
 interface TrojanInboundSettings {
   clients: { password: string; email: string }[];
 }
@@ -64,7 +67,7 @@ interface ShadowsocksInboundSettings {
   network: 'tcp,udp' | 'tcp' | 'udp';
 }
 
-/** Hysteria2. `auth` is the link's UUID. `clients` is not empty. */
+/** Hysteria2. `auth` is the credential, which may be any text. `clients` is not empty. */
 interface HysteriaInboundSettings {
   version: 2;
   clients: { auth: string; email: string }[];
@@ -143,7 +146,7 @@ export interface MtProtoInbound {
 }
 
 /**
- * `name` is the link's UUID; `secret` is its 32 hex digits, without the dashes. The other fields are
+ * `name` is the link's UUID, and `secret` is the credential as 32 hex digits. The other fields are
  * absent if there is no limit. They go to telemt's `user_max_tcp_conns`, `user_max_unique_ips` and
  * `user_expirations` in the section `access`.
  */

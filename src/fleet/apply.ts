@@ -6,7 +6,7 @@ import {
   type IssuedNode,
   updateNodeInTransaction,
 } from '../nodes/change.ts';
-import { countLinks, type LinkCounts } from '../nodes/effects.ts';
+import { countLinks, type LinkCounts } from '../nodes/linked.ts';
 import { lockLinks } from '../nodes/lock-links.ts';
 import { replaceOutbounds } from '../settings/outbounds.ts';
 import {

@@ -1,15 +1,9 @@
 import { CoreError } from '../errors.ts';
 import type { Queryable } from '../stores/postgres.ts';
+import { countLinks, type LinkCounts } from './linked.ts';
 import { noSuchNode } from './lock-node.ts';
 
 // What a command that nobody can undo would end. The operator reads it and then confirms.
-
-/** The links that end with their protocols. */
-export interface LinkCounts {
-  links: number;
-  /** Links of active subscriptions: a client can connect with them now. */
-  linksInUse: number;
-}
 
 export interface NodeEffects extends LinkCounts {
   name: string;
@@ -56,19 +50,4 @@ export async function protocolEffects(
     throw new CoreError('NOT_FOUND', `There is no protocol ${nodeProtocolId}`);
   }
   return { name: row.name, ...(await countLinks(db, [nodeProtocolId])) };
-}
-
-/** Counts the links to these protocols. */
-export async function countLinks(
-  db: Queryable,
-  nodeProtocolIds: readonly number[],
-): Promise<LinkCounts> {
-  const { rows } = await db.query<LinkCounts>(
-    `SELECT count(*)::integer AS links,
-       count(*) FILTER (WHERE s.status = 'active')::integer AS "linksInUse"
-     FROM subscription_links l JOIN subscriptions s ON s.id = l.subscription_id
-     WHERE l.node_protocol_id = ANY ($1::bigint[])`,
-    [nodeProtocolIds],
-  );
-  return rows[0] ?? { links: 0, linksInUse: 0 };
 }

@@ -2,20 +2,19 @@ import type pg from 'pg';
 import { advisoryLocks, lockUntilCommit } from '../stores/advisory-locks.ts';
 
 /**
- * Take it before adding subscriptions or protocols, the two sides of the links. Every subscription
- * has a link to every protocol. Without the lock, one transaction could add a subscription while
- * another one adds a protocol. Neither would see the other's row, and nobody would make the link
- * between them.
+ * Take it before marking the nodes that serve some subscriptions, and before changing which protocols there
+ * are or who is in which group. Whoever changes a subscription asks which nodes serve it, and marks these.
+ * Without the lock, another transaction could give it one more node at the same time. A worker could then
+ * render that node without the change of the subscription, and nobody would mark the node again.
  *
- * Take it also before deleting subscriptions or changing links: whoever adds a protocol locks its
- * node first and then asks for these rows. So whoever holds the rows must not wait for that node.
- *
- * Transactions that add subscriptions share the lock. One that adds protocols holds it alone.
+ * Transactions that change subscriptions share the lock. One that changes protocols or groups holds it alone. So
+ * that nobody waits in a circle, lock rows of subscriptions before it and rows of nodes after it. A settle does
+ * so: it finds out which subscriptions reached their limits when it holds their rows.
  */
 export async function lockLinks(
   client: pg.PoolClient,
-  adding: 'subscriptions' | 'protocols',
+  changing: 'subscriptions' | 'protocols' | 'groups',
 ): Promise<void> {
-  const mode = adding === 'subscriptions' ? 'shared' : 'exclusive';
+  const mode = changing === 'subscriptions' ? 'shared' : 'exclusive';
   await lockUntilCommit(client, advisoryLocks.links, mode);
 }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { hash, randomBytes } from 'node:crypto';
+import { credentialUuid } from './credential.ts';
 
 /** The methods of Shadowsocks 2022 with which a server can have several users. */
 export const shadowsocksMethods = ['2022-blake3-aes-128-gcm', '2022-blake3-aes-256-gcm'] as const;
@@ -29,21 +30,31 @@ export function isShadowsocksKey(method: ShadowsocksMethod, text: string): boole
 }
 
 /**
- * The key of a link on a server. It stays the same until the link is rotated or the server gets another
- * key.
- *
- * It is SHA-256 over the server key and the UUID of the link. Every user knows the server key, since each
- * share link contains it, so the secret is the UUID with its 122 random bits. For each method all inputs
- * of the hash have the same length, so nobody can extend one hash to that of a longer input. An HMAC
- * would not be safer, and would take three times as long for a node of 100,000 users.
+ * The key of a user on a server. A credential that is a key of the method's length is the key itself; from
+ * any other Core derives one.
  */
 export function shadowsocksUserKey(
   method: ShadowsocksMethod,
   serverKey: string,
-  uuid: string,
+  credential: string,
 ): string {
+  if (isShadowsocksKey(method, credential)) return credential;
+  return derivedUserKey(method, serverKey, credentialUuid(credential));
+}
+
+/**
+ * The key that follows from a credential. It stays the same until the credential is rotated or the server
+ * gets another key.
+ *
+ * It is SHA-256 over the server key and the credential as a UUID. Every user knows the server key, since each
+ * share link contains it, so the secret is the credential. For each method all inputs of the hash have the same
+ * length, so nobody can extend one hash to that of a longer input. An HMAC would not be safer, and would take
+ * three times as long for a node of 100,000 users.
+ */
+export function derivedUserKey(method: ShadowsocksMethod, serverKey: string, uuid: string): string {
   assert.equal(uuid.length, 36);
-  const digest = hash('sha256', `core shadowsocks 2022:${method}:${serverKey}:${uuid}`, 'base64');
+  const input = `core shadowsocks 2022:${method}:${serverKey}:${uuid}`;
+  const digest = hash('sha256', input, 'base64');
   return keyBytes[method] === 32 ? digest : first16Bytes(digest);
 }
 

@@ -98,10 +98,15 @@ interface DueNode {
 /** The nodes to publish now, and how long until the next one, if that is within a second. */
 async function selectDue(pool: pg.Pool): Promise<{ nodes: DueNode[]; nextMs: number | undefined }> {
   const { rows } = await pool.query<DueNode & { due: boolean; waitMs: number }>(
-    // The links decide the size of a configuration that was never rendered.
-    `SELECT id, CASE WHEN content_bytes IS NULL THEN (
-         SELECT 4096 + 400 * count(*) FROM node_protocols p
-         JOIN subscription_links l ON l.node_protocol_id = p.id WHERE p.node_id = n.id)
+    // The links decide the size of a configuration that was never rendered. The groups are counted once, and
+    // only if there is such a node.
+    `WITH sizes AS MATERIALIZED (
+       SELECT group_id, count(*) AS links FROM subscription_groups GROUP BY group_id
+     )
+     SELECT id, CASE WHEN content_bytes IS NULL THEN (
+         SELECT 4096 + 400 * coalesce(sum(sizes.links), 0)::float8 FROM node_protocols p
+         JOIN protocol_groups pg ON pg.node_protocol_id = p.id
+         JOIN sizes ON sizes.group_id = pg.group_id WHERE p.node_id = n.id)
        ELSE content_bytes END AS bytes, ${dueSql} AS due, greatest(0, ceil(1000 * extract(epoch
        FROM n.published_at + interval '1 second' - clock_timestamp())))::integer AS "waitMs"
      FROM nodes n WHERE n.change_seq > n.published_seq AND n.revoked_at IS NULL

@@ -1,5 +1,10 @@
 import type pg from 'pg';
-import { type LinkRecords, linkRecordSql } from '../render/link-records.ts';
+import {
+  givenCredentialSql,
+  hasCredentialTextSql,
+  type LinkRecords,
+  linkRecordSql,
+} from '../render/link-records.ts';
 import type {
   NodeRows,
   NodeSettings,
@@ -60,7 +65,7 @@ export function readNodes(
     const unpinned = [...read.keys()].filter((id) => !pinned.has(id));
     if (unpinned.length > 0) await addSettings(client, unpinned, read);
     const links = await client.query<LinksRow>(linksSql, [[...read.keys()]]);
-    for (const { nodeId, records } of links.rows) read.get(nodeId)?.rows.links.push(records);
+    for (const row of links.rows) addLinks(read.get(row.nodeId)?.rows, row);
     return read;
   });
 }
@@ -82,6 +87,18 @@ interface NodeRow {
 interface LinksRow {
   nodeId: number;
   records: LinkRecords;
+  /** Node protocol, subscription, text. Null if every credential is a UUID. */
+  texts: [number, number, string][] | null;
+}
+
+function addLinks(rows: NodeRows | undefined, { records, texts }: LinksRow): void {
+  if (rows === undefined) return;
+  rows.links.push(records);
+  if (texts === null) return;
+  rows.credentialTexts ??= [];
+  for (const [nodeProtocolId, subscriptionId, text] of texts) {
+    rows.credentialTexts.push({ nodeProtocolId, subscriptionId, text });
+  }
 }
 
 /** The node without its links, and without its settings unless a rollback has pinned them. */
@@ -127,14 +144,25 @@ WHERE node_id = ANY ($1::integer[]) ORDER BY position`;
 
 /**
  * The links come unsorted, because the renderer sorts 100,000 in 20 ms, a tenth of what Postgres takes.
- * They come in up to 256 rows a node, by the first byte of the UUID, because the driver copies a large
- * row many times.
+ * They come in up to 64 rows a node, by the id of the subscription, because the driver copies a large row
+ * many times. A subscription may meet a protocol in several groups, and the first of them counts.
  */
 const linksSql = `
-SELECT p.node_id AS "nodeId", string_agg(${linkRecordSql}, ''::bytea) AS records
-FROM node_protocols p
-JOIN subscription_links l ON l.node_protocol_id = p.id
-JOIN subscriptions s ON s.id = l.subscription_id
-WHERE p.node_id = ANY ($1::integer[]) AND s.status = 'active'
-  AND (s.expires_at IS NULL OR s.expires_at > now())
-GROUP BY p.node_id, get_byte(uuid_send(l.uuid), 0)`;
+SELECT p.node_id AS "nodeId", string_agg(${linkRecordSql}, ''::bytea) AS records,
+  json_agg(json_build_array(p.id, s.id, ${givenCredentialSql})) FILTER (WHERE ${hasCredentialTextSql}) AS texts
+FROM (
+  SELECT p.id, p.node_id, p.protocol, pg.group_id,
+    pg.group_id = min(pg.group_id) OVER (PARTITION BY p.id) AS is_first
+  FROM node_protocols p JOIN protocol_groups pg ON pg.node_protocol_id = p.id
+  WHERE p.node_id = ANY ($1::integer[])
+) p
+JOIN subscription_groups sg ON sg.group_id = p.group_id
+JOIN subscriptions s ON s.id = sg.subscription_id
+LEFT JOIN subscription_links l ON l.subscription_id = s.id AND l.node_protocol_id = p.id
+WHERE s.status = 'active' AND (s.expires_at IS NULL OR s.expires_at > now())
+  AND (p.is_first OR NOT EXISTS (
+    SELECT FROM protocol_groups earlier
+    JOIN subscription_groups met ON met.group_id = earlier.group_id
+    WHERE earlier.node_protocol_id = p.id AND earlier.group_id < p.group_id
+      AND met.subscription_id = s.id))
+GROUP BY p.node_id, s.id & 63`;

@@ -1,5 +1,12 @@
 import assert from 'node:assert/strict';
-import { type SortedLinks, subscriptionIdAt, userIdAt } from './link-records.ts';
+import {
+  credentialTextAt,
+  credentialUuidOffset,
+  type ProtocolLinks,
+  type SortedLinks,
+  subscriptionIdAt,
+  userIdAt,
+} from './link-records.ts';
 
 // A configuration has a few parts for every user. This file describes them as elements, and writes them
 // as bytes into the configuration's one buffer. JSON.stringify writes the rest. The bench `config`
@@ -8,18 +15,32 @@ import { type SortedLinks, subscriptionIdAt, userIdAt } from './link-records.ts'
 /** A piece of JSON: texts and elements in their order. `writeJson` joins them. */
 export type Json = (string | Elements)[];
 
-/** A part of an element. All of it is ASCII, so a character is a byte. */
+/** A part of an element. */
 export type ElementPart =
-  /** Text that is the same in every element. */
+  /** Text in ASCII that is the same in every element. */
   | string
   /** The UUID of the link. */
   | typeof linkUuid
+  /** The credential of the link as a UUID. */
+  | typeof credentialUuid
   /** An id from the link's record. */
   | { id: (links: SortedLinks, offset: number) => number }
-  /** Text that needs no escaping, `bytesMax` long at most. */
+  /** Text that needs no escaping, `bytesMax` long in UTF-8 at most. */
   | { text: (links: SortedLinks, offset: number) => string; bytesMax: number };
 
 export const linkUuid = Symbol('UUID of the link');
+export const credentialUuid = Symbol('credential of the link as a UUID');
+
+/** The credential of each link in a JSON string. Only a link with a text of its own needs more than its record. */
+export function credentialPart(links: ProtocolLinks): ElementPart {
+  if (links.texts.size === 0) return credentialUuid;
+  const escaped = (text: string): string => JSON.stringify(text).slice(1, -1);
+  let bytesMax = uuidLength;
+  for (const text of links.texts.values()) {
+    bytesMax = Math.max(bytesMax, Buffer.byteLength(escaped(text)));
+  }
+  return { text: (_, offset) => escaped(credentialTextAt(links, offset)), bytesMax };
+}
 
 /** The elements of an array or the members of an object, one for each link, without the brackets. */
 interface Elements {
@@ -84,7 +105,7 @@ export function writeJson(json: Json, roomBytes: number): Buffer {
 function elementsBytesMax({ links, parts }: Elements): number {
   const lengths = parts.map((part) => {
     if (typeof part === 'string') return part.length;
-    if (part === linkUuid) return uuidLength;
+    if (part === linkUuid || part === credentialUuid) return uuidLength;
     return 'id' in part ? idLengthMax : part.bytesMax;
   });
   const commaLength = 1;
@@ -103,7 +124,9 @@ function writeElements(bytes: Buffer, start: number, { links, parts }: Elements)
     }
     for (const part of written) {
       if (part === linkUuid) end = writeUuid(bytes, end, records, offset);
-      else if (part instanceof Uint8Array) end = writeConstant(bytes, end, part);
+      else if (part === credentialUuid) {
+        end = writeUuid(bytes, end, records, offset + credentialUuidOffset);
+      } else if (part instanceof Uint8Array) end = writeConstant(bytes, end, part);
       else if ('id' in part) end = writeId(bytes, end, part.id(links, offset));
       else end = writeText(bytes, end, part.text(links, offset), part.bytesMax);
     }
@@ -141,10 +164,11 @@ function writeConstant(bytes: Buffer, start: number, constant: Uint8Array): numb
   return start + constant.length;
 }
 
-/** The buffer has room for `bytesMax` only, so a longer text would overwrite its neighbours. */
+/** The buffer has room for `bytesMax` only, so a longer text would take the room of the next ones. */
 function writeText(bytes: Buffer, start: number, text: string, bytesMax: number): number {
-  assert(text.length <= bytesMax, 'a text of an element is within its bytesMax');
-  return start + bytes.write(text, start, 'latin1');
+  const written = bytes.write(text, start);
+  assert(written <= bytesMax, 'a text of an element is within its bytesMax');
+  return start + written;
 }
 
 function writeId(bytes: Buffer, start: number, id: number): number {

@@ -8,7 +8,7 @@ import {
   linkUuid,
   withElements,
 } from './clients-json.ts';
-import { expiryAt, type SortedLinks, uuidAt } from './link-records.ts';
+import { credentialUuidAt, expiryAt, type SortedLinks } from './link-records.ts';
 import type { NodeRows, ProtocolRow } from './node-rows.ts';
 import { publicAddress } from './public-address.ts';
 
@@ -62,7 +62,7 @@ function userParts(settings: ProtocolSettings['MTPROTO']): ElementPart[] {
     '{"name":"',
     linkUuid,
     '","secret":"',
-    { text: (links, offset) => mtProtoSecret(uuidAt(links, offset)), bytesMax: 32 },
+    { text: (links, offset) => mtProtoSecret(credentialUuidAt(links, offset)), bytesMax: 32 },
     `"${limits}`,
     { text: expiryMember, bytesMax: expiryMemberBytesMax },
     '}',
@@ -78,8 +78,8 @@ function expiryMember(links: SortedLinks, offset: number): string {
 const expiryMemberBytesMax = ',"expiresAt":"+275760-09-13T00:00:00.000Z"'.length;
 
 /**
- * A user's MTProto secret: the 32 hexadecimal digits of the link's UUID. The UUID is random. It is
- * the credential of the other protocols, too, so each link has one secret to keep and to revoke.
+ * A user's MTProto secret: the 32 hexadecimal digits of the link's credential, read as a UUID.
+ * @param uuid with dashes.
  */
 export function mtProtoSecret(uuid: string): string {
   return uuid.replaceAll('-', '');

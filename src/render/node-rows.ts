@@ -1,11 +1,13 @@
 import type { VpnProtocol } from '../contract/enums.ts';
-import type { LinkRecords } from './link-records.ts';
+import type { CredentialText, LinkRecords } from './link-records.ts';
 
 /** Everything that a node's configuration is rendered from, read at one moment. */
 export interface NodeRows extends NodeSettings {
   node: { id: number; host: string; ip: string; revision: number };
   /** Only the links of active subscriptions that have not expired. */
   links: LinkRecords[];
+  /** The credentials of these links that are no UUIDs. Absent if there are none. */
+  credentialTexts?: CredentialText[];
 }
 
 /** A node's settings: the rows that a rollback takes from an earlier revision. */

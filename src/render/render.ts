@@ -52,7 +52,7 @@ export function renderContentJson(rows: NodeRows): ContentJson {
   const protocols = [...rows.protocols].sort((left, right) => left.id - right.id);
   try {
     const links = linksOfProtocols(
-      rows.links,
+      rows,
       protocols.map((row) => row.id),
     );
     const services: Json[] = [];

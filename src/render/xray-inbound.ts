@@ -1,9 +1,16 @@
 import type { XrayInbound, XrayInboundPlace } from '../contract/node-config.ts';
 import { CoreError } from '../errors.ts';
 import { parseProtocolSettings } from '../protocols/settings.ts';
-import { keyChars, shadowsocksUserKey } from '../protocols/shadowsocks-key.ts';
-import { elementsJson, type Json, linkUuid, withElements } from './clients-json.ts';
-import { type SortedLinks, uuidAt } from './link-records.ts';
+import { derivedUserKey, keyChars, shadowsocksUserKey } from '../protocols/shadowsocks-key.ts';
+import {
+  credentialPart,
+  credentialUuid,
+  elementsJson,
+  type Json,
+  linkUuid,
+  withElements,
+} from './clients-json.ts';
+import { credentialTextAt, credentialUuidAt, type ProtocolLinks } from './link-records.ts';
 import type { ProtocolRow } from './node-rows.ts';
 import { hysteriaStream, streamSettings } from './stream-settings.ts';
 
@@ -14,12 +21,12 @@ interface Inbound {
 }
 
 /** One inbound as JSON. Undefined if Xray does not serve the protocol, or needs users that it lacks. */
-export function renderXrayInbound(row: ProtocolRow, links: SortedLinks): Json | undefined {
+export function renderXrayInbound(row: ProtocolRow, links: ProtocolLinks): Json | undefined {
   const rendered = inboundOf(row, links);
   return rendered && withElements(rendered.inbound, 'clients', rendered.clients);
 }
 
-function inboundOf(row: ProtocolRow, links: SortedLinks): Inbound | undefined {
+function inboundOf(row: ProtocolRow, links: ProtocolLinks): Inbound | undefined {
   switch (row.protocol) {
     case 'VLESS':
       return vlessInbound(row, links);
@@ -37,7 +44,7 @@ function inboundOf(row: ProtocolRow, links: SortedLinks): Inbound | undefined {
 }
 
 /** https://xtls.github.io/en/config/inbounds/vless.html */
-function vlessInbound(row: ProtocolRow, links: SortedLinks): Inbound {
+function vlessInbound(row: ProtocolRow, links: ProtocolLinks): Inbound {
   const settings = parseProtocolSettings('VLESS', row.settings);
   const flow = settings.flow === undefined ? '' : `,"flow":"${settings.flow}"`;
   return {
@@ -47,12 +54,12 @@ function vlessInbound(row: ProtocolRow, links: SortedLinks): Inbound {
       settings: { clients: [], decryption: 'none' },
       streamSettings: streamSettings(settings),
     },
-    clients: elementsJson(links, ['{"id":"', linkUuid, '","email":"', linkUuid, `"${flow}}`]),
+    clients: elementsJson(links, ['{"id":"', credentialUuid, '","email":"', linkUuid, `"${flow}}`]),
   };
 }
 
 /** https://xtls.github.io/en/config/inbounds/vmess.html */
-function vmessInbound(row: ProtocolRow, links: SortedLinks): Inbound {
+function vmessInbound(row: ProtocolRow, links: ProtocolLinks): Inbound {
   const settings = parseProtocolSettings('VMESS', row.settings);
   return {
     inbound: {
@@ -61,12 +68,12 @@ function vmessInbound(row: ProtocolRow, links: SortedLinks): Inbound {
       settings: { clients: [] },
       streamSettings: streamSettings(settings),
     },
-    clients: elementsJson(links, ['{"id":"', linkUuid, '","email":"', linkUuid, '"}']),
+    clients: elementsJson(links, ['{"id":"', credentialUuid, '","email":"', linkUuid, '"}']),
   };
 }
 
 /** https://xtls.github.io/en/config/inbounds/trojan.html */
-function trojanInbound(row: ProtocolRow, links: SortedLinks): Inbound {
+function trojanInbound(row: ProtocolRow, links: ProtocolLinks): Inbound {
   const settings = parseProtocolSettings('TROJAN', row.settings);
   return {
     inbound: {
@@ -75,7 +82,13 @@ function trojanInbound(row: ProtocolRow, links: SortedLinks): Inbound {
       settings: { clients: [] },
       streamSettings: streamSettings(settings),
     },
-    clients: elementsJson(links, ['{"password":"', linkUuid, '","email":"', linkUuid, '"}']),
+    clients: elementsJson(links, [
+      '{"password":"',
+      credentialPart(links),
+      '","email":"',
+      linkUuid,
+      '"}',
+    ]),
   };
 }
 
@@ -84,7 +97,7 @@ function trojanInbound(row: ProtocolRow, links: SortedLinks): Inbound {
  * the server's key, and every share link ever handed out contains that key. So an inbound without
  * clients is left out.
  */
-function shadowsocksInbound(row: ProtocolRow, links: SortedLinks): Inbound | undefined {
+function shadowsocksInbound(row: ProtocolRow, links: ProtocolLinks): Inbound | undefined {
   const settings = parseProtocolSettings('SHADOWSOCKS', row.settings);
   const { method, serverKey } = settings;
   if (serverKey === undefined) {
@@ -100,7 +113,10 @@ function shadowsocksInbound(row: ProtocolRow, links: SortedLinks): Inbound | und
     clients: elementsJson(links, [
       '{"password":"',
       {
-        text: (of, offset) => shadowsocksUserKey(method, serverKey, uuidAt(of, offset)),
+        text: (_, offset) =>
+          links.texts.size === 0
+            ? derivedUserKey(method, serverKey, credentialUuidAt(links, offset))
+            : shadowsocksUserKey(method, serverKey, credentialTextAt(links, offset)),
         bytesMax: keyChars[method],
       },
       '","email":"',
@@ -114,7 +130,7 @@ function shadowsocksInbound(row: ProtocolRow, links: SortedLinks): Inbound | und
  * https://xtls.github.io/en/config/inbounds/hysteria.html. Without a client, Xray checks one shared
  * password, and Core sets none. So an inbound without clients is left out here, too.
  */
-function hysteriaInbound(row: ProtocolRow, links: SortedLinks): Inbound | undefined {
+function hysteriaInbound(row: ProtocolRow, links: ProtocolLinks): Inbound | undefined {
   const settings = parseProtocolSettings('HYSTERIA2', row.settings);
   if (links.offsets.length === 0) return undefined;
   return {
@@ -124,7 +140,13 @@ function hysteriaInbound(row: ProtocolRow, links: SortedLinks): Inbound | undefi
       settings: { version: 2, clients: [] },
       streamSettings: hysteriaStream(settings),
     },
-    clients: elementsJson(links, ['{"auth":"', linkUuid, '","email":"', linkUuid, '"}']),
+    clients: elementsJson(links, [
+      '{"auth":"',
+      credentialPart(links),
+      '","email":"',
+      linkUuid,
+      '"}',
+    ]),
   };
 }
 

@@ -1,6 +1,6 @@
 import type { XrayApi, XrayOutbound, XrayPolicy } from '../contract/node-config.ts';
 import { type Json, joined } from './clients-json.ts';
-import type { SortedLinks } from './link-records.ts';
+import type { ProtocolLinks } from './link-records.ts';
 import type { OutboundRow, ProtocolRow, RuleRow } from './node-rows.ts';
 import { byText, withSortedKeys } from './order.ts';
 import { renderXrayInbound } from './xray-inbound.ts';
@@ -33,7 +33,7 @@ export function renderXray(
     outbounds: readonly OutboundRow[];
     rules: readonly RuleRow[];
   },
-  linksOf: (nodeProtocolId: number) => SortedLinks,
+  linksOf: (nodeProtocolId: number) => ProtocolLinks,
 ): Json | undefined {
   const inbounds = rows.protocols
     .map((row) => renderXrayInbound(row, linksOf(row.id)))

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import type pg from 'pg';
 import type { VpnProtocol } from '../contract/enums.ts';
 import { CoreError } from '../errors.ts';
-import { bumpSettings } from '../nodes/bump.ts';
+import { setProtocolGroups } from '../groups/membership.ts';
+import { defaultGroup } from '../groups/names.ts';
+import { bumpNodes, bumpSettings } from '../nodes/bump.ts';
 import { lockLinks } from '../nodes/lock-links.ts';
 import { lockLiveNode } from '../nodes/lock-node.ts';
 import { validateProtocolSettings } from '../protocols/settings.ts';
@@ -22,19 +24,25 @@ interface NodeProtocol {
   settings: Record<string, unknown>;
 }
 
-type NewProtocol = Omit<NodeProtocol, 'nodeProtocolId'>;
+/** Groups by name. Every subscription that has one of them has a link to the protocol. */
+interface InGroups {
+  groups: string[];
+}
+
+type NewProtocol = Omit<NodeProtocol, 'nodeProtocolId'> & Partial<InGroups>;
 
 /** An absent field stays as it is. */
 interface ProtocolChange {
   port?: number | undefined;
   settings?: Record<string, unknown> | undefined;
+  groups?: readonly string[] | undefined;
 }
 
 /**
- * Lets a node serve a protocol on a port, and marks the node as changed. Every subscription gets a link
- * to it, even one that is not active, because it may become active again.
+ * Lets a node serve a protocol on a port, and marks the node as changed. Every subscription that has one of its
+ * groups gets a link to it, even one that is not active, because it may become active again.
  * @throws CoreError NOT_FOUND; INVALID_ARGUMENT for settings that the protocol cannot use, a taken
- * port, or a revoked node.
+ * port, a group that does not exist, or a revoked node.
  */
 export async function addProtocol(
   pool: pg.Pool,
@@ -51,8 +59,8 @@ export async function addProtocol(
 }
 
 /**
- * The transaction must hold the lock of the links, too.
- * @throws CoreError INVALID_ARGUMENT for a taken port.
+ * The transaction must hold the lock of the links, too. Without groups the protocol is in the default group.
+ * @throws CoreError INVALID_ARGUMENT for a taken port, or a group that does not exist.
  */
 export async function addProtocolInTransaction(
   client: pg.PoolClient,
@@ -68,11 +76,7 @@ export async function addProtocolInTransaction(
   const nodeProtocolId = rows[0]?.id;
   assert(nodeProtocolId !== undefined, 'an INSERT with RETURNING returns its row');
   assert(Number.isSafeInteger(nodeProtocolId), 'ids fit a JSON number');
-  await client.query(
-    `INSERT INTO subscription_links (uuid, subscription_id, node_protocol_id)
-     SELECT gen_random_uuid(), id, $1 FROM subscriptions`,
-    [nodeProtocolId],
-  );
+  await setProtocolGroups(client, nodeProtocolId, added.groups ?? [defaultGroup]);
   return nodeProtocolId;
 }
 
@@ -80,9 +84,11 @@ export async function addProtocolInTransaction(
 export async function listProtocols(
   db: Queryable,
   filter: { nodeId?: number | undefined },
-): Promise<NodeProtocol[]> {
-  const { rows } = await db.query<NodeProtocol>(
-    `SELECT id AS "nodeProtocolId", node_id AS "nodeId", protocol, port, settings
+): Promise<(NodeProtocol & InGroups)[]> {
+  const { rows } = await db.query<NodeProtocol & InGroups>(
+    `SELECT id AS "nodeProtocolId", node_id AS "nodeId", protocol, port, settings,
+       ARRAY(SELECT g.name FROM protocol_groups pg JOIN groups g ON g.id = pg.group_id
+         WHERE pg.node_protocol_id = node_protocols.id ORDER BY g.name) AS groups
      FROM node_protocols WHERE $1::integer IS NULL OR node_id = $1 ORDER BY id`,
     [filter.nodeId ?? null],
   );
@@ -90,10 +96,10 @@ export async function listProtocols(
 }
 
 /**
- * Changes the port or the settings of a protocol. Its links stay, and so do keys that the new
- * settings do not name.
+ * Changes the port, the settings or the groups of a protocol. Keys that the new settings do not name stay. So do
+ * its links, unless it leaves the groups that made them.
  * @throws CoreError NOT_FOUND; INVALID_ARGUMENT for settings that the protocol cannot use, a taken
- * port, or a revoked node.
+ * port, a group that does not exist, or a revoked node.
  */
 export async function setProtocol(
   pool: pg.Pool,
@@ -101,13 +107,23 @@ export async function setProtocol(
   change: ProtocolChange,
 ): Promise<{ nodeId: number }> {
   return inTransaction(pool, async (client) => {
+    if (change.groups !== undefined) await lockLinks(client, 'groups');
     const { nodeId, protocol, settings: stored } = await lockProtocol(client, nodeProtocolId);
     const settings =
       change.settings === undefined
         ? undefined
         : settingsWithSecretsKept(protocol, change.settings, stored);
-    await setProtocolInTransaction(client, nodeProtocolId, { port: change.port, settings });
-    await bumpSettings(client, nodeId, `protocol ${nodeProtocolId} changed`);
+    if (change.port !== undefined || settings !== undefined) {
+      await setProtocolInTransaction(client, nodeProtocolId, { port: change.port, settings });
+      await bumpSettings(client, nodeId, `protocol ${nodeProtocolId} changed`);
+    }
+    // A rollback goes on: groups are no settings of the node.
+    if (
+      change.groups !== undefined &&
+      (await setProtocolGroups(client, nodeProtocolId, change.groups))
+    ) {
+      await bumpNodes(client, [nodeId], `groups of protocol ${nodeProtocolId} changed`);
+    }
     return { nodeId };
   });
 }
@@ -116,7 +132,7 @@ export async function setProtocol(
 export async function setProtocolInTransaction(
   client: pg.PoolClient,
   nodeProtocolId: number,
-  change: ProtocolChange,
+  change: Omit<ProtocolChange, 'groups'>,
 ): Promise<void> {
   const stored = await readProtocol(client, nodeProtocolId, '');
   const { nodeId, protocol } = stored;
@@ -131,7 +147,7 @@ export async function setProtocolInTransaction(
 
 /**
  * Removes a protocol with its links. Clients with one of these links cannot connect again, even if an
- * operator adds the same protocol again.
+ * operator adds the same protocol again, unless they hold a credential that was given to their subscription.
  * @throws CoreError NOT_FOUND; INVALID_ARGUMENT for a revoked node.
  */
 export async function removeProtocol(

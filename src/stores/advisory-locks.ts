@@ -14,6 +14,7 @@ export const advisoryLocks = {
   fleet: 7_233_005,
   outboundTags: 7_233_006,
   segmentIds: 7_233_007,
+  credentials: 7_233_011,
 } as const;
 
 /** Waits for a lock and holds it until the client's transaction ends. Shared holders exclude only others. */

@@ -1,13 +1,18 @@
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
+import { setSubscriptionGroups } from '../groups/membership.ts';
+import { bumpNodes } from '../nodes/bump.ts';
+import { linkedNodes } from '../nodes/linked.ts';
+import { lockLinks } from '../nodes/lock-links.ts';
 import { inTransaction } from '../stores/postgres.ts';
+import { credentialColumns, lockCredentials, requireOwnCredential } from './credentials.ts';
 import { type EventKind, recordEvents } from './events.ts';
 import { nextResetAt, type ResetPeriod } from './period.ts';
 import { type Subscription, showSubscription } from './show.ts';
 import { bumpLinkedNodes, deriveStatus } from './status.ts';
 
 /** What an operator may change. Fields that are left out stay as they are. */
-interface SubscriptionChange {
+export interface SubscriptionChange {
   /** Null: no limit. */
   trafficLimitBytes?: number | null | undefined;
   /** Null: never. */
@@ -15,6 +20,10 @@ interface SubscriptionChange {
   resetPeriod?: ResetPeriod | undefined;
   anchorAt?: Date | undefined;
   disabled?: boolean | undefined;
+  /** Names of all its groups. */
+  groups?: readonly string[] | undefined;
+  /** Of all its links. Null: each link has a derived one. */
+  credential?: string | null | undefined;
 }
 
 interface Settings {
@@ -31,16 +40,20 @@ interface Settings {
  * Changes a subscription and derives its status again. A raised limit or a later expiry gives access back.
  * A lower limit or an earlier expiry takes it. Disabling takes it until the subscription is enabled again.
  * Setting a field to the value that it has records no event.
- * @throws CoreError NOT_FOUND.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT for a group that does not exist, or a credential that somebody
+ * else has.
  */
 export async function changeSubscription(
   pool: pg.Pool,
   subscriptionId: number,
   change: SubscriptionChange,
 ): Promise<Subscription> {
+  const { groups, credential, ...settings } = change;
   return inTransaction(pool, async (client) => {
+    if (credential !== undefined) await lockCredentials(client);
     const before = await lockSettings(client, subscriptionId);
-    const after: Settings = { ...before, ...withoutUndefined(change) };
+    if (groups !== undefined) await lockLinks(client, 'groups');
+    const after: Settings = { ...before, ...withoutUndefined(settings) };
     const isNewPeriod =
       after.resetPeriod !== before.resetPeriod || isOther(after.anchorAt, before.anchorAt);
     if (isNewPeriod) {
@@ -73,8 +86,40 @@ export async function changeSubscription(
         `expiry of subscription ${subscriptionId} changed`,
       );
     }
+    if (groups !== undefined) await changeGroups(client, subscriptionId, groups);
+    if (credential !== undefined) await changeCredential(client, subscriptionId, credential);
     return showSubscription(client, subscriptionId);
   });
+}
+
+/** Bumps the nodes that serve it before or after. */
+async function changeGroups(
+  client: pg.PoolClient,
+  subscriptionId: number,
+  groups: readonly string[],
+): Promise<void> {
+  const before = await linkedNodes(client, [subscriptionId]);
+  if (!(await setSubscriptionGroups(client, subscriptionId, groups))) return;
+  const after = await linkedNodes(client, [subscriptionId]);
+  const cause = `groups of subscription ${subscriptionId} changed`;
+  await bumpNodes(client, [...new Set([...before, ...after])], cause);
+}
+
+/** Links with a credential of their own keep it. */
+async function changeCredential(
+  client: pg.PoolClient,
+  subscriptionId: number,
+  credential: string | null,
+): Promise<void> {
+  if (credential !== null) await requireOwnCredential(client, { subscriptionId, credential });
+  const { rowCount } = await client.query(
+    `UPDATE subscriptions SET credential = $2, credential_uuid = $3
+     WHERE id = $1 AND credential IS DISTINCT FROM $2`,
+    [subscriptionId, ...credentialColumns([credential]).map((column) => column[0])],
+  );
+  if (rowCount === 0) return;
+  const cause = `credential of subscription ${subscriptionId} changed`;
+  await bumpLinkedNodes(client, [subscriptionId], cause);
 }
 
 /**
@@ -118,6 +163,8 @@ function isOther(one: Date | null, other: Date | null): boolean {
   return one?.getTime() !== other?.getTime();
 }
 
-function withoutUndefined(change: SubscriptionChange): Partial<Settings> {
+function withoutUndefined(
+  change: Omit<SubscriptionChange, 'groups' | 'credential'>,
+): Partial<Settings> {
   return Object.fromEntries(Object.entries(change).filter(([, value]) => value !== undefined));
 }

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
-import { bumpNodes } from '../nodes/bump.ts';
-import { lockLinks } from '../nodes/lock-links.ts';
+import { defaultGroup, groupIds } from '../groups/names.ts';
 import { inTransaction } from '../stores/postgres.ts';
+import { credentialColumns, lockCredentials, requireOwnCredential } from './credentials.ts';
+import { type ListedLink, listLinks } from './links.ts';
 import { nextResetAt, type ResetPeriod } from './period.ts';
-import { type SubscriptionStatus, statusSql } from './status.ts';
+import { bumpLinkedNodes, type SubscriptionStatus, statusSql } from './status.ts';
 
 export interface NewSubscription {
   userId: number;
@@ -16,53 +17,38 @@ export interface NewSubscription {
   /** Default: now. */
   anchorAt?: Date | null | undefined;
   disabled?: boolean | undefined;
-}
-
-/** The access of one subscription to one protocol of one node. The UUID is the credential. */
-interface SubscriptionLink {
-  uuid: string;
-  nodeProtocolId: number;
+  /** Of all its links. Absent or null: each link has a derived one. */
+  credential?: string | null | undefined;
 }
 
 /**
- * Adds a subscription with a link to every protocol of every node that is not revoked. If it is active
- * (neither disabled nor expired), those nodes are bumped.
- * @throws CoreError NOT_FOUND if there is no such user.
+ * Adds a subscription. It has a link to every protocol that is in one of its groups. If it is active (neither
+ * disabled nor expired), the nodes of these protocols are bumped.
+ * @param subscription.groups names; the default group if they are absent.
+ * @throws CoreError NOT_FOUND if there is no such user; INVALID_ARGUMENT for a group that does not exist, or a
+ * credential that somebody else has.
  */
 export async function createSubscription(
   pool: pg.Pool,
-  subscription: NewSubscription,
-): Promise<{ subscriptionId: number; links: SubscriptionLink[] }> {
-  const { userId } = subscription;
+  subscription: NewSubscription & { groups?: readonly string[] | undefined },
+): Promise<{ subscriptionId: number; links: ListedLink[] }> {
+  const { userId, groups, credential, ...rest } = subscription;
   return inTransaction(pool, async (client) => {
-    await lockLinks(client, 'subscriptions');
     const users = await client.query('SELECT FROM users WHERE id = $1 FOR KEY SHARE', [userId]);
     if (users.rowCount === 0) throw new CoreError('NOT_FOUND', `There is no user ${userId}`);
-    const [made] = await addSubscriptions(client, [subscription]);
+    const ids = await groupIds(client, groups ?? [defaultGroup]);
+    if (typeof credential === 'string') {
+      await lockCredentials(client);
+      await requireOwnCredential(client, { credential });
+    }
+    const [made] = await addSubscriptions(client, [{ ...rest, userId, credential, groupIds: ids }]);
     assert(made !== undefined, 'RETURNING gives the new row');
     const { subscriptionId, status } = made;
     assert(Number.isSafeInteger(subscriptionId), 'ids fit a JSON number');
-    const links = await client.query<SubscriptionLink & { nodeId: number }>(
-      `WITH protocols AS (
-         SELECT p.id, p.node_id FROM node_protocols p
-         JOIN nodes n ON n.id = p.node_id WHERE n.revoked_at IS NULL
-       ), linked AS (
-         INSERT INTO subscription_links (uuid, subscription_id, node_protocol_id)
-         SELECT gen_random_uuid(), $1, id FROM protocols
-         RETURNING uuid, node_protocol_id
-       )
-       SELECT uuid, node_protocol_id AS "nodeProtocolId", node_id AS "nodeId"
-       FROM linked JOIN protocols ON protocols.id = node_protocol_id ORDER BY node_protocol_id`,
-      [subscriptionId],
-    );
     if (status === 'active') {
-      const nodeIds = [...new Set(links.rows.map((link) => link.nodeId))];
-      await bumpNodes(client, nodeIds, `subscription ${subscriptionId} created`);
+      await bumpLinkedNodes(client, [subscriptionId], `subscription ${subscriptionId} created`);
     }
-    return {
-      subscriptionId,
-      links: links.rows.map(({ uuid, nodeProtocolId }) => ({ uuid, nodeProtocolId })),
-    };
+    return { subscriptionId, links: await listLinks(client, subscriptionId) };
   });
 }
 
@@ -74,13 +60,13 @@ const statusOfNewSql = statusSql({
 });
 
 /**
- * Adds subscriptions and records that they were created. The users must exist, and the caller adds
- * the links.
+ * Adds subscriptions with their groups, and records that they were created. The users and the groups must exist,
+ * and the caller has made sure that nobody else has one of the credentials.
  * @returns one item per subscription, in the order given.
  */
 export async function addSubscriptions(
   client: pg.PoolClient,
-  subscriptions: readonly NewSubscription[],
+  subscriptions: readonly (NewSubscription & { groupIds: readonly number[] })[],
 ): Promise<{ subscriptionId: number; status: SubscriptionStatus }[]> {
   const clock = await client.query<{ now: Date }>('SELECT now()');
   const now = clock.rows[0]?.now;
@@ -90,14 +76,15 @@ export async function addSubscriptions(
     `WITH given AS MATERIALIZED (
        SELECT nextval(pg_get_serial_sequence('subscriptions', 'id')) AS id, *
        FROM unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::text[],
-         $5::timestamptz[], $6::timestamptz[], $7::boolean[]) WITH ORDINALITY
+         $5::timestamptz[], $6::timestamptz[], $7::boolean[], $8::text[], $9::uuid[]) WITH ORDINALITY
          AS given (user_id, traffic_limit_bytes, expires_at, reset_period, anchor_at,
-           next_reset_at, disabled, at)
+           next_reset_at, disabled, credential, credential_uuid, at)
      ), made AS (
        INSERT INTO subscriptions (id, user_id, traffic_limit_bytes, expires_at, reset_period,
-         anchor_at, next_reset_at, disabled, status) OVERRIDING SYSTEM VALUE
+         anchor_at, next_reset_at, disabled, credential, credential_uuid, status)
+         OVERRIDING SYSTEM VALUE
        SELECT id, user_id, traffic_limit_bytes, expires_at, reset_period, anchor_at, next_reset_at,
-         disabled, ${statusOfNewSql} FROM given
+         disabled, credential, credential_uuid, ${statusOfNewSql} FROM given
        RETURNING id, user_id, status
      ), events AS (
        INSERT INTO subscription_events (subscription_id, kind, data)
@@ -114,7 +101,16 @@ export async function addSubscriptions(
         nextResetAt(given.resetPeriod ?? 'none', anchors[index] ?? now, now),
       ),
       subscriptions.map((given) => given.disabled ?? false),
+      ...credentialColumns(subscriptions.map((given) => given.credential)),
     ],
+  );
+  const members = rows.flatMap(({ subscriptionId }, at) =>
+    (subscriptions[at]?.groupIds ?? []).map((groupId) => ({ subscriptionId, groupId })),
+  );
+  await client.query(
+    `INSERT INTO subscription_groups (group_id, subscription_id)
+     SELECT * FROM unnest($1::integer[], $2::bigint[])`,
+    [members.map((one) => one.groupId), members.map((one) => one.subscriptionId)],
   );
   return rows;
 }

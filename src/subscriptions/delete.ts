@@ -1,6 +1,5 @@
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
-import { lockLinks } from '../nodes/lock-links.ts';
 import { inTransaction } from '../stores/postgres.ts';
 import { recordEvents } from './events.ts';
 import { lockCounters } from './lock-counters.ts';
@@ -18,8 +17,6 @@ export async function deleteSubscription(
   subscriptionId: number,
 ): Promise<{ links: number }> {
   return inTransaction(pool, async (client) => {
-    // Locked before the row: adding a protocol locks its node first and then every subscription.
-    await lockLinks(client, 'subscriptions');
     const { rows } = await client.query<{ id: number; status: string }>(
       'SELECT id, status FROM subscriptions WHERE id = $1 FOR UPDATE',
       [subscriptionId],
@@ -43,9 +40,7 @@ export async function deleteUser(
   options: { force: boolean },
 ): Promise<{ userId: number; subscriptions: number }> {
   return inTransaction(pool, async (client) => {
-    // Locked before the rows, as above. So are the counters, because a settle locks many rows in its own
-    // order.
-    await lockLinks(client, 'subscriptions');
+    // The counters are locked before the rows, because a settle locks many rows in its own order.
     await lockCounters(client);
     const users = await client.query('SELECT FROM users WHERE id = $1 FOR UPDATE', [userId]);
     if (users.rowCount === 0) throw new CoreError('NOT_FOUND', `There is no user ${userId}`);
@@ -73,7 +68,7 @@ async function deleteLocked(
   locked: readonly { id: number; status: string }[],
   cause: string,
 ): Promise<void> {
-  // Bumped first, while the links still say which nodes.
+  // Bumped first, while its groups still say which nodes.
   await bumpLinkedNodes(
     client,
     locked.filter((row) => row.status === 'active').map((row) => row.id),

@@ -1,15 +1,24 @@
 import assert from 'node:assert/strict';
 import type pg from 'pg';
+import { defaultGroup, findGroups, unknownGroups } from '../groups/names.ts';
 import { bumpNodes } from '../nodes/bump.ts';
 import { lockLinks } from '../nodes/lock-links.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { addSubscriptions, type NewSubscription } from './create.ts';
-import { addLinks, createSeenUuids, faultsOfLinks, type GivenLink } from './import-links.ts';
+import { lockCredentials } from './credentials.ts';
+import {
+  addGivenLinks,
+  createSeenCredentials,
+  faultsOfCredentials,
+  type GivenLink,
+} from './import-links.ts';
 
 /** A subscription to add. The user is given by id or by name; an unknown name makes a new user. */
 export type ImportedSubscription = Omit<NewSubscription, 'userId'> & {
   user: { id: number } | { name: string };
-  /** Links with UUIDs from the file. All others get new UUIDs. */
+  /** Names; the default group if they are absent. */
+  groups?: readonly string[] | undefined;
+  /** Links with credentials from the file. All others have that of the subscription, or derived ones. */
   links?: readonly GivenLink[] | undefined;
 };
 
@@ -46,12 +55,11 @@ const batchLines = 5_000;
 const badShownMax = 100;
 
 /**
- * Adds many subscriptions, each with a link to every protocol of every node that is not revoked.
- * `open` returns the lines. It is called twice: first to check every line, then to write. The writes
+ * Adds many subscriptions, each with a link to every protocol that is in one of its groups. `open` returns the lines. It is called twice: first to check every line, then to write. The writes
  * are one transaction, with one bump of the nodes at its end, so either all good lines are imported or
  * nothing is. With `keepGoing` bad lines are left out. Without it, one bad line stops the import.
  *
- * Memory holds one batch of lines at a time. Adding a protocol waits until the import has ended.
+ * Memory holds one batch of lines at a time.
  */
 export async function importSubscriptions(
   pool: pg.Pool,
@@ -87,7 +95,7 @@ async function check(
   let good = 0;
   const client = await pool.connect();
   try {
-    await createSeenUuids(client, 'disconnect');
+    await createSeenCredentials(client, 'disconnect');
     for await (const batch of batches(open())) {
       const checked = await checkBatch(client, batch);
       good += checked.good.length;
@@ -97,7 +105,7 @@ async function check(
       onLines(linesTotal);
     }
   } finally {
-    // Closes the connection, so that Postgres drops the table of UUIDs.
+    // Closes the connection, so that Postgres drops the table of credentials.
     client.release(true);
   }
   return { good, linesTotal };
@@ -108,40 +116,70 @@ async function write(
   open: () => AsyncIterable<ImportLine>,
   onLines: (lines: number) => void,
 ): Promise<Pick<ImportReport, 'subscriptions' | 'users' | 'links'>> {
-  const written = { subscriptions: 0, users: 0, links: 0 };
-  await createSeenUuids(client, 'commit');
-  await lockLinks(client, 'subscriptions');
-  const protocols = await client.query<{ id: number; node_id: number }>(
-    `SELECT p.id, p.node_id FROM node_protocols p JOIN nodes n ON n.id = p.node_id
-     WHERE n.revoked_at IS NULL ORDER BY p.id`,
-  );
-  const protocolIds = protocols.rows.map((row) => row.id);
-  let isAnyActive = false;
+  const written = { subscriptions: 0, users: 0 };
+  await createSeenCredentials(client, 'commit');
+  await lockCredentials(client);
+  const groups = new GroupSets();
   let lines = 0;
   for await (const batch of batches(open())) {
     const { good } = await checkBatch(client, batch);
     const made = await createMissingUsers(client, good);
     const added = await addSubscriptions(
       client,
-      good.map(({ user, links: _, ...rest }) => ({
+      good.map(({ user, links: _, groups: __, ...rest }) => ({
         ...rest,
         userId: userIdOf(user, made.idsByName),
       })),
     );
-    const links = added.map((row, at) => ({ ...row, links: good[at]?.links ?? [] }));
-    isAnyActive ||= added.some((row) => row.status === 'active');
+    await addGivenLinks(
+      client,
+      added.map(({ subscriptionId }, at) => ({ subscriptionId, links: good[at]?.links ?? [] })),
+    );
+    for (const [at, { status }] of added.entries()) {
+      groups.add(good[at]?.groupIds ?? [], status === 'active');
+    }
     written.subscriptions += added.length;
     written.users += made.count;
-    written.links += await addLinks(client, links, protocolIds);
     lines += batch.length;
     onLines(lines);
   }
   // Bumped last, because from here on every other bump of these nodes waits.
-  if (isAnyActive) {
-    const nodeIds = [...new Set(protocols.rows.map((row) => row.node_id))];
-    await bumpNodes(client, nodeIds, 'subscriptions imported');
+  await lockLinks(client, 'subscriptions');
+  const { links, nodeIds } = await groups.links(client);
+  await bumpNodes(client, nodeIds, 'subscriptions imported');
+  return { ...written, links };
+}
+
+/** Counts imported subscriptions by their sets of groups. Those with one set have links to the same protocols. */
+class GroupSets {
+  readonly #sets = new Map<string, { ids: readonly number[]; all: number; active: number }>();
+
+  add(ids: readonly number[], isActive: boolean): void {
+    const sorted = ids.toSorted((left, right) => left - right);
+    const key = sorted.join();
+    const set = this.#sets.get(key) ?? { ids: sorted, all: 0, active: 0 };
+    set.all += 1;
+    if (isActive) set.active += 1;
+    this.#sets.set(key, set);
   }
-  return written;
+
+  /** How many links they have, and the nodes that serve one that is active. */
+  async links(client: pg.PoolClient): Promise<{ links: number; nodeIds: number[] }> {
+    let links = 0;
+    const nodeIds = new Set<number>();
+    for (const { ids, all, active } of this.#sets.values()) {
+      const { rows } = await client.query<{ protocols: number; nodeIds: number[] }>(
+        `SELECT count(*)::integer AS protocols, coalesce(json_agg(DISTINCT p.node_id), '[]') AS "nodeIds"
+         FROM node_protocols p JOIN nodes n ON n.id = p.node_id
+         WHERE n.revoked_at IS NULL AND p.id IN (
+           SELECT node_protocol_id FROM protocol_groups WHERE group_id = ANY ($1::integer[]))`,
+        [ids],
+      );
+      links += all * (rows[0]?.protocols ?? 0);
+      if (active > 0) for (const id of rows[0]?.nodeIds ?? []) nodeIds.add(id);
+    }
+    return { links, nodeIds: [...nodeIds] };
+  }
 }
 
 async function* batches(lines: AsyncIterable<ImportLine>): AsyncGenerator<ImportLine[]> {
@@ -155,45 +193,71 @@ async function* batches(lines: AsyncIterable<ImportLine>): AsyncGenerator<Import
   if (batch.length > 0) yield batch;
 }
 
-/** Checks what needs the database: whether each line names one existing user and possible links. */
+/** A line that can be written, with the ids of its groups. */
+type GoodLine = ImportedSubscription & { groupIds: number[] };
+
+/** Checks what needs the database: that each line names one existing user, groups, and possible credentials. */
 async function checkBatch(
   client: pg.PoolClient,
   batch: readonly ImportLine[],
-): Promise<{ good: ImportedSubscription[]; bad: BadLine[] }> {
-  const good: ImportedSubscription[] = [];
+): Promise<{ good: GoodLine[]; bad: BadLine[] }> {
+  const good: GoodLine[] = [];
   const bad: BadLine[] = [];
-  const users = batch.flatMap((line) => ('fault' in line ? [] : [line.subscription.user]));
-  const known = await client.query<{ id: number }>(
-    'SELECT id FROM users WHERE id = ANY ($1::bigint[]) FOR KEY SHARE',
-    [users.flatMap((user) => ('id' in user ? [user.id] : []))],
-  );
-  const knownIds = new Set(known.rows.map((row) => row.id));
-  const byName = await findUsers(client, users);
-  const linkFaults = await faultsOfLinks(
+  const given = batch.flatMap((line) => ('fault' in line ? [] : [line]));
+  const userFault = await userFaults(
     client,
-    batch.flatMap((line) =>
-      'fault' in line ? [] : [{ line: line.line, links: line.subscription.links ?? [] }],
-    ),
+    given.map((line) => line.subscription.user),
+  );
+  const groups = await findGroups(client, [...new Set(given.flatMap(groupNames))]);
+  const idsOf = (line: GivenLine): number[] =>
+    groupNames(line).flatMap((name) => groups.get(name) ?? []);
+  const credentialFaults = await faultsOfCredentials(
+    client,
+    given.map((line) => {
+      const { links = [], credential } = line.subscription;
+      return { line: line.line, links, credential, groupIds: idsOf(line) };
+    }),
   );
   for (const line of batch) {
     if ('fault' in line) {
       bad.push(line);
       continue;
     }
-    const { user } = line.subscription;
-    const linkFault = linkFaults.get(line.line);
-    if ('id' in user && !knownIds.has(user.id)) {
-      bad.push({ line: line.line, fault: `user_id: there is no user ${user.id}` });
-    } else if ('name' in user && (byName.get(user.name)?.length ?? 0) > 1) {
-      const fault = `user: several users are called ${user.name}; give user_id instead`;
-      bad.push({ line: line.line, fault });
-    } else if (linkFault !== undefined) {
-      bad.push({ line: line.line, fault: linkFault });
-    } else {
-      good.push(line.subscription);
-    }
+    const unknown = groupNames(line).filter((name) => !groups.has(name));
+    const fault =
+      userFault(line.subscription.user) ??
+      (unknown.length > 0 ? `groups: ${await unknownGroups(client, unknown)}` : undefined) ??
+      credentialFaults.get(line.line);
+    if (fault === undefined)
+      good.push({ ...line.subscription, groupIds: [...new Set(idsOf(line))] });
+    else bad.push({ line: line.line, fault });
   }
   return { good, bad };
+}
+
+type GivenLine = Exclude<ImportLine, { fault: string }>;
+
+function groupNames({ subscription }: GivenLine): readonly string[] {
+  return subscription.groups ?? [defaultGroup];
+}
+
+async function userFaults(
+  client: pg.PoolClient,
+  users: readonly ImportedSubscription['user'][],
+): Promise<(user: ImportedSubscription['user']) => string | undefined> {
+  const known = await client.query<{ id: number }>(
+    'SELECT id FROM users WHERE id = ANY ($1::bigint[]) FOR KEY SHARE',
+    [users.flatMap((user) => ('id' in user ? [user.id] : []))],
+  );
+  const knownIds = new Set(known.rows.map((row) => row.id));
+  const byName = await findUsers(client, users);
+  return (user) => {
+    if ('id' in user) {
+      return knownIds.has(user.id) ? undefined : `user_id: there is no user ${user.id}`;
+    }
+    if ((byName.get(user.name)?.length ?? 0) < 2) return undefined;
+    return `user: several users are called ${user.name}; give user_id instead`;
+  };
 }
 
 async function findUsers(

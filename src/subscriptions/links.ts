@@ -1,96 +1,128 @@
-import type pg from 'pg';
+import assert from 'node:assert/strict';
+import type { VpnProtocol } from '../contract/enums.ts';
 import { CoreError } from '../errors.ts';
-import { bumpNodes } from '../nodes/bump.ts';
-import { lockLinks } from '../nodes/lock-links.ts';
-import { inTransaction, type Queryable } from '../stores/postgres.ts';
-import { recordEvents } from './events.ts';
-import { showSubscription } from './show.ts';
+import { linkedProtocolsSql } from '../nodes/linked.ts';
+import { derivedCredential } from '../protocols/credential.ts';
+import { linkUuid, parseLinkUuid } from '../render/link-uuid.ts';
+import { hostSql } from '../render/public-address.ts';
+import type { Queryable } from '../stores/postgres.ts';
 
-/** A link, and the protocol that it leads to. */
-interface ListedLink {
+/** A link: a subscription's access to a protocol. It exists while their groups meet. */
+export interface ListedLink {
+  /** What traffic is counted by. It is no secret, and stays the same for ever. */
   uuid: string;
   subscriptionId: number;
   nodeProtocolId: number;
   nodeId: number;
-  protocol: string;
+  protocol: VpnProtocol;
+}
+
+/** A link with what a client app needs to connect. The credential is a secret. */
+export interface Link extends ListedLink {
+  nodeName: string;
+  /** Empty if nobody has given or reported one. */
+  host: string;
+  ip: string;
+  port: number;
+  /** As stored with the protocol. */
+  settings: unknown;
+  /** What the client app holds: any text. */
+  credential: string;
+}
+
+/** A link by its UUID, or by what it connects. */
+export type LinkReference = { uuid: string } | { subscriptionId: number; nodeProtocolId: number };
+
+interface LinkRow extends Omit<Link, 'uuid' | 'credential'> {
+  storedUuid: string | null;
+  storedCredential: string | null;
+  subscriptionCredential: string | null;
+  linkSecret: string;
 }
 
 /**
- * A subscription's links, in the order of their protocols' ids.
+ * The links of a subscription, in the order of their protocols' ids, or the one to a protocol. They exist even
+ * while the subscription has no access. None if there is no such subscription.
+ */
+export async function readLinks(
+  db: Queryable,
+  of: { subscriptionId: number; nodeProtocolId?: number | undefined },
+): Promise<Link[]> {
+  const { rows } = await db.query<LinkRow>(
+    `SELECT s.id AS "subscriptionId", p.id AS "nodeProtocolId", n.id AS "nodeId", n.name AS "nodeName",
+       ${hostSql} AS host, n.ip, p.protocol, p.port, p.settings, l.uuid AS "storedUuid",
+       l.credential AS "storedCredential", s.credential AS "subscriptionCredential",
+       s.link_secret AS "linkSecret"
+     FROM subscriptions s
+     CROSS JOIN LATERAL (${linkedProtocolsSql('ARRAY[s.id]')}) linked
+     JOIN node_protocols p ON p.id = linked.node_protocol_id
+     JOIN nodes n ON n.id = p.node_id
+     LEFT JOIN subscription_links l ON l.subscription_id = s.id AND l.node_protocol_id = p.id
+     WHERE s.id = $1 AND n.revoked_at IS NULL AND ($2::bigint IS NULL OR p.id = $2)
+     ORDER BY p.id`,
+    [of.subscriptionId, of.nodeProtocolId ?? null],
+  );
+  return rows.map(linkOf);
+}
+
+function linkOf(row: LinkRow): Link {
+  const { storedUuid, storedCredential, subscriptionCredential, linkSecret, ...rest } = row;
+  const { subscriptionId, nodeProtocolId } = rest;
+  const credential =
+    storedCredential ??
+    storedUuid ??
+    subscriptionCredential ??
+    derivedCredential(linkSecret, nodeProtocolId);
+  return { ...rest, uuid: storedUuid ?? linkUuid(subscriptionId, nodeProtocolId), credential };
+}
+
+/**
+ * A subscription's links without their secrets, in the order of their protocols' ids.
  * @throws CoreError NOT_FOUND if there is no such subscription.
  */
 export async function listLinks(db: Queryable, subscriptionId: number): Promise<ListedLink[]> {
-  await showSubscription(db, subscriptionId);
-  const { rows } = await db.query<ListedLink>(
-    `SELECT l.uuid, l.subscription_id AS "subscriptionId", p.id AS "nodeProtocolId",
-       p.node_id AS "nodeId", p.protocol
-     FROM subscription_links l JOIN node_protocols p ON p.id = l.node_protocol_id
-     WHERE l.subscription_id = $1 ORDER BY p.id`,
-    [subscriptionId],
-  );
-  return rows;
+  await requireSubscription(db, subscriptionId);
+  return (await readLinks(db, { subscriptionId })).map(withoutSecret);
+}
+
+/** @throws CoreError NOT_FOUND if there is no such subscription. */
+export async function requireSubscription(db: Queryable, subscriptionId: number): Promise<void> {
+  const found = await db.query('SELECT FROM subscriptions WHERE id = $1', [subscriptionId]);
+  if (found.rowCount === 1) return;
+  throw new CoreError('NOT_FOUND', `There is no subscription ${subscriptionId}`);
+}
+
+export function withoutSecret(link: Link): ListedLink {
+  const { uuid, subscriptionId, nodeProtocolId, nodeId, protocol } = link;
+  return { uuid, subscriptionId, nodeProtocolId, nodeId, protocol };
 }
 
 /**
- * Gives a link a new UUID. From the next revision on no configuration holds the old one.
+ * One link.
  * @throws CoreError NOT_FOUND.
  */
-export async function rotateLink(pool: pg.Pool, uuid: string): Promise<ListedLink> {
-  const rotated = await inTransaction(pool, async (client) => {
-    const found = await client.query<{ subscription_id: number }>(
-      'SELECT subscription_id FROM subscription_links WHERE uuid = $1',
-      [uuid],
-    );
-    const subscriptionId = found.rows[0]?.subscription_id;
-    return subscriptionId === undefined ? [] : rotate(client, subscriptionId, uuid);
-  });
-  const link = rotated[0];
-  if (link === undefined) throw new CoreError('NOT_FOUND', `There is no link ${uuid}`);
-  return link;
+export async function readLink(db: Queryable, reference: LinkReference): Promise<Link> {
+  const of = 'uuid' in reference ? await idsOf(db, reference.uuid) : reference;
+  const [link, second] = of === undefined ? [] : await readLinks(db, of);
+  assert(second === undefined, 'a subscription has one link to a protocol');
+  if (link !== undefined) return link;
+  if ('uuid' in reference) throw new CoreError('NOT_FOUND', `There is no link ${reference.uuid}`);
+  const { subscriptionId, nodeProtocolId } = reference;
+  throw new CoreError(
+    'NOT_FOUND',
+    `Subscription ${subscriptionId} has no link to protocol ${nodeProtocolId}: one of them does not exist, or they are in no common group`,
+  );
 }
 
-/**
- * Gives all links of a subscription new UUIDs.
- * @throws CoreError NOT_FOUND.
- */
-export async function rotateLinks(pool: pg.Pool, subscriptionId: number): Promise<ListedLink[]> {
-  return inTransaction(pool, async (client) => rotate(client, subscriptionId, null));
-}
-
-/** Rotates all links of the subscription, or the one with this UUID. */
-async function rotate(
-  client: pg.PoolClient,
-  subscriptionId: number,
-  uuid: string | null,
-): Promise<ListedLink[]> {
-  // Locked before the rows: adding or removing a protocol locks its node first and then the links.
-  await lockLinks(client, 'subscriptions');
-  // Locked, so that the status cannot change before the transaction ends.
-  const subscriptions = await client.query<{ status: string }>(
-    'SELECT status FROM subscriptions WHERE id = $1 FOR NO KEY UPDATE',
-    [subscriptionId],
+/** What a UUID of a link connects: by a stored row, or by the UUID itself. */
+async function idsOf(
+  db: Queryable,
+  uuid: string,
+): Promise<{ subscriptionId: number; nodeProtocolId: number } | undefined> {
+  const { rows } = await db.query<{ subscriptionId: number; nodeProtocolId: number }>(
+    `SELECT subscription_id AS "subscriptionId", node_protocol_id AS "nodeProtocolId"
+     FROM subscription_links WHERE uuid = $1`,
+    [uuid],
   );
-  const status = subscriptions.rows[0]?.status;
-  if (status === undefined) {
-    throw new CoreError('NOT_FOUND', `There is no subscription ${subscriptionId}`);
-  }
-  const { rows } = await client.query<ListedLink>(
-    `UPDATE subscription_links l SET uuid = gen_random_uuid() FROM node_protocols p
-     WHERE l.subscription_id = $1 AND ($2::uuid IS NULL OR l.uuid = $2)
-       AND p.id = l.node_protocol_id
-     RETURNING l.uuid, l.subscription_id AS "subscriptionId", p.id AS "nodeProtocolId",
-       p.node_id AS "nodeId", p.protocol`,
-    [subscriptionId, uuid],
-  );
-  if (rows.length === 0) return rows;
-  const links = rows.toSorted((one, other) => one.nodeProtocolId - other.nodeProtocolId);
-  // The event has no UUIDs: they are credentials, and events leave Core.
-  const data = { nodeProtocolIds: links.map((link) => link.nodeProtocolId) };
-  await recordEvents(client, [{ subscriptionId, kind: 'links_rotated', data }]);
-  if (status === 'active') {
-    const nodeIds = [...new Set(links.map((link) => link.nodeId))];
-    const what = uuid === null ? 'links' : 'link';
-    await bumpNodes(client, nodeIds, `${what} of subscription ${subscriptionId} rotated`);
-  }
-  return links;
+  return rows[0] ?? parseLinkUuid(uuid);
 }

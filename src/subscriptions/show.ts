@@ -1,5 +1,6 @@
 import { CoreError } from '../errors.ts';
 import type { Queryable } from '../stores/postgres.ts';
+import { type LinkReference, readLink } from './links.ts';
 import type { ResetPeriod } from './period.ts';
 import { type SubscriptionStatus, usedSql } from './status.ts';
 
@@ -21,13 +22,20 @@ export interface Subscription {
   anchorAt: Date;
   /** Null if nothing is ever reset. */
   nextResetAt: Date | null;
+  /** Names of its groups. It has a link to every protocol that is in one of them. */
+  groups: string[];
+  /** Whether its links have a credential that somebody gave, and not derived ones. */
+  hasGivenCredential: boolean;
 }
 
 const subscriptionQuery = `SELECT s.id AS "subscriptionId", s.user_id AS "userId", s.status,
   s.traffic_bytes_up AS "trafficBytesUp", s.traffic_bytes_down AS "trafficBytesDown",
   ${usedSql}::float8 AS "usedBytes", s.traffic_limit_bytes AS "trafficLimitBytes",
   s.expires_at AS "expiresAt", s.reset_period AS "resetPeriod", s.anchor_at AS "anchorAt",
-  s.next_reset_at AS "nextResetAt" FROM subscriptions s`;
+  s.next_reset_at AS "nextResetAt",
+  ARRAY(SELECT g.name FROM subscription_groups sg JOIN groups g ON g.id = sg.group_id
+    WHERE sg.subscription_id = s.id ORDER BY g.name) AS groups,
+  s.credential IS NOT NULL AS "hasGivenCredential" FROM subscriptions s`;
 
 /**
  * One subscription with its counters.
@@ -91,28 +99,46 @@ export function userEffects(db: Queryable, userId: number): Promise<Subscription
   return readEffects(db, 'u.id = $1', userId, `There is no user ${userId}`);
 }
 
-/**
- * One link and its subscription.
- * @throws CoreError NOT_FOUND.
- */
-export function linkEffects(db: Queryable, uuid: string): Promise<SubscriptionEffects> {
-  return readEffects(db, 'l.uuid = $1', uuid, `There is no link ${uuid}`);
+/** What ends with the credential of a link. */
+interface LinkEffects {
+  uuid: string;
+  /** Name of the user who holds the subscription. */
+  userName: string;
+  /** Whether the subscription is active, so that a client can connect now. */
+  isActive: boolean;
+}
+
+/** @throws CoreError NOT_FOUND. */
+export async function linkEffects(db: Queryable, reference: LinkReference): Promise<LinkEffects> {
+  const { uuid, subscriptionId } = await readLink(db, reference);
+  const { userName, activeSubscriptions } = await subscriptionEffects(db, subscriptionId);
+  return { uuid, userName, isActive: activeSubscriptions > 0 };
 }
 
 async function readEffects(
   db: Queryable,
   condition: string,
-  id: number | string,
+  id: number,
   none: string,
 ): Promise<SubscriptionEffects> {
   const { rows } = await db.query<SubscriptionEffects>(
-    `SELECT u.name AS "userName", count(DISTINCT s.id)::integer AS subscriptions,
-       count(DISTINCT s.id) FILTER (WHERE s.status = 'active')::integer AS "activeSubscriptions",
-       count(l.uuid)::integer AS links, count(DISTINCT p.node_id)::integer AS nodes
+    `SELECT u.name AS "userName", count(s.id)::integer AS subscriptions,
+       count(s.id) FILTER (WHERE s.status = 'active')::integer AS "activeSubscriptions",
+       coalesce(sum(linked.links), 0)::integer AS links,
+       (SELECT count(DISTINCT p.node_id)::integer FROM subscription_groups sg
+         JOIN subscriptions s ON s.id = sg.subscription_id
+         JOIN protocol_groups pg ON pg.group_id = sg.group_id
+         JOIN node_protocols p ON p.id = pg.node_protocol_id
+         JOIN nodes n ON n.id = p.node_id
+         WHERE ${condition} AND s.user_id = u.id AND n.revoked_at IS NULL) AS nodes
      FROM users u
      LEFT JOIN subscriptions s ON s.user_id = u.id
-     LEFT JOIN subscription_links l ON l.subscription_id = s.id
-     LEFT JOIN node_protocols p ON p.id = l.node_protocol_id
+     LEFT JOIN LATERAL (
+       SELECT count(DISTINCT p.id) AS links FROM subscription_groups sg
+       JOIN protocol_groups pg ON pg.group_id = sg.group_id
+       JOIN node_protocols p ON p.id = pg.node_protocol_id
+       JOIN nodes n ON n.id = p.node_id
+       WHERE sg.subscription_id = s.id AND n.revoked_at IS NULL) linked ON true
      WHERE ${condition} GROUP BY u.id`,
     [id],
   );

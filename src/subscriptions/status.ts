@@ -1,5 +1,7 @@
 import type pg from 'pg';
 import { bumpNodes } from '../nodes/bump.ts';
+import { linkedNodes } from '../nodes/linked.ts';
+import { lockLinks } from '../nodes/lock-links.ts';
 import { type EventKind, recordEvents } from './events.ts';
 
 export type SubscriptionStatus = 'active' | 'limited' | 'expired' | 'disabled';
@@ -120,22 +122,16 @@ function eventOf({ before, after }: StatusChange): EventKind {
   return after === 'active' ? 'activated' : after;
 }
 
-/** Bumps every node to which one of these subscriptions has a link. */
+/**
+ * Bumps every node to which one of these subscriptions has a link. It waits until nobody changes protocols or
+ * groups, and nobody can then until the transaction ends.
+ */
 export async function bumpLinkedNodes(
   client: pg.PoolClient,
   subscriptionIds: readonly number[],
   cause: string,
 ): Promise<void> {
   if (subscriptionIds.length === 0) return;
-  const { rows } = await client.query<{ node_id: number }>(
-    `SELECT DISTINCT p.node_id FROM subscription_links l
-     JOIN node_protocols p ON p.id = l.node_protocol_id
-     WHERE l.subscription_id = ANY ($1::bigint[])`,
-    [subscriptionIds],
-  );
-  await bumpNodes(
-    client,
-    rows.map((row) => row.node_id),
-    cause,
-  );
+  await lockLinks(client, 'subscriptions');
+  await bumpNodes(client, await linkedNodes(client, subscriptionIds), cause);
 }

@@ -8,6 +8,7 @@ import { createConfigCache } from '../../src/publish/config-cache.ts';
 import { createConfigMemory } from '../../src/publish/config-memory.ts';
 import { configKey, type KeptConfig } from '../../src/publish/config-store.ts';
 import { readNodeRows } from '../../src/publish/read-rows.ts';
+import { linkUuid } from '../../src/render/link-uuid.ts';
 import { renderNodeConfig } from '../../src/render/render.ts';
 import { migratePostgres } from '../../src/stores/migrate.ts';
 import { createPool, inTransaction } from '../../src/stores/postgres.ts';
@@ -53,12 +54,19 @@ async function insertedId(sql: string, values: unknown[]): Promise<number> {
 
 const newNode = () =>
   insertedId('INSERT INTO nodes (name, host) VALUES ($1, $2)', ['n', 'node.example']);
-const newProtocol = (nodeId: number, protocol: string, port: number) =>
-  insertedId('INSERT INTO node_protocols (node_id, protocol, port) VALUES ($1, $2, $3)', [
-    nodeId,
-    protocol,
-    port,
+/** Each protocol has a group of its own. */
+async function newProtocol(nodeId: number, protocol: string, port: number): Promise<number> {
+  const id = await insertedId(
+    'INSERT INTO node_protocols (node_id, protocol, port) VALUES ($1, $2, $3)',
+    [nodeId, protocol, port],
+  );
+  const group = await insertedId('INSERT INTO groups (name) VALUES ($1)', [`protocol ${id}`]);
+  await pool.query('INSERT INTO protocol_groups (group_id, node_protocol_id) VALUES ($1, $2)', [
+    group,
+    id,
   ]);
+  return id;
+}
 const newUser = () => insertedId('INSERT INTO users (name) VALUES ($1)', ['u']);
 
 async function newLink(options: {
@@ -71,12 +79,12 @@ async function newLink(options: {
     'INSERT INTO subscriptions (user_id, status, expires_at) VALUES ($1, $2, $3)',
     [options.userId, options.status ?? 'active', options.expiresAt ?? null],
   );
-  const link = await pool.query<{ uuid: string }>(
-    `INSERT INTO subscription_links (uuid, subscription_id, node_protocol_id)
-     VALUES (gen_random_uuid(), $1, $2) RETURNING uuid`,
+  await pool.query(
+    `INSERT INTO subscription_groups (group_id, subscription_id)
+     SELECT group_id, $1 FROM protocol_groups WHERE node_protocol_id = $2`,
     [subscriptionId, options.protocolId],
   );
-  return { uuid: String(link.rows[0]?.uuid), subscriptionId };
+  return { uuid: linkUuid(subscriptionId, options.protocolId), subscriptionId };
 }
 
 /** What a process knows about the node. */

@@ -10,7 +10,8 @@ import { createSubscription } from '../../src/subscriptions/create.ts';
 import { deleteSubscription, deleteUser } from '../../src/subscriptions/delete.ts';
 import { expireDue, resetSubscription } from '../../src/subscriptions/due.ts';
 import { importSubscriptions } from '../../src/subscriptions/import.ts';
-import { listLinks, rotateLink, rotateLinks } from '../../src/subscriptions/links.ts';
+import { listLinks } from '../../src/subscriptions/links.ts';
+import { rotateLink, rotateLinks } from '../../src/subscriptions/rotate.ts';
 import { createUser } from '../../src/subscriptions/users.ts';
 import { publishNow } from '../support/publish.ts';
 import { openStores } from '../support/stores.ts';
@@ -63,7 +64,7 @@ function settle(subscriptionIds: number[], bytes: number) {
 t.test('each change of a subscription names its cause', async (t) => {
   t.same(await causesOf(() => create()), ['subscription 1 created']);
   const [link] = await listLinks(pool, 1);
-  t.same(await causesOf(() => rotateLink(pool, link?.uuid ?? '')), [
+  t.same(await causesOf(() => rotateLink(pool, { uuid: link?.uuid ?? '' })), [
     'link of subscription 1 rotated',
   ]);
   t.same(await causesOf(() => rotateLinks(pool, 1)), ['links of subscription 1 rotated']);

@@ -2,12 +2,15 @@ import fc from 'fast-check';
 import t from 'tap';
 import type { VpnProtocol } from '../../src/contract/enums.ts';
 import type { XrayStreamSettings } from '../../src/contract/node-config.ts';
+import { credentialUuid } from '../../src/protocols/credential.ts';
 import { validateProtocolSettings } from '../../src/protocols/settings.ts';
+import { shadowsocksUserKey } from '../../src/protocols/shadowsocks-key.ts';
 import { linkRecordBytes } from '../../src/render/link-records.ts';
+import { linkUuid } from '../../src/render/link-uuid.ts';
 import { mtProtoSecret } from '../../src/render/mtproto.ts';
 import type { NodeRows } from '../../src/render/node-rows.ts';
 import { renderNodeConfig } from '../../src/render/render.ts';
-import { encodeLinkRecords, type LinkRow } from '../support/link-records.ts';
+import { credentialTexts, encodeLinkRecords, type LinkRow } from '../support/link-records.ts';
 
 const uuid1 = '11111111-1111-4111-8111-111111111111';
 const uuid2 = '22222222-2222-4222-8222-222222222222';
@@ -22,12 +25,20 @@ function rows({ links = [], ...given }: Partial<GivenRows> = {}): NodeRows {
     outbounds: [],
     rules: [],
     links: encodeLinkRecords(links),
+    credentialTexts: credentialTexts(links),
     ...given,
   };
 }
 
-function link(uuid: string, nodeProtocolId: number, userId: number) {
-  return { uuid, nodeProtocolId, userId, subscriptionId: userId + 100 };
+/** A link from before groups: its UUID is what traffic is counted by, and the credential. */
+function link(uuid: string, nodeProtocolId: number, userId: number): LinkRow {
+  return {
+    storedUuid: uuid,
+    credential: uuid,
+    nodeProtocolId,
+    userId,
+    subscriptionId: userId + 100,
+  };
 }
 
 const threeProtocols = rows({
@@ -278,18 +289,71 @@ t.test('an incomplete link record fails the render', async (t) => {
   t.throws(() => renderNodeConfig({ ...rows({ protocols }), links }), { code: 'INTERNAL' });
 });
 
-t.test('UUIDs with the same beginning are sorted, too', async (t) => {
-  const uuids = Array.from({ length: 40 }, (_, index) => {
-    const end = String((index * 17) % 40).padStart(12, '0');
-    return `${index % 3 === 0 ? '11111111' : 'ffffffff'}-1111-4111-8111-${end}`;
-  });
-  const config = renderNodeConfig(
-    rows({
-      protocols: [{ id: 1, protocol: 'VLESS', port: 443, settings: {} }],
-      links: uuids.map((uuid) => link(uuid, 1, 1)),
-    }),
+t.test('links are sorted by the ids of subscription and protocol', async (t) => {
+  const subscriptionIds = [7, 2 ** 53 - 1, 1, 300, 12];
+  for (const ids of [subscriptionIds, subscriptionIds.filter((id) => id < 1_000)]) {
+    const given = ids.flatMap((subscriptionId) =>
+      [3, 1, 2].map((nodeProtocolId) => ({
+        nodeProtocolId,
+        userId: 1,
+        subscriptionId,
+        credential: uuid1,
+      })),
+    );
+    const protocols = [1, 2, 3].map((id) => {
+      return { id, protocol: 'VLESS' as const, port: 442 + id, settings: {} };
+    });
+    const config = renderNodeConfig(rows({ protocols, links: given }));
+    const sorted = ids.toSorted((left, right) => left - right);
+    const expected = sorted.flatMap((id) => [1, 2, 3].map((protocol) => linkUuid(id, protocol)));
+    t.strictSame(Object.keys(config.clientMap), expected);
+  }
+});
+
+t.test('traffic is counted by the UUID, and a client app holds the credential', async (t) => {
+  const texts = ['Grüße "du"', 'p\\w', uuid1.toUpperCase().replaceAll('1', 'A'), uuid2];
+  const key = Buffer.alloc(16, 7).toString('base64');
+  const protocols = (
+    ['VLESS', 'VMESS', 'TROJAN', 'HYSTERIA2', 'SHADOWSOCKS', 'MTPROTO'] as const
+  ).map((protocol, index) => ({
+    id: index + 1,
+    protocol,
+    port: 443 + index,
+    settings: validateProtocolSettings(
+      protocol,
+      protocol === 'HYSTERIA2' ? { tls: { certificateFile: '/c', keyFile: '/k' } } : {},
+    ),
+  }));
+  const given = [...texts, key].flatMap((credential, index) =>
+    protocols.map(({ id }) => ({
+      nodeProtocolId: id,
+      userId: 1,
+      subscriptionId: index + 1,
+      credential,
+    })),
   );
-  t.strictSame(Object.keys(config.clientMap), [...uuids].sort());
+  const { services } = renderNodeConfig(rows({ protocols, links: given }));
+  const uuids = [...texts, key].map(credentialUuid);
+  const clients = (at: number): unknown[] => [
+    ...(services.xray?.inbounds[at]?.settings.clients ?? []),
+  ];
+  const emails = (protocol: number) => uuids.map((_, index) => linkUuid(index + 1, protocol));
+  const named = (field: string, values: readonly string[], protocol: number) =>
+    values.map((value, index) => ({ [field]: value, email: emails(protocol)[index] }));
+  t.strictSame(clients(0), named('id', uuids, 1), 'VLESS');
+  t.strictSame(clients(1), named('id', uuids, 2), 'VMess');
+  t.strictSame(clients(2), named('password', [...texts, key], 3), 'Trojan, byte for byte');
+  t.strictSame(clients(3), named('auth', [...texts, key], 4), 'Hysteria2, byte for byte');
+  const server = protocols[4]?.settings['serverKey'] as string;
+  const keys = [...texts, key].map((text) =>
+    shadowsocksUserKey('2022-blake3-aes-128-gcm', server, text),
+  );
+  t.equal(keys.at(-1), key, 'a key of the right length is the key itself');
+  t.strictSame(clients(4), named('password', keys, 5), 'Shadowsocks');
+  t.match(
+    services.mtproto?.inbounds[0]?.users,
+    uuids.map((uuid, index) => ({ name: emails(6)[index], secret: uuid.replaceAll('-', '') })),
+  );
 });
 
 t.test('the smallest and largest ids and revisions are written in full', async (t) => {
@@ -298,7 +362,8 @@ t.test('the smallest and largest ids and revisions are written in full', async (
   const given = rows({
     protocols: [{ id: 2 ** 40, protocol: 'VMESS', port: 443, settings: {} }],
     links: ids.map((id, index) => ({
-      uuid: uuids[index] as string,
+      storedUuid: uuids[index] as string,
+      credential: uuid1,
       nodeProtocolId: 2 ** 40,
       userId: id,
       subscriptionId: ids[ids.length - 1 - index] as number,
@@ -364,17 +429,19 @@ t.test('MTProto users carry the limits of the settings and their own expiry', as
 t.test('property: any number of links gives their clients in order', async (t) => {
   fc.assert(
     fc.property(fc.uniqueArray(fc.uuid(), { maxLength: 300 }), (uuids) => {
-      const sorted = [...uuids].sort();
+      const idOf = (index: number): number => 10 ** (index % 15) + index;
+      const sorted = uuids.map((_, index) => index).sort((one, other) => idOf(one) - idOf(other));
       const config = renderNodeConfig(
         rows({
           protocols: [{ id: 1, protocol: 'TROJAN', port: 443, settings: {} }],
-          links: uuids.map((uuid, index) => link(uuid, 1, 10 ** (index % 15))),
+          links: uuids.map((uuid, index) => link(uuid, 1, idOf(index))),
         }),
       );
       const [inbound] = config.services.xray?.inbounds ?? [];
-      const expected = sorted.map((uuid) => ({ password: uuid, email: uuid }));
+      const inOrder = sorted.map((index) => uuids[index]);
+      const expected = inOrder.map((uuid) => ({ password: uuid, email: uuid }));
       t.strictSame(inbound?.settings.clients, expected);
-      t.equal(Object.keys(config.clientMap).join(), sorted.join());
+      t.equal(Object.keys(config.clientMap).join(), inOrder.join());
     }),
     { numRuns: 20 },
   );
@@ -403,12 +470,12 @@ t.test('property: the order of the rows changes no byte', async (t) => {
     rules: fc.array(json, { maxLength: 5 }),
     links: fc.uniqueArray(
       fc.record({
-        uuid: fc.uuid(),
+        credential: fc.oneof(fc.uuid(), fc.string({ minLength: 1, maxLength: 40 })),
         nodeProtocolId: fc.integer({ min: 1, max: 5 }),
         userId: fc.integer({ min: 1 }),
         subscriptionId: fc.integer({ min: 1 }),
       }),
-      { selector: (row) => row.uuid, maxLength: 20 },
+      { selector: (row) => `${row.subscriptionId}/${row.nodeProtocolId}`, maxLength: 20 },
     ),
     seed: fc.infiniteStream(fc.nat(1_000)),
   });
@@ -438,6 +505,7 @@ t.test('property: the order of the rows changes no byte', async (t) => {
         })),
         rules: shuffle(ordered.rules).map((row) => ({ ...row, rule: reversed(row.rule) })),
         links: shuffle(given.links),
+        credentialTexts: shuffle(credentialTexts(given.links)),
       });
       const config = renderNodeConfig(ordered);
       if (JSON.stringify(config) !== JSON.stringify(renderNodeConfig(shuffled))) return false;

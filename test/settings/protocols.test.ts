@@ -1,5 +1,6 @@
 import t from 'tap';
 import { createNode, revokeNode } from '../../src/nodes/change.ts';
+import { protocolEffects } from '../../src/nodes/effects.ts';
 import { transportsOf } from '../../src/settings/port-transports.ts';
 import { addProtocol, listProtocols, setProtocol } from '../../src/settings/protocols.ts';
 import { marksOf } from '../support/publish.ts';
@@ -24,21 +25,17 @@ t.test('a new protocol gets a link for every subscription, or is refused', async
   await pool.query(
     "INSERT INTO subscriptions (user_id, status) VALUES (1, 'active'), (1, 'expired'), (1, 'active')",
   );
+  await pool.query(
+    `INSERT INTO subscription_groups (group_id, subscription_id)
+     SELECT g.id, s.id FROM groups g CROSS JOIN subscriptions s`,
+  );
   const vless = { nodeId, protocol: 'VLESS', port: 443, settings: {} } as const;
   const { nodeProtocolId } = await addProtocol(pool, vless);
   t.match(await listProtocols(pool, { nodeId }), [
-    { nodeProtocolId, nodeId, protocol: 'VLESS', port: 443 },
+    { nodeProtocolId, nodeId, protocol: 'VLESS', port: 443, groups: ['default'] },
   ]);
   t.equal(await marksOf(pool, nodeId), 1);
-  const links = await pool.query<{ uuid: string; subscription_id: number }>(
-    'SELECT * FROM subscription_links ORDER BY subscription_id',
-  );
-  t.same(
-    links.rows.map((link) => link.subscription_id),
-    [1, 2, 3],
-    'every subscription has a link, active or not',
-  );
-  for (const { uuid } of links.rows) t.match(uuid, /^[0-9a-f]{8}-[0-9a-f]{4}-4/);
+  t.equal((await protocolEffects(pool, nodeProtocolId)).links, 3, 'one each, active or not');
 
   await t.rejects(addProtocol(pool, { ...vless, protocol: 'TROJAN' }), {
     code: 'INVALID_ARGUMENT',

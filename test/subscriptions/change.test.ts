@@ -1,4 +1,7 @@
+import { randomUUID } from 'node:crypto';
 import t from 'tap';
+import { createGroup } from '../../src/groups/groups.ts';
+import { setProtocolGroups } from '../../src/groups/membership.ts';
 import { createNode } from '../../src/nodes/change.ts';
 import { showNode } from '../../src/nodes/node-state.ts';
 import { addProtocol } from '../../src/settings/protocols.ts';
@@ -9,7 +12,8 @@ import { createSubscription } from '../../src/subscriptions/create.ts';
 import { deleteSubscription, deleteUser } from '../../src/subscriptions/delete.ts';
 import { expireDue, listResets, resetDue, resetSubscription } from '../../src/subscriptions/due.ts';
 import { listEvents, pruneEvents } from '../../src/subscriptions/events.ts';
-import { listLinks, rotateLink, rotateLinks } from '../../src/subscriptions/links.ts';
+import { listLinks, readLinks, withoutSecret } from '../../src/subscriptions/links.ts';
+import { rotateLink, rotateLinks } from '../../src/subscriptions/rotate.ts';
 import { showSubscription } from '../../src/subscriptions/show.ts';
 import { createUser, listUsers, renameUser, showUser } from '../../src/subscriptions/users.ts';
 import { publishNow } from '../support/publish.ts';
@@ -280,31 +284,99 @@ t.test('a moved expiry bumps only nodes whose configuration holds it', async (t)
 
 t.test('links: list, rotate one, rotate all', async (t) => {
   const id = await create();
-  const before = await listLinks(pool, id);
+  const before = await readLinks(pool, { subscriptionId: id });
   t.match(before, [{ protocol: 'VLESS', nodeId }, { protocol: 'TROJAN' }]);
-  const first = before[0]?.uuid ?? '';
-  let rotated = '';
-  const rotateFirst = async () => {
-    rotated = (await rotateLink(pool, first)).uuid;
-  };
-  t.ok(await bumps(rotateFirst));
-  t.same(
-    (await listLinks(pool, id)).map((link) => link.uuid),
-    [rotated, before[1]?.uuid],
+  const listed = await listLinks(pool, id);
+  t.same(listed, before.map(withoutSecret));
+  const [first, second] = before;
+  if (first === undefined) throw new Error('it has links');
+  t.ok(await bumps(() => rotateLink(pool, { uuid: first.uuid })));
+  const after = await readLinks(pool, { subscriptionId: id });
+  t.same(await listLinks(pool, id), listed, 'the UUIDs, by which traffic is counted, stay');
+  t.not(after[0]?.credential, first.credential);
+  t.equal(after[1]?.credential, second?.credential);
+
+  const { nodeProtocolId } = first;
+  t.same(await rotateLink(pool, { subscriptionId: id, nodeProtocolId }), listed[0]);
+  t.same(await rotateLinks(pool, id), listed);
+  t.equal((await pool.query('SELECT FROM subscription_links')).rowCount, 0, 'no row is needed');
+  const credentials = [...before, ...after, ...(await readLinks(pool, { subscriptionId: id }))].map(
+    (link) => link.credential,
   );
-  await t.rejects(rotateLink(pool, first), { code: 'NOT_FOUND' }, 'the old one is gone');
-  const all = await rotateLinks(pool, id);
-  t.equal(new Set([...all, ...before].map((link) => link.uuid)).size, 4);
-  t.same(all, await listLinks(pool, id));
+  t.equal(new Set(credentials).size, 5);
   await changeSubscription(pool, id, { disabled: true });
   t.notOk(
     await bumps(() => rotateLinks(pool, id)),
     'a disabled subscription changes no configuration',
   );
-  const events = await listEvents(pool, { subscriptionId: id, afterId: 0, rowsMax: 100 });
-  t.notOk(JSON.stringify(events).includes(rotated), 'events hold no credential');
+  const events = JSON.stringify(
+    await listEvents(pool, { subscriptionId: id, afterId: 0, rowsMax: 100 }),
+  );
+  t.notOk(
+    credentials.some((credential) => events.includes(credential)),
+    'events hold no credential',
+  );
   await t.rejects(rotateLinks(pool, 99), { code: 'NOT_FOUND' });
   await t.rejects(listLinks(pool, 99), { code: 'NOT_FOUND' });
+  await t.rejects(rotateLink(pool, { uuid: randomUUID() }), { code: 'NOT_FOUND' });
+  await t.rejects(rotateLink(pool, { subscriptionId: id, nodeProtocolId: 99 }), {
+    code: 'NOT_FOUND',
+    message: /no common group/,
+  });
+});
+
+t.test('links from before groups keep their UUIDs when they are rotated', async (t) => {
+  const id = await create();
+  const [first] = await listLinks(pool, id);
+  const uuid = randomUUID();
+  await pool.query(
+    'INSERT INTO subscription_links (uuid, subscription_id, node_protocol_id) VALUES ($1, $2, $3)',
+    [uuid, id, first?.nodeProtocolId],
+  );
+  const read = async () => (await readLinks(pool, { subscriptionId: id }))[0];
+  t.match(await read(), { uuid, credential: uuid });
+  await rotateLink(pool, { uuid });
+  const once = await read();
+  t.equal(once?.uuid, uuid);
+  t.not(once?.credential, uuid);
+  await rotateLinks(pool, id);
+  const twice = await read();
+  t.equal(twice?.uuid, uuid);
+  t.not(twice?.credential, once?.credential);
+});
+
+t.test('groups and the credential of a subscription', async (t) => {
+  const id = await create();
+  await createGroup(pool, 'premium');
+  const [first, second] = await listLinks(pool, id);
+  await inTransaction(pool, (client) =>
+    setProtocolGroups(client, second?.nodeProtocolId ?? 0, ['premium']),
+  );
+  t.same(await listLinks(pool, id), [first]);
+  t.ok(await bumps(() => changeSubscription(pool, id, { groups: ['premium'] })));
+  t.same(await listLinks(pool, id), [second]);
+  const same = ['default', 'premium'];
+  t.match(await changeSubscription(pool, id, { groups: same }), { groups: same });
+  t.same(await listLinks(pool, id), [first, second]);
+  t.notOk(await bumps(() => changeSubscription(pool, id, { groups: same })), 'nothing changed');
+  await t.rejects(changeSubscription(pool, id, { groups: ['gone', 'premium'] }), {
+    code: 'INVALID_ARGUMENT',
+    message: 'There is no group gone; there are default, premium',
+  });
+
+  t.ok(await bumps(() => changeSubscription(pool, id, { credential: 'alice-phone' })));
+  const held = async () =>
+    (await readLinks(pool, { subscriptionId: id })).map((link) => link.credential);
+  t.same(await held(), ['alice-phone', 'alice-phone']);
+  t.match(await showSubscription(pool, id), { hasGivenCredential: true });
+  t.notOk(await bumps(() => changeSubscription(pool, id, { credential: 'alice-phone' })));
+  const other = await create();
+  await t.rejects(changeSubscription(pool, other, { credential: 'alice-phone' }), {
+    code: 'INVALID_ARGUMENT',
+    message: `The credential for subscription ${other} is that of subscription ${id}, and proxies may take both for one user. Give another one, or rotate that of subscription ${id}`,
+  });
+  await changeSubscription(pool, id, { credential: null });
+  t.equal(new Set(await held()).size, 2);
 });
 
 t.test('a limited subscription gets links to protocols that are added meanwhile', async (t) => {

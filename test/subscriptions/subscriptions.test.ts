@@ -86,6 +86,8 @@ t.test('create, show, list', async (t) => {
     resetPeriod: 'none',
     anchorAt: shown.anchorAt,
     nextResetAt: null,
+    groups: ['default'],
+    hasGivenCredential: false,
   });
   t.match(await showSubscription(pool, 1), unlimited);
   t.same((await listSubscriptions(pool, { afterId: 1, rowsMax: 10 })).at(0), shown);
@@ -108,8 +110,8 @@ t.test('concurrently added protocols and subscriptions are linked', async (t) =>
   );
   const { rows } = await pool.query<{ missing: number }>(
     `SELECT count(*)::integer AS missing FROM subscriptions s CROSS JOIN node_protocols p
-     WHERE NOT EXISTS (SELECT 1 FROM subscription_links l
-       WHERE l.subscription_id = s.id AND l.node_protocol_id = p.id)`,
+     WHERE NOT EXISTS (SELECT 1 FROM subscription_groups sg JOIN protocol_groups pg USING (group_id)
+       WHERE sg.subscription_id = s.id AND pg.node_protocol_id = p.id)`,
   );
   t.equal(rows[0]?.missing, 0);
 });

@@ -95,7 +95,7 @@ export const goldenCases: readonly GoldenCase[] = [
   },
 ];
 
-const goldenUuids = [
+const goldenCredentials = [
   '0b8f5f26-3c1d-4e2a-9a47-6f1f0c5d7e11',
   '9c2e4d88-71aa-4f0b-8d53-2b6a9e7f4c22',
 ] as const;
@@ -118,8 +118,8 @@ export function goldenRows(given: GoldenCase): NodeRows {
     ],
     rules: [{ position: 1, rule: { protocol: ['bittorrent'], outboundTag: 'blocked' } }],
     links: encodeLinkRecords(
-      goldenUuids.map((uuid, index) => ({
-        uuid,
+      goldenCredentials.map((credential, index) => ({
+        credential,
         nodeProtocolId: 12,
         userId: index + 1,
         subscriptionId: index + 101,

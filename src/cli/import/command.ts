@@ -44,7 +44,9 @@ A CSV file has a header. Columns, or fields of a JSON line:
   reset     none, day, week or month; empty: none
   anchor    start of the first period; empty: now
   status    active or disabled; empty: active
-  link_ID   UUID of the link to protocol ID that client apps hold already; empty: a new one
+  groups    like default;premium; empty: default
+  credential   what client apps hold already: a UUID or any text; empty: new ones
+  link_ID   the same for the link to protocol ID only
 Every line is checked before anything is written. See docs/import.md.
 
 Examples:

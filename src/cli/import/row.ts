@@ -1,7 +1,8 @@
 import { InvalidArgumentError } from 'commander';
+import { credentialFault } from '../../protocols/credential.ts';
 import type { ImportedSubscription } from '../../subscriptions/import.ts';
 import type { GivenLink } from '../../subscriptions/import-links.ts';
-import { bytes, date, id, name, resetPeriod, uuid } from '../arguments.ts';
+import { bytes, date, groupNames, id, name, resetPeriod } from '../arguments.ts';
 
 /** Columns of a CSV file, and fields of an NDJSON line. */
 export const importColumns = [
@@ -12,8 +13,10 @@ export const importColumns = [
   'reset',
   'anchor',
   'status',
+  'groups',
+  'credential',
 ] as const;
-/** Holds the UUID of the link to the protocol with this id. */
+/** Holds the credential of the link to the protocol with this id. */
 type LinkColumn = `link_${number}`;
 export type ImportColumn = (typeof importColumns)[number] | LinkColumn;
 
@@ -43,6 +46,8 @@ export function toSubscription(values: ImportValues): ImportedSubscription {
     resetPeriod: read(values, 'reset', resetPeriod),
     anchorAt: read(values, 'anchor', date),
     disabled: read(values, 'status', status) === 'disabled',
+    groups: read(values, 'groups', groupNames),
+    credential: readCredential(values, 'credential') ?? null,
     links: readLinks(values),
   };
 }
@@ -51,22 +56,21 @@ function readLinks(values: ImportValues): GivenLink[] {
   const links: GivenLink[] = [];
   for (const column of Object.keys(values) as ImportColumn[]) {
     const protocolId = linkColumn.exec(column)?.[1];
-    const given = protocolId === undefined ? undefined : read(values, column, linkUuid);
+    const given = protocolId === undefined ? undefined : readCredential(values, column);
     if (given === undefined) continue;
-    const same = links.find((link) => link.uuid === given);
-    if (same !== undefined) {
-      const message = `${column}: the UUID is that of link_${same.nodeProtocolId}, too`;
-      throw new InvalidArgumentError(message);
-    }
-    links.push({ nodeProtocolId: Number(protocolId), uuid: given });
+    links.push({ nodeProtocolId: Number(protocolId), credential: given });
   }
   return links;
 }
 
-/** A UUID, or its 32 hex digits without dashes, which is how an MTProto secret is written. */
-function linkUuid(given: string): string {
-  const parts = /^([0-9a-f]{8})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{12})$/i.exec(given);
-  return uuid(parts === null ? given : parts.slice(1).join('-'));
+/** Any text as it is, since spaces may be part of a password. Around a UUID they are not. */
+function readCredential(values: ImportValues, column: ImportColumn): string | undefined {
+  const text = values[column] ?? '';
+  const trimmed = text.trim();
+  if (trimmed === '') return undefined;
+  const fault = credentialFault(text);
+  if (fault !== undefined) throw new InvalidArgumentError(`${column}: ${fault}`);
+  return /^[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}$/i.test(trimmed) ? trimmed : text;
 }
 
 /** The other statuses follow from expiry and traffic, so nobody sets them. */

@@ -2,13 +2,13 @@ import type pg from 'pg';
 import type { Config } from '../../../src/config.ts';
 import { bumpNodes } from '../../../src/nodes/bump.ts';
 import { createNode } from '../../../src/nodes/change.ts';
-import { lockLinks } from '../../../src/nodes/lock-links.ts';
 import { validateProtocolSettings } from '../../../src/protocols/settings.ts';
+import { linkUuid } from '../../../src/render/link-uuid.ts';
 import { inTransaction } from '../../../src/stores/postgres.ts';
 import { eachBounded } from './each.ts';
 import type { FleetOptions } from './options.ts';
 
-/** A user's subscription as a node knows it, with its links on that node. */
+/** A user's subscription as a node knows it, with the UUIDs of its links on that node. */
 export interface Member {
   userId: number;
   subscriptionId: number;
@@ -47,9 +47,9 @@ const creatingMax = 8;
 const rowsAtOnceMax = 10_000;
 
 /**
- * Creates nodes with their codes, protocols and outbounds, users with a subscription each, and links
- * from every subscription to a few nodes. It creates nodes one by one, as the CLI does, and everything
- * else by the thousand. The CLI would link every subscription to every node, which are far more links.
+ * Creates nodes with their codes, protocols and outbounds, a group for each node, and users with a subscription
+ * each, which has the groups of a few nodes. It creates nodes one by one, as the CLI does, and everything
+ * else by the thousand.
  */
 export async function createWorld(
   pool: pg.Pool,
@@ -65,7 +65,7 @@ export async function createWorld(
     members.push(...(await createMembers(pool, first, count)));
   }
   assignMembers(nodes, members, options.nodesPerUser);
-  await createLinks(pool, nodes);
+  await createGroups(pool, nodes);
   await inTransaction(pool, (client) =>
     bumpNodes(
       client,
@@ -107,14 +107,11 @@ async function createProtocols(pool: pg.Pool, nodes: readonly FleetNode[]): Prom
     on: readonly FleetNode[],
   ): Promise<void> => {
     const settings = validateProtocolSettings(protocol, {});
-    const { rows } = await inTransaction(pool, async (client) => {
-      await lockLinks(client, 'protocols');
-      return client.query<{ id: number; node_id: number }>(
-        `INSERT INTO node_protocols (node_id, protocol, port, settings)
-         SELECT node_id, $2, $3, $4 FROM unnest($1::integer[]) AS node_id RETURNING id, node_id`,
-        [on.map((node) => node.nodeId), protocol, port, JSON.stringify(settings)],
-      );
-    });
+    const { rows } = await pool.query<{ id: number; node_id: number }>(
+      `INSERT INTO node_protocols (node_id, protocol, port, settings)
+       SELECT node_id, $2, $3, $4 FROM unnest($1::integer[]) AS node_id RETURNING id, node_id`,
+      [on.map((node) => node.nodeId), protocol, port, JSON.stringify(settings)],
+    );
     for (const row of rows) byId.get(row.node_id)?.protocols.push({ id: row.id, protocol });
   };
   await add('VLESS', 443, nodes);
@@ -166,25 +163,35 @@ function assignMembers(nodes: FleetNode[], members: readonly Member[], nodesPerU
   });
 }
 
-/** Creates a link for each member and protocol of a node. Postgres makes the UUIDs. */
-async function createLinks(pool: pg.Pool, nodes: readonly FleetNode[]): Promise<void> {
-  const wanted = nodes.flatMap((node) =>
-    node.members.flatMap((member) => node.protocols.map(({ id }) => ({ member, id }))),
+/** Creates a group for each node, with its protocols and its members, and derives the UUIDs of their links. */
+async function createGroups(pool: pg.Pool, nodes: readonly FleetNode[]): Promise<void> {
+  const { rows } = await pool.query<{ id: number; name: string }>(
+    'INSERT INTO groups (name) SELECT unnest($1::text[]) RETURNING id, name',
+    [nodes.map((node) => node.name)],
   );
-  for (let first = 0; first < wanted.length; first += rowsAtOnceMax) {
-    const part = wanted.slice(first, first + rowsAtOnceMax);
-    const { rows } = await pool.query<{ uuid: string; subscription_id: number; protocol: number }>(
-      `INSERT INTO subscription_links (uuid, subscription_id, node_protocol_id)
-       SELECT gen_random_uuid(), subscription_id, node_protocol_id
-       FROM unnest($1::bigint[], $2::bigint[]) AS given (subscription_id, node_protocol_id)
-       RETURNING uuid, subscription_id, node_protocol_id AS protocol`,
-      [part.map(({ member }) => member.subscriptionId), part.map(({ id }) => id)],
+  const groupIds = new Map(rows.map((row) => [row.name, row.id]));
+  await pool.query(
+    `INSERT INTO protocol_groups (group_id, node_protocol_id)
+     SELECT * FROM unnest($1::integer[], $2::bigint[])`,
+    [
+      nodes.flatMap((node) => node.protocols.map(() => groupIds.get(node.name))),
+      nodes.flatMap((node) => node.protocols.map(({ id }) => id)),
+    ],
+  );
+  const members = nodes.flatMap((node) =>
+    node.members.map(({ subscriptionId }) => ({ group: groupIds.get(node.name), subscriptionId })),
+  );
+  for (let first = 0; first < members.length; first += rowsAtOnceMax) {
+    const part = members.slice(first, first + rowsAtOnceMax);
+    await pool.query(
+      `INSERT INTO subscription_groups (group_id, subscription_id)
+       SELECT * FROM unnest($1::integer[], $2::bigint[])`,
+      [part.map((one) => one.group), part.map((one) => one.subscriptionId)],
     );
-    const uuids = new Map(rows.map((row) => [`${row.subscription_id}/${row.protocol}`, row.uuid]));
-    for (const { member, id } of part) {
-      const uuid = uuids.get(`${member.subscriptionId}/${id}`);
-      if (uuid === undefined) throw new Error('an INSERT returned fewer rows than it was given');
-      member.uuids.push(uuid);
+  }
+  for (const { members, protocols } of nodes) {
+    for (const member of members) {
+      member.uuids = protocols.map(({ id }) => linkUuid(member.subscriptionId, id));
     }
   }
 }
