@@ -9,6 +9,7 @@ import type { IdRange } from '../groups/members.ts';
 import { integer } from '../integer.ts';
 import { credentialFault } from '../protocols/credential.ts';
 import { type OutboundProtocol, outboundProtocols } from '../settings/outbounds.ts';
+import { protocolName as protocolNameSchema } from '../settings/protocol-names.ts';
 import { type ResetPeriod, resetPeriods } from '../subscriptions/period.ts';
 import { hiddenFault, isStorable } from '../text.ts';
 
@@ -89,6 +90,13 @@ export function credential(given: string): string {
 /** A credential, or `none`. */
 export const credentialOrNone = (given: string): string | { none: true } =>
   given === 'none' ? { none: true } : credential(given);
+
+/** The name of a protocol on its node. */
+export function protocolName(given: string): string {
+  const parsed = protocolNameSchema.safeParse(given.trim());
+  if (parsed.success) return parsed.data;
+  throw new InvalidArgumentError(sentence(parsed.error.issues[0]?.message ?? ''));
+}
 
 /** Where clients reach a node. */
 export function host(given: string): string {

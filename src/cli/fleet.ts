@@ -30,9 +30,11 @@ export function addFleetCommands(program: Command, run: Run): void {
     .addHelpText(
       'after',
       `
-Core matches nodes by name, protocols by port and kind, outbounds by tag. A list that the file leaves
-out (protocols, outbounds, rules) stays as it is. A list that it has is complete. The command prints
-the plan and carries it out, all or nothing. It asks before nodes or links end.
+Core matches nodes by name, protocols by name (without one by port and kind), outbounds by tag. So a
+protocol that moves to another port keeps its links. Rules name an inbound by the name of its protocol.
+A list that the file leaves out (protocols, outbounds, rules) stays as it is. A list that it has is
+complete. The command prints the plan, says how many links it would end, and carries it out, all or
+nothing. It asks before nodes or links end.
 
 Examples:
   core apply fleet.yaml --dry-run
@@ -154,14 +156,16 @@ const signs = { create: '+', change: '~', remove: '-' } as const;
 function planText(lines: readonly PlanLine[]): string {
   if (lines.length === 0) return 'Nothing to change.\n';
   return lines
-    .map(({ action, object, changes }) => {
+    .map(({ action, object, changes, note, links }) => {
       const fields = changes.map(({ field, from, to }) => {
         const [before, after] = [valueText(from), valueText(to)];
         const values =
           before === undefined ? (after ?? '-') : `${before} -> ${after ?? '(nothing)'}`;
         return `    ${printable(field)}: ${values}\n`;
       });
-      return `${signs[action]} ${action} ${printable(object)}\n${fields.join('')}`;
+      const ends = links === undefined ? '' : `    ends ${countedLinks(links)}\n`;
+      const said = note === undefined ? '' : `    ${note}\n`;
+      return `${signs[action]} ${action} ${printable(object)}\n${fields.join('')}${ends}${said}`;
     })
     .join('');
 }
@@ -173,7 +177,7 @@ function valueText(value: unknown): string | undefined {
 
 async function printApplied(
   context: CliContext,
-  { lines, created }: AppliedFleet,
+  { lines, removed, created }: AppliedFleet,
   dryRun: boolean,
 ): Promise<void> {
   const count = (action: PlanLine['action']): number =>
@@ -184,12 +188,15 @@ async function printApplied(
     remove: count('remove'),
   };
   if (context.json) {
-    const value = { dryRun, ...counts, plan: lines, created };
+    const { links, linksInUse } = removed;
+    const plan = lines.map(({ ends: _ids, ...line }) => line);
+    const value = { dryRun, ...counts, links, linksInUse, plan, created };
     await context.write(`${JSON.stringify(value)}\n`);
     return;
   }
   if (lines.length === 0) return;
-  const summary = fieldsText({ [dryRun ? 'would be done' : 'done']: countsText(counts) });
+  const [done, ended] = dryRun ? ['would be done', 'would end'] : ['done', 'ended'];
+  const summary = fieldsText({ [done]: countsText(counts), [ended]: countedLinks(removed) });
   const codes =
     created.length === 0
       ? ''

@@ -5,7 +5,7 @@ import { protocolGroupEffects } from '../groups/membership.ts';
 import { protocolEffects } from '../nodes/effects.ts';
 import { protocolSettings } from '../settings/harmless.ts';
 import { addProtocol, listProtocols, removeProtocol, setProtocol } from '../settings/protocols.ts';
-import { groupNames, id, nodeId, port, settings, vpnProtocol } from './arguments.ts';
+import { groupNames, id, nodeId, port, protocolName, settings, vpnProtocol } from './arguments.ts';
 import { confirm, counted, countedLinks, yesOption } from './confirm.ts';
 import type { CliContext, Run } from './context.ts';
 import { objectsText, settingsToShow } from './table.ts';
@@ -20,6 +20,7 @@ export function addProtocolCommands(program: Command, run: Run): void {
     .requiredOption('--node <id>', 'id of the node', nodeId)
     .requiredOption('--protocol <protocol>', vpnProtocols.join(', '), vpnProtocol)
     .requiredOption('--port <port>', 'port that the node listens on', port)
+    .option('--name <name>', 'what fleet files call it (like vless-443)', protocolName)
     .option('--settings <json>', 'settings of the protocol: a JSON object or @file', settings, {})
     .option('--groups <names>', 'groups, like default,premium (default: default)', groupNames)
     .addHelpText(
@@ -45,6 +46,7 @@ Examples:
     .description('Change a protocol; keys that --settings leaves out stay')
     .argument('<id>', 'id of the protocol', id)
     .option('--port <port>', 'port that the node listens on', port)
+    .option('--name <name>', 'what fleet files call it', protocolName)
     .option('--settings <json>', 'all settings of the protocol: a JSON object or @file', settings)
     .option('--groups <names>', 'all its groups, like default,premium', groupNames)
     .option(...yesOption)
@@ -127,7 +129,15 @@ function addProtocolList(protocol: Command, run: Run): void {
           ...one,
           settings: settingsToShow(one.settings, protocolSettings, options),
         }));
-        const columns = ['nodeProtocolId', 'nodeId', 'protocol', 'port', 'groups', 'settings'];
+        const columns = [
+          'nodeProtocolId',
+          'nodeId',
+          'name',
+          'protocol',
+          'port',
+          'groups',
+          'settings',
+        ];
         context.print(found, objectsText(found, columns, 'There are no protocols.'));
       }),
     );
@@ -135,6 +145,7 @@ function addProtocolList(protocol: Command, run: Run): void {
 
 interface AddOptions {
   node: number;
+  name?: string;
   protocol: VpnProtocol;
   port: number;
   settings: Record<string, unknown>;
@@ -142,6 +153,7 @@ interface AddOptions {
 }
 
 interface SetOptions {
+  name?: string;
   port?: number;
   settings?: Record<string, unknown>;
   groups?: string[];

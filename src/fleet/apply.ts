@@ -12,14 +12,17 @@ import { replaceOutbounds } from '../settings/outbounds.ts';
 import {
   addProtocolInTransaction,
   removeProtocolInTransaction,
-  setProtocolInTransaction,
+  writeProtocolInTransaction,
 } from '../settings/protocols.ts';
 import { replaceRules, requireRuleTargets } from '../settings/rules.ts';
 import { advisoryLocks, lockUntilCommit } from '../stores/advisory-locks.ts';
 import { inTransaction } from '../stores/postgres.ts';
 import type { FleetFile } from './file.ts';
+import { setProtocolGroups } from './groups.ts';
+import { toTags } from './inbound-tags.ts';
 import { type FleetPlan, type NodePlan, planFleet } from './plan.ts';
 import type { PlanLine } from './plan-lines.ts';
+import type { ProtocolsPlan } from './plan-protocols.ts';
 import { readFleet } from './state.ts';
 
 export interface ApplyOptions {
@@ -40,6 +43,7 @@ export interface Plan {
 
 export interface AppliedFleet {
   lines: PlanLine[];
+  removed: Plan['removed'];
   /** False after a dry run, and if `onPlan` stopped it. */
   isCarriedOut: boolean;
   /** The new nodes, with the codes for their registration. */
@@ -72,27 +76,29 @@ async function applyLocked(
   await client.query('SELECT 1 FROM nodes ORDER BY id FOR NO KEY UPDATE');
   const plan = planFleet(file, await readFleet(client), options);
   const created: AppliedFleet['created'] = [];
-  const answer = await options.onPlan?.({
-    lines: plan.lines,
-    removed: await removals(client, plan),
-  });
+  const removed = await removals(client, plan);
+  const answer = await options.onPlan?.({ lines: plan.lines, removed });
   if (options.dryRun || answer === 'stop') {
-    return { lines: plan.lines, isCarriedOut: false, created };
+    return { lines: plan.lines, removed, isCarriedOut: false, created };
   }
   for (const node of plan.removed) await deleteNodeInTransaction(client, node.nodeId);
   for (const node of plan.nodes) {
     const issued = await applyNode(client, node, options);
     if (issued !== undefined) created.push({ ...issued, name: node.name });
   }
-  return { lines: plan.lines, isCarriedOut: true, created };
+  return { lines: plan.lines, removed, isCarriedOut: true, created };
 }
 
-/** Counts the protocols that the plan removes, with those of removed nodes, and their links. */
+/** Lines whose links a plan counts one by one. Past it, the sum alone says what ends. */
+const countedLinesMax = 200;
+
+/** Counts the links that end with each line, and in sum. */
 async function removals(client: pg.PoolClient, plan: FleetPlan): Promise<Plan['removed']> {
-  const protocols = [
-    ...plan.removed.flatMap((node) => node.protocols.map((protocol) => protocol.nodeProtocolId)),
-    ...plan.nodes.flatMap((node) => node.protocols.remove),
-  ];
+  const ending = plan.lines.filter(({ ends }) => ends !== undefined && ends.length > 0);
+  for (const line of ending.slice(0, countedLinesMax)) {
+    line.links = await countLinks(client, line.ends ?? []);
+  }
+  const protocols = ending.flatMap(({ ends }) => ends ?? []);
   const links = await countLinks(client, protocols);
   return { nodes: plan.removed.length, protocols: protocols.length, ...links };
 }
@@ -111,19 +117,30 @@ async function applyNode(
   const nodeId = stored?.nodeId ?? issued?.nodeId;
   if (nodeId === undefined) throw new Error('a node has an id, stored or new');
   const { protocols, outbounds, rules } = plan;
+  await applyProtocols(client, nodeId, protocols);
   if (outbounds !== undefined) await replaceOutbounds(client, nodeId, outbounds);
-  if (rules !== undefined) await replaceRules(client, nodeId, rules);
+  if (rules !== undefined) await replaceRules(client, nodeId, await toTags(client, nodeId, rules));
   await requireRuleTargets(client, nodeId);
-  for (const nodeProtocolId of protocols.remove)
-    await removeProtocolInTransaction(client, nodeProtocolId);
-  for (const { nodeProtocolId, settings } of protocols.change) {
-    await setProtocolInTransaction(client, nodeProtocolId, { settings });
-  }
-  for (const protocol of protocols.create)
-    await addProtocolInTransaction(client, { ...protocol, nodeId });
   const touched = protocols.remove.length + protocols.change.length + protocols.create.length;
   if (touched > 0 || outbounds !== undefined || rules !== undefined) {
     await bumpSettings(client, nodeId, 'fleet file');
   }
   return issued;
+}
+
+/** The plan has checked ports and names together, so two protocols may swap theirs. */
+async function applyProtocols(
+  client: pg.PoolClient,
+  nodeId: number,
+  { remove, change, create }: ProtocolsPlan,
+): Promise<void> {
+  for (const nodeProtocolId of remove) await removeProtocolInTransaction(client, nodeProtocolId);
+  for (const { nodeProtocolId, groups, ...changed } of change) {
+    await writeProtocolInTransaction(client, nodeProtocolId, changed);
+    if (groups !== undefined) await setProtocolGroups(client, nodeProtocolId, groups);
+  }
+  for (const { groups, ...protocol } of create) {
+    const nodeProtocolId = await addProtocolInTransaction(client, { ...protocol, nodeId });
+    if (groups !== undefined) await setProtocolGroups(client, nodeProtocolId, groups);
+  }
 }

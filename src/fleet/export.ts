@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import type pg from 'pg';
 import { Document, visit } from 'yaml';
 import {
@@ -8,6 +9,7 @@ import {
 } from '../settings/harmless.ts';
 import { inTransaction } from '../stores/postgres.ts';
 import { escapedYaml, printableLines } from '../text.ts';
+import { defaultGroup } from './groups.ts';
 import { withoutSecrets } from './secrets.ts';
 import { byName, readFleet, type StoredNode } from './state.ts';
 
@@ -55,9 +57,11 @@ function declaration(node: StoredNode, shown: Shown): object {
     ...(region === '' ? {} : { region }),
     ...(host === '' ? {} : { host }),
     ...(ip === '' ? {} : { ip }),
-    protocols: node.protocols.map(({ protocol, port, settings }) => ({
+    protocols: node.protocols.map(({ name, protocol, port, groups, settings }) => ({
+      name,
       protocol,
       port,
+      ...(isDeepStrictEqual(groups, [defaultGroup]) ? {} : { groups }),
       settings: shown(settings, protocolSettings),
     })),
     outbounds: node.outbounds.map(({ tag, protocol, settings }) => ({

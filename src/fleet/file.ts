@@ -7,6 +7,7 @@ import { CoreError, issuePath } from '../errors.ts';
 import { othersTag } from '../nodes/outbound-traffic.ts';
 import { type OutboundProtocol, outboundProtocols } from '../settings/outbounds.ts';
 import { transportsOf } from '../settings/port-transports.ts';
+import { protocolName } from '../settings/protocol-names.ts';
 import { ruleSchema } from '../settings/rule-schema.ts';
 import { isStorable } from '../text.ts';
 import { holdsPlaceholder, keptMarker, maskText } from './secrets.ts';
@@ -23,6 +24,10 @@ export interface FleetNode {
 }
 
 export interface FleetProtocol {
+  /** What Core recognises it by. If absent, its protocol and port are. */
+  name?: string | undefined;
+  /** The groups that it is in. If absent, they stay as they are. */
+  groups?: string[] | undefined;
   protocol: VpnProtocol;
   port: number;
   settings: Record<string, unknown>;
@@ -76,6 +81,8 @@ function ruleWithoutMarkers(rule: Record<string, unknown>): Record<string, unkno
 }
 
 const protocol = z.strictObject({
+  name: protocolName.optional(),
+  groups: z.array(line.min(1).max(limits.nameCharsMax)).max(listMax).optional(),
   protocol: z.enum(vpnProtocols),
   port: z.int().min(1).max(65_535),
   settings,
@@ -157,8 +164,11 @@ function duplicates(nodes: readonly FleetNode[]): Fault[] {
   const names = new Set<unknown>();
   for (const [index, one] of nodes.entries()) {
     once(names, one.name, ['nodes', index, 'name'], 'The node');
-    const [ports, tags] = [new Set<unknown>(), new Set<unknown>()];
-    for (const [at, { protocol, port, settings }] of (one.protocols ?? []).entries()) {
+    const [ports, tags, protocols] = [new Set<unknown>(), new Set<unknown>(), new Set<unknown>()];
+    for (const [at, { name, protocol, port, settings }] of (one.protocols ?? []).entries()) {
+      if (name !== undefined) {
+        once(protocols, name, ['nodes', index, 'protocols', at, 'name'], 'The protocol');
+      }
       const taken = transportsOf(protocol, settings).map((transport) => `${port}/${transport}`);
       const path = ['nodes', index, 'protocols', at, 'port'];
       const twice = taken.find((transportPort) => ports.has(transportPort)) ?? taken[0];

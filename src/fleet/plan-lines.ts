@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
+import type { LinkCounts } from '../nodes/linked.ts';
 import type { Harmless } from '../settings/harmless.ts';
 import { isPlainObject } from '../settings/keep-secrets.ts';
 import { harmlessField, maskSecrets } from './secrets.ts';
@@ -9,6 +10,12 @@ export interface PlanLine {
   /** Like `protocol VLESS on port 443 of node fra-1`. */
   object: string;
   changes: FieldChange[];
+  /** What the operator should know of it besides. */
+  note?: string;
+  /** The protocols that end. */
+  ends?: readonly number[];
+  /** The links that end with them. `applyFleet` counts them. */
+  links?: LinkCounts;
 }
 
 interface FieldChange {

@@ -1,128 +1,13 @@
 import { isDeepStrictEqual } from 'node:util';
-import { CoreError } from '../errors.ts';
-import { validateProtocolSettings } from '../protocols/settings.ts';
-import {
-  type Harmless,
-  outboundSettings,
-  protocolSettings,
-  routingRule,
-  shown,
-} from '../settings/harmless.ts';
-import { settingsWithSecretsKept } from '../settings/keep-secrets.ts';
-import { transportsOf } from '../settings/port-transports.ts';
+import { type Harmless, outboundSettings, routingRule, shown } from '../settings/harmless.ts';
 import { defaultOutboundTag } from '../settings/rules.ts';
-import type { Fault, FleetNode, FleetOutbound, FleetProtocol } from './file.ts';
-import { differences, maskedChange, type PlanLine } from './plan-lines.ts';
-import { withKeptSecrets } from './secrets.ts';
-import type { StoredNode } from './state.ts';
+import type { FleetOutbound } from './file.ts';
+import { inboundTagsOf, toNames, withInboundTags } from './inbound-tags.ts';
+import { differences, maskedChange } from './plan-lines.ts';
+import type { ProtocolsPlan } from './plan-protocols.ts';
+import { keepSecrets, type Planned } from './planned.ts';
 
-// The settings of one node: what brings its protocols, outbounds and rules to what the file declares.
-
-type StoredProtocol = StoredNode['protocols'][number];
-type Path = readonly (string | number)[];
-
-/** A node while `planFleet` plans it. The functions below add to its lines and faults. */
-export interface Planned {
-  declared: FleetNode;
-  /** Undefined if Core has no node of this name. */
-  stored: StoredNode | undefined;
-  /** The place of the node in the file. */
-  path: Path;
-  lines: PlanLine[];
-  faults: Fault[];
-}
-
-export interface ProtocolsPlan {
-  remove: number[];
-  change: { nodeProtocolId: number; settings: Record<string, unknown> }[];
-  create: FleetProtocol[];
-}
-
-export function planProtocols(planned: Planned): ProtocolsPlan {
-  const { declared, stored, lines } = planned;
-  const plan: ProtocolsPlan = { remove: [], change: [], create: [] };
-  if (declared.protocols === undefined) return plan;
-  const storedOf = matchProtocols(declared.protocols, stored?.protocols ?? []);
-  const nameOf = (one: { protocol: string; port: number }): string =>
-    `protocol ${one.protocol} on port ${one.port} of node ${declared.name}`;
-  const created: PlanLine[] = [];
-  for (const [index, one] of declared.protocols.entries()) {
-    const old = storedOf.get(one);
-    const settings = settingsToStore(planned, index, one, old);
-    if (settings === undefined) continue;
-    if (old === undefined) {
-      plan.create.push({ ...one, settings });
-      const changes = differences({}, settings, protocolSettings);
-      created.push({ action: 'create', object: nameOf(one), changes });
-      continue;
-    }
-    const changes = differences(old.settings, settings, protocolSettings);
-    if (changes.length === 0) continue;
-    plan.change.push({ nodeProtocolId: old.nodeProtocolId, settings });
-    lines.push({ action: 'change', object: nameOf(one), changes });
-  }
-  const kept = new Set(storedOf.values());
-  for (const one of stored?.protocols ?? []) {
-    if (kept.has(one)) continue;
-    plan.remove.push(one.nodeProtocolId);
-    lines.push({ action: 'remove', object: nameOf(one), changes: [] });
-  }
-  // A new protocol may take the port of a removed one, so it comes after it.
-  lines.push(...created);
-  return plan;
-}
-
-/** The settings of a declared protocol, checked and complete. Undefined if they are at fault. */
-function settingsToStore(
-  planned: Planned,
-  index: number,
-  one: FleetProtocol,
-  old: StoredProtocol | undefined,
-): Record<string, unknown> | undefined {
-  const path = [...planned.path, 'protocols', index, 'settings'];
-  const given = keepSecrets(planned, one.settings, old?.settings, path);
-  try {
-    return old === undefined
-      ? validateProtocolSettings(one.protocol, given)
-      : settingsWithSecretsKept(one.protocol, given, old.settings);
-  } catch (thrown) {
-    if (!(thrown instanceof CoreError) || thrown.code !== 'INVALID_ARGUMENT') throw thrown;
-    // If a marker here stands for nothing, that fault is in the list already, and says more.
-    const isHere = (fault: Fault): boolean => path.every((step, at) => fault.path[at] === step);
-    if (!planned.faults.some(isHere)) planned.faults.push({ path, message: thrown.message });
-    return undefined;
-  }
-}
-
-/**
- * Finds the stored protocol that each declared one is: the one of the same name on its port. There
- * are two of these only if a Shadowsocks on TCP and one on UDP share a port. Then the transport
- * decides, because otherwise a change could need a port that another protocol gives up only later.
- */
-function matchProtocols(
-  declared: readonly FleetProtocol[],
-  stored: readonly StoredProtocol[],
-): Map<FleetProtocol, StoredProtocol> {
-  const matched = new Map<FleetProtocol, StoredProtocol>();
-  const left = new Set(stored);
-  for (const anyTransport of [false, true]) {
-    for (const one of declared) {
-      if (matched.has(one)) continue;
-      const transports = transportsOf(one.protocol, one.settings);
-      for (const old of left) {
-        if (old.protocol !== one.protocol || old.port !== one.port) continue;
-        const shared = transportsOf(old.protocol, old.settings).some((transport) =>
-          transports.includes(transport),
-        );
-        if (!shared && !anyTransport) continue;
-        matched.set(one, old);
-        left.delete(old);
-        break;
-      }
-    }
-  }
-  return matched;
-}
+// The settings of one node: what brings its outbounds and rules to what the file declares.
 
 /** All outbounds that the node is to have. Undefined if nothing changes. */
 export function planOutbounds(planned: Planned): FleetOutbound[] | undefined {
@@ -163,11 +48,19 @@ function contentOf(outbound: FleetOutbound | undefined): Record<string, unknown>
 }
 
 /** All rules that the node is to have. Undefined if nothing changes. */
-export function planRules(planned: Planned): Record<string, unknown>[] | undefined {
+export function planRules(
+  planned: Planned,
+  protocols: ProtocolsPlan,
+): Record<string, unknown>[] | undefined {
   const { declared, stored, path, lines } = planned;
-  if (declared.rules === undefined) return undefined;
-  const old = stored?.rules ?? [];
-  const wanted = keepSecrets(planned, declared.rules, old, [...path, 'rules']);
+  const old = storedRules(planned, protocols);
+  // The stored rules have the tag of the protocol that ends, and have to get that of its successor.
+  const isStale = old.flatMap(inboundTagsOf).some((name) => protocols.replaced.has(name));
+  if (declared.rules === undefined) return isStale ? old : undefined;
+  const given = declared.rules.map((rule) =>
+    withInboundTags(toNames(rule, stored?.protocols ?? []), (name) => nameAfter(protocols, name)),
+  );
+  const wanted = keepSecrets(planned, given, old, [...path, 'rules']);
   const linesBefore = lines.length;
   for (let index = 0; index < Math.max(old.length, wanted.length); index += 1) {
     const [from, to] = [old[index], wanted[index]];
@@ -176,11 +69,23 @@ export function planRules(planned: Planned): Record<string, unknown>[] | undefin
     const object = `rule ${index + 1} of node ${declared.name}`;
     lines.push({ action, object, changes: [maskedChange('rule', from, to, routingRule)] });
   }
-  return lines.length > linesBefore ? wanted : undefined;
+  return isStale || lines.length > linesBefore ? wanted : undefined;
+}
+
+/** The stored rules with the names that the protocols are going to have. */
+function storedRules({ stored }: Planned, protocols: ProtocolsPlan): Record<string, unknown>[] {
+  return (stored?.rules ?? []).map((rule) =>
+    withInboundTags(rule, (name) => nameAfter(protocols, name)),
+  );
+}
+
+function nameAfter({ renamed }: ProtocolsPlan, name: string): string {
+  return renamed.get(name) ?? name;
 }
 
 /** Checks the same as `requireRuleTargets` does in the database, but can name the line of the rule. */
-export function requireTargets({ declared, stored, path, faults }: Planned): void {
+export function requireTargets(planned: Planned, protocols: ProtocolsPlan): void {
+  const { declared, stored, path, faults } = planned;
   const outbounds = declared.outbounds ?? stored?.outbounds ?? [];
   const tags = outbounds.length === 0 ? [defaultOutboundTag] : outbounds.map((one) => one.tag);
   const rules = declared.rules ?? stored?.rules ?? [];
@@ -192,16 +97,42 @@ export function requireTargets({ declared, stored, path, faults }: Planned): voi
       message: `Rule ${index + 1} names the outbound ${tag}, which the node would not have; it would have ${tags.join(', ')}`,
     });
   }
+  requireInbounds(planned, protocols, outbounds);
 }
 
-/** Fills in the stored secrets. A marker becomes a fault if Core has no secret for it. */
-function keepSecrets<T>(planned: Planned, given: T, stored: T | undefined, path: Path): T {
-  const missing = (inner: Path): void => {
-    planned.faults.push({
-      path: [...path, ...inner],
-      message:
-        'Is a secret that the file leaves out and Core does not have here; write it, or export it with --secrets',
+/**
+ * A rule on an inbound that is gone never matches again, and traffic that it kept apart would go elsewhere.
+ * A rule that was so before this plan is left alone.
+ */
+function requireInbounds(
+  planned: Planned,
+  protocols: ProtocolsPlan,
+  outbounds: readonly FleetOutbound[],
+): void {
+  const { declared, stored, path, faults } = planned;
+  const known = new Set([...protocols.names, 'api', ...outbounds.flatMap(loopbackTag)]);
+  const had = new Set((stored?.protocols ?? []).map(({ name }) => name));
+  const dead = new Set(
+    (stored?.rules ?? []).flatMap(inboundTagsOf).filter((tag) => !had.has(tag) && !known.has(tag)),
+  );
+  const rules =
+    declared.rules?.map((rule) => toNames(rule, stored?.protocols ?? [])) ??
+    storedRules(planned, protocols);
+  for (const [index, rule] of rules.entries()) {
+    const missing = inboundTagsOf(rule)
+      .map((tag) => nameAfter(protocols, tag))
+      .find((tag) => !known.has(tag) && !dead.has(tag));
+    if (missing === undefined) continue;
+    const has = protocols.names.length === 0 ? 'none' : protocols.names.join(', ');
+    faults.push({
+      path: declared.rules === undefined ? [...path, 'protocols'] : [...path, 'rules', index],
+      message: `Rule ${index + 1} names the inbound ${missing}, which the node would not have; it would have ${has}`,
     });
-  };
-  return withKeptSecrets(given, stored, missing) as T;
+  }
+}
+
+/** Traffic of a loopback outbound comes in again, at an inbound of this tag. */
+function loopbackTag({ protocol, settings }: FleetOutbound): string[] {
+  const tag = settings['inboundTag'];
+  return protocol === 'loopback' && typeof tag === 'string' ? [tag] : [];
 }

@@ -1,14 +1,9 @@
 import { type Harmless, shown } from '../settings/harmless.ts';
 import type { Fault, FleetFile, FleetOutbound } from './file.ts';
 import { differences, type PlanLine } from './plan-lines.ts';
-import {
-  type Planned,
-  type ProtocolsPlan,
-  planOutbounds,
-  planProtocols,
-  planRules,
-  requireTargets,
-} from './plan-settings.ts';
+import { type ProtocolsPlan, planProtocols } from './plan-protocols.ts';
+import { planOutbounds, planRules, requireTargets } from './plan-settings.ts';
+import type { Planned } from './planned.ts';
 import { byName, type StoredNode } from './state.ts';
 
 /** What `apply` does to a node that the file declares. What is undefined stays as it is. */
@@ -20,6 +15,7 @@ export interface NodePlan {
   fields: NodeFields | undefined;
   protocols: ProtocolsPlan;
   outbounds: FleetOutbound[] | undefined;
+  /** They name inbounds by the names of protocols. */
   rules: Record<string, unknown>[] | undefined;
 }
 
@@ -37,7 +33,7 @@ export interface FleetPlan {
 
 /**
  * Plans what brings the stored fleet to what the file declares. It matches nodes by name, protocols
- * by their name and port, outbounds by tag and rules by position. With `prune` it removes the nodes
+ * as `matchProtocols` does, outbounds by tag and rules by position. With `prune` it removes the nodes
  * that the file does not name. It checks all settings, so that a plan can always be carried out.
  * @throws CoreError INVALID_ARGUMENT naming the lines at fault.
  */
@@ -67,7 +63,8 @@ export function planFleet(
     const named = new Set(file.nodes.map((node) => node.name));
     plan.removed = fleet.filter((node) => !named.has(node.name));
     for (const node of plan.removed) {
-      plan.lines.push({ action: 'remove', object: `node ${node.name}`, changes: [] });
+      const ends = node.protocols.map(({ nodeProtocolId }) => nodeProtocolId);
+      plan.lines.push({ action: 'remove', object: `node ${node.name}`, changes: [], ends });
     }
   }
   return plan;
@@ -78,8 +75,8 @@ function planNode(planned: Planned): NodePlan {
   const fields = planFields(planned);
   const protocols = planProtocols(planned);
   const outbounds = planOutbounds(planned);
-  const rules = planRules(planned);
-  requireTargets(planned);
+  const rules = planRules(planned, protocols);
+  requireTargets(planned, protocols);
   return { stored, name: declared.name, fields, protocols, outbounds, rules };
 }
 

@@ -2,6 +2,10 @@ import type { VpnProtocol } from '../contract/enums.ts';
 import { CoreError } from '../errors.ts';
 import type { Queryable } from '../stores/postgres.ts';
 import type { FleetOutbound } from './file.ts';
+import { readProtocolGroups } from './groups.ts';
+import { toNames } from './inbound-tags.ts';
+
+type StoredProtocol = StoredNode['protocols'][number];
 
 /** A node with everything that a fleet file can declare of it. */
 export interface StoredNode {
@@ -12,11 +16,15 @@ export interface StoredNode {
   ip: string;
   protocols: {
     nodeProtocolId: number;
+    name: string;
+    /** The groups that it is in, sorted. */
+    groups: string[];
     protocol: VpnProtocol;
     port: number;
     settings: Record<string, unknown>;
   }[];
   outbounds: FleetOutbound[];
+  /** They name an inbound by the name of its protocol, not by its tag. */
   rules: Record<string, unknown>[];
 }
 
@@ -31,11 +39,15 @@ export async function readFleet(db: Queryable): Promise<StoredNode[]> {
   const fleet = new Map<number, StoredNode>(
     nodes.rows.map((row) => [row.nodeId, { ...row, protocols: [], outbounds: [], rules: [] }]),
   );
-  const protocols = await db.query<StoredNode['protocols'][number] & { nodeId: number }>(
-    `SELECT node_id AS "nodeId", id AS "nodeProtocolId", protocol, port, settings
+  const groups = await readProtocolGroups(db);
+  const protocols = await db.query<Omit<StoredProtocol, 'groups'> & { nodeId: number }>(
+    `SELECT node_id AS "nodeId", id AS "nodeProtocolId", name, protocol, port, settings
      FROM node_protocols ORDER BY port, id`,
   );
-  for (const { nodeId, ...row } of protocols.rows) fleet.get(nodeId)?.protocols.push(row);
+  for (const { nodeId, ...row } of protocols.rows) {
+    const own = groups.get(row.nodeProtocolId) ?? [];
+    fleet.get(nodeId)?.protocols.push({ ...row, groups: own });
+  }
   const outbounds = await db.query<FleetOutbound & { nodeId: number }>(
     `SELECT node_id AS "nodeId", tag, protocol, settings FROM node_outbounds
      WHERE configured ORDER BY position, tag COLLATE "C"`,
@@ -44,7 +56,10 @@ export async function readFleet(db: Queryable): Promise<StoredNode[]> {
   const rules = await db.query<{ nodeId: number; rule: Record<string, unknown> }>(
     'SELECT node_id AS "nodeId", rule FROM routing_rules ORDER BY position',
   );
-  for (const { nodeId, rule } of rules.rows) fleet.get(nodeId)?.rules.push(rule);
+  for (const { nodeId, rule } of rules.rows) {
+    const node = fleet.get(nodeId);
+    node?.rules.push(toNames(rule, node.protocols));
+  }
   return [...fleet.values()];
 }
 

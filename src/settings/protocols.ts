@@ -11,6 +11,12 @@ import { validateProtocolSettings } from '../protocols/settings.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { settingsWithSecretsKept } from './keep-secrets.ts';
 import { requirePortFreeOnNode } from './port-transports.ts';
+import {
+  defaultProtocolName,
+  freeName,
+  requireNameFreeOnNode,
+  takenNames,
+} from './protocol-names.ts';
 
 // The protocols that nodes serve. A function whose name ends in InTransaction works in a transaction of
 // the caller that has locked the node. It takes settings that are checked already, and marks no node.
@@ -19,6 +25,8 @@ import { requirePortFreeOnNode } from './port-transports.ts';
 interface NodeProtocol {
   nodeProtocolId: number;
   nodeId: number;
+  /** What fleet files recognise it by, unique on the node. */
+  name: string;
   protocol: VpnProtocol;
   port: number;
   settings: Record<string, unknown>;
@@ -29,10 +37,15 @@ interface InGroups {
   groups: string[];
 }
 
-type NewProtocol = Omit<NodeProtocol, 'nodeProtocolId'> & Partial<InGroups>;
+/** Without a name it gets one of its protocol and port, like `vless-443`. */
+type NewProtocol = Omit<NodeProtocol, 'nodeProtocolId' | 'name'> & {
+  name?: string | undefined;
+} & Partial<InGroups>;
+type StoredProtocol = Omit<NodeProtocol, 'nodeProtocolId'>;
 
 /** An absent field stays as it is. */
 interface ProtocolChange {
+  name?: string | undefined;
   port?: number | undefined;
   settings?: Record<string, unknown> | undefined;
   groups?: readonly string[] | undefined;
@@ -68,10 +81,11 @@ export async function addProtocolInTransaction(
 ): Promise<number> {
   const { nodeId, protocol, port, settings } = added;
   await requirePortFreeOnNode(client, added);
+  const name = await nameOfNew(client, added);
   const { rows } = await client.query<{ id: number }>(
-    `INSERT INTO node_protocols (node_id, protocol, port, settings) VALUES ($1, $2, $3, $4)
-     RETURNING id`,
-    [nodeId, protocol, port, JSON.stringify(settings)],
+    `INSERT INTO node_protocols (node_id, protocol, port, settings, name)
+     VALUES ($1, $2, $3, $4, $5) RETURNING id`,
+    [nodeId, protocol, port, JSON.stringify(settings), name],
   );
   const nodeProtocolId = rows[0]?.id;
   assert(nodeProtocolId !== undefined, 'an INSERT with RETURNING returns its row');
@@ -80,13 +94,23 @@ export async function addProtocolInTransaction(
   return nodeProtocolId;
 }
 
+/** The given name if it is free, or one that Core makes. */
+async function nameOfNew(client: pg.PoolClient, added: NewProtocol): Promise<string> {
+  const { nodeId, name, protocol, port } = added;
+  if (name === undefined) {
+    return freeName(defaultProtocolName(protocol, port), await takenNames(client, nodeId));
+  }
+  await requireNameFreeOnNode(client, { nodeId, name });
+  return name;
+}
+
 /** The protocols of one node, or of all, by id. */
 export async function listProtocols(
   db: Queryable,
   filter: { nodeId?: number | undefined },
 ): Promise<(NodeProtocol & InGroups)[]> {
   const { rows } = await db.query<NodeProtocol & InGroups>(
-    `SELECT id AS "nodeProtocolId", node_id AS "nodeId", protocol, port, settings,
+    `SELECT id AS "nodeProtocolId", node_id AS "nodeId", name, protocol, port, settings,
        ARRAY(SELECT g.name FROM protocol_groups pg JOIN groups g ON g.id = pg.group_id
          WHERE pg.node_protocol_id = node_protocols.id ORDER BY g.name) AS groups
      FROM node_protocols WHERE $1::integer IS NULL OR node_id = $1 ORDER BY id`,
@@ -96,8 +120,8 @@ export async function listProtocols(
 }
 
 /**
- * Changes the port, the settings or the groups of a protocol. Keys that the new settings do not name stay. So do
- * its links, unless it leaves the groups that made them.
+ * Changes the name, the port, the settings or the groups of a protocol. Keys that the new settings do not name
+ * stay. So do its links, unless it leaves the groups that made them.
  * @throws CoreError NOT_FOUND; INVALID_ARGUMENT for settings that the protocol cannot use, a taken
  * port, a group that does not exist, or a revoked node.
  */
@@ -113,22 +137,20 @@ export async function setProtocol(
       change.settings === undefined
         ? undefined
         : settingsWithSecretsKept(protocol, change.settings, stored);
-    if (change.port !== undefined || settings !== undefined) {
-      await setProtocolInTransaction(client, nodeProtocolId, { port: change.port, settings });
+    const { name, port, groups } = change;
+    if (name !== undefined || port !== undefined || settings !== undefined) {
+      await setProtocolInTransaction(client, nodeProtocolId, { name, port, settings });
       await bumpSettings(client, nodeId, `protocol ${nodeProtocolId} changed`);
     }
     // A rollback goes on: groups are no settings of the node.
-    if (
-      change.groups !== undefined &&
-      (await setProtocolGroups(client, nodeProtocolId, change.groups))
-    ) {
+    if (groups !== undefined && (await setProtocolGroups(client, nodeProtocolId, groups))) {
       await bumpNodes(client, [nodeId], `groups of protocol ${nodeProtocolId} changed`);
     }
     return { nodeId };
   });
 }
 
-/** @throws CoreError INVALID_ARGUMENT for a taken port. */
+/** @throws CoreError INVALID_ARGUMENT for a taken port or name. */
 export async function setProtocolInTransaction(
   client: pg.PoolClient,
   nodeProtocolId: number,
@@ -136,13 +158,22 @@ export async function setProtocolInTransaction(
 ): Promise<void> {
   const stored = await readProtocol(client, nodeProtocolId, '');
   const { nodeId, protocol } = stored;
-  const { port = stored.port, settings = stored.settings } = change;
+  const { name = stored.name, port = stored.port, settings = stored.settings } = change;
   await requirePortFreeOnNode(client, { nodeId, nodeProtocolId, protocol, port, settings });
-  await client.query('UPDATE node_protocols SET port = $2, settings = $3 WHERE id = $1', [
-    nodeProtocolId,
-    port,
-    JSON.stringify(settings),
-  ]);
+  await requireNameFreeOnNode(client, { nodeId, nodeProtocolId, name });
+  await writeProtocolInTransaction(client, nodeProtocolId, { name, port, settings });
+}
+
+/** Writes what the caller has checked: together with other changes, a port may be free that is taken now. */
+export async function writeProtocolInTransaction(
+  client: pg.PoolClient,
+  nodeProtocolId: number,
+  { name, port, settings }: { name: string; port: number; settings: Record<string, unknown> },
+): Promise<void> {
+  await client.query(
+    'UPDATE node_protocols SET port = $2, settings = $3, name = $4 WHERE id = $1',
+    [nodeProtocolId, port, JSON.stringify(settings), name],
+  );
 }
 
 /**
@@ -172,7 +203,10 @@ export async function removeProtocolInTransaction(
 }
 
 /** Locks the node of a protocol, and reads the protocol again, since it may have changed meanwhile. */
-async function lockProtocol(client: pg.PoolClient, nodeProtocolId: number): Promise<NewProtocol> {
+async function lockProtocol(
+  client: pg.PoolClient,
+  nodeProtocolId: number,
+): Promise<StoredProtocol> {
   const { nodeId } = await readProtocol(client, nodeProtocolId, '');
   await lockLiveNode(client, nodeId);
   return readProtocol(client, nodeProtocolId, 'FOR UPDATE');
@@ -182,9 +216,9 @@ async function readProtocol(
   client: pg.PoolClient,
   nodeProtocolId: number,
   lock: '' | 'FOR UPDATE',
-): Promise<NewProtocol> {
-  const { rows } = await client.query<NewProtocol>(
-    `SELECT node_id AS "nodeId", protocol, port, settings
+): Promise<StoredProtocol> {
+  const { rows } = await client.query<StoredProtocol>(
+    `SELECT node_id AS "nodeId", name, protocol, port, settings
      FROM node_protocols WHERE id = $1 ${lock}`,
     [nodeProtocolId],
   );
