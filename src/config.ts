@@ -59,6 +59,8 @@ export interface Config {
     errorsMax: number;
     staleSeconds: number;
     offlineSeconds: number;
+    /** Whether Core rolls back a node by itself that refuses its newest settings. */
+    rollsBack: boolean;
   };
   events: {
     days: number;
@@ -167,6 +169,7 @@ function toConfig(s: Settings): Config {
       // If the offline limit is below the stale one, no node is ever stale. That is no fault.
       staleSeconds: Math.min(s.CORE_NODE_STALE_SECONDS, s.CORE_NODE_OFFLINE_SECONDS),
       offlineSeconds: s.CORE_NODE_OFFLINE_SECONDS,
+      rollsBack: s.CORE_NODE_ROLLBACK === 'true',
     },
     events: {
       days: s.CORE_EVENT_DAYS,

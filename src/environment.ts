@@ -154,6 +154,10 @@ const nodes = {
     86_400,
     'A node is offline if its last heartbeat is older than this.',
   ),
+  CORE_NODE_ROLLBACK: flag(
+    'true',
+    'Whether Core rolls a node back by itself if the node refuses its newest settings.',
+  ),
 };
 
 const events = {

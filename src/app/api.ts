@@ -92,7 +92,7 @@ export async function startApi(
         sessionEventsRoute(ingest),
         configLatestRoute({ configs }),
         configAppliedRoute({ pool }),
-        nodeErrorRoute({ pool, limit: errorLimit }),
+        nodeErrorRoute({ pool, limit: errorLimit, rollsBack: config.nodes.rollsBack }),
         healthzRoute(),
         readyzRoute({ readiness }),
       ],

@@ -1,9 +1,11 @@
 import type { Command } from 'commander';
+import { CoreError } from '../errors.ts';
 import { requireNode } from '../nodes/lock-node.ts';
+import type { FaultyRevision } from '../nodes/node-state.ts';
 import { listErrors } from '../nodes/reports.ts';
 import { listDrift, type NodeDrift } from '../publish/drift.ts';
 import { listRevisions } from '../publish/revisions.ts';
-import { rollBackNode } from '../publish/rollback.ts';
+import { endRollback, rollBackNode } from '../publish/rollback.ts';
 import { nodeId, revision } from './arguments.ts';
 import type { Run } from './context.ts';
 import { objectsText } from './table.ts';
@@ -53,31 +55,41 @@ export function addNodeHistoryCommands(node: Command, run: Run): void {
         const none =
           options.behind === true ? 'Every node runs its newest configuration.' : 'No nodes.';
         const text = objectsText(found.map(driftRow), driftColumns, none);
-        context.print(found, text + unpublishedLines(found));
+        context.print(found, text + unpublishedLines(found) + alarmLines(found));
       }),
     );
 
   node
     .command('rollback')
-    .description('Return a node to the settings that it last applied, until they change again')
+    .description('Return a node to the settings that it last applied, or end such a rollback')
     .argument('<id>', 'id of the node', nodeId)
     .option(
       '--to <revision>',
       'the revision to return to (default: the last applied one)',
       revision,
     )
+    .option('--end', 'give the node its stored settings again')
     .addHelpText(
       'after',
       `
 Protocols, outbounds and rules are those of the earlier revision. Users have the access that they have
-today. The node gets a new revision.
+today, and a protocol that was removed since does not come back. The node gets a new revision. The
+rollback ends with the next change of the node's settings, or with --end.
 
-Example:
-  core node rollback 1`,
+Core rolls back a node by itself if the node refuses its newest settings. core node drift says why. If
+the fault was on the node, --end lets it try the same settings again.
+
+Examples:
+  core node rollback 1
+  core node rollback 1 --end`,
     )
     .action(
-      run(async (context, options: { to?: number }, id: number) => {
-        context.print(await rollBackNode(await context.postgres(), id, options.to));
+      run(async (context, options: { to?: number; end?: boolean }, id: number) => {
+        const pool = await context.postgres();
+        if (options.end !== true) {
+          context.print(await rollBackNode(pool, id, options.to));
+        } else if (options.to === undefined) context.print(await endRollback(pool, id));
+        else throw new CoreError('INVALID_ARGUMENT', 'Give either --to or --end');
       }),
     );
 }
@@ -101,6 +113,36 @@ function driftRow(drift: NodeDrift): Record<string, unknown> {
 
 function isBehind(drift: NodeDrift): boolean {
   return drift.behindBy !== 0 || drift.unpublishedSince !== null;
+}
+
+/** What an operator must act on: nodes that Core rolled back, and versions that cannot do their work. */
+function alarmLines(found: readonly NodeDrift[]): string {
+  const rows = found.flatMap((drift) => {
+    const { nodeId, faulty, leftOut, versionFaults } = drift;
+    const faults = versionFaults.map(
+      ({ nodeProtocolId, message }) => `protocol ${nodeProtocolId}: ${message}`,
+    );
+    const gone = leftOut.map(
+      ({ nodeProtocolId, protocol, port }) =>
+        `protocol ${nodeProtocolId} (${protocol} on port ${port}) was removed since revision ${drift.rolledBackTo}, so the rollback leaves it out`,
+    );
+    const rolledBack = faulty === null ? [] : [faultyText(nodeId, drift.rolledBackTo, faulty)];
+    return [...rolledBack, ...gone, ...faults].map((alarm) => ({ nodeId, alarm }));
+  });
+  return rows.length === 0 ? '' : `\n${objectsText(rows, ['nodeId', 'alarm'], '')}`;
+}
+
+/** Why Core rolled a node back, and how to end that. */
+export function faultyText(
+  nodeId: number,
+  rolledBackTo: number | null,
+  { revision, message, code, refusesLastGood }: FaultyRevision,
+): string {
+  const said = [code, message].filter((part) => part !== null && part !== '').join(': ');
+  const now = refusesLastGood
+    ? `and it refuses those of revision ${rolledBackTo}, too`
+    : `so Core rolled it back to those of revision ${rolledBackTo}`;
+  return `it refused the settings of revision ${revision} (${said}), ${now}; correct them, or run core node rollback ${nodeId} --end to try them again`;
 }
 
 function unpublishedLines(found: readonly NodeDrift[]): string {

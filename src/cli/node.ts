@@ -12,10 +12,12 @@ import {
 } from '../nodes/change.ts';
 import { type NodeEffects, nodeEffects } from '../nodes/effects.ts';
 import { listNodes, type NodeState, showNode } from '../nodes/node-state.ts';
+import { readVersionFaults } from '../publish/drift.ts';
+import type { VersionFault } from '../render/xray-versions.ts';
 import { host, hostOrNone, ip, name, nameOrNone, nodeId, onOrOff } from './arguments.ts';
 import { confirm, counted, countedLinks, yesOption } from './confirm.ts';
 import type { CliContext, Run } from './context.ts';
-import { addNodeHistoryCommands } from './node-history.ts';
+import { addNodeHistoryCommands, faultyText } from './node-history.ts';
 import { fieldsText, objectsText } from './table.ts';
 
 /** `core node …` */
@@ -59,8 +61,16 @@ function addNodeLists(node: Command, run: Run): void {
     .action(
       run(async (context) => {
         const nodes = await listNodes(await context.postgres(), context.config.nodes);
-        const columns = [...listColumns, ...reportedColumns(nodes)];
-        context.print(nodes, objectsText(nodes, columns, 'There are no nodes.'));
+        const rows = nodes.map((node) => ({
+          ...node,
+          versions: valuesText(node.versions),
+          load: valuesText(node.load),
+        }));
+        const known = (['versions', 'load'] as const).filter((column) =>
+          rows.some((row) => row[column] !== null),
+        );
+        const columns = [...listColumns, ...reportedColumns(nodes), ...known];
+        context.print(nodes, objectsText(rows, columns, 'There are no nodes.'));
       }),
     );
 
@@ -71,12 +81,35 @@ function addNodeLists(node: Command, run: Run): void {
     .addHelpText('after', '\nExample:\n  core node show 1')
     .action(
       run(async (context, _options, id: number) => {
-        const shown = await showNode(await context.postgres(), id, context.config.nodes);
+        const pool = await context.postgres();
+        const shown = await showNode(pool, id, context.config.nodes);
         const same = reported.filter((field) => !reportedColumns([shown]).includes(field));
-        const fields = Object.entries(shown).filter(([name]) => !same.some((one) => one === name));
-        context.print(shown, fieldsText(Object.fromEntries(fields)));
+        const faults = (await readVersionFaults(pool, id)).get(id) ?? [];
+        const fields = Object.entries(shownFields(shown, faults)).filter(
+          ([name]) => !same.some((one) => one === name),
+        );
+        context.print({ ...shown, versionFaults: faults }, fieldsText(Object.fromEntries(fields)));
       }),
     );
+}
+
+/** The fields of a node as text, with what an operator must act on in words. */
+function shownFields(node: NodeState, faults: readonly VersionFault[]): Record<string, unknown> {
+  const { versions, load, faulty, ...rest } = node;
+  const alarm = faulty && faultyText(node.nodeId, node.rolledBackTo, faulty);
+  return {
+    ...rest,
+    'refused by the node': alarm,
+    versions: valuesText(versions),
+    load: valuesText(load),
+    'version too old': faults.map(({ message }) => message).join('; ') || null,
+  };
+}
+
+/** Like `agent 1.2.0, xray 26.7.28`; null if nothing is known. */
+function valuesText(values: Record<string, string | number | null>): string | null {
+  const known = Object.entries(values).filter(([, value]) => value !== null);
+  return known.length === 0 ? null : known.map(([name, value]) => `${name} ${value}`).join(', ');
 }
 
 const listColumns = [

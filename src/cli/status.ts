@@ -2,6 +2,7 @@ import { type Command, InvalidArgumentError } from 'commander';
 import { countNodes, type NodeStatus, nodeStatuses } from '../nodes/node-state.ts';
 import { roles } from '../presence/process-records.ts';
 import { countUnpublished } from '../publish/drift.ts';
+import { countFaulty } from '../publish/faulty.ts';
 import { countUnsettled, readBacklog, type StreamBacklog } from '../spool/backlog.ts';
 import type { CliContext, Run } from './context.ts';
 import { findRunning, missingParts, type Part, parts, type RunningParts } from './running.ts';
@@ -57,6 +58,8 @@ interface Status {
   lagSeconds: number | null;
   /** Nodes with a change that no worker has published yet, and since when the first one waits. */
   unpublished: { nodes: number; since: Date | null } | null;
+  /** Nodes that Core rolled back by itself, because they refused their newest settings. */
+  rolledBack: { nodes: number; since: Date | null } | null;
   segments: { count: number; rows: number; oldestSeconds: number } | null;
 }
 
@@ -79,6 +82,7 @@ async function readStatus(context: CliContext): Promise<Status> {
     },
     lagSeconds: streams && Math.max(0, ...streams.map((stream) => stream.lagSeconds)),
     unpublished: pool === undefined ? null : await countUnpublished(pool),
+    rolledBack: pool === undefined ? null : await countFaulty(pool),
     segments: pool === undefined ? null : await countUnsettled(pool),
   };
 }
@@ -94,6 +98,7 @@ function statusText(status: Status): string {
     backlog: backlog && `${bytesText(backlog.bytes)} in ${backlog.entries} stream entries`,
     lag: lagSeconds === null ? null : `${lagSeconds} s`,
     'not published': unpublishedText(status.unpublished),
+    'rolled back by Core': rolledBackText(status.rolledBack),
     'not settled':
       segments &&
       `${segments.count} segments, ${segments.rows} rows, oldest ${segments.oldestSeconds} s`,
@@ -131,6 +136,14 @@ function missingText(running: RunningParts, part: Part): string {
   }
   const { since, reason } = running[part];
   return `${part}${since === null ? '' : ` since ${since}`} (${reason})`;
+}
+
+/** These nodes refused their newest settings. */
+function rolledBackText(rolledBack: Status['rolledBack']): string | null {
+  if (rolledBack === null) return null;
+  const { nodes, since } = rolledBack;
+  if (nodes === 0 || since === null) return '0 nodes';
+  return `${nodes} nodes, the first one since ${since.toISOString()}; core node drift says why`;
 }
 
 /** A worker publishes within about a second, so a longer wait means that none runs. */

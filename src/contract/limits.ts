@@ -10,6 +10,8 @@ export const limits = {
   errorDetailsKeptBytesMax: 16_384,
   errorDetailsKeptLevelsMax: 32,
   errorDetailsKeptMembersMax: 256,
+  /** For each version of a program in a heartbeat. */
+  versionCharsMax: 64,
   idempotencyKeyCharsMax: 200,
   /**
    * JSON values per possible entry, in an ingest body of over 64 KiB. An entry needs a quarter of that,

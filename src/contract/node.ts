@@ -17,6 +17,9 @@ const text = (charsMax: number) =>
 /** What a node calls itself. */
 const name = line.max(limits.nameCharsMax);
 
+/** The version of a program on the node, as the program prints it. */
+const version = line.max(limits.versionCharsMax);
+
 /**
  * Accepts any case and returns upper case. It changes only ASCII letters. toUpperCase alone turns a sharp s
  * into SS and a dotless i into I, so an undefined name could pass as a defined one.
@@ -53,7 +56,27 @@ export type RegisterNodeDto = z.output<typeof registerNodeSchema>;
 export const nodeHeartbeatSchema = z.object({
   ip: ipOrNone.transform((given) => (given === '' ? undefined : given)).optional(),
   revision: z.int().min(0).optional(),
+  versions: z
+    .object({
+      agent: version.optional(),
+      xray: version.optional(),
+      telemt: version.optional(),
+    })
+    .optional(),
+  load: z
+    .object({
+      cpuPercent: z.number().min(0).optional(),
+      memoryBytes: byteCount.optional(),
+      uptimeSeconds: z
+        .number()
+        .min(0)
+        .max(Number.MAX_SAFE_INTEGER)
+        .transform((given) => Math.floor(given))
+        .optional(),
+    })
+    .optional(),
 });
+export type NodeHeartbeatDto = z.output<typeof nodeHeartbeatSchema>;
 
 export const nodeConfigAppliedSchema = z.object({ revision: z.int().min(0) });
 

@@ -24,7 +24,8 @@ export async function bumpNodes(
 
 /**
  * Marks a node whose own settings changed (a protocol, an outbound, a rule). This also ends a
- * rollback: the worker renders the next revision from the settings that are stored now.
+ * rollback, by an operator or by Core: the worker renders the next revision from the settings that are
+ * stored now.
  */
 export async function bumpSettings(
   client: pg.PoolClient,
@@ -54,7 +55,13 @@ async function markChanged(
            WHEN cardinality(change_causes) = $3 THEN change_causes || 'and more'::text
            ELSE change_causes || $2::text END,
          pinned_revision = CASE WHEN $4 THEN NULL ELSE pinned_revision END,
-         pinned_settings_hash = CASE WHEN $4 THEN NULL ELSE pinned_settings_hash END
+         pinned_settings_hash = CASE WHEN $4 THEN NULL ELSE pinned_settings_hash END,
+         settings_seq = CASE WHEN $4 THEN change_seq + 1 ELSE settings_seq END,
+         faulty_at = CASE WHEN $4 THEN NULL ELSE faulty_at END,
+         faulty_revision = CASE WHEN $4 THEN NULL ELSE faulty_revision END,
+         faulty_message = CASE WHEN $4 THEN NULL ELSE faulty_message END,
+         faulty_code = CASE WHEN $4 THEN NULL ELSE faulty_code END,
+         faulty_again_at = CASE WHEN $4 THEN NULL ELSE faulty_again_at END
        FROM locked WHERE nodes.id = locked.id
        RETURNING nodes.id
      )

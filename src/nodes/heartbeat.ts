@@ -2,16 +2,28 @@ import type pg from 'pg';
 import type { Logger } from '../log.ts';
 import { hostSql } from '../render/public-address.ts';
 import { changesChannel } from './channels.ts';
+import { createVersionWriter, type LoadReport, loadValues, type Versions } from './node-details.ts';
 
 /** Writes heartbeats to the table `heartbeats`, and new addresses to `nodes.ip`, within a second. */
 export interface Heartbeats {
   /** @param revision The one that the node runs; undefined if it runs none yet. */
-  seen(nodeId: number, ip: string | undefined, revision: number | undefined): void;
+  seen(
+    nodeId: number,
+    ip: string | undefined,
+    revision: number | undefined,
+    details?: NodeDetails,
+  ): void;
   /** Writes the rest. */
   close(): Promise<void>;
 }
 
-interface Seen {
+/** What a heartbeat says of the programs and the machine of its node. Older agents say nothing of it. */
+interface NodeDetails {
+  versions?: Versions | undefined;
+  load?: LoadReport | undefined;
+}
+
+interface Seen extends NodeDetails {
   nodeId: number;
   atMs: number;
   ip: string | undefined;
@@ -40,6 +52,7 @@ export function createHeartbeats(options: {
   let waitingMax = waitingMin;
   let writing: Promise<void> = Promise.resolve();
   let closed = false;
+  const versionWriter = createVersionWriter();
 
   const writeWaiting = async (): Promise<void> => {
     if (waiting.length === 0) return;
@@ -47,6 +60,7 @@ export function createHeartbeats(options: {
     waiting = [];
     try {
       await writeHeartbeats(options.pool, batch);
+      await versionWriter.write(options.pool, batch);
     } catch (error) {
       options.log.warn({ err: error, nodes: batch.length }, 'heartbeats not written, will retry');
       // What has come meanwhile is newer than the batch that failed, so it goes last.
@@ -62,9 +76,10 @@ export function createHeartbeats(options: {
   }, options.intervalMs);
 
   return {
-    seen(nodeId, ip, revision) {
+    seen(nodeId, ip, revision, details) {
       if (closed) return;
-      waiting.push({ nodeId, atMs: options.nowMs(), ip, revision });
+      const { versions, load } = details ?? {};
+      waiting.push({ nodeId, atMs: options.nowMs(), ip, revision, versions, load });
       if (waiting.length >= waitingMax) keepNewest(waiting);
     },
     async close() {
@@ -96,6 +111,7 @@ async function writeHeartbeats(pool: pg.Pool, batch: readonly Seen[]): Promise<v
     `{${sorted.map(({ nodeId }) => nodeId).join()}}`,
     `{${sorted.map(({ atMs }) => atMs).join()}}`,
     `{${sorted.map(({ revision }) => revision ?? 'NULL').join()}}`,
+    ...loadValues(sorted),
   ];
   // The plan goes through the ids one by one, in their order, so two processes never wait for each
   // other. The sub-selects hide the number of ids from the planner, because for a few hundred it
@@ -103,9 +119,11 @@ async function writeHeartbeats(pool: pg.Pool, batch: readonly Seen[]): Promise<v
   const { rowCount } = await pool.query(
     `UPDATE heartbeats SET
        last_seen_at = greatest(heartbeats.last_seen_at, to_timestamp(seen.at_ms / 1000.0)),
-       reported_revision = seen.revision
-     FROM unnest((SELECT $1::integer[]), (SELECT $2::double precision[]), (SELECT $3::bigint[]))
-       AS seen (id, at_ms, revision)
+       reported_revision = seen.revision, cpu_percent = seen.cpu_percent,
+       memory_bytes = seen.memory_bytes, uptime_seconds = seen.uptime_seconds
+     FROM unnest((SELECT $1::integer[]), (SELECT $2::double precision[]), (SELECT $3::bigint[]),
+         (SELECT $4::double precision[]), (SELECT $5::bigint[]), (SELECT $6::bigint[]))
+       AS seen (id, at_ms, revision, cpu_percent, memory_bytes, uptime_seconds)
      WHERE node_id = seen.id`,
     values,
   );
@@ -115,10 +133,13 @@ async function writeHeartbeats(pool: pg.Pool, batch: readonly Seen[]): Promise<v
 /** Adds the rows of nodes that have none yet. A node that was deleted meanwhile gets none. */
 async function addFirstHeartbeats(pool: pg.Pool, values: string[]): Promise<void> {
   await pool.query(
-    `INSERT INTO heartbeats (node_id, last_seen_at, reported_revision)
-     SELECT seen.id, to_timestamp(seen.at_ms / 1000.0), seen.revision
-     FROM unnest($1::integer[], $2::double precision[], $3::bigint[])
-         AS seen (id, at_ms, revision)
+    `INSERT INTO heartbeats (node_id, last_seen_at, reported_revision, cpu_percent, memory_bytes,
+       uptime_seconds)
+     SELECT seen.id, to_timestamp(seen.at_ms / 1000.0), seen.revision, seen.cpu_percent,
+       seen.memory_bytes, seen.uptime_seconds
+     FROM unnest($1::integer[], $2::double precision[], $3::bigint[], $4::double precision[],
+           $5::bigint[], $6::bigint[])
+         AS seen (id, at_ms, revision, cpu_percent, memory_bytes, uptime_seconds)
        JOIN nodes USING (id)
      ORDER BY seen.id
      ON CONFLICT (node_id) DO NOTHING`,

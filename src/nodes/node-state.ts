@@ -33,6 +33,18 @@ export interface HealthLimits {
   offlineSeconds: number;
 }
 
+/** A revision that a node refused, after which Core rolled the node back by itself. */
+export interface FaultyRevision {
+  revision: number;
+  /** When Core rolled the node back. */
+  since: Date;
+  /** What the node reported. */
+  message: string | null;
+  code: string | null;
+  /** Whether the node refuses the settings that it applied last, too. */
+  refusesLastGood: boolean;
+}
+
 /** A node as every command shows it. */
 export interface NodeState {
   nodeId: number;
@@ -52,8 +64,14 @@ export interface NodeState {
   appliedRevision: number | null;
   /** The revision that it runs, by its newest heartbeat. */
   reportedRevision: number | null;
-  /** The revision that an operator rolled it back to. */
+  /** The revision that an operator, or Core itself, rolled it back to. */
   rolledBackTo: number | null;
+  /** What Core rolled the node back for by itself; null if it did not. */
+  faulty: FaultyRevision | null;
+  /** What its newest heartbeat says of its programs; null for a program that it says nothing of. */
+  versions: { agent: string | null; xray: string | null; telemt: string | null };
+  /** What its newest heartbeat says of its machine. */
+  load: { cpuPercent: number | null; memoryBytes: number | null; uptimeSeconds: number | null };
   /** When the oldest change came that no worker has published yet. */
   unpublishedSince: Date | null;
   /** Why the worker cannot render that change. */
@@ -87,6 +105,17 @@ export interface NodeStateRow {
   applied_revision: number | null;
   reported_revision: number | null;
   pinned_revision: number | null;
+  faulty_at: Date | null;
+  faulty_revision: number | null;
+  faulty_message: string | null;
+  faulty_code: string | null;
+  faulty_again_at: Date | null;
+  agent_version: string | null;
+  xray_version: string | null;
+  telemt_version: string | null;
+  cpu_percent: number | null;
+  memory_bytes: number | null;
+  uptime_seconds: number | null;
   unpublished_since: Date | null;
   change_causes: string[];
   publish_error: string | null;
@@ -107,6 +136,8 @@ export const nodeStateQuery = `SELECT id, name, ${hostSql} AS host, ip,
   auth_key_hash IS NOT NULL AS has_key, revoked_at IS NOT NULL AS revoked, seen.last_seen_at,
   extract(epoch FROM now() - seen.last_seen_at)::double precision AS seconds_since_seen,
   revision, applied_revision, reported_revision, pinned_revision,
+  faulty_at, faulty_revision, faulty_message, faulty_code, faulty_again_at,
+  agent_version, xray_version, telemt_version, cpu_percent, memory_bytes, uptime_seconds,
   CASE WHEN change_seq > published_seq THEN changed_at END AS unpublished_since, change_causes,
   publish_error, maintenance_at, maintenance_reason, sync_status, error_message, error_code, error_details, error_at
   FROM nodes n LEFT JOIN heartbeats ON heartbeats.node_id = n.id,
@@ -163,6 +194,13 @@ export function nodeState(row: NodeStateRow, limits: HealthLimits): NodeState {
     appliedRevision: row.applied_revision,
     reportedRevision: row.reported_revision,
     rolledBackTo: row.pinned_revision,
+    faulty: faultyOf(row),
+    versions: { agent: row.agent_version, xray: row.xray_version, telemt: row.telemt_version },
+    load: {
+      cpuPercent: row.cpu_percent,
+      memoryBytes: row.memory_bytes,
+      uptimeSeconds: row.uptime_seconds,
+    },
     unpublishedSince: row.unpublished_since,
     publishError: row.publish_error,
     maintenance:
@@ -182,6 +220,17 @@ export function nodeState(row: NodeStateRow, limits: HealthLimits): NodeState {
   };
 }
 
+function faultyOf(row: NodeStateRow): FaultyRevision | null {
+  if (row.faulty_at === null || row.faulty_revision === null) return null;
+  return {
+    revision: row.faulty_revision,
+    since: row.faulty_at,
+    message: row.faulty_message,
+    code: row.faulty_code,
+    refusesLastGood: row.faulty_again_at !== null,
+  };
+}
+
 /**
  * The first status that applies. What an operator decided comes first, then what an operator must act
  * on, then what may pass by itself.
@@ -191,6 +240,8 @@ function statusOf(row: NodeStateRow, limits: HealthLimits): NodeStatus {
   if (!row.has_key) return 'pending';
   if (row.maintenance_at !== null) return 'maintenance';
   if (row.sync_status === 'failed' || row.error_message !== null) return 'error';
+  // It serves its users, but not with the settings that the operator wants.
+  if (row.faulty_at !== null) return 'error';
   const ageSeconds = row.seconds_since_seen ?? Number.POSITIVE_INFINITY;
   if (ageSeconds > limits.offlineSeconds) return 'offline';
   if (ageSeconds > limits.staleSeconds) return 'stale';

@@ -8,6 +8,12 @@ import { keptDetails } from './kept-details.ts';
 /** How many reports of each kind Core keeps of a node. */
 export const reportsKept = 100;
 
+/** The text of an error as Core keeps it. */
+export interface KeptError {
+  message: string;
+  code: string | null;
+}
+
 type Report =
   | { kind: 'applied'; revision: number }
   | {
@@ -20,8 +26,8 @@ type Report =
     };
 
 /**
- * Records that a node runs a revision, and clears its error. Revisions count up from 1 without gaps,
- * so every number up to the current revision was issued, and no larger one.
+ * Records that a node runs a revision, and clears its error. Every number up to the current revision was
+ * issued, except for those that Core skipped (publish/record.ts), and no larger one.
  * @throws CoreError REVISION_NEVER_ISSUED.
  */
 export async function recordApplied(
@@ -33,8 +39,10 @@ export async function recordApplied(
     const { rows } = await client.query<{ applied: number }>(
       // Without least() Postgres may cast a number over 2^31 before it evaluates the WHERE, and fail.
       `UPDATE nodes SET applied_revision = least($2::bigint, revision), sync_status = 'synced', last_seen_at = now(),
-         error_message = NULL, error_code = NULL, error_details = NULL, error_at = NULL
+         error_message = NULL, error_code = NULL, error_details = NULL, error_at = NULL,
+         faulty_again_at = NULL
        WHERE id = $1 AND $2::bigint BETWEEN 1 AND revision
+         AND NOT coalesce(skipped_revisions @> least($2::bigint, revision)::integer, false)
        RETURNING applied_revision AS applied`,
       [nodeId, revision],
     );
@@ -54,33 +62,33 @@ export async function recordApplied(
  * adds the error to its history. An error names no revision, so it counts against the newest one that
  * Core issued to the node. Core replaces characters that Postgres cannot hold, and cuts large
  * details.
+ * @returns what Core keeps of the error. Undefined if an operator has deleted the node since its key was
+ * checked.
  */
-export async function reportError(
-  pool: pg.Pool,
+export async function recordError(
+  client: pg.PoolClient,
   nodeId: number,
   error: NodeErrorDto,
-): Promise<void> {
+): Promise<KeptError | undefined> {
   const message = storableText(error.message);
   const code = error.code === undefined ? null : storableText(error.code);
   const details = error.details === undefined ? null : keptDetails(error.details);
-  await inTransaction(pool, async (client) => {
-    const { rows } = await client.query<{ revision: number }>(
-      `UPDATE nodes SET sync_status = 'failed', error_message = $2, error_code = $3,
-         error_details = $4, error_at = now(), last_seen_at = now()
-       WHERE id = $1 RETURNING revision`,
-      [nodeId, message, code, details],
-    );
-    const row = rows[0];
-    // An operator has deleted the node since its key was checked.
-    if (row === undefined) return;
-    await addReport(client, nodeId, {
-      kind: 'error',
-      revision: row.revision,
-      message,
-      code,
-      details,
-    });
+  const { rows } = await client.query<{ revision: number }>(
+    `UPDATE nodes SET sync_status = 'failed', error_message = $2, error_code = $3,
+       error_details = $4, error_at = now(), last_seen_at = now()
+     WHERE id = $1 RETURNING revision`,
+    [nodeId, message, code, details],
+  );
+  const row = rows[0];
+  if (row === undefined) return undefined;
+  await addReport(client, nodeId, {
+    kind: 'error',
+    revision: row.revision,
+    message,
+    code,
+    details,
   });
+  return { message, code };
 }
 
 /**

@@ -3,7 +3,7 @@ import type pg from 'pg';
 import { advisoryLocks } from '../stores/advisory-locks.ts';
 import { configKey, type KeptConfig, keepConfigs } from './config-store.ts';
 import { compressContent, encodeSettings, type RenderedContent, renderContent } from './content.ts';
-import { type ReadNode, readNodes } from './read-rows.ts';
+import { type PublishState, type ReadNode, readNodes } from './read-rows.ts';
 import { commitRevisions, type NewRevision, recordFailures, recordUnchanged } from './record.ts';
 
 interface PublishDeps {
@@ -134,8 +134,7 @@ async function publishRendered(
 
 async function prepareRevision({ node, content }: Rendered): Promise<NewRevision & KeptConfig> {
   const { state, rows } = node;
-  // A new node has the number 1 already, and its first rendering gets that number.
-  const revision = state.contentHash === null ? rows.node.revision : rows.node.revision + 1;
+  const revision = nextRevision(rows.node.revision, state);
   return {
     nodeId: rows.node.id,
     revision,
@@ -146,6 +145,21 @@ async function prepareRevision({ node, content }: Rendered): Promise<NewRevision
     previousRevision: rows.node.revision,
     gzip: await compressContent(content, revision),
   };
+}
+
+/** Further than this above the newest revision, a node's report is no number that a Core ever issued. */
+const skippedMax = 1_000_000;
+
+/**
+ * A new node has the number 1 already, and its first rendering gets that number. If the node runs a
+ * revision that this database never issued, because the database was restored from an older backup, the
+ * next number is above it: otherwise two configurations would share a number.
+ */
+function nextRevision(current: number, state: PublishState): number {
+  const reported = state.reportedRevision ?? 0;
+  const usual = state.contentHash === null ? current : current + 1;
+  const wasRestored = reported >= usual && reported - current <= skippedMax;
+  return wasRestored ? reported + 1 : usual;
 }
 
 function previousKey(prefix: string, one: NewRevision): string[] {

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import type pg from 'pg';
 import {
   givenCredentialSql,
@@ -14,6 +15,7 @@ import type {
 } from '../render/node-rows.ts';
 import { hostSql } from '../render/public-address.ts';
 import { inClientTransaction } from '../stores/postgres.ts';
+import { leaveOutRemoved } from './rolled-back.ts';
 
 /** How far a node is published, from the same snapshot as its rows. */
 export interface PublishState {
@@ -24,6 +26,8 @@ export interface PublishState {
   contentHash: string | null;
   /** Whether `dueSql` holds. */
   due: boolean;
+  /** The revision that the node runs, by its newest heartbeat; null if it says nothing. */
+  reportedRevision: number | null;
 }
 
 export interface ReadNode {
@@ -50,7 +54,7 @@ export async function readNodeRows(
 
 /**
  * Reads nodes with their rows in one snapshot, so that the rows and the number of the change agree. It
- * makes five queries for any number of nodes, so the caller limits the batch by the size of its
+ * makes six queries for any number of nodes, so the caller limits the batch by the size of its
  * configurations. The client must not be in a transaction.
  */
 export function readNodes(
@@ -61,13 +65,22 @@ export function readNodes(
     await client.query('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY');
     const nodes = await client.query<NodeRow>(nodesSql, [nodeIds]);
     const read = new Map(nodes.rows.map((row) => [row.id, withoutLists(row)]));
-    const pinned = new Set(nodes.rows.filter((row) => row.pinned !== null).map((row) => row.id));
+    const pinned = new Map(
+      nodes.rows.filter((row) => row.pinned !== null).map(({ id }) => [id, rowsOf(read, id)]),
+    );
+    await leaveOutRemoved(client, pinned);
     const unpinned = [...read.keys()].filter((id) => !pinned.has(id));
     if (unpinned.length > 0) await addSettings(client, unpinned, read);
     const links = await client.query<LinksRow>(linksSql, [[...read.keys()]]);
     for (const row of links.rows) addLinks(read.get(row.nodeId)?.rows, row);
     return read;
   });
+}
+
+function rowsOf(read: ReadonlyMap<number, ReadNode>, nodeId: number): NodeRows {
+  const node = read.get(nodeId);
+  assert(node !== undefined, 'every node of the query was read');
+  return node.rows;
 }
 
 interface NodeRow {
@@ -80,6 +93,8 @@ interface NodeRow {
   causes: string[];
   contentHash: string | null;
   due: boolean;
+  reportedRevision: number | null;
+  xrayVersion: string | null;
   /** After a rollback, the settings of the earlier revision. */
   pinned: NodeSettings | null;
 }
@@ -103,9 +118,9 @@ function addLinks(rows: NodeRows | undefined, { records, texts }: LinksRow): voi
 
 /** The node without its links, and without its settings unless a rollback has pinned them. */
 function withoutLists(row: NodeRow): ReadNode {
-  const { id, host, ip, revision, pinned, ...state } = row;
+  const { id, host, ip, revision, pinned, xrayVersion, ...state } = row;
   const settings = pinned ?? { protocols: [], outbounds: [], rules: [] };
-  return { rows: { node: { id, host, ip, revision }, ...settings, links: [] }, state };
+  return { rows: { node: { id, host, ip, revision, xrayVersion }, ...settings, links: [] }, state };
 }
 
 async function addSettings(
@@ -124,8 +139,10 @@ async function addSettings(
 const nodesSql = `
 SELECT n.id, ${hostSql} AS host, n.ip, n.revision, n.change_seq AS "changeSeq",
   n.published_seq AS "publishedSeq", n.change_causes AS causes,
-  encode(n.content_hash, 'hex') AS "contentHash", ${dueSql} AS due, s.settings AS pinned
+  encode(n.content_hash, 'hex') AS "contentHash", ${dueSql} AS due, s.settings AS pinned,
+  h.reported_revision AS "reportedRevision", h.xray_version AS "xrayVersion"
 FROM nodes n
+LEFT JOIN heartbeats h ON h.node_id = n.id
 LEFT JOIN node_settings s ON s.node_id = n.id AND s.settings_hash = n.pinned_settings_hash
 WHERE n.id = ANY ($1::integer[])`;
 

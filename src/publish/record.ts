@@ -74,7 +74,9 @@ WITH given AS MATERIALIZED (
   ORDER BY n.id FOR NO KEY UPDATE OF n
 ), updated AS (
   UPDATE nodes n SET revision = g.revision, content_hash = decode(g.hash, 'hex'),
-    content_bytes = g.bytes, published_seq = g.seq, published_at = clock_timestamp(),
+    content_bytes = g.bytes,
+    skipped_revisions = CASE WHEN g.revision > g.previous + 1
+      THEN int4range(g.previous + 1, g.revision) ELSE n.skipped_revisions END, published_seq = g.seq, published_at = clock_timestamp(),
     changed_at = CASE WHEN n.change_seq = g.seq THEN NULL ELSE clock_timestamp() END,
     change_causes = ${causesLeftSql},
     publish_error = NULL, publish_failed_seq = NULL, publish_failed_at = NULL

@@ -1,8 +1,15 @@
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
-import { bumpNodes } from '../nodes/bump.ts';
+import { bumpNodes, bumpSettings } from '../nodes/bump.ts';
 import { lockLiveNode, noSuchNode } from '../nodes/lock-node.ts';
 import { inTransaction } from '../stores/postgres.ts';
+import { type LeftOutProtocol, readKeptProtocols } from './rolled-back.ts';
+
+export interface RolledBack {
+  nodeId: number;
+  rolledBackTo: number;
+  leftOut: LeftOutProtocol[];
+}
 
 /**
  * Rolls a node back to the settings (protocols, outbounds, rules) of an earlier revision: the wanted one,
@@ -11,22 +18,61 @@ import { inTransaction } from '../stores/postgres.ts';
  *
  * The rollback ends with the next change of the node's settings. It does not touch the stored settings,
  * so that change builds on them and not on those of the earlier revision.
+ * @returns also the protocols of the earlier revision that were removed since. They have no links, so the
+ * node does not get them back.
  * @throws CoreError NOT_FOUND; INVALID_ARGUMENT if there is nothing to roll back to.
  */
 export async function rollBackNode(
   pool: pg.Pool,
   nodeId: number,
   wantedRevision?: number,
-): Promise<{ nodeId: number; rolledBackTo: number }> {
+): Promise<RolledBack> {
   return inTransaction(pool, async (client) => {
     await lockLiveNode(client, nodeId);
     const target = await findTarget(client, nodeId, wantedRevision);
+    const { revision, settingsHash } = target;
+    const { kept, leftOut } = await readKeptProtocols(client, nodeId, settingsHash);
+    if (kept === 0 && leftOut.length > 0) {
+      throw refused(
+        `All protocols of revision ${revision} of node ${nodeId} were removed since, and their links with them: there is nothing to roll back to`,
+      );
+    }
+    // The rollback is the operator's now, so it ends the alarm of one that Core made.
     await client.query(
-      'UPDATE nodes SET pinned_revision = $2, pinned_settings_hash = $3 WHERE id = $1',
-      [nodeId, target.revision, target.settingsHash],
+      `UPDATE nodes SET pinned_revision = $2, pinned_settings_hash = $3, faulty_at = NULL,
+         faulty_revision = NULL, faulty_message = NULL, faulty_code = NULL, faulty_again_at = NULL
+       WHERE id = $1`,
+      [nodeId, revision, settingsHash],
     );
-    await bumpNodes(client, [nodeId], `rollback to ${target.revision}`);
-    return { nodeId, rolledBackTo: target.revision };
+    const without = leftOut.map(({ nodeProtocolId }) => nodeProtocolId).join(', ');
+    const cause = `rollback to ${revision}`;
+    await bumpNodes(
+      client,
+      [nodeId],
+      without === '' ? cause : `${cause} without removed protocol ${without}`,
+    );
+    return { nodeId, rolledBackTo: revision, leftOut };
+  });
+}
+
+/**
+ * Ends a rollback, by an operator or by Core: the node gets the stored settings again, as its next
+ * revision.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT if the node is not rolled back.
+ */
+export async function endRollback(
+  pool: pg.Pool,
+  nodeId: number,
+): Promise<{ nodeId: number; rolledBackTo: null }> {
+  return inTransaction(pool, async (client) => {
+    await lockLiveNode(client, nodeId);
+    const { rowCount } = await client.query(
+      'SELECT FROM nodes WHERE id = $1 AND pinned_revision IS NOT NULL',
+      [nodeId],
+    );
+    if (rowCount !== 1) throw refused(`Node ${nodeId} is not rolled back`);
+    await bumpSettings(client, nodeId, 'rollback ended');
+    return { nodeId, rolledBackTo: null };
   });
 }
 

@@ -3,7 +3,14 @@ import type { CredentialText, LinkRecords } from './link-records.ts';
 
 /** Everything that a node's configuration is rendered from, read at one moment. */
 export interface NodeRows extends NodeSettings {
-  node: { id: number; host: string; ip: string; revision: number };
+  node: {
+    id: number;
+    host: string;
+    ip: string;
+    revision: number;
+    /** By the node's newest heartbeat; null if it says nothing of it. */
+    xrayVersion?: string | null;
+  };
   /** Only the links of active subscriptions that have not expired. */
   links: LinkRecords[];
   /** The credentials of these links that are no UUIDs. Absent if there are none. */

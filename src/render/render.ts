@@ -5,6 +5,7 @@ import { linksOfProtocols } from './link-records.ts';
 import { renderMtProto } from './mtproto.ts';
 import type { NodeRows } from './node-rows.ts';
 import { renderXray } from './xray.ts';
+import { protocolsThatStart } from './xray-versions.ts';
 
 /**
  * The JSON of a NodeConfig in UTF-8 without its revision: `"clientMap":…,"services":…}`. In front of it
@@ -56,7 +57,8 @@ export function renderContentJson(rows: NodeRows): ContentJson {
       protocols.map((row) => row.id),
     );
     const services: Json[] = [];
-    const xray = renderXray({ ...rows, protocols }, links.of);
+    const startable = protocolsThatStart(rows.node.xrayVersion, protocols);
+    const xray = renderXray({ ...rows, protocols: startable }, links.of);
     if (xray !== undefined) services.push(['"xray":', ...xray]);
     const mtproto = renderMtProto({ node: rows.node, protocols }, links.of);
     if (mtproto !== undefined) services.push(['"mtproto":', ...mtproto]);

@@ -5,9 +5,10 @@ import { bumpNodes } from '../../src/nodes/bump.ts';
 import { createNode, revokeNode, updateNode } from '../../src/nodes/change.ts';
 import { createHeartbeats } from '../../src/nodes/heartbeat.ts';
 import { showNode } from '../../src/nodes/node-state.ts';
-import { listErrors, recordApplied, reportError, reportsKept } from '../../src/nodes/reports.ts';
+import { listErrors, recordApplied, reportsKept } from '../../src/nodes/reports.ts';
 import { fetchConfig } from '../../src/publish/config-store.ts';
 import { countUnpublished, listDrift } from '../../src/publish/drift.ts';
+import { reportNodeError } from '../../src/publish/faulty.ts';
 import { publishDue } from '../../src/publish/publish.ts';
 import { startPublisher } from '../../src/publish/publisher.ts';
 import { listRevisions, pruneRevisions, revisionsKept } from '../../src/publish/revisions.ts';
@@ -194,8 +195,13 @@ t.test('reports count against revisions, and the newest 100 of each kind stay', 
   await freedom(nodeId, 'warp');
   await publishNow(deps);
   const details = { exit: 23 };
-  await reportError(pool, nodeId, { message: 'boom', code: 'XRAY', details });
-  await reportError(pool, nodeId, { message: 'nul \u0000' });
+  await reportNodeError(
+    pool,
+    nodeId,
+    { message: 'boom', code: 'XRAY', details },
+    { rollsBack: false },
+  );
+  await reportNodeError(pool, nodeId, { message: 'nul \u0000' }, { rollsBack: false });
   t.match(await listErrors(pool, nodeId), [
     { revision: 2, message: 'nul \uFFFD', code: null, details: null },
     { revision: 2, message: 'boom', code: 'XRAY', details, at: Date },
@@ -205,7 +211,7 @@ t.test('reports count against revisions, and the newest 100 of each kind stay', 
     { revision: 1, applied: 1, errors: 0 },
   ]);
   for (let count = 0; count < reportsKept + 5; count += 1) {
-    await reportError(pool, nodeId, { message: `error ${count}` });
+    await reportNodeError(pool, nodeId, { message: `error ${count}` }, { rollsBack: false });
   }
   const kept = await listErrors(pool, nodeId);
   t.equal(kept.length, reportsKept);
@@ -232,7 +238,7 @@ t.test('a rollback brings back the settings, and not the links', async (t) => {
 
   await vless(nodeId, 8443);
   await publishNow(deps);
-  await reportError(pool, nodeId, { message: 'xray does not start' });
+  await reportNodeError(pool, nodeId, { message: 'xray does not start' }, { rollsBack: false });
   await pool.query("UPDATE subscriptions SET status = 'limited' WHERE id = $1", [
     gone.subscriptionId,
   ]);
@@ -241,7 +247,7 @@ t.test('a rollback brings back the settings, and not the links', async (t) => {
     trafficLimitBytes: null,
     expiresAt: null,
   });
-  t.same(await rollBackNode(pool, nodeId), { nodeId, rolledBackTo: 1 });
+  t.same(await rollBackNode(pool, nodeId), { nodeId, rolledBackTo: 1, leftOut: [] });
   t.same((await publishNow(deps)).published, [nodeId]);
   const ports = async () =>
     (await served(nodeId)).services.xray.inbounds.map((one: { port: number }) => one.port);

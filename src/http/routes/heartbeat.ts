@@ -20,7 +20,7 @@ export function heartbeatRoute(deps: { heartbeats: Heartbeats }): Route {
     handle(request) {
       const node = callerOf(request);
       const dto = decode(request.body);
-      deps.heartbeats.seen(node.nodeId, dto.ip, dto.revision);
+      deps.heartbeats.seen(node.nodeId, dto.ip, dto.revision, dto);
       return dto.revision === node.revision ? inSync : needsSync;
     },
   };

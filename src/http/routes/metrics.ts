@@ -4,7 +4,9 @@ import { Gauge, Registry } from 'prom-client';
 import { lastAudit } from '../../audit/run-audit.ts';
 import type { HealthLimits } from '../../nodes/node-state.ts';
 import { countNodes } from '../../nodes/node-state.ts';
+import { countVersions } from '../../nodes/versions.ts';
 import { countUnpublished } from '../../publish/drift.ts';
+import { countFaulty } from '../../publish/faulty.ts';
 import {
   countRejected,
   countUnsettled,
@@ -96,14 +98,16 @@ function streamGauges(gauge: MakeGauge): (streams: readonly StreamBacklog[]) => 
 
 /** The other values from Postgres; each is undefined while Postgres is away. */
 async function readCounts(pool: pg.Pool, health: HealthLimits) {
-  const [nodes, unpublished, segments, rejected, audit] = await Promise.all([
+  const [nodes, unpublished, faulty, versions, segments, rejected, audit] = await Promise.all([
     unlessAway(countNodes(pool, health)),
     unlessAway(countUnpublished(pool)),
+    unlessAway(countFaulty(pool)),
+    unlessAway(countVersions(pool)),
     unlessAway(countUnsettled(pool)),
     unlessAway(countRejected(pool)),
     unlessAway(lastAudit(pool).then((last) => ({ last }))),
   ]);
-  return { nodes, unpublished, segments, rejected, audit };
+  return { nodes, unpublished, faulty, versions, segments, rejected, audit };
 }
 
 function countGauges(gauge: MakeGauge): (counts: Awaited<ReturnType<typeof readCounts>>) => void {
@@ -117,6 +121,16 @@ function countGauges(gauge: MakeGauge): (counts: Awaited<ReturnType<typeof readC
     'core_nodes_unpublished',
     'Nodes with a change that no worker has published yet.',
     [],
+  );
+  const rolledBack = gauge(
+    'core_nodes_rolled_back',
+    'Nodes that Core rolled back by itself, because they refused their newest settings.',
+    [],
+  );
+  const versions = gauge(
+    'core_nodes_xray',
+    'Nodes by the year and month of the Xray that they report; other if there are too many.',
+    ['version'],
   );
   const rejected = gauge(
     'core_rejected_rows_total',
@@ -137,6 +151,8 @@ function countGauges(gauge: MakeGauge): (counts: Awaited<ReturnType<typeof readC
     const { audit } = counts;
     set(oldest, counts.segments?.oldestSeconds);
     set(unpublished, counts.unpublished?.nodes);
+    set(rolledBack, counts.faulty?.nodes);
+    for (const { version, count } of counts.versions ?? []) versions.set({ version }, count);
     set(rejected, counts.rejected);
     set(differences, audit && (audit.last?.differences ?? 0));
     set(auditAge, audit && (audit.last?.ageSeconds ?? Number.POSITIVE_INFINITY));

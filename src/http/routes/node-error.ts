@@ -2,11 +2,15 @@ import type pg from 'pg';
 import { decodeBody } from '../../accept/decode.ts';
 import { nodeErrorSchema } from '../../contract/node.ts';
 import type { ErrorLimit } from '../../nodes/minute-limits.ts';
-import { reportError } from '../../nodes/reports.ts';
+import { reportNodeError } from '../../publish/faulty.ts';
 import { callerOf, okReply, type Route } from '../route.ts';
 
 /** POST /node/error: something failed on the node. */
-export function nodeErrorRoute(deps: { pool: pg.Pool; limit: ErrorLimit }): Route {
+export function nodeErrorRoute(deps: {
+  pool: pg.Pool;
+  limit: ErrorLimit;
+  rollsBack: boolean;
+}): Route {
   return {
     method: 'POST',
     path: '/node/error',
@@ -16,7 +20,7 @@ export function nodeErrorRoute(deps: { pool: pg.Pool; limit: ErrorLimit }): Rout
       const { nodeId } = callerOf(request);
       await deps.limit.count(nodeId);
       const dto = decodeBody(nodeErrorSchema, request.body);
-      await reportError(deps.pool, nodeId, dto);
+      await reportNodeError(deps.pool, nodeId, dto, deps);
       return okReply;
     },
   };
