@@ -6,7 +6,7 @@ import { inTransaction } from '../stores/postgres.ts';
 import { keptProtocolsSql } from './rolled-back.ts';
 
 /** Codes of reports that are about the newest configuration, even if their details name no revision. */
-const configurationCodes = new Set(['CONFIG_REFUSED', 'PROXY_NOT_STARTED']);
+const configurationCodes = new Set(['CONFIG_REFUSED', 'CONFIG_UNSUPPORTED', 'PROXY_NOT_STARTED']);
 
 /**
  * Records an error that a node reports. If the node refuses its newest settings and runs older ones, this

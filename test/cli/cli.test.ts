@@ -78,11 +78,15 @@ t.test('nodes', async (t) => {
     appliedRevision: null,
     reportedRevision: null,
     rolledBackTo: null,
+    faulty: null,
+    versions: { agent: null, xray: null, telemt: null },
+    load: { cpuPercent: null, memoryBytes: null, uptimeSeconds: null },
     unpublishedSince: null,
     publishError: null,
     maintenance: null,
     lastSeenAt: null,
     lastError: null,
+    versionFaults: [],
   });
   const rekeyed = await json('node', 'rekey', nodeId, '--yes');
   t.not(rekeyed['code'], created['code']);
