@@ -281,6 +281,16 @@ CREATE TABLE subscription_links (
   CONSTRAINT subscription_links_subscription_id_node_protocol_id_key UNIQUE (subscription_id, node_protocol_id)
 );
 
+CREATE TABLE subscription_pages (
+  subscription_id bigint NOT NULL,
+  token_hash bytea NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  CONSTRAINT subscription_pages_pkey PRIMARY KEY (subscription_id),
+  CONSTRAINT subscription_pages_subscription_id_fkey FOREIGN KEY (subscription_id) REFERENCES subscriptions(id) ON DELETE CASCADE,
+  CONSTRAINT subscription_pages_token_hash_check CHECK ((length(token_hash) = 32)),
+  CONSTRAINT subscription_pages_token_hash_key UNIQUE (token_hash)
+);
+
 CREATE TABLE subscription_resets (
   id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
   subscription_id bigint NOT NULL,
@@ -314,7 +324,6 @@ CREATE TABLE subscriptions (
   credential text,
   credential_uuid uuid,
   credential_key bytea GENERATED ALWAYS AS (substr(uuid_send(credential_uuid), 1, 6) || substr(uuid_send(credential_uuid), 9)) STORED,
-  page_token_hash bytea,
   duration_seconds bigint,
   CONSTRAINT subscriptions_credential_whole CHECK (((credential IS NULL) = (credential_uuid IS NULL))),
   CONSTRAINT subscriptions_duration_seconds_check CHECK ((duration_seconds > 0)),
@@ -348,7 +357,6 @@ CREATE INDEX subscription_links_protocol ON public.subscription_links USING btre
 CREATE INDEX subscription_resets_subscription ON public.subscription_resets USING btree (subscription_id, id);
 CREATE UNIQUE INDEX subscriptions_credential ON public.subscriptions USING btree (credential_key) WHERE (credential_key IS NOT NULL);
 CREATE INDEX subscriptions_expiry ON public.subscriptions USING btree (expires_at) WHERE ((expires_at IS NOT NULL) AND (status = ANY (ARRAY['active'::text, 'limited'::text])));
-CREATE UNIQUE INDEX subscriptions_page_token ON public.subscriptions USING btree (page_token_hash);
 CREATE INDEX subscriptions_reset ON public.subscriptions USING btree (next_reset_at) WHERE (next_reset_at IS NOT NULL);
 CREATE INDEX subscriptions_user ON public.subscriptions USING btree (user_id);
 CREATE INDEX users_name ON public.users USING btree (name);

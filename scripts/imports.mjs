@@ -28,6 +28,7 @@ const domain = [
   'fleet',
   'publish',
   'subscriptions',
+  'pages',
 ];
 /** Single files of src that everybody may import: they import nothing of the layers above them. */
 const ground = [
@@ -81,6 +82,7 @@ const allowed = {
   ],
   groups: ['nodes', 'stores'],
   nodes: ['rows', 'render', 'stores', 'contract'],
+  pages: ['subscriptions', 'client-apps', 'render', 'protocols', 'stores', 'contract'],
   'client-apps': ['render', 'protocols', 'contract'],
   render: ['protocols', 'contract'],
   protocols: ['contract'],
@@ -97,7 +99,7 @@ const allowed = {
   root: [],
   lifecycle: ['durable-file', 'errors'],
   config: ['errors', 'environment'],
-  environment: ['client-address'],
+  environment: ['client-address', 'text'],
   'client-address': [],
   secrets: ['config', 'durable-file', 'errors'],
   'durable-file': [],

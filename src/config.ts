@@ -67,6 +67,16 @@ export interface Config {
     /** Undefined if events are sent nowhere. */
     webhook: { url: string; secret: string } | undefined;
   };
+  pages: {
+    areServed: boolean;
+    /** Where client apps reach the API, without a slash at its end. */
+    url: string;
+    title: string;
+    updateHours: number;
+    /** Each is for a minute and an HTTP process. */
+    requestsMax: number;
+    addressRequestsMax: number;
+  };
   logLevel: Settings['CORE_LOG_LEVEL'];
   stopSecondsMax: number;
   /** Only the fault suite sets it; see failpoints.ts. */
@@ -177,6 +187,14 @@ function toConfig(s: Settings): Config {
         s.CORE_WEBHOOK_URL === undefined || s.CORE_WEBHOOK_SECRET === undefined
           ? undefined
           : { url: s.CORE_WEBHOOK_URL, secret: s.CORE_WEBHOOK_SECRET },
+    },
+    pages: {
+      areServed: s.CORE_SUBSCRIPTION_PAGES === 'true',
+      url: (s.CORE_PAGE_URL ?? `http://${s.CORE_HOST}:${s.CORE_PORT}`).replace(/\/+$/, ''),
+      title: s.CORE_PAGE_TITLE,
+      updateHours: s.CORE_PAGE_UPDATE_HOURS,
+      requestsMax: s.CORE_PAGE_REQUESTS_MAX,
+      addressRequestsMax: s.CORE_PAGE_ADDRESS_REQUESTS_MAX,
     },
     logLevel: s.CORE_LOG_LEVEL,
     stopSecondsMax: s.CORE_STOP_SECONDS_MAX,

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { parseTrustedProxies } from './client-address.ts';
+import { hiddenFault } from './text.ts';
 
 const port = (fallback: number, about: string) =>
   z.coerce.number().int().min(1).max(65_535).default(fallback).describe(about);
@@ -174,6 +175,36 @@ const events = {
     .describe('Signs these events. Required with CORE_WEBHOOK_URL.'),
 };
 
+const pages = {
+  CORE_SUBSCRIPTION_PAGES: flag(
+    'false',
+    'Serve GET /sub/TOKEN, where client apps fetch their links; see docs/subscription-pages.md.',
+  ),
+  CORE_PAGE_URL: url(
+    /^https?$/,
+    'Where client apps reach the API, like https://core.example.net; commands print addresses with it.',
+  ),
+  CORE_PAGE_TITLE: z
+    .string()
+    .max(64)
+    .refine((given) => hiddenFault(given) === undefined, 'must hold readable characters only')
+    .default('Core')
+    .describe('What client apps call the list of links.'),
+  CORE_PAGE_UPDATE_HOURS: count(12, 1, 8_760, 'How often client apps should fetch their links.'),
+  CORE_PAGE_REQUESTS_MAX: count(
+    30,
+    1,
+    100_000,
+    'Requests for one page that each HTTP process answers in a minute.',
+  ),
+  CORE_PAGE_ADDRESS_REQUESTS_MAX: count(
+    600,
+    1,
+    1_000_000,
+    'Requests for pages from one address that each HTTP process answers in a minute.',
+  ),
+};
+
 const everyProcess = {
   CORE_LOG_LEVEL: z
     .enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
@@ -200,6 +231,7 @@ export const settingsSchema = z.object({
   ...load,
   ...nodes,
   ...events,
+  ...pages,
   ...everyProcess,
 });
 

@@ -15,6 +15,11 @@ export const errorTable = {
     means: 'The body is not what this route takes. `issues` names up to 20 places.',
   },
   INVALID_HEADER: { status: 400, retryable: false, means: 'A header has a value out of bounds.' },
+  INVALID_QUERY: {
+    status: 400,
+    retryable: false,
+    means: 'A value in the query of the URL is none that the route takes.',
+  },
   UNAUTHORIZED: {
     status: 401,
     retryable: false,
@@ -54,7 +59,7 @@ export const errorTable = {
   RATE_LIMITED: {
     status: 429,
     retryable: true,
-    means: 'This node or address sends too many requests. Wait for `Retry-After` seconds.',
+    means: 'This node, address or page has had too many requests. Wait for `Retry-After`.',
   },
   INTERNAL: {
     status: 500,
@@ -80,6 +85,11 @@ export const errorTable = {
     status: 503,
     retryable: true,
     means: 'Core prepares too many configurations. Wait for `Retry-After` seconds.',
+  },
+  PAGE_QUEUE_FULL: {
+    status: 503,
+    retryable: true,
+    means: 'Core prepares too many pages. Wait for `Retry-After` seconds.',
   },
   SHUTTING_DOWN: {
     status: 503,

@@ -23,6 +23,7 @@ import { createSpool, type Spool } from '../spool/spool.ts';
 import { createPool } from '../stores/postgres.ts';
 import { createReadiness, type Readiness } from '../stores/readiness.ts';
 import { openStores, type Running, startRole } from './stores.ts';
+import { subscriptionPageRoutes } from './subscription-pages.ts';
 
 /**
  * Wrappers of the fault suite: it takes one protection away and checks that its oracle notices. No setting
@@ -95,6 +96,7 @@ export async function startApi(
         nodeErrorRoute({ pool, limit: errorLimit, rollsBack: config.nodes.rollsBack }),
         healthzRoute(),
         readyzRoute({ readiness }),
+        ...subscriptionPageRoutes(config, log, lifecycle, redis),
       ],
     });
     lifecycle.use('http', () => server.close(config.stopSecondsMax * 1_000 - closeReserveMs));

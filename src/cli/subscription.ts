@@ -24,6 +24,7 @@ import {
 import { confirm, counted, yesOption } from './confirm.ts';
 import type { CliContext, Run } from './context.ts';
 import { addImportCommand } from './import/command.ts';
+import { addSubscriptionPageCommands } from './subscription-page.ts';
 import { fieldsText, objectsText } from './table.ts';
 
 /** `core subscription …` */
@@ -101,6 +102,7 @@ Examples:
     );
 
   addSubscriptionChanges(subscription, run);
+  addSubscriptionPageCommands(subscription, run);
   addImportCommand(subscription, run);
 }
 

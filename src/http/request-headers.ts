@@ -1,6 +1,6 @@
 import type { HttpRequest } from 'uWebSockets.js';
 import { CoreError } from '../errors.ts';
-import type { RequestHeaders } from './route.ts';
+import type { RequestHeaders, RequestTarget } from './route.ts';
 
 /**
  * How the end of the body is marked. `ambiguous` means that a proxy in front of Core could see
@@ -27,6 +27,16 @@ export function readForwardedFor(request: HttpRequest): string {
     if (name === 'x-forwarded-for') lines.push(value);
   });
   return lines.join(',');
+}
+
+/** Call it before the first await of a handler. */
+export function readTarget(request: HttpRequest): RequestTarget {
+  return {
+    parameter: request.getParameter(0),
+    format: request.getQuery('format') ?? '',
+    userAgent: request.getHeader('user-agent'),
+    accept: request.getHeader('accept'),
+  };
 }
 
 // All requests share one callback and one variable, because V8 would first have to find the code of a

@@ -9,6 +9,18 @@ export interface RouteRequest {
   headers: RequestHeaders;
   /** The sender's address (client-address.ts); empty if a key says who sends. */
   address: string;
+  /** Set if the route says `readsTarget`. */
+  target: RequestTarget | undefined;
+}
+
+/** What a route without a key may look at beside the body. All are as sent, and empty if not sent. */
+export interface RequestTarget {
+  /** The part of the path that the route calls `:name`. */
+  parameter: string;
+  /** `?format=` of the query. */
+  format: string;
+  userAgent: string;
+  accept: string;
 }
 
 /** The request headers that any route looks at; empty if not sent. */
@@ -44,6 +56,8 @@ export interface Route {
    * memory is used again after that. Other handlers get a copy.
    */
   readsAtOnce?: boolean;
+  /** The handler looks at `target`, on a route without a key. */
+  readsTarget?: boolean;
   handle: (request: RouteRequest) => Promise<Reply> | Reply;
 }
 
@@ -66,4 +80,11 @@ export const okReply: Reply = constantJson(200, { ok: true });
 export function callerOf(request: RouteRequest): KnownNode {
   if (request.node === undefined) throw new Error('the route is not marked as authenticated');
   return request.node;
+}
+
+/** The target of the request. The server has set it on routes that say `readsTarget`. */
+export function targetOf(request: RouteRequest): RequestTarget {
+  if (request.target === undefined)
+    throw new Error('the route does not say that it reads the target');
+  return request.target;
 }

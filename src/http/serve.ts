@@ -17,8 +17,14 @@ import { decompressBody } from './decompress.ts';
 import type { FailureLog } from './failure-log.ts';
 import { ambiguousFraming, refuse, refuseWhileStopping, unauthorized } from './refuse.ts';
 import { errorReply, nextRequestNumber, requestIdOf, write, writeLast } from './reply.ts';
-import { checkMediaType, isCompressed, readForwardedFor, readHeaders } from './request-headers.ts';
-import type { Reply, RequestHeaders, Route, RouteRequest } from './route.ts';
+import {
+  checkMediaType,
+  isCompressed,
+  readForwardedFor,
+  readHeaders,
+  readTarget,
+} from './request-headers.ts';
+import type { Reply, RequestHeaders, RequestTarget, Route, RouteRequest } from './route.ts';
 
 // The way of a request, from its head to its answer: serve, answer, handle, respond. server.ts gives
 // uWebSockets one `serve` for each route.
@@ -41,6 +47,7 @@ export interface Serving {
 export interface ServedRoute extends Route {
   bodyBytesMax: number;
   readsAtOnce: boolean;
+  readsTarget: boolean;
   isHead: boolean;
 }
 
@@ -85,7 +92,10 @@ export function serve(
       lookUpKey(exchange);
       return;
     }
-  } else exchange.address = addressOf(serving, response, request);
+  } else {
+    exchange.address = addressOf(serving, response, request);
+    if (route.readsTarget) exchange.target = readTarget(request);
+  }
   reading.whenEnded(exchange);
 }
 
@@ -107,6 +117,7 @@ class Exchange implements BodyReader, RouteRequest {
   body: Uint8Array = noBody;
   /** The sender's address (client-address.ts); empty if a key says who sends. */
   address = '';
+  target: RequestTarget | undefined = undefined;
   /** Undefined on routes that need no key, and until the key is found. */
   node: KnownNode | undefined = undefined;
   isAborted = false;

@@ -82,9 +82,18 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
 
 /** All routes get the same fields in the same order, so that V8 reads them all in the same way. */
 function servedRoute(route: Route, bodyBytesMax: number, isHead: boolean): ServedRoute {
-  const { method, path, authenticated, readsAtOnce = false, handle } = route;
+  const { method, path, authenticated, readsAtOnce = false, readsTarget = false, handle } = route;
   const bytesMax = Math.min(bodyBytesMax, route.bodyBytesMax ?? bodyBytesDefault);
-  return { method, path, authenticated, readsAtOnce, bodyBytesMax: bytesMax, handle, isHead };
+  return {
+    method,
+    path,
+    authenticated,
+    readsAtOnce,
+    readsTarget,
+    bodyBytesMax: bytesMax,
+    handle,
+    isHead,
+  };
 }
 
 /** Every route with GET also has HEAD. */

@@ -1,6 +1,10 @@
 import { gunzipSync, gzipSync } from 'node:zlib';
 import t, { type Test } from 'tap';
+import { createPage } from '../../src/pages/tokens.ts';
+import { createSubscription } from '../../src/subscriptions/create.ts';
+import { createUser } from '../../src/subscriptions/users.ts';
 import { startTestApi, type TestApi, until, usageEntry } from '../support/api.ts';
+import { freePorts } from '../support/free-port.ts';
 import {
   connectionsTo,
   type ProxyReply,
@@ -10,7 +14,12 @@ import {
   startNginx,
 } from '../support/proxies.ts';
 
-const settings = { CORE_TRUSTED_PROXIES: '127.0.0.1', CORE_REGISTRATION_FAILURES_MAX: '3' };
+const settings = {
+  CORE_TRUSTED_PROXIES: '127.0.0.1',
+  CORE_REGISTRATION_FAILURES_MAX: '3',
+  CORE_SUBSCRIPTION_PAGES: 'true',
+  CORE_PAGE_ADDRESS_REQUESTS_MAX: '20',
+};
 const node = { name: 'n', host: 'h', ip: '1.2.3.4', region: 'eu' };
 const codeOf = ({ body }: ProxyReply): unknown => JSON.parse(body.toString()).error?.code;
 
@@ -129,6 +138,33 @@ async function checkLockOut(t: Test, proxy: RunningProxy, api: TestApi): Promise
   t.equal(await register('127.0.0.66', (await api.issueCode()).code), 200);
 }
 
+async function checkPages(t: Test, through: Through, proxy: RunningProxy, api: TestApi) {
+  const userId = await createUser(api.pool, { name: 'alice' });
+  const given = { userId, trafficLimitBytes: null, expiresAt: null };
+  const { subscriptionId } = await createSubscription(api.pool, given);
+  const token = await createPage(api.pool, subscriptionId);
+  const plain = await through('GET', `/sub/${token}?format=mihomo`);
+  t.equal(plain.status, 200);
+  t.match(plain.headers, { 'subscription-userinfo': 'upload=0; download=0; total=0; expire=0' });
+  const gzip = await through('GET', `/sub/${token}?format=mihomo`, {
+    headers: { 'accept-encoding': 'gzip' },
+  });
+  t.equal(gzip.headers['content-encoding'], 'gzip');
+  t.same(gunzipSync(gzip.body), plain.body);
+  const known = { 'if-none-match': String(plain.headers['etag']) };
+  const again = await through('GET', `/sub/${token}?format=mihomo`, { headers: known });
+  t.equal(again.status, 304);
+  const unknown = await through('GET', '/sub/unknown');
+  t.equal(unknown.status, 404);
+  const own = connectionsTo(proxy, '127.0.0.67');
+  for (let count = 0; count < 20; count += 1) {
+    await sendThrough(proxy, own, 'GET', '/sub/unknown');
+  }
+  t.equal((await sendThrough(proxy, own, 'GET', '/sub/unknown')).status, 429);
+  own.destroy();
+  t.equal((await through('GET', `/sub/${token}`)).status, 200, 'nobody else is limited');
+}
+
 for (const [name, startProxy] of programs) {
   t.test(`${name} with the file of deploy/proxy/ passes on what nodes send`, async (t) => {
     const api = await startTestApi(t, settings);
@@ -156,5 +192,26 @@ for (const [name, startProxy] of programs) {
     await t.test('the lock-out for wrong codes goes by the address of the client', (t) =>
       checkLockOut(t, proxy, api),
     );
+    await t.test('pages for client apps', (t) => checkPages(t, through, proxy, api));
+  });
+}
+
+for (const [name, startProxy] of programs) {
+  t.test(`${name} logs no address of a page, even if it cannot reach Core`, async (t) => {
+    const [nobody = 0] = await freePorts(1);
+    const proxy = await startProxy(t, nobody);
+    const agent = connectionsTo(proxy);
+    t.teardown(() => agent.destroy());
+    const token = 'a-token-that-is-in-no-log';
+    t.equal((await sendThrough(proxy, agent, 'GET', `/sub/${token}`)).status, 502);
+    t.equal((await sendThrough(proxy, agent, 'GET', '/node/config/latest')).status, 502);
+    // Debian's Caddy logs neither failure; nginx logs the one that holds no secret.
+    if (name === 'nginx') {
+      await until(
+        () => Promise.resolve(proxy.logged()),
+        (logged) => logged.includes('/node/config/latest'),
+      );
+    }
+    t.notMatch(proxy.logged(), token);
   });
 }

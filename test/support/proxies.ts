@@ -24,6 +24,8 @@ const startMsMax = 20_000;
 export interface RunningProxy {
   port: number;
   certificate: string;
+  /** What it has logged, the last 10,000 characters. */
+  logged: () => string;
 }
 
 export interface ProxyReply {
@@ -44,8 +46,8 @@ export async function startNginx(t: Test, corePort: number): Promise<RunningProx
     '/etc/letsencrypt/live/core.example.net/fullchain.pem': certificateFile,
     '/etc/letsencrypt/live/core.example.net/privkey.pem': keyFile,
   });
-  await runNginx(t, { folder, port, servers: file });
-  return { port, certificate };
+  const logged = await runNginx(t, { folder, port, servers: file });
+  return { port, certificate, logged };
 }
 
 /** nginx in front of Core, with `proxy_pass` and nothing else. Returns its port. */
@@ -64,7 +66,7 @@ export async function startCaddy(t: Test, corePort: number): Promise<RunningProx
   const folder = scratchFolder(t);
   const { certificateFile, keyFile, certificate } = await makeServerCertificate(folder);
   const [port = 0, httpPort, adminPort] = await freePorts(3);
-  await runProgram(t, {
+  const logged = await runProgram(t, {
     program: await programOf('caddy'),
     args: ['run', '--adapter', 'caddyfile', '--config', deployed('Caddyfile')],
     environment: {
@@ -79,7 +81,7 @@ export async function startCaddy(t: Test, corePort: number): Promise<RunningProx
     },
     port,
   });
-  return { port, certificate };
+  return { port, certificate, logged };
 }
 
 /** Keep-alive connections to a proxy from an address of this machine. */
@@ -149,7 +151,7 @@ async function makeServerCertificate(folder: string) {
 async function runNginx(
   t: Test,
   { folder, port, servers }: { folder: string; port: number; servers: string },
-): Promise<void> {
+): Promise<() => string> {
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => {
     mkdirSync(path.join(folder, kind));
     return `${kind}_temp_path ${path.join(folder, kind)};`;
@@ -164,7 +166,7 @@ async function runNginx(
   );
   const program = await programOf('nginx');
   const args = ['-p', folder, '-e', 'stderr', '-c', file];
-  await runProgram(t, { program, args, environment: {}, port });
+  return runProgram(t, { program, args, environment: {}, port });
 }
 
 async function programOf(name: 'nginx' | 'caddy'): Promise<string> {
@@ -182,7 +184,7 @@ async function runProgram(
     environment: Record<string, string>;
     port: number;
   },
-): Promise<void> {
+): Promise<() => string> {
   const { program, args, environment, port } = options;
   const child = spawn(program, args, {
     stdio: ['ignore', 'ignore', 'pipe'],
@@ -209,6 +211,7 @@ async function runProgram(
     ),
     failed,
   ]);
+  return () => said;
 }
 
 function isListening(port: number): Promise<boolean> {

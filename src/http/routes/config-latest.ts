@@ -1,5 +1,6 @@
 import { CoreError } from '../../errors.ts';
 import type { ConfigCache } from '../../publish/config-cache.ts';
+import { matchesEtag } from '../etag.ts';
 import { callerOf, type Reply, type Route } from '../route.ts';
 
 /** GET /node/config/latest: the configuration that the node should run. */
@@ -11,7 +12,7 @@ export function configLatestRoute(deps: { configs: ConfigCache }): Route {
     async handle(request): Promise<Reply> {
       const node = callerOf(request);
       const isRendered = node.contentHash !== null;
-      if (isRendered && matchesEtag(request.headers.ifNoneMatch, node.revision)) {
+      if (isRendered && matchesEtag(request.headers.ifNoneMatch, `"${node.revision}"`)) {
         return { status: 304, headers: { ETag: `"${node.revision}"` } };
       }
       const config = await deps.configs.get(node);
@@ -34,13 +35,6 @@ export function configLatestRoute(deps: { configs: ConfigCache }): Route {
       };
     },
   };
-}
-
-/** If-None-Match is `*` or a list of tags, which may be weak (RFC 9110, 13.1.2). */
-function matchesEtag(header: string, revision: number): boolean {
-  if (header === '') return false;
-  const tags = header.split(',').map((tag) => tag.trim().replace(/^W\//, ''));
-  return tags.includes(`"${revision}"`) || tags.includes('*');
 }
 
 /**

@@ -5,6 +5,7 @@ import { lastAudit } from '../../audit/run-audit.ts';
 import type { HealthLimits } from '../../nodes/node-state.ts';
 import { countNodes } from '../../nodes/node-state.ts';
 import { countVersions } from '../../nodes/versions.ts';
+import { readPageCounts } from '../../pages/page-counts.ts';
 import { countUnpublished } from '../../publish/drift.ts';
 import { countFaulty } from '../../publish/faulty.ts';
 import {
@@ -37,21 +38,24 @@ export function metricsRoute(deps: {
   const setStreams = streamGauges(gauge);
   const setCounts = countGauges(gauge);
   const setWebhook = webhookGauges(gauge);
+  const setPages = pageGauge(gauge);
   return {
     method: 'GET',
     path: '/metrics',
     authenticated: false,
     async handle() {
-      const [away, streams, webhook, counts] = await Promise.all([
+      const [away, streams, webhook, pages, counts] = await Promise.all([
         deps.readiness.storesAway(),
         unlessAway(readBacklog(deps.pool, deps.redis, deps.prefix)),
         unlessAway(readWebhookHealth(deps.redis, deps.prefix)),
+        unlessAway(readPageCounts(deps.redis, deps.prefix)),
         readCounts(deps.pool, deps.health),
       ]);
       registry.resetMetrics();
       setAway(away);
       setStreams(streams ?? []);
       setWebhook(webhook);
+      setPages(pages ?? []);
       setCounts(counts);
       return {
         status: 200,
@@ -93,6 +97,17 @@ function streamGauges(gauge: MakeGauge): (streams: readonly StreamBacklog[]) => 
       lag.set({ stream }, backlog.lagSeconds);
       unknown.set({ stream }, backlog.unknownRows);
     }
+  };
+}
+
+function pageGauge(gauge: MakeGauge): (pages: Awaited<ReturnType<typeof readPageCounts>>) => void {
+  const requests = gauge(
+    'core_page_requests_total',
+    'Requests for subscription pages, by format and by how they ended.',
+    ['format', 'outcome'],
+  );
+  return (pages) => {
+    for (const { count, ...labels } of pages) requests.set(labels, count);
   };
 }
 
