@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import QRCode from 'qrcode';
+import { shareLink } from '../client-apps/share-link.ts';
 import { CoreError } from '../errors.ts';
 import {
   type LinkReference,
@@ -10,11 +11,14 @@ import {
 } from '../subscriptions/links.ts';
 import { rotateLink } from '../subscriptions/rotate.ts';
 import { linkEffects } from '../subscriptions/show.ts';
-import { shareLinksOf, showShareLinks } from '../subscriptions/show-link.ts';
+import { connectionsOfLink, showShareLinks } from '../subscriptions/show-link.ts';
 import { id, uuid } from './arguments.ts';
 import { confirm, yesOption } from './confirm.ts';
 import type { CliContext, Run } from './context.ts';
 import { objectsText } from './table.ts';
+
+/** What fits a QR code with low error correction. */
+const qrCharsMax = 2_953;
 
 /** `core link …` */
 export function addLinkCommands(program: Command, run: Run): void {
@@ -52,7 +56,10 @@ async function printShareLinks(context: CliContext, subscriptionId: number): Pro
   const pool = await context.postgres();
   await requireSubscription(pool, subscriptionId);
   const links = await readLinks(pool, { subscriptionId });
-  const found = links.map((link) => ({ ...withoutSecret(link), uris: shareLinksOf(link) }));
+  const found = links.map((link) => ({
+    ...withoutSecret(link),
+    uris: connectionsOfLink(link).map(shareLink),
+  }));
   const lines = found.flatMap((link) => link.uris).map((uri) => `${uri}\n`);
   context.print(found, lines.length === 0 ? 'It has no share links.\n' : lines.join(''));
 }
@@ -89,7 +96,9 @@ function addLinkShow(link: Command, run: Run): void {
     .addHelpText(
       'after',
       `
-A share link is a credential. With --json there is no QR code.
+A share link is a credential. A protocol with several public faces has one for each. The last lines
+are other forms of the same links, for apps that do not read the first. With --json there is no QR code, nor
+for a link of over 2,953 characters.
 
 Examples:
   core link show 00000000-0000-8001-8000-00000000000c
@@ -97,14 +106,17 @@ Examples:
     )
     .action(
       run(async (context, options: Reference, given: string | undefined) => {
-        const uris = await showShareLinks(await context.postgres(), referenceOf(given, options));
-        if (context.json) return context.print({ uri: uris[0], uris });
+        const pool = await context.postgres();
+        const { uris, otherUris } = await showShareLinks(pool, referenceOf(given, options));
+        if (context.json) return context.print({ uri: uris[0], uris, otherUris });
         // Low error correction is enough on a screen, and keeps the code of a long URI scannable.
         const code = { type: 'terminal', small: true, errorCorrectionLevel: 'L' } as const;
         for (const uri of uris) {
           context.print({ uri }, `${uri}\n\n`);
+          if (uri.length > qrCharsMax) continue;
           await context.draw(`${await QRCode.toString(uri, code)}\n`);
         }
+        if (otherUris.length > 0) context.print({ otherUris }, `${otherUris.join('\n')}\n`);
       }),
     );
 }

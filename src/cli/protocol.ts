@@ -3,12 +3,13 @@ import { type VpnProtocol, vpnProtocols } from '../contract/enums.ts';
 import { CoreError } from '../errors.ts';
 import { protocolGroupEffects } from '../groups/membership.ts';
 import { protocolEffects } from '../nodes/effects.ts';
+import { warningsOf } from '../protocols/warnings.ts';
 import { protocolSettings } from '../settings/harmless.ts';
 import { addProtocol, listProtocols, removeProtocol, setProtocol } from '../settings/protocols.ts';
 import { groupNames, id, nodeId, port, protocolName, settings, vpnProtocol } from './arguments.ts';
 import { confirm, counted, countedLinks, yesOption } from './confirm.ts';
 import type { CliContext, Run } from './context.ts';
-import { objectsText, settingsToShow } from './table.ts';
+import { fieldsText, objectsText, settingsToShow } from './table.ts';
 
 /** `core protocol …` */
 export function addProtocolCommands(program: Command, run: Run): void {
@@ -37,7 +38,9 @@ Examples:
     .action(
       run(async (context, options: AddOptions) => {
         const { node, ...added } = options;
-        context.print(await addProtocol(await context.postgres(), { ...added, nodeId: node }));
+        const pool = await context.postgres();
+        const { nodeProtocolId } = await addProtocol(pool, { ...added, nodeId: node });
+        await printWithWarnings(context, { nodeProtocolId });
       }),
     );
 
@@ -63,7 +66,7 @@ Examples:
           await confirmGroups(context, nodeProtocolId, change.groups, yes);
         }
         const { nodeId } = await setProtocol(await context.postgres(), nodeProtocolId, change);
-        context.print({ nodeProtocolId, nodeId });
+        await printWithWarnings(context, { nodeProtocolId, nodeId });
       }),
     );
   addProtocolRemove(protocol, run);
@@ -90,6 +93,21 @@ async function confirmGroups(
     yes,
     isUndoable: true,
   });
+}
+
+/** Prints what a command did, and what the operator should know of the settings. */
+async function printWithWarnings(
+  context: CliContext,
+  done: { nodeProtocolId: number; nodeId?: number },
+): Promise<void> {
+  const { nodeProtocolId } = done;
+  const [stored] = await listProtocols(await context.postgres(), { nodeProtocolId });
+  const warnings = stored === undefined ? [] : warningsOf(stored.protocol, stored.settings);
+  context.print(warnings.length === 0 ? done : { ...done, warnings }, textOf(done, warnings));
+}
+
+function textOf(done: object, warnings: readonly string[]): string {
+  return `${fieldsText({ ...done })}${warnings.map((warning) => `Warning: ${warning}\n`).join('')}`;
 }
 
 function addProtocolRemove(protocol: Command, run: Run): void {
@@ -128,6 +146,7 @@ function addProtocolList(protocol: Command, run: Run): void {
         const found = listed.map((one) => ({
           ...one,
           settings: settingsToShow(one.settings, protocolSettings, options),
+          warnings: warningsOf(one.protocol, one.settings),
         }));
         const columns = [
           'nodeProtocolId',
@@ -138,9 +157,30 @@ function addProtocolList(protocol: Command, run: Run): void {
           'groups',
           'settings',
         ];
-        context.print(found, objectsText(found, columns, 'There are no protocols.'));
+        const table = objectsText(found, columns, 'There are no protocols.');
+        context.print(found, `${table}${warningsText(found)}`);
       }),
     );
+}
+
+/** Each warning once, with the protocols that it is about. */
+function warningsText(
+  listed: readonly { nodeProtocolId: number; warnings: readonly string[] }[],
+): string {
+  const about = new Map<string, number[]>();
+  for (const { nodeProtocolId, warnings } of listed) {
+    for (const warning of warnings) {
+      about.set(warning, [...(about.get(warning) ?? []), nodeProtocolId]);
+    }
+  }
+  return [...about]
+    .map(([warning, ids]) => `\nWarning (protocol ${shortened(ids)}): ${warning}\n`)
+    .join('');
+}
+
+function shortened(ids: readonly number[]): string {
+  const shown = ids.slice(0, 10).join(', ');
+  return ids.length > 10 ? `${shown} and ${ids.length - 10} more` : shown;
 }
 
 interface AddOptions {
@@ -162,31 +202,47 @@ interface SetOptions {
 
 /** For `core protocol add --help`. docs/protocols.md has an example of every protocol. */
 const protocolSettingsHelp = `\
-Settings (all optional unless marked; a name that is not listed is refused):
-  every protocol   listen       address to listen on (0.0.0.0)
+Settings (all optional unless marked; a name that is not listed is refused). docs/protocols.md says more.
+  every protocol   listen       address to listen on (0.0.0.0); with VLESS, VMESS and TROJAN also a
+                                unix socket: /path, /path,0660 or @name
                    publicHost   host in share links (the node's host, else its ip)
                    publicPort   port in share links (the port)
+                   faces        [{ name, host, port }]: a share link for each; with VLESS, VMESS and
+                                TROJAN also security, sni, httpHost, path, alpn, fingerprint and
+                                pins, with HYSTERIA2 also sni and pins
+  all but MTPROTO  sniffing     whether rules can match domains (true)
+                   raw          JSON that is merged into the inbound
   VLESS, VMESS     network      raw, ws, grpc or xhttp (raw)
   and TROJAN       security     none or tls, with VLESS also reality (none)
                    ws           { path, host }
                    grpc         { serviceName }
-                   xhttp        { path, host, mode }
+                   xhttp        { path, host, mode, extra }
                    tls          { certificateFile, keyFile, serverName, alpn }: paths on the node;
                                 the files are needed with security tls
-                   sniffing     whether rules can match domains (true)
+                   fingerprint  whose TLS client apps imitate (chrome)
+                   pins         SHA-256 of certificates that client apps accept
+                   sockopt      { acceptProxyProtocol, trustedXForwardedFor, tcpFastOpen, … }
+  VLESS, TROJAN    fallbacks    [{ name, alpn, path, dest, xver }]: dest is a port, a host:port or
+                                a unix socket
   VLESS            reality      { target, serverNames, privateKey, publicKey, shortIds,
-                                minClientVer }; target, a host:port, is needed with security
-                                reality; Core makes keys and short ids that are not given
+                                minClientVer, maxClientVer, maxTimeDiff, xver, mldsa65Seed,
+                                mldsa65Verify }; target, a host:port or a unix socket, is needed
+                                with security reality; Core makes keys and short ids that are not
+                                given
                    flow         xtls-rprx-vision
+                   splice       cheaper with flow, but traffic counts when a connection ends (false)
+                   decryption   of xray vlessenc, and
+                   encryption   what belongs to it, for client apps
   SHADOWSOCKS      method       2022-blake3-aes-128-gcm or 2022-blake3-aes-256-gcm (the first)
                    serverKey    16 or 32 bytes in base64 (Core makes one)
                    network      tcp,udp or tcp or udp (tcp,udp)
-                   sniffing     as above
   HYSTERIA2        tls          needed: { certificateFile, keyFile, serverName }
+                   pins         as above
                    udpIdleTimeout   seconds (Xray's own, 60)
                    masquerade   { type: proxy, url, rewriteHost }, { type: file, dir } or
                                 { type: string, content, statusCode }
-                   sniffing     as above
+                   obfs         { type: salamander, password }
+                   congestion   { control, up, down }: bbr, reno, brutal or force-brutal; 100 mbps
   MTPROTO          tlsDomain    site that the TLS mode imitates (www.cloudflare.com)
                    modes        { classic, secure, tls } (tls only)
                    adTag        32 hex digits

@@ -3,7 +3,10 @@ import type { ClientSecurity, ClientTransport, Connection } from './connection.t
 
 type Of<P extends Connection['protocol']> = Extract<Connection, { protocol: P }>;
 
-/** Writes the share link of a connection: a URI that client apps take. */
+/**
+ * Writes the share link of a connection: a URI that client apps take. It is the form that most of them
+ * read; `otherShareLinks` has what else there is.
+ */
 export function shareLink(connection: Connection): string {
   switch (connection.protocol) {
     case 'VLESS':
@@ -21,29 +24,37 @@ export function shareLink(connection: Connection): string {
   }
 }
 
+/** Other forms of the same share link, for apps that do not read the first. Only VMess has one. */
+export function otherShareLinks(connection: Connection): string[] {
+  return connection.protocol === 'VMESS' ? [vmessUri(connection)] : [];
+}
+
 /** https://github.com/XTLS/Xray-core/discussions/716 */
 function vlessLink(connection: Of<'VLESS'>): string {
-  const { uuid, flow, security } = connection;
+  const { uuid, flow, encryption = 'none', security } = connection;
   const reality = security.kind === 'reality' ? security : undefined;
-  return uri('vless', uuid, connection, [
-    ['encryption', 'none'],
+  return uri('vless', encodeURIComponent(uuid), connection, [
+    ['encryption', encryption],
     ...streamQuery(connection),
     ['flow', flow],
     ['sni', reality?.serverName],
     ['fp', reality?.fingerprint],
     ['pbk', reality?.publicKey],
     ['sid', reality?.shortId],
+    ['pqv', reality?.mldsa65Verify],
   ]);
 }
 
 /** Client apps read the same query as for VLESS; the user is the password. */
 function trojanLink(connection: Of<'TROJAN'>): string {
-  return uri(
-    'trojan',
-    encodeURIComponent(connection.password),
-    connection,
-    streamQuery(connection),
-  );
+  const user = encodeURIComponent(connection.password);
+  return uri('trojan', user, connection, streamQuery(connection));
+}
+
+/** https://github.com/XTLS/Xray-core/discussions/716: the URI form, which few apps read. */
+function vmessUri(connection: Of<'VMESS'>): string {
+  const query: Query = [['encryption', 'auto'], ...streamQuery(connection)];
+  return uri('vmess', encodeURIComponent(connection.uuid), connection, query);
 }
 
 /** https://github.com/2dust/v2rayN/wiki/Description-of-VMess-share-link */
@@ -59,12 +70,16 @@ function vmessLink({ name, host, port, uuid, transport, security }: Of<'VMESS'>)
     scy: 'auto',
     net: networkName(transport),
     type: modeOf(transport) ?? 'none',
-    host: ('host' in transport ? transport.host : undefined) ?? '',
+    host: hostOf(transport) ?? '',
     path: 'path' in transport ? transport.path : serviceNameOf(transport),
     tls: security.kind === 'none' ? '' : security.kind,
     sni: tls?.serverName ?? '',
     alpn: tls?.alpn?.join(',') ?? '',
     fp: tls?.fingerprint ?? '',
+    ...(tls?.pins === undefined ? {} : { pcs: tls.pins.join(',') }),
+    ...(transport.network === 'xhttp' && transport.extra !== undefined
+      ? { extra: JSON.stringify(transport.extra) }
+      : {}),
   };
   return `vmess://${Buffer.from(JSON.stringify(fields)).toString('base64')}`;
 }
@@ -77,8 +92,14 @@ function shadowsocksLink(connection: Of<'SHADOWSOCKS'>): string {
 
 /** https://v2.hysteria.network/docs/developers/URI-Scheme */
 function hysteriaLink(connection: Of<'HYSTERIA2'>): string {
-  const { password, serverName } = connection;
-  return uri('hysteria2', encodeURIComponent(password), connection, [['sni', serverName]], '/');
+  const { password, serverName, pins, obfs } = connection;
+  const query: Query = [
+    ['sni', serverName],
+    ['obfs', obfs?.type],
+    ['obfs-password', obfs?.password],
+    ['pinSHA256', pins?.join(',')],
+  ];
+  return uri('hysteria2', encodeURIComponent(password), connection, query, '/');
 }
 
 /** https://core.telegram.org/api/links#mtproxy-links */
@@ -96,18 +117,30 @@ function streamQuery(stream: { transport: ClientTransport; security: ClientSecur
     ['type', networkName(transport)],
     ['security', security.kind],
     ['path', 'path' in transport ? transport.path : undefined],
-    ['host', 'host' in transport ? transport.host : undefined],
+    ['host', transport.network === 'grpc' ? undefined : hostOf(transport)],
     ['mode', modeOf(transport)],
+    [
+      'extra',
+      transport.network === 'xhttp' && transport.extra !== undefined
+        ? JSON.stringify(transport.extra)
+        : undefined,
+    ],
+    ['authority', transport.network === 'grpc' ? transport.host : undefined],
     ['serviceName', transport.network === 'grpc' ? transport.serviceName : undefined],
     ['sni', tls?.serverName],
     ['fp', tls?.fingerprint],
     ['alpn', tls?.alpn?.join(',')],
+    ['pcs', tls?.pins?.join(',')],
   ];
 }
 
 /** Share links use the old name of Xray's `raw`. */
 function networkName({ network }: ClientTransport): string {
   return network === 'raw' ? 'tcp' : network;
+}
+
+function hostOf(transport: ClientTransport): string | undefined {
+  return 'host' in transport ? transport.host : undefined;
 }
 
 function modeOf(transport: ClientTransport): string | undefined {

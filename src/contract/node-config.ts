@@ -13,6 +13,11 @@ export interface NodeConfig {
  * test/golden/README.md names one for every block.
  */
 export interface XrayServiceConfig {
+  /**
+   * Variables of Xray's environment by their names in Xray: `xray.buf.splice`. Xray reads them here from
+   * 26.7.11 on. An agent starts an older one with them: XRAY_BUF_SPLICE.
+   */
+  env?: Record<string, string>;
   inbounds: XrayInbound[];
   /** The first one takes the traffic that no rule matches. */
   outbounds: XrayOutbound[];
@@ -22,7 +27,10 @@ export interface XrayServiceConfig {
   api: XrayApi;
 }
 
-/** `tag` is `in-` and the nodeProtocolId. */
+/**
+ * `tag` is `in-` and the nodeProtocolId. `listen` is an address, or a unix socket: `/path`, `/path,0660`
+ * or `@name`. Then nothing listens on the port.
+ */
 export interface XrayInboundPlace {
   tag: string;
   listen: string;
@@ -43,10 +51,20 @@ export type XrayInbound = XrayInboundPlace &
     | { protocol: 'hysteria'; settings: HysteriaInboundSettings; streamSettings: HysteriaStream }
   );
 
-/** `id` is the credential as a UUID. */
+/** `id` is the credential as a UUID. `decryption` is `none` or the server's text of `xray vlessenc`. */
 interface VlessInboundSettings {
   clients: { id: string; email: string; flow?: 'xtls-rprx-vision' }[];
-  decryption: 'none';
+  decryption: string;
+  fallbacks?: XrayFallback[];
+}
+
+/** Where a connection goes that is not of this protocol. */
+export interface XrayFallback {
+  name?: string | undefined;
+  alpn?: string | undefined;
+  path?: string | undefined;
+  dest: string | number;
+  xver?: number | undefined;
 }
 
 /** `id` is the credential as a UUID. */
@@ -57,6 +75,7 @@ interface VmessInboundSettings {
 /** `password` is the credential, which may be any text. */
 interface TrojanInboundSettings {
   clients: { password: string; email: string }[];
+  fallbacks?: XrayFallback[];
 }
 
 /** Shadowsocks 2022: keys in base64, one of the server and one of each client. `clients` is not empty. */
@@ -78,15 +97,21 @@ export interface XrayStreamSettings {
   security: 'none' | 'tls' | 'reality';
   wsSettings?: { path: string; host?: string };
   grpcSettings?: { serviceName: string };
-  xhttpSettings?: { path: string; mode: string; host?: string };
+  xhttpSettings?: { path: string; mode: string; host?: string; extra?: Record<string, unknown> };
   tlsSettings?: XrayTlsSettings;
   realitySettings?: {
     target: string;
     serverNames: string[];
     privateKey: string;
     shortIds: string[];
-    minClientVer?: string;
+    minClientVer?: string | undefined;
+    maxClientVer?: string | undefined;
+    /** Milliseconds. */
+    maxTimeDiff?: number | undefined;
+    xver?: number | undefined;
+    mldsa65Seed?: string | undefined;
   };
+  sockopt?: Record<string, unknown>;
 }
 
 export interface HysteriaStream {
@@ -98,6 +123,13 @@ export interface HysteriaStream {
     masquerade?: Record<string, unknown>;
   };
   tlsSettings: XrayTlsSettings;
+  finalmask?: XrayFinalMask;
+}
+
+/** What Xray does to the packets of a transport. */
+export interface XrayFinalMask {
+  udp?: { type: 'salamander'; settings: { password: string } }[];
+  quicParams?: { congestion: string; brutalUp?: string; brutalDown?: string };
 }
 
 export interface XrayTlsSettings {

@@ -6,7 +6,7 @@ import { limits } from '../contract/limits.ts';
 import { CoreError, issuePath } from '../errors.ts';
 import { othersTag } from '../nodes/outbound-traffic.ts';
 import { type OutboundProtocol, outboundProtocols } from '../settings/outbounds.ts';
-import { transportsOf } from '../settings/port-transports.ts';
+import { collisionOf } from '../settings/port-transports.ts';
 import { protocolName } from '../settings/protocol-names.ts';
 import { ruleSchema } from '../settings/rule-schema.ts';
 import { isStorable } from '../text.ts';
@@ -164,16 +164,20 @@ function duplicates(nodes: readonly FleetNode[]): Fault[] {
   const names = new Set<unknown>();
   for (const [index, one] of nodes.entries()) {
     once(names, one.name, ['nodes', index, 'name'], 'The node');
-    const [ports, tags, protocols] = [new Set<unknown>(), new Set<unknown>(), new Set<unknown>()];
-    for (const [at, { name, protocol, port, settings }] of (one.protocols ?? []).entries()) {
-      if (name !== undefined) {
-        once(protocols, name, ['nodes', index, 'protocols', at, 'name'], 'The protocol');
+    const [tags, protocols] = [new Set<unknown>(), new Set<unknown>()];
+    for (const [at, protocol] of (one.protocols ?? []).entries()) {
+      if (protocol.name !== undefined) {
+        once(protocols, protocol.name, ['nodes', index, 'protocols', at, 'name'], 'The protocol');
       }
-      const taken = transportsOf(protocol, settings).map((transport) => `${port}/${transport}`);
-      const path = ['nodes', index, 'protocols', at, 'port'];
-      const twice = taken.find((transportPort) => ports.has(transportPort)) ?? taken[0];
-      once(ports, twice, path, 'The port');
-      for (const transportPort of taken) ports.add(transportPort);
+      const place = (one.protocols ?? [])
+        .slice(0, at)
+        .map((earlier) => collisionOf(protocol, earlier))
+        .find((collision) => collision !== undefined);
+      if (place === undefined) continue;
+      faults.push({
+        path: ['nodes', index, 'protocols', at, 'port'],
+        message: `${place} comes twice`,
+      });
     }
     for (const [at, { tag }] of (one.outbounds ?? []).entries()) {
       once(tags, tag, ['nodes', index, 'outbounds', at, 'tag'], 'The outbound');

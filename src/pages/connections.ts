@@ -1,8 +1,9 @@
-import { type Connection, connectionOf } from '../client-apps/connection.ts';
+import type { Connection } from '../client-apps/connection.ts';
+import { connectionName } from '../client-apps/connection-name.ts';
 import type { LeftOut } from '../client-apps/profile.ts';
 import { toCoreError } from '../errors.ts';
-import { publicAddress } from '../render/public-address.ts';
 import type { Link } from '../subscriptions/links.ts';
+import { connectionsOfLink } from '../subscriptions/show-link.ts';
 
 /** How client apps connect by these links, and which links lead nowhere yet. */
 export function connectionsOfLinks(links: readonly Link[]): {
@@ -11,16 +12,13 @@ export function connectionsOfLinks(links: readonly Link[]): {
 } {
   const found = { connections: [] as Connection[], leftOut: [] as LeftOut[] };
   for (const link of links) {
-    const name = `${link.nodeName} ${link.protocol}`;
-    const settings = link.settings as { publicHost?: string; publicPort?: number };
-    const { host, port } = publicAddress(link, link.port, settings);
-    if (host === '') {
-      found.leftOut.push({ name, why: 'its node has no address yet' });
-      continue;
-    }
-    const place = { credential: link.credential, host, port, name };
+    const name = connectionName(link);
     try {
-      found.connections.push(connectionOf(link.protocol, link.settings, place));
+      const connections = connectionsOfLink(link);
+      found.connections.push(...connections);
+      if (connections.length === 0) {
+        found.leftOut.push({ name, why: 'its node has no address yet' });
+      }
     } catch (thrown) {
       // One protocol that cannot be said must not take the others from the user.
       if (toCoreError(thrown).code !== 'INVALID_ARGUMENT') throw thrown;

@@ -1,56 +1,86 @@
 import { z } from 'zod';
 import type { VpnProtocol } from '../contract/enums.ts';
 import { CoreError, type Issue, issuePath } from '../errors.ts';
-import {
-  addresses,
-  certificateOnly,
-  checkTransport,
-  hostName,
-  masquerade,
-  reality,
-  sniffing,
-  transports,
-  withNetworkBlock,
-} from './parts.ts';
-import { completeReality, type SettingsFault } from './reality.ts';
+import { hostName, listenIp, listenIpOrSocket, publicAddresses } from './addresses.ts';
+import { placeFaces, quicFaces, streamFaces } from './faces.ts';
+import { fallbacks } from './fallbacks.ts';
+import { congestion, masquerade, obfs } from './hysteria.ts';
+import { raw } from './raw.ts';
+import { completeReality, reality, type SettingsFault } from './reality.ts';
 import { generateShadowsocksKey, isShadowsocksKey, shadowsocksMethods } from './shadowsocks-key.ts';
+import { sockopt } from './sockopt.ts';
+import { certificateOnly, fingerprint, pins } from './tls.ts';
+import { checkTransport, transports, withNetworkBlock } from './transports.ts';
+import { decryption, encryption, pairFault } from './vless-encryption.ts';
+
+/** What every inbound of Xray has. */
+const ofXray = {
+  /** Makes rules on domains and protocols work. Sniffing does not change where the traffic goes. */
+  sniffing: z.boolean().default(true),
+  raw: raw.optional(),
+};
+
+/** What VLESS, VMess and Trojan have. `fingerprint` and `pins` are for share links. */
+const ofStreams = {
+  listen: listenIpOrSocket.optional(),
+  ...publicAddresses,
+  faces: streamFaces.optional(),
+  fingerprint: fingerprint.optional(),
+  pins: pins.optional(),
+  ...transports,
+  sockopt: sockopt.optional(),
+  ...ofXray,
+};
 
 const vlessObject = z.strictObject({
-  ...addresses,
-  ...transports,
+  ...ofStreams,
   security: z.enum(['none', 'tls', 'reality']).default('none'),
   reality: reality.optional(),
   flow: z.literal('xtls-rprx-vision').optional(),
-  sniffing,
+  /** Lets the kernel move the bytes of vision: cheaper, but they count when a connection ends. */
+  splice: z.boolean().optional(),
+  fallbacks: fallbacks.optional(),
+  decryption: decryption.optional(),
+  encryption: encryption.optional(),
 });
 
-/** The settings of Trojan, and of VMess. */
-const tlsObject = z.strictObject({
-  ...addresses,
-  ...transports,
+const vmessObject = z.strictObject({
+  ...ofStreams,
   security: z.enum(['none', 'tls']).default('none'),
-  sniffing,
 });
+
+const trojanObject = vmessObject.extend({ fallbacks: fallbacks.optional() });
+
+/** What the protocols have that listen on an address only. */
+const ofAddresses = {
+  listen: listenIp.optional(),
+  ...publicAddresses,
+  faces: placeFaces.optional(),
+};
 
 const shadowsocksObject = z.strictObject({
-  ...addresses,
+  ...ofAddresses,
   method: z.enum(shadowsocksMethods).default('2022-blake3-aes-128-gcm'),
   serverKey: z.string().optional(),
   network: z.enum(['tcp,udp', 'tcp', 'udp']).default('tcp,udp'),
-  sniffing,
+  ...ofXray,
 });
 
 const hysteriaObject = z.strictObject({
-  ...addresses,
+  ...ofAddresses,
+  faces: quicFaces.optional(),
+  pins: pins.optional(),
   /** QUIC has no mode without TLS. */
   tls: certificateOnly,
   udpIdleTimeout: z.int().min(2).max(600).optional(),
   masquerade: masquerade.optional(),
-  sniffing,
+  obfs: obfs.optional(),
+  congestion: congestion.optional(),
+  ...ofXray,
 });
 
 const mtProtoObject = z.strictObject({
-  ...addresses,
+  ...ofAddresses,
   /** In tls mode a connection looks like one to this site. */
   tlsDomain: hostName.default('www.cloudflare.com'),
   modes: z
@@ -69,12 +99,13 @@ const mtProtoObject = z.strictObject({
   maxUniqueIps: z.int().min(1).max(1_000_000).optional(),
 });
 
-const tlsProtocol = tlsObject.superRefine(checkTransport).transform(withNetworkBlock);
-
 const schemas = {
-  VLESS: vlessObject.superRefine(checkTransport).transform(withNetworkBlock),
-  VMESS: tlsProtocol,
-  TROJAN: tlsProtocol,
+  VLESS: vlessObject
+    .superRefine(checkTransport)
+    .superRefine(checkEncryption)
+    .transform(withNetworkBlock),
+  VMESS: vmessObject.superRefine(checkTransport).transform(withNetworkBlock),
+  TROJAN: trojanObject.superRefine(checkTransport).transform(withNetworkBlock),
   SHADOWSOCKS: shadowsocksObject.superRefine((given, context) => {
     if (given.serverKey === undefined || isShadowsocksKey(given.method, given.serverKey)) return;
     const length = given.method === '2022-blake3-aes-128-gcm' ? 16 : 32;
@@ -85,13 +116,31 @@ const schemas = {
   MTPROTO: mtProtoObject,
 };
 
+function checkEncryption(
+  given: { decryption?: string | undefined; encryption?: string | undefined },
+  context: z.core.$RefinementCtx,
+): void {
+  const { decryption: server, encryption: client } = given;
+  const fault = (path: string, message: string): void => {
+    context.addIssue({ code: 'custom', path: [path], message });
+  };
+  if (server !== undefined && client === undefined) {
+    fault('encryption', 'Is needed with decryption: share links hold it');
+  } else if (client !== undefined && server === undefined) {
+    fault('decryption', 'Is needed with encryption');
+  } else if (client !== undefined && server !== undefined) {
+    const message = pairFault(server, client);
+    if (message !== undefined) fault('encryption', message);
+  }
+}
+
 export type ProtocolSettings = { [P in VpnProtocol]: z.output<(typeof schemas)[P]> };
 
 /** The names of a protocol's settings, in the order of the schema. */
 export const settingNames: Record<VpnProtocol, readonly string[]> = {
   VLESS: Object.keys(vlessObject.shape),
-  VMESS: Object.keys(tlsObject.shape),
-  TROJAN: Object.keys(tlsObject.shape),
+  VMESS: Object.keys(vmessObject.shape),
+  TROJAN: Object.keys(trojanObject.shape),
   SHADOWSOCKS: Object.keys(shadowsocksObject.shape),
   HYSTERIA2: Object.keys(hysteriaObject.shape),
   MTPROTO: Object.keys(mtProtoObject.shape),

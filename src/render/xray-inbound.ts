@@ -1,6 +1,7 @@
-import type { XrayInbound, XrayInboundPlace } from '../contract/node-config.ts';
+import type { XrayFallback, XrayInbound, XrayInboundPlace } from '../contract/node-config.ts';
 import { CoreError } from '../errors.ts';
-import { parseProtocolSettings } from '../protocols/settings.ts';
+import { withRaw } from '../protocols/raw.ts';
+import { type ProtocolSettings, parseProtocolSettings } from '../protocols/settings.ts';
 import { derivedUserKey, keyChars, shadowsocksUserKey } from '../protocols/shadowsocks-key.ts';
 import {
   credentialPart,
@@ -23,7 +24,16 @@ interface Inbound {
 /** One inbound as JSON. Undefined if Xray does not serve the protocol, or needs users that it lacks. */
 export function renderXrayInbound(row: ProtocolRow, links: ProtocolLinks): Json | undefined {
   const rendered = inboundOf(row, links);
-  return rendered && withElements(rendered.inbound, 'clients', rendered.clients);
+  if (rendered === undefined) return undefined;
+  return withElements(inboundWithRaw(row, rendered.inbound), 'clients', rendered.clients);
+}
+
+/** The settings come first, because `withElements` fills the first empty array named `clients`. */
+function inboundWithRaw(row: ProtocolRow, inbound: XrayInbound): XrayInbound {
+  const { raw } = row.settings as { raw?: unknown };
+  if (raw === undefined) return inbound;
+  const { settings, ...rest } = inbound;
+  return withRaw({ settings, ...rest } as XrayInbound, raw);
 }
 
 function inboundOf(row: ProtocolRow, links: ProtocolLinks): Inbound | undefined {
@@ -51,7 +61,11 @@ function vlessInbound(row: ProtocolRow, links: ProtocolLinks): Inbound {
     inbound: {
       ...place(row, settings),
       protocol: 'vless',
-      settings: { clients: [], decryption: 'none' },
+      settings: {
+        clients: [],
+        decryption: settings.decryption ?? 'none',
+        ...fallbacksOf(settings),
+      },
       streamSettings: streamSettings(settings),
     },
     clients: elementsJson(links, ['{"id":"', credentialUuid, '","email":"', linkUuid, `"${flow}}`]),
@@ -79,7 +93,7 @@ function trojanInbound(row: ProtocolRow, links: ProtocolLinks): Inbound {
     inbound: {
       ...place(row, settings),
       protocol: 'trojan',
-      settings: { clients: [] },
+      settings: { clients: [], ...fallbacksOf(settings) },
       streamSettings: streamSettings(settings),
     },
     clients: elementsJson(links, [
@@ -150,7 +164,14 @@ function hysteriaInbound(row: ProtocolRow, links: ProtocolLinks): Inbound | unde
   };
 }
 
-/** https://xtls.github.io/en/config/inbound.html */
+/** https://xtls.github.io/en/config/features/fallback.html */
+function fallbacksOf({ fallbacks }: Pick<ProtocolSettings['TROJAN'], 'fallbacks'>): {
+  fallbacks?: XrayFallback[];
+} {
+  return fallbacks === undefined ? {} : { fallbacks };
+}
+
+/** https://xtls.github.io/en/config/inbound.html. Xray ignores the port of a unix socket. */
 function place(
   row: ProtocolRow,
   settings: { listen?: string | undefined; sniffing: boolean },

@@ -3,6 +3,7 @@ import { type Json, joined } from './clients-json.ts';
 import type { ProtocolLinks } from './link-records.ts';
 import type { OutboundRow, ProtocolRow, RuleRow } from './node-rows.ts';
 import { byText, withSortedKeys } from './order.ts';
+import { xrayEnv } from './xray-env.ts';
 import { renderXrayInbound } from './xray-inbound.ts';
 
 /**
@@ -40,7 +41,9 @@ export function renderXray(
     .filter((inbound) => inbound !== undefined);
   if (inbounds.length === 0) return undefined;
   const rules = [...rows.rules].sort((left, right) => left.position - right.position);
+  const env = xrayEnv(rows.protocols);
   const rest = {
+    ...(env === undefined ? {} : { env }),
     outbounds: renderOutbounds(rows.outbounds),
     routing: {
       domainStrategy: 'AsIs',

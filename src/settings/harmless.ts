@@ -24,9 +24,39 @@ const bareUrl = (value: unknown): boolean => {
   return username + password + search + hash === '';
 };
 
+const range = { maxConcurrency: plain, maxConnections: plain, cMaxReuseTimes: plain };
+
+/** What an `extra` of XHTTP says. Headers and where a client downloads may be secret. */
+const xhttpExtra: Harmless = {
+  xPaddingBytes: plain,
+  xPaddingObfsMode: plain,
+  xPaddingKey: plain,
+  xPaddingHeader: plain,
+  xPaddingPlacement: plain,
+  xPaddingMethod: plain,
+  uplinkHTTPMethod: plain,
+  sessionIDPlacement: plain,
+  sessionIDKey: plain,
+  sessionIDLength: plain,
+  seqPlacement: plain,
+  seqKey: plain,
+  uplinkDataPlacement: plain,
+  uplinkDataKey: plain,
+  uplinkChunkSize: plain,
+  noGRPCHeader: plain,
+  noSSEHeader: plain,
+  scMaxEachPostBytes: plain,
+  scMinPostsIntervalMs: plain,
+  scMaxBufferedPosts: plain,
+  scStreamUpServerSecs: plain,
+  serverMaxHeaderBytes: plain,
+  xmux: { ...range, hMaxRequestTimes: plain, hMaxReusableSecs: plain, hKeepAlivePeriod: plain },
+};
+
 /**
- * Settings of protocols. `reality.privateKey`, `reality.shortIds`, `serverKey` and `adTag` are secret. A
- * test compares this list with all settings that exist.
+ * Settings of protocols. Keys (`reality.privateKey`, `reality.shortIds`, `reality.mldsa65Seed`,
+ * `serverKey`, `adTag`, `decryption`, `encryption`), `obfs.password` and all of `raw` are secret. A test
+ * compares this list with all settings that exist.
  */
 export const protocolSettings: Harmless = {
   listen: plain,
@@ -36,11 +66,51 @@ export const protocolSettings: Harmless = {
   security: plain,
   ws: { path: shown, host: plain },
   grpc: { serviceName: plain },
-  xhttp: { path: shown, mode: plain, host: plain },
+  xhttp: { path: shown, mode: plain, host: plain, extra: xhttpExtra },
   tls: { certificateFile: shown, keyFile: shown, serverName: plain, alpn: plain },
-  reality: { target: plain, serverNames: plain, publicKey: plain, minClientVer: plain },
+  reality: {
+    target: plain,
+    serverNames: plain,
+    publicKey: plain,
+    minClientVer: plain,
+    maxClientVer: plain,
+    maxTimeDiff: plain,
+    xver: plain,
+  },
+  faces: {
+    name: shown,
+    host: plain,
+    port: plain,
+    security: plain,
+    sni: plain,
+    httpHost: plain,
+    path: shown,
+    alpn: plain,
+    fingerprint: plain,
+    pins: plain,
+  },
+  fingerprint: plain,
+  pins: plain,
+  sockopt: {
+    acceptProxyProtocol: plain,
+    trustedXForwardedFor: plain,
+    tcpFastOpen: plain,
+    tcpKeepAliveIdle: plain,
+    tcpKeepAliveInterval: plain,
+    tcpUserTimeout: plain,
+    tcpCongestion: plain,
+    tcpMaxSeg: plain,
+    tcpWindowClamp: plain,
+    tcpMptcp: plain,
+    interface: plain,
+    mark: plain,
+  },
   sniffing: plain,
   flow: plain,
+  splice: plain,
+  fallbacks: { name: plain, alpn: plain, path: shown, dest: plain, xver: plain },
+  obfs: { type: plain },
+  congestion: { control: plain, up: plain, down: plain },
   method: plain,
   udpIdleTimeout: plain,
   masquerade: {

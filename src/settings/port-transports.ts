@@ -1,6 +1,7 @@
 import type pg from 'pg';
 import type { VpnProtocol } from '../contract/enums.ts';
 import { CoreError } from '../errors.ts';
+import { canonicalIp, isUnixSocket, socketName } from '../protocols/addresses.ts';
 
 type PortTransport = 'tcp' | 'udp';
 
@@ -19,34 +20,66 @@ export function transportsOf(
   return network === 'tcp' || network === 'udp' ? [network] : ['tcp', 'udp'];
 }
 
+/** What a protocol takes on its node. */
+export interface Listener {
+  protocol: VpnProtocol;
+  port: number;
+  settings: Record<string, unknown>;
+}
+
+const wildcards = new Set(['0.0.0.0', '::']);
+
 /**
- * Checks that no other protocol of the node listens on this port with the same transport. The caller's
- * transaction must have locked the node.
+ * What two protocols of a node cannot both listen on, like `TCP port 443`; undefined if they can be
+ * together. Different addresses may share a port. An address and all addresses may not, though Xray
+ * would start: Linux then gives one of the two what the other seems to have. 0.0.0.0 is all addresses
+ * of both families for Xray, as `::` is. Xray even starts twice on the same address and port, and Linux
+ * deals the connections out between the two.
+ */
+export function collisionOf(one: Listener, other: Listener): string | undefined {
+  const [listen, otherListen] = [listenOf(one), listenOf(other)];
+  if (isUnixSocket(listen) || isUnixSocket(otherListen)) {
+    return listen === otherListen ? `The unix socket ${listen}` : undefined;
+  }
+  if (one.port !== other.port) return undefined;
+  const others = transportsOf(other.protocol, other.settings);
+  const shared = transportsOf(one.protocol, one.settings).find((name) => others.includes(name));
+  const isApart = listen !== otherListen && !wildcards.has(listen) && !wildcards.has(otherListen);
+  if (shared === undefined || isApart) return undefined;
+  return `${shared.toUpperCase()} port ${one.port}`;
+}
+
+function listenOf({ settings }: Listener): string {
+  const { listen } = settings;
+  if (typeof listen !== 'string') return '0.0.0.0';
+  return isUnixSocket(listen) ? socketName(listen) : canonicalIp(listen);
+}
+
+/**
+ * Checks that no other protocol of the node listens where this one does. The caller's transaction must
+ * have locked the node: Postgres does not see a collision.
  * @param wanted.nodeProtocolId The protocol itself, if it exists already.
- * @throws CoreError INVALID_ARGUMENT naming the protocol that has the port.
+ * @throws CoreError INVALID_ARGUMENT naming the protocol that has the port or the socket.
  */
 export async function requirePortFreeOnNode(
   client: pg.PoolClient,
-  wanted: {
-    nodeId: number;
-    nodeProtocolId?: number;
-    protocol: VpnProtocol;
-    port: number;
-    settings: Record<string, unknown>;
-  },
+  wanted: Listener & { nodeId: number; nodeProtocolId?: number },
 ): Promise<void> {
-  const { nodeId, nodeProtocolId, protocol, port, settings } = wanted;
-  const transports = transportsOf(protocol, settings);
-  const { rows } = await client.query<{ id: number; protocol: string; tcp: boolean }>(
-    `SELECT id, protocol, listens_tcp AND $3 AS tcp FROM node_protocols
-     WHERE node_id = $1 AND port = $2 AND (listens_tcp AND $3 OR listens_udp AND $4)
-       AND id IS DISTINCT FROM $5::bigint ORDER BY id LIMIT 1`,
-    [nodeId, port, transports.includes('tcp'), transports.includes('udp'), nodeProtocolId ?? null],
+  const { nodeId, nodeProtocolId, port } = wanted;
+  const { rows } = await client.query<Listener & { id: number }>(
+    `SELECT id, protocol, port, settings FROM node_protocols
+     WHERE node_id = $1 AND (port = $2 OR settings ->> 'listen' ~ '^[/@]')
+       AND id IS DISTINCT FROM $3::bigint ORDER BY id`,
+    [nodeId, port, nodeProtocolId ?? null],
   );
-  const other = rows[0];
-  if (other === undefined) return;
-  throw new CoreError(
-    'INVALID_ARGUMENT',
-    `${other.tcp ? 'TCP' : 'UDP'} port ${port} of node ${nodeId} is taken by protocol ${other.id} (${other.protocol})`,
-  );
+  for (const other of rows) {
+    const place = collisionOf(wanted, other);
+    if (place === undefined) continue;
+    const { listen } = other.settings;
+    const address = typeof listen === 'string' && !isUnixSocket(listen) ? ` on ${listen}` : '';
+    throw new CoreError(
+      'INVALID_ARGUMENT',
+      `${place} of node ${nodeId} is taken by protocol ${other.id} (${other.protocol}${address})`,
+    );
+  }
 }

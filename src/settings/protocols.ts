@@ -104,17 +104,18 @@ async function nameOfNew(client: pg.PoolClient, added: NewProtocol): Promise<str
   return name;
 }
 
-/** The protocols of one node, or of all, by id. */
+/** One protocol, the protocols of one node, or all of them, by id. */
 export async function listProtocols(
   db: Queryable,
-  filter: { nodeId?: number | undefined },
+  filter: { nodeId?: number | undefined; nodeProtocolId?: number | undefined },
 ): Promise<(NodeProtocol & InGroups)[]> {
   const { rows } = await db.query<NodeProtocol & InGroups>(
     `SELECT id AS "nodeProtocolId", node_id AS "nodeId", name, protocol, port, settings,
        ARRAY(SELECT g.name FROM protocol_groups pg JOIN groups g ON g.id = pg.group_id
          WHERE pg.node_protocol_id = node_protocols.id ORDER BY g.name) AS groups
-     FROM node_protocols WHERE $1::integer IS NULL OR node_id = $1 ORDER BY id`,
-    [filter.nodeId ?? null],
+     FROM node_protocols
+     WHERE ($1::integer IS NULL OR node_id = $1) AND ($2::bigint IS NULL OR id = $2) ORDER BY id`,
+    [filter.nodeId ?? null, filter.nodeProtocolId ?? null],
   );
   return rows;
 }

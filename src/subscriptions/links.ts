@@ -20,6 +20,8 @@ export interface ListedLink {
 /** A link with what a client app needs to connect. The credential is a secret. */
 export interface Link extends ListedLink {
   nodeName: string;
+  /** The name of the protocol on its node. */
+  protocolName: string;
   /** Empty if nobody has given or reported one. */
   host: string;
   ip: string;
@@ -50,6 +52,7 @@ export async function readLinks(
 ): Promise<Link[]> {
   const { rows } = await db.query<LinkRow>(
     `SELECT s.id AS "subscriptionId", p.id AS "nodeProtocolId", n.id AS "nodeId", n.name AS "nodeName",
+       p.name AS "protocolName",
        ${hostSql} AS host, n.ip, p.protocol, p.port, p.settings, l.uuid AS "storedUuid",
        l.credential AS "storedCredential", s.credential AS "subscriptionCredential",
        s.link_secret AS "linkSecret"

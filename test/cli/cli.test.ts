@@ -511,8 +511,8 @@ t.test('link show', async (t) => {
     '1',
   );
   const uuid = String(created.links.at(-1)?.uuid);
-  const uri = `vless://${uuid}@ams-1.example.net:443?encryption=none&type=tcp&security=none#ams-1%20VLESS`;
-  t.same(await json('link', 'show', uuid.toUpperCase()), { uri });
+  const uri = `vless://${uuid}@ams-1.example.net:443?encryption=none&type=tcp&security=none#ams-1%20VLESS%208443`;
+  t.same(await json('link', 'show', uuid.toUpperCase()), { uri, uris: [uri], otherUris: [] });
   const { stdout } = await core('link', 'show', uuid);
   t.ok(stdout.startsWith(`${uri}\n\n`));
   // The smallest QR code is 21 modules high, and a line shows two rows of modules.

@@ -1,6 +1,6 @@
 import t from 'tap';
 import { parse } from 'yaml';
-import { type Connection, connectionOf } from '../../src/client-apps/connection.ts';
+import { type Connection, connectionsOf } from '../../src/client-apps/connection.ts';
 import { base64List, linkList } from '../../src/client-apps/link-list.ts';
 import { mihomoProfile } from '../../src/client-apps/mihomo.ts';
 import { shareLink } from '../../src/client-apps/share-link.ts';
@@ -10,8 +10,8 @@ import { goldenCases } from '../support/golden-cases.ts';
 
 const uuid = '0b8f5f26-3c1d-4e2a-9a47-6f1f0c5d7e11';
 const place = { credential: uuid, host: 'node.example.com', port: 8443 };
-const connections = goldenCases.map(({ name, protocol, settings }) =>
-  connectionOf(protocol, validateProtocolSettings(protocol, settings), { ...place, name }),
+const connections = goldenCases.flatMap(({ name, protocol, settings }) =>
+  connectionsOf(protocol, validateProtocolSettings(protocol, settings), { ...place, name }),
 );
 const one = (name: string): Connection => {
   const found = connections.find((connection) => connection.name === name);

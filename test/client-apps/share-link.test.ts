@@ -1,6 +1,7 @@
 import t from 'tap';
-import { connectionOf } from '../../src/client-apps/connection.ts';
-import { shareLink } from '../../src/client-apps/share-link.ts';
+import { connectionsOf } from '../../src/client-apps/connection.ts';
+import { connectionName } from '../../src/client-apps/connection-name.ts';
+import { otherShareLinks, shareLink } from '../../src/client-apps/share-link.ts';
 import type { VpnProtocol } from '../../src/contract/enums.ts';
 import { validateProtocolSettings } from '../../src/protocols/settings.ts';
 import { shadowsocksUserKey } from '../../src/protocols/shadowsocks-key.ts';
@@ -10,11 +11,17 @@ const uuid = '0b8f5f26-3c1d-4e2a-9a47-6f1f0c5d7e11';
 const place = { credential: uuid, host: 'node.example.com', port: 8443, name: 'Frankfurt 1 & Ω#' };
 const fragment = 'Frankfurt%201%20%26%20%CE%A9%23';
 
+/** The share link of each public face. */
+function linksOf(protocol: VpnProtocol, settings: object, at = place): string[] {
+  const stored = validateProtocolSettings(protocol, settings);
+  return connectionsOf(protocol, stored, at).map(shareLink);
+}
+
 function linkOf(name: string, overrides: Partial<typeof place> = {}): string {
   const given = goldenCases.find((one) => one.name === name);
   if (given === undefined) throw new Error(`There is no golden case ${name}`);
-  const settings = validateProtocolSettings(given.protocol, given.settings);
-  return shareLink(connectionOf(given.protocol, settings, { ...place, ...overrides }));
+  const [link = ''] = linksOf(given.protocol, given.settings, { ...place, ...overrides });
+  return link;
 }
 
 function queryOf(uri: string): Record<string, string> {
@@ -108,6 +115,16 @@ t.test('vmess', async (t) => {
   t.match(fieldsOf(linkOf('vmess-raw-tls')), { net: 'tcp', type: 'none', host: '', path: '' });
 });
 
+t.test('vmess in its URI form beside the other', async (t) => {
+  const stored = validateProtocolSettings('VMESS', { network: 'ws', ws: { path: '/p' } });
+  const [connection] = connectionsOf('VMESS', stored, place);
+  t.same(otherShareLinks(connection), [
+    `vmess://${uuid}@node.example.com:8443?encryption=auto&type=ws&security=none&path=%2Fp#${fragment}`,
+  ]);
+  const [vless] = connectionsOf('VLESS', validateProtocolSettings('VLESS', {}), place);
+  t.same(otherShareLinks(vless), []);
+});
+
 // https://shadowsocks.org/doc/sip002.html: plain and percent-encoded with a 2022 method.
 t.test('shadowsocks', async (t) => {
   const serverKey = 'AAECAwQFBgcICQoLDA0ODw==';
@@ -136,9 +153,7 @@ t.test('mtproto', async (t) => {
     `tg://proxy?server=node.example.com&port=8443&secret=ee${secret}${domain}`,
   );
   const withModes = (modes: object): string => {
-    return shareLink(
-      connectionOf('MTPROTO', validateProtocolSettings('MTPROTO', { modes }), place),
-    );
+    return linksOf('MTPROTO', { modes })[0] ?? '';
   };
   t.match(withModes({ tls: false, secure: true }), new RegExp(`secret=dd${secret}$`));
   t.match(withModes({ tls: false, classic: true }), new RegExp(`secret=${secret}$`));
@@ -162,11 +177,118 @@ t.test('the server name for TLS is never an address', async (t) => {
     ['HYSTERIA2', { tls }],
   ];
   for (const [protocol, settings] of given) {
-    const stored = validateProtocolSettings(protocol, settings);
     const sniAt = (host: string) =>
-      queryOf(shareLink(connectionOf(protocol, stored, { ...place, host })))['sni'];
+      queryOf(linksOf(protocol, settings, { ...place, host })[0] ?? '')['sni'];
     t.equal(sniAt('node.example.com'), 'node.example.com');
     t.equal(sniAt('192.0.2.1'), undefined);
     t.equal(sniAt('2001:db8::1'), undefined);
   }
+});
+
+t.test('each public face is a link, with a name of its own', async (t) => {
+  const pin = `${'AB:'.repeat(31)}AB`;
+  const links = linksOf('VLESS', {
+    network: 'ws',
+    ws: { path: '/inner', host: 'inner.example.com' },
+    listen: '/run/core/ws.sock,0660',
+    fingerprint: 'firefox',
+    faces: [
+      { name: 'cdn', host: 'cdn.example.com', port: 443, security: 'tls', path: '/outer' },
+      { host: '192.0.2.9', port: 80, security: 'none', httpHost: 'plain.example.com' },
+      { sni: 'front.example.com', alpn: ['http/1.1'], fingerprint: 'ios', pins: [pin] },
+    ],
+  });
+  const common = { encryption: 'none', type: 'ws', path: '/inner', host: 'inner.example.com' };
+  t.same(links.map(queryOf), [
+    { ...common, security: 'tls', path: '/outer', sni: 'cdn.example.com', fp: 'firefox' },
+    { ...common, security: 'none', host: 'plain.example.com' },
+    {
+      ...common,
+      security: 'tls',
+      sni: 'front.example.com',
+      alpn: 'http/1.1',
+      fp: 'ios',
+      pcs: 'ab'.repeat(32),
+    },
+  ]);
+  t.same(
+    links.map((link) => new URL(link).host),
+    ['cdn.example.com:443', '192.0.2.9:80', 'node.example.com:8443'],
+  );
+  t.same(
+    links.map((link) => decodeURIComponent(new URL(link).hash)),
+    [`#${place.name} cdn`, `#${place.name} 2`, `#${place.name} 3`],
+  );
+});
+
+t.test(
+  'an inbound that only the node itself reaches is behind a proxy that ends TLS',
+  async (t) => {
+    const securityOf = (
+      protocol: VpnProtocol,
+      settings: object,
+      port = 443,
+    ): string | undefined => {
+      const at = { ...place, host: 'cdn.example.com', port };
+      return queryOf(linksOf(protocol, settings, at)[0] ?? '')['security'];
+    };
+    const ws = { network: 'ws', ws: { path: '/p', host: 'cdn.example.com' } };
+    t.equal(securityOf('VLESS', { ...ws, listen: '127.0.0.1' }), 'tls');
+    t.equal(securityOf('VLESS', { ...ws, listen: '::1' }), 'tls');
+    t.equal(securityOf('VLESS', { ...ws, listen: '@core' }), 'tls');
+    t.equal(securityOf('TROJAN', { listen: '127.0.0.1' }), 'tls');
+    t.equal(securityOf('VLESS', { ...ws, listen: '127.0.0.1' }, 80), 'none');
+    t.equal(
+      securityOf('VLESS', { ...ws, listen: '127.0.0.1', faces: [{ security: 'none' }] }),
+      'none',
+    );
+    t.equal(securityOf('VLESS', ws), 'none');
+  },
+);
+
+t.test('a link says all that a client needs of a transport', async (t) => {
+  const [xhttp = ''] = linksOf('VLESS', {
+    network: 'xhttp',
+    xhttp: {
+      path: '/x',
+      extra: {
+        xPaddingBytes: '100-1000',
+        scMaxEachPostBytes: 500_000,
+        scMaxBufferedPosts: 30,
+        xmux: { maxConnections: 4 },
+        downloadSettings: { address: 'down.example.com', port: 443 },
+      },
+    },
+  });
+  t.same(JSON.parse(queryOf(xhttp)['extra'] ?? ''), {
+    xPaddingBytes: '100-1000',
+    scMaxEachPostBytes: 500_000,
+    xmux: { maxConnections: 4 },
+    downloadSettings: {
+      address: 'down.example.com',
+      port: 443,
+      network: 'xhttp',
+      security: 'tls',
+    },
+  });
+  const tls = { certificateFile: '/c.pem', keyFile: '/k.pem' };
+  const [hysteria = ''] = linksOf('HYSTERIA2', {
+    tls,
+    pins: ['0'.repeat(64)],
+    obfs: { type: 'salamander', password: 'a&b?' },
+  });
+  t.same(queryOf(hysteria), {
+    sni: 'node.example.com',
+    obfs: 'salamander',
+    'obfs-password': 'a&b?',
+    pinSHA256: '0'.repeat(64),
+  });
+  const trojan = linksOf('TROJAN', {}, { ...place, credential: 'p@ss/wörd 1' })[0] ?? '';
+  t.equal(trojan.slice(0, trojan.indexOf('@')), 'trojan://p%40ss%2Fw%C3%B6rd%201');
+});
+
+t.test('the names of a node’s connections differ', async (t) => {
+  const of = { nodeName: 'fra-1', protocol: 'VLESS', port: 443 };
+  t.equal(connectionName(of), 'fra-1 VLESS 443');
+  t.equal(connectionName({ ...of, protocolName: 'vless-443' }), 'fra-1 vless-443');
 });

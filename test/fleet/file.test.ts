@@ -309,10 +309,10 @@ t.test('TCP and UDP share a port, and protocols can swap ports', async (t) => {
   t.match((await list())[3], { at: 'HYSTERIA2 443/udp' });
 
   await t.rejects(async () => apply(shared.replace('network: tcp', '')), {
-    message: 'fleet.yaml: line 8: nodes[0].protocols[3].port: The port 8443/udp comes twice',
+    message: 'fleet.yaml: line 8: nodes[0].protocols[3].port: UDP port 8443 comes twice',
   });
   await t.rejects(async () => apply(shared.replace('VLESS', 'SHADOWSOCKS')), {
-    message: 'fleet.yaml: line 6: nodes[0].protocols[1].port: The port 443/udp comes twice',
+    message: 'fleet.yaml: line 6: nodes[0].protocols[1].port: UDP port 443 comes twice',
   });
 });
 

@@ -52,6 +52,46 @@ t.test('validated settings come back unchanged', async (t) => {
   }
 });
 
+t.test('capitals in a short id and in a pin, and colons, are taken in one form', async (t) => {
+  const reality = { target: 'a.example:443', shortIds: ['00AAff'] };
+  t.match(validateProtocolSettings('VLESS', { security: 'reality', reality }), {
+    reality: { shortIds: ['00aaff'] },
+  });
+  const pins = [`${'AB:'.repeat(31)}AB`];
+  t.match(validateProtocolSettings('VLESS', { pins }), { pins: ['ab'.repeat(32)] });
+});
+
+t.test('settings that usual servers have are taken', async (t) => {
+  const files = { certificateFile: '/c', keyFile: '/k' };
+  const given: [VpnProtocol, object][] = [
+    [
+      'VLESS',
+      { security: 'tls', tls: files, fallbacks: [{ alpn: 'h2', dest: '@nginx' }, { dest: 80 }] },
+    ],
+    ['TROJAN', { security: 'tls', tls: files, fallbacks: [{ dest: '127.0.0.1:80', xver: 2 }] }],
+    ['VLESS', { listen: '@core', network: 'ws', sockopt: { acceptProxyProtocol: true } }],
+    ['VMESS', { listen: '/run/core/ws.sock,0666', network: 'ws' }],
+    [
+      'VLESS',
+      { network: 'xhttp', xhttp: { extra: { sessionIDTable: 'Base62', sessionIDLength: 8 } } },
+    ],
+    ['VLESS', { network: 'grpc', security: 'tls', tls: { ...files, alpn: ['h2'] } }],
+    [
+      'VLESS',
+      {
+        security: 'reality',
+        reality: { target: '/run/nginx.sock', xver: 1, serverNames: ['a.example'] },
+        faces: [{ host: 'a.example', sni: 'a.example' }],
+      },
+    ],
+    ['HYSTERIA2', { tls: files, congestion: { up: '1 gbps' }, faces: [{ host: 'b.example' }] }],
+    ['VLESS', { raw: { sniffing: { metadataOnly: true } } }],
+  ];
+  for (const [protocol, settings] of given) {
+    t.ok(validateProtocolSettings(protocol, settings), JSON.stringify(settings));
+  }
+});
+
 t.test('generated REALITY keys belong together and are new each time', async (t) => {
   const make = () =>
     validateProtocolSettings('VLESS', {
@@ -96,6 +136,79 @@ t.test('a fault of VLESS settings names its place', async (t) => {
     ['VLESS', { network: 'ws', ws: { path: 'x' } }, /ws\.path: Must start with/],
     ['VLESS', { listen: 'localhost' }, /listen: Must be an IP address/],
     ['VLESS', { publicHost: 'a b' }, /publicHost: /],
+  ]);
+});
+
+t.test('what Xray would refuse, or what no client could use, is refused', async (t) => {
+  const files = { certificateFile: '/c', keyFile: '/k' };
+  const extra = (given: object, mode = 'auto') => ({
+    network: 'xhttp',
+    xhttp: { mode, extra: given },
+  });
+  const server = `mlkem768x25519plus.native.600s.${pair.privateKey}`;
+  const client = `mlkem768x25519plus.native.0rtt.${pair.publicKey}`;
+  refusesEach(t, [
+    ['VLESS', { listen: 'fe80::1%eth0' }, /listen: Must be an IP address without a zone/],
+    ['HYSTERIA2', { listen: '/run/a.sock', tls: files }, /listen: Must be an IP address without/],
+    ['VLESS', { listen: '/run/a.sock,999' }, /listen: /],
+    ['VLESS', { listen: `/${'a'.repeat(107)}` }, /listen: /],
+    [
+      'VLESS',
+      { network: 'grpc', security: 'tls', tls: { ...files, alpn: ['http/1.1'] } },
+      /tls\.alpn: Must have h2 with network grpc/,
+    ],
+    [
+      'VMESS',
+      { network: 'ws', security: 'tls', tls: { ...files, alpn: ['h2'] } },
+      /tls\.alpn: Must have http\/1\.1 with network ws/,
+    ],
+    ['VLESS', { faces: [{ path: '/p' }] }, /faces\[0\]\.path: Only goes with network ws or xhttp/],
+    ['VLESS', { faces: [{ security: 'none', sni: 'a.example' }] }, /faces\[0\]\.sni: /],
+    ['VLESS', { faces: [] }, /faces: /],
+    ['VLESS', { network: 'ws', faces: [{ security: 'tls', alpn: ['h2'] }] }, /faces\[0\]\.alpn: /],
+    ['SHADOWSOCKS', { faces: [{ security: 'tls' }] }, /Unrecognized key: "security"/],
+    [
+      'VLESS',
+      { security: 'reality', reality, faces: [{ security: 'tls' }] },
+      /faces\[0\]\.security: REALITY ends on the node/,
+    ],
+    ['VLESS', { splice: true }, /splice: Only goes with a flow/],
+    [
+      'VLESS',
+      { network: 'ws', fallbacks: [{ dest: 80 }] },
+      /fallbacks: Only goes with network raw/,
+    ],
+    ['VLESS', { fallbacks: [{ dest: 80 }, { dest: 81 }] }, /fallbacks\[1\]: Matches the same/],
+    ['TROJAN', { fallbacks: [{ dest: 'nowhere' }] }, /fallbacks\[0\]\.dest: /],
+    ['VMESS', { fallbacks: [{ dest: 80 }] }, /Unrecognized key: "fallbacks"/],
+    ['VLESS', extra({ headers: { Host: 'a' } }), /xhttp\.extra\.headers: Cannot hold Host/],
+    ['VLESS', extra({ uplinkHTTPMethod: 'GET' }), /extra\.uplinkHTTPMethod: Can be GET only/],
+    ['VLESS', extra({ uplinkDataPlacement: 'header' }), /extra\.uplinkDataPlacement: Must be auto/],
+    ['VLESS', extra({ xPaddingBytes: 0 }), /extra\.xPaddingBytes: Must be above 0/],
+    ['VLESS', extra({ xmux: { maxConnections: 1, maxConcurrency: '1-2' } }), /extra\.xmux: /],
+    ['VLESS', extra({ sessionIDTable: 'hex', sessionIDLength: 7 }), /extra\.sessionIDLength: /],
+    ['VLESS', extra({ colour: 1 }), /xhttp\.extra: Unrecognized key: "colour"/],
+    ['VLESS', { decryption: server }, /encryption: Is needed with decryption/],
+    ['VLESS', { encryption: client }, /decryption: Is needed with encryption/],
+    [
+      'VLESS',
+      {
+        decryption: server,
+        encryption: client.replace(pair.publicKey, generateX25519().publicKey),
+      },
+      /encryption: Does not belong/,
+    ],
+    ['VLESS', { decryption: server, encryption: client, fallbacks: [{ dest: 80 }] }, /fallbacks: /],
+    ['VLESS', { raw: { port: 1 } }, /raw\.port: Is written by Core/],
+    [
+      'TROJAN',
+      { raw: { settings: { clients: [] } } },
+      /raw\.settings\.clients: Is written by Core/,
+    ],
+    ['HYSTERIA2', { tls: files, obfs: { type: 'salamander', password: 'x' } }, /obfs\.password: /],
+    ['HYSTERIA2', { tls: files, congestion: { control: 'force-brutal' } }, /congestion\.up: /],
+    ['HYSTERIA2', { tls: files, congestion: { up: '100 kbps' } }, /congestion\.up: /],
+    ['HYSTERIA2', { tls: files, pins: ['ab'] }, /pins\[0\]: Must be a SHA-256/],
   ]);
 });
 

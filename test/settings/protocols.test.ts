@@ -105,6 +105,41 @@ t.test('a protocol on TCP and one on UDP may share a port', async (t) => {
   t.match(await listProtocols(pool, { nodeId }), [vless, hysteria]);
 });
 
+t.test('protocols on different addresses may share a port', async (t) => {
+  await add('VLESS', 443, { listen: '198.51.100.7' });
+  await add('VLESS', 443, { listen: '198.51.100.8' });
+  await add('VLESS', 443, { listen: '2001:db8:0::7' });
+  const refusals: [listen: string | undefined, message: string][] = [
+    ['198.51.100.8', 'TCP port 443 of node 1 is taken by protocol 2 (VLESS on 198.51.100.8)'],
+    [
+      '::ffff:198.51.100.7',
+      'TCP port 443 of node 1 is taken by protocol 1 (VLESS on 198.51.100.7)',
+    ],
+    ['2001:DB8::7', 'TCP port 443 of node 1 is taken by protocol 3 (VLESS on 2001:db8:0::7)'],
+    ['::', 'TCP port 443 of node 1 is taken by protocol 1 (VLESS on 198.51.100.7)'],
+    ['0.0.0.0', 'TCP port 443 of node 1 is taken by protocol 1 (VLESS on 198.51.100.7)'],
+    [undefined, 'TCP port 443 of node 1 is taken by protocol 1 (VLESS on 198.51.100.7)'],
+  ];
+  for (const [listen, message] of refusals) {
+    await t.rejects(add('TROJAN', 443, { ...(listen === undefined ? {} : { listen }) }), {
+      code: 'INVALID_ARGUMENT',
+      message,
+    });
+  }
+  await add('HYSTERIA2', 443, { tls });
+});
+
+t.test('a unix socket takes no port, and only one protocol has it', async (t) => {
+  await add('VLESS', 443, { listen: '/run/core/a.sock,0660' });
+  await add('VLESS', 443);
+  await add('TROJAN', 443, { listen: '@a' });
+  await t.rejects(add('VLESS', 8443, { listen: '/run/core/a.sock' }), {
+    code: 'INVALID_ARGUMENT',
+    message: 'The unix socket /run/core/a.sock of node 1 is taken by protocol 1 (VLESS)',
+  });
+  await t.rejects(add('VLESS', 8443, { listen: '@a' }), { message: /is taken by protocol 3/ });
+});
+
 t.test('a change of the port or the network needs a free port, too', async (t) => {
   await add('VLESS', 443);
   const { nodeProtocolId } = await add('SHADOWSOCKS', 8443, { network: 'udp' });

@@ -62,6 +62,64 @@ export const goldenCases: readonly GoldenCase[] = [
     settings: one.settings,
   })),
   {
+    name: 'vless-raw-fallbacks',
+    protocol: 'VLESS',
+    settings: {
+      security: 'tls',
+      tls: { ...named, alpn: ['h2', 'http/1.1'] },
+      flow,
+      splice: true,
+      fallbacks: [
+        { path: '/ws', dest: '@vless-ws', xver: 1 },
+        { alpn: 'h2', dest: '/run/nginx-h2.sock' },
+        { dest: 8_080 },
+      ],
+    },
+  },
+  {
+    name: 'vless-ws-socket',
+    protocol: 'VLESS',
+    settings: {
+      listen: '/run/core/ws.sock,0660',
+      network: 'ws',
+      ws: { path: '/chat' },
+      sockopt: { trustedXForwardedFor: ['X-Forwarded-For'] },
+      faces: [{ host: 'cdn.example.com', port: 443, security: 'tls' }],
+    },
+  },
+  {
+    name: 'vless-xhttp-extra',
+    protocol: 'VLESS',
+    settings: {
+      listen: '127.0.0.1',
+      network: 'xhttp',
+      xhttp: {
+        path: '/chat',
+        mode: 'packet-up',
+        extra: { xPaddingBytes: '100-1000', scMaxBufferedPosts: 30, xmux: { maxConnections: 4 } },
+      },
+    },
+  },
+  {
+    name: 'vless-raw-encryption',
+    protocol: 'VLESS',
+    settings: {
+      flow,
+      decryption: 'mlkem768x25519plus.native.600s.yBaw532IIUNuQWDTncozoBaLJmcd1JZzvsHUgVPxMk8',
+      encryption: 'mlkem768x25519plus.native.0rtt.7xhH4b_VkliBxGulljcyPOH-bYUA2dl-XAdZAsfhk04',
+      raw: { sniffing: { domainsExcluded: ['courier.push.apple.com'] } },
+    },
+  },
+  {
+    name: 'hysteria2-hysteria-obfs',
+    protocol: 'HYSTERIA2',
+    settings: {
+      tls: named,
+      obfs: { type: 'salamander', password: 'cry-me-a-river' },
+      congestion: { control: 'brutal', up: '100 mbps', down: '200 mbps' },
+    },
+  },
+  {
     name: 'shadowsocks-raw-aes128gcm',
     protocol: 'SHADOWSOCKS',
     settings: { serverKey: 'AAECAwQFBgcICQoLDA0ODw==' },
