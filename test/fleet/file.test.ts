@@ -154,7 +154,7 @@ t.test('apply refuses a wrong file with the lines at fault, before anything chan
   await refused('version: 2\nnodes: []\n', 'line 1: version: ');
   await refused(fra.replace('region: eu', 'regoin: eu'), 'line 4: nodes[0].regoin: Unknown field');
   await refused(fra.replace('port: 443', 'port: 70000'), 'line 7: nodes[0].protocols[0].port: ');
-  await refused(fra.replace('8443', '443'), 'line 9: nodes[0].protocols[1].port: The port 443/tcp');
+  await refused(fra.replace('8443', '443'), 'line 9: nodes[0].protocols[1].port: TCP port 443');
   await refused(fra.replace('tag: block', 'tag: direct'), 'line 12: ', 'direct comes twice');
   await refused(fra.replace('tag: block', 'tag: (others)'), 'line 12: ', '(others) is reserved');
   await refused(
