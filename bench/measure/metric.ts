@@ -11,12 +11,13 @@ export const benchNames = [
   'late',
   'peers',
   'republish',
+  'groups',
   'schema',
 ] as const;
 export type BenchName = (typeof benchNames)[number];
 
 /** Benches that run only if named: they compare Core with others, or designs with each other. */
-export const namedOnly: readonly BenchName[] = ['peers', 'republish', 'schema'];
+export const namedOnly: readonly BenchName[] = ['peers', 'republish', 'groups', 'schema'];
 
 /** Benches that cannot compare two commits: see `later` in run.ts. */
 export const notCompared: readonly BenchName[] = ['limits', ...namedOnly];

@@ -28,6 +28,7 @@ const benches: Record<BenchName, Measure> = {
   late: measureLate,
   peers: later('peers', 'measurePeers'),
   republish: later('republish', 'measureRepublish'),
+  groups: later('groups', 'measureGroups'),
   schema: later('schema', 'measureSchema'),
 };
 

@@ -9,6 +9,7 @@ import type { Redis } from 'ioredis';
 import t from 'tap';
 import { bytes, date, query, settings } from '../../src/cli/arguments.ts';
 import { bytesText, cellText, tableText } from '../../src/cli/table.ts';
+import { credentialUuid } from '../../src/protocols/credential.ts';
 import { settingNames } from '../../src/protocols/settings.ts';
 import { projectRoot } from '../../src/root.ts';
 import { compact } from '../../src/rows/compact.ts';
@@ -149,7 +150,7 @@ t.test('protocols, outbounds, users, subscriptions', async (t) => {
   );
   t.same(Object.keys(created), ['subscriptionId', 'links']);
   t.equal(created.links.length, 2);
-  t.same(Object.keys(created.links[0] ?? {}), ['uuid', 'nodeProtocolId']);
+  t.match(created.links[0], { uuid: String, nodeProtocolId: 1, nodeId: 1, protocol: String });
   const shown = await json('subscription', 'show', '2');
   t.same(shown, {
     subscriptionId: 2,
@@ -163,6 +164,8 @@ t.test('protocols, outbounds, users, subscriptions', async (t) => {
     resetPeriod: 'none',
     anchorAt: shown['anchorAt'],
     nextResetAt: null,
+    groups: ['default'],
+    hasGivenCredential: false,
   });
   t.match(await json('subscription', 'show', '1'), { trafficLimitBytes: null, expiresAt: null });
   t.equal((await json<unknown[]>('subscription', 'list', '--user', '1')).length, 2);
@@ -511,10 +514,13 @@ t.test('link show', async (t) => {
     '1',
   );
   const uuid = String(created.links.at(-1)?.uuid);
-  const uri = `vless://${uuid}@ams-1.example.net:443?encryption=none&type=tcp&security=none#ams-1%20VLESS%208443`;
+  await json('subscription', 'set', '4', '--credential', 'alice-phone');
+  const uri = `vless://${credentialUuid('alice-phone')}@ams-1.example.net:443?encryption=none&type=tcp&security=none#ams-1%20vless-8443`;
   t.same(await json('link', 'show', uuid.toUpperCase()), { uri, uris: [uri], otherUris: [] });
   const { stdout } = await core('link', 'show', uuid);
   t.ok(stdout.startsWith(`${uri}\n\n`));
+  const listed = await core('link', 'list', '--subscription', '4', '--uri');
+  t.equal(listed.stdout, `${uri}\n`, 'links whose place nobody knows yet are left out');
   // The smallest QR code is 21 modules high, and a line shows two rows of modules.
   const lines = stdout.trimEnd().split('\n').slice(2);
   t.ok(lines.length > 10, `${lines.length} lines`);

@@ -30,7 +30,8 @@ t.beforeEach(async () => {
 /** The rows of every table that a command could change. */
 async function everything(): Promise<unknown[]> {
   const tables = ['nodes', 'registration_codes', 'node_protocols', 'users', 'subscriptions'];
-  const all = [...tables, 'subscription_links', 'subscription_events'];
+  const groups = ['groups', 'protocol_groups', 'subscription_groups'];
+  const all = [...tables, ...groups, 'subscription_links', 'subscription_events'];
   const rows = all.map((table) => pool.query(`SELECT * FROM ${table} ORDER BY 1, 2`));
   return (await Promise.all(rows)).map((result) => result.rows);
 }
@@ -61,7 +62,7 @@ const commands = (): [args: string[], message: string][] => [
     ['subscription', 'rotate', '2'],
     'Rotating all links of subscription 2 of alice ends 2 links on 1 node (it is not active)',
   ],
-  [['link', 'rotate', uuid], 'ends the UUID that clients have (it is in use)'],
+  [['link', 'rotate', uuid], 'ends the credential that clients have (it is in use)'],
   [
     ['user', 'delete', '1', '--force'],
     'Deleting user 1 (alice) ends 2 subscriptions and 4 links on 1 node',
@@ -95,7 +96,7 @@ t.test('without a terminal and without --yes a command only says what it would d
 });
 
 t.test('with --yes a command acts, and says what it did', async (t) => {
-  t.match((await json('link', 'rotate', uuid, '--yes'))['uuid'], /^(?!0000)[0-9a-f-]{36}$/);
+  t.match(await json('link', 'rotate', uuid, '--yes'), { uuid });
   t.equal((await json<unknown[]>('subscription', 'rotate', '1', '--yes')).length, 2);
   t.same(await json('subscription', 'delete', '1', '--yes'), {
     subscriptionId: 1,

@@ -58,13 +58,17 @@ t.test('create, set, disable, enable, reset, history', async (t) => {
 
 t.test('links, delete, users', async (t) => {
   const [link] = await json<{ uuid: string }[]>('link', 'list', '--subscription', '1');
-  const rotated = await json('link', 'rotate', link?.uuid.toUpperCase() ?? '', '--yes');
-  t.not(rotated['uuid'], link?.uuid);
-  t.match(await json('link', 'list', '--subscription', '1'), [{ uuid: rotated['uuid'] }]);
-  t.not(
-    (await json<{ uuid: string }[]>('subscription', 'rotate', '1', '--yes'))[0]?.uuid,
-    rotated['uuid'],
-  );
+  const { uuid } = link ?? {};
+  t.match(await json('link', 'rotate', uuid?.toUpperCase() ?? '', '--yes'), { uuid });
+  const which = ['--subscription', '1', '--protocol', '1'];
+  t.match(await json('link', 'rotate', ...which, '--yes'), { uuid });
+  t.match(await json('subscription', 'rotate', '1', '--yes'), [{ uuid }]);
+  for (const wrong of [[], ['--subscription', '1'], [uuid ?? '', ...which]]) {
+    t.match(
+      (await core('link', 'show', ...wrong)).stderr,
+      /^core: Name the link by its UUID, or by/,
+    );
+  }
   t.match(await json('user', 'rename', '1', '--name', 'bob'), { userId: 1, name: 'bob' });
   t.match(await json('user', 'show', '1'), { name: 'bob', subscriptions: 1 });
   const refused = await core('user', 'delete', '1');

@@ -14,6 +14,7 @@ import { listRules } from '../../src/settings/rules.ts';
 import { migratePostgres } from '../../src/stores/migrate.ts';
 import { createPool } from '../../src/stores/postgres.ts';
 import { createSubscription } from '../../src/subscriptions/create.ts';
+import { listLinks } from '../../src/subscriptions/links.ts';
 import { createUser } from '../../src/subscriptions/users.ts';
 import { printableLines } from '../../src/text.ts';
 import { hiddenCharacters } from '../support/hidden-characters.ts';
@@ -85,7 +86,7 @@ t.test(
   async (t) => {
     await apply(fra);
     const userId = await createUser(pool, { name: 'u' });
-    const { links } = await createSubscription(pool, {
+    const { subscriptionId, links } = await createSubscription(pool, {
       userId,
       trafficLimitBytes: null,
       expiresAt: null,
@@ -118,10 +119,12 @@ t.test(
     ]);
     const keyOf = (text: string) => (JSON.parse(text) as { privateKey: string }).privateKey;
     t.equal(keyOf(await key()), keyOf(before), 'the key stays through a change of other settings');
-    const { rows } = await pool.query('SELECT uuid FROM subscription_links');
-    const uuids = rows.map((row) => row.uuid);
-    t.ok(uuids.includes(links[0]?.uuid), 'the link stays, too');
-    t.notOk(uuids.includes(links[1]?.uuid), 'a protocol that replaces another one has new links');
+    const uuids = (await listLinks(pool, subscriptionId)).map((link) => link.uuid);
+    t.ok(uuids.includes(links[0]?.uuid ?? ''), 'the link stays, too');
+    t.notOk(
+      uuids.includes(links[1]?.uuid ?? ''),
+      'a protocol that replaces another one has new links',
+    );
 
     const bare = 'version: 1\nnodes: [{ name: fra-1 }, { name: ams-1 }]\n';
     t.same(shorts((await apply(bare)).lines), ['create node ams-1']);
