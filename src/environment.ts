@@ -118,7 +118,7 @@ const load = {
     0,
     0,
     60_000,
-    'Shortest time for which segments are gathered into a group before it is settled.',
+    'Shortest time for which segments are gathered into a batch before it is settled.',
   ),
   CORE_POISON_ATTEMPTS: count(
     5,

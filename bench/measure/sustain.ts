@@ -36,7 +36,7 @@ const warmSeconds = 60;
 const warmSecondsQuick = 15;
 const warmTimesMax = 3;
 /**
- * The window begins once the rate has been held for longer than a group gathers. Before that, rows
+ * The window begins once the rate has been held for longer than a batch gathers. Before that, rows
  * are settled that were sent at the rates of the warm-up, and the backlog is still changing.
  */
 const holdSeconds = 15;

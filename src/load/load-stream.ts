@@ -17,10 +17,10 @@ import {
   type Sealer,
 } from './seal.ts';
 import {
-  addToGroup,
+  addToBatch,
+  type Batch,
   createSettler,
-  type Group,
-  openGroup,
+  openBatch,
   type Settled,
   type Settler,
 } from './settle.ts';
@@ -32,9 +32,9 @@ export interface LoadDeps {
   /** Memory for rows as they are read and as they are sent; a worker's streams share it. */
   buffers: BufferPool;
   segmentRowsMax: number;
-  /** The least time that a group gathers segments; see pace.ts. Absent: 0. */
+  /** The least time that a batch gathers segments; see pace.ts. Absent: 0. */
   groupMsMin?: number | undefined;
-  /** Bytes of stream entries that a group may hold back in Redis; see pace.ts. */
+  /** Bytes of stream entries that a batch may hold back in Redis; see pace.ts. */
   groupBytesMax?: number | undefined;
   /** From this attempt on, rows that ClickHouse refuses for their data are set aside; see insert.ts. */
   poisonAttempts?: number | undefined;
@@ -65,7 +65,7 @@ export type StreamRun =
 const groupBytesMaxDefault = 268_435_456;
 
 /**
- * One run on a stream: holds it, loads what it has, and waits for the last group to be settled. Once
+ * One run on a stream: holds it, loads what it has, and waits for the last batch to be settled. Once
  * this has ended, even by an error, the run writes nothing any more.
  */
 export function runStream(deps: LoadDeps, stream: string): Promise<StreamRun> {
@@ -98,60 +98,60 @@ function createRun(deps: LoadDeps, stream: string, hold: Hold, settler: Settler)
 
 /**
  * The loop of a run. It waits until there is something to do (pace.ts), and loads the next segment
- * into the group that gathers. Once the group is due, it hands the group over to be settled and
- * trimmed. While one segment is inserted, the next one is read, and while one group is settled the
+ * into the batch that gathers. Once the batch is due, it hands the batch over to be settled and
+ * trimmed. While one segment is inserted, the next one is read, and while one batch is settled the
  * next one gathers.
  */
 async function loadSegments(run: Run): Promise<StreamRun> {
   const { pace } = run;
   let segments = 0;
   let rows = 0;
-  let group: Group | undefined;
+  let batch: Batch | undefined;
   while (run.goesOn?.(segments, pace.isMore) ?? true) {
     const nowMs = performance.now();
-    const waitMs = pace.waitMs(group, nowMs);
+    const waitMs = pace.waitMs(batch, nowMs);
     if (waitMs > 0) {
       await delay(waitMs);
       continue;
     }
-    if (pace.isTimeToLook(group, nowMs)) {
-      const loaded = await loadNextSegment(run, group, nowMs);
+    if (pace.isTimeToLook(batch, nowMs)) {
+      const loaded = await loadNextSegment(run, batch, nowMs);
       if (loaded.outcome === 'overtaken') return loaded;
       if (loaded.outcome === 'loaded') {
-        group = loaded.group;
+        batch = loaded.batch;
         segments += 1;
         rows += loaded.rows;
-      } else if (group === undefined) {
+      } else if (batch === undefined) {
         if (segments === 0) await trimSettled(run.client, run.redis, run.stream);
         return { outcome: 'drained', segments, rows };
       }
     }
-    if (group !== undefined && pace.dueInMs(group, performance.now()) <= 0) {
-      const before = await handOver(run, group);
+    if (batch !== undefined && pace.dueInMs(batch, performance.now()) <= 0) {
+      const before = await handOver(run, batch);
       if (before.outcome === 'overtaken') return before;
-      group = undefined;
+      batch = undefined;
     }
   }
-  if (group !== undefined) {
-    const before = await handOver(run, group);
+  if (batch !== undefined) {
+    const before = await handOver(run, batch);
     if (before.outcome === 'overtaken') return before;
   }
   return { outcome: 'paused', segments, rows };
 }
 
 type Loaded =
-  | { outcome: 'loaded'; group: Group; rows: number }
+  | { outcome: 'loaded'; batch: Batch; rows: number }
   /** The stream has nothing new. */
   | { outcome: 'nothing' }
   | Overtaken;
 
 /**
- * The steps of one segment, a line each: seal, read, insert, add to the group. Settle and trim follow with
- * the group.
+ * The steps of one segment, a line each: seal, read, insert, add to the batch. Settle and trim follow with
+ * the batch.
  */
 async function loadNextSegment(
   run: Run,
-  gathered: Group | undefined,
+  gathered: Batch | undefined,
   nowMs: number,
 ): Promise<Loaded> {
   const { pace, sealer, buffers } = run;
@@ -159,12 +159,12 @@ async function loadNextSegment(
   pace.noteLook(sealed && lookOf(sealed), nowMs);
   if (sealed === undefined) return { outcome: 'nothing' };
   if (pace.isBusy) sealer.readAhead();
-  const group = gathered ?? openGroup(sealed.segment);
-  const inserted = await readAndInsert(run, sealed, group);
+  const batch = gathered ?? openBatch(sealed.segment);
+  const inserted = await readAndInsert(run, sealed, batch);
   if (inserted.outcome === 'overtaken') return inserted;
-  addToGroup(group, sealed.segment, inserted.payloads);
+  addToBatch(batch, sealed.segment, inserted.payloads);
   for (const memory of inserted.spare) buffers.give(memory);
-  return { outcome: 'loaded', group, rows: sealed.segment.rows };
+  return { outcome: 'loaded', batch, rows: sealed.segment.rows };
 }
 
 function lookOf({ segment, entries }: Sealed): Look {
@@ -179,7 +179,7 @@ function lookOf({ segment, entries }: Sealed): Look {
 async function readAndInsert(
   run: Run,
   { segment, entries }: Sealed,
-  group: Group,
+  batch: Batch,
 ): Promise<Inserted> {
   let inserted: Inserted;
   try {
@@ -189,18 +189,18 @@ async function readAndInsert(
   } catch (cause) {
     await noteFailure(run.client, [segment.id], cause);
     // This throws `cause`. If the settle fails too, it has noted that with its segments.
-    await handOver(run, group).catch(() => undefined);
+    await handOver(run, batch).catch(() => undefined);
     throw cause;
   }
-  if (inserted.outcome === 'overtaken') await handOver(run, group);
+  if (inserted.outcome === 'overtaken') await handOver(run, batch);
   return inserted;
 }
 
 /**
- * Keeps the stream and waits until the group before is settled. Then it begins to settle this one.
- * @returns how the group before ended. If that was overtaken, this one does not begin.
+ * Keeps the stream and waits until the batch before is settled. Then it begins to settle this one.
+ * @returns how the batch before ended. If that was overtaken, this one does not begin.
  */
-async function handOver(run: Run, group: Group): Promise<Settled> {
-  if (group.segmentIds.length === 0) return { outcome: 'settled' };
-  return keepHold(run, () => run.settler.begin(group));
+async function handOver(run: Run, batch: Batch): Promise<Settled> {
+  if (batch.segmentIds.length === 0) return { outcome: 'settled' };
+  return keepHold(run, () => run.settler.begin(batch));
 }

@@ -1,9 +1,9 @@
 /**
- * When a run looks at its stream, and when it settles the group that it gathers. Nothing here reads a
+ * When a run looks at its stream, and when it settles the batch that it gathers. Nothing here reads a
  * clock or waits: the run gives the time, on a clock that never goes back.
  */
 
-/** What the pace has to know of a group: since when it gathers, and how much. */
+/** What the pace has to know of a batch: since when it gathers, and how much. */
 interface Gathered {
   openedAtMs: number;
   /** Bytes of its stream entries in Redis. */
@@ -21,10 +21,10 @@ export interface Look {
 
 export interface PaceBounds {
   segmentRowsMax: number;
-  /** The least time that a group gathers segments. */
+  /** The least time that a batch gathers segments. */
   groupMsMin: number;
   /**
-   * A group's stream entries stay in Redis until it is settled, so it is due once they take this
+   * A batch's stream entries stay in Redis until it is settled, so it is due once they take this
    * much.
    */
   groupBytesMax: number;
@@ -36,20 +36,20 @@ export interface Pace {
   /** Whether the last segment that was found has probably left more in the stream. */
   readonly isMore: boolean;
   /** How long the run may wait before it has something to do; 0 if it has something to do now. */
-  waitMs(group: Gathered | undefined, nowMs: number): number;
+  waitMs(batch: Gathered | undefined, nowMs: number): number;
   /**
-   * Whether to look at the stream now. Always true without a group, because then there is nothing
+   * Whether to look at the stream now. Always true without a batch, because then there is nothing
    * else to do.
    */
-  isTimeToLook(group: Gathered | undefined, nowMs: number): boolean;
+  isTimeToLook(batch: Gathered | undefined, nowMs: number): boolean;
   /** Notes what a look found that began at `atMs`; undefined if the stream has nothing new. */
   noteLook(found: Look | undefined, atMs: number): void;
-  /** How long the group may still gather segments; settle it at 0 or less. */
-  dueInMs(group: Gathered, nowMs: number): number;
+  /** How long the batch may still gather segments; settle it at 0 or less. */
+  dueInMs(batch: Gathered, nowMs: number): number;
 }
 
 /**
- * The time from the start of one look to the start of the next while a group gathers. It counts from
+ * The time from the start of one look to the start of the next while a batch gathers. It counts from
  * the start, so a slow insert makes nobody wait twice. Each look may make a segment, and an insert
  * costs ClickHouse 60 to 80 ms of CPU with its later merges, however small it is. While much is
  * coming in the rows themselves cost far more than that, so looks come twice as often and rows are
@@ -61,14 +61,14 @@ const busyShare = 0.125;
 /** A segment with more than this share of the largest one's rows has probably left more in the stream. */
 const moreShare = 0.5;
 /**
- * How long a group waits for each counter that it changes: ten times as long as the update takes. So
- * settling takes at most a tenth of a core a stream, and a group that changes few counters is settled
+ * How long a batch waits for each counter that it changes: ten times as long as the update takes. So
+ * settling takes at most a tenth of a core a stream, and a batch that changes few counters is settled
  * at once.
  */
 const waitMsPerCounter = 0.05;
-/** The longest that a group waits for its counters. */
+/** The longest that a batch waits for its counters. */
 const groupMsMax = { busy: 10_000, quiet: 1_000 };
-/** A group's sums lie in memory: 32 bytes a counter, and as much again while rows are added. */
+/** A batch's sums lie in memory: 32 bytes a counter, and as much again while rows are added. */
 const countersMax = 500_000;
 
 export function createPace({ segmentRowsMax, groupMsMin, groupBytesMax }: PaceBounds): Pace {
@@ -76,8 +76,8 @@ export function createPace({ segmentRowsMax, groupMsMin, groupBytesMax }: PaceBo
   let isBusy = false;
   let isMore = true;
 
-  const isTimeToLook: Pace['isTimeToLook'] = (group, nowMs) =>
-    group === undefined || nowMs >= lookAtMs;
+  const isTimeToLook: Pace['isTimeToLook'] = (batch, nowMs) =>
+    batch === undefined || nowMs >= lookAtMs;
 
   const dueInMs: Pace['dueInMs'] = ({ openedAtMs, bytes, sums }, nowMs) => {
     if (bytes >= groupBytesMax || sums.size >= countersMax) return 0;
@@ -92,9 +92,9 @@ export function createPace({ segmentRowsMax, groupMsMin, groupBytesMax }: PaceBo
     get isMore() {
       return isMore;
     },
-    waitMs(group, nowMs) {
-      if (group === undefined || isTimeToLook(group, nowMs)) return 0;
-      const dueMs = dueInMs(group, nowMs);
+    waitMs(batch, nowMs) {
+      if (batch === undefined || isTimeToLook(batch, nowMs)) return 0;
+      const dueMs = dueInMs(batch, nowMs);
       return dueMs <= 0 ? 0 : Math.max(1, Math.min(dueMs, lookAtMs - nowMs));
     },
     isTimeToLook,

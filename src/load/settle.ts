@@ -13,47 +13,47 @@ import { noteFailure, type Overtaken, type Segment } from './seal.ts';
 
 /**
  * Segments of one stream that are inserted and will be settled together. So Core updates a
- * subscription with steady traffic once a group instead of once a segment.
+ * subscription with steady traffic once a batch instead of once a segment.
  */
-export interface Group {
+export interface Batch {
   stream: string;
   segmentIds: number[];
-  /** What its stream entries take in Redis, where they stay until the group is settled. */
+  /** What its stream entries take in Redis, where they stay until the batch is settled. */
   bytes: number;
   sums: GroupSums;
   /** On a clock that never goes back. */
   openedAtMs: number;
 }
 
-/** What a group's rows add to the counters. */
+/** What a batch's rows add to the counters. */
 interface GroupSums {
   /** Adds the rows of a segment that count: all but its rejected ones. */
   add(payload: Payload | OutboundPayload): void;
-  /** How many counters the group changes. */
+  /** How many counters the batch changes. */
   readonly size: number;
   /** Adds the sums to the counters in the running transaction; returns how many rows have no counter. */
   addToCounters(client: pg.PoolClient): Promise<number>;
 }
 
 /**
- * How a settle ended. If another run has settled one segment of the group, nothing of the group is
+ * How a settle ended. If another run has settled one segment of the batch, nothing of the batch is
  * settled: the sums hold rows that the other run has counted.
  */
 export type Settled = { outcome: 'settled' } | Overtaken;
 
-export function openGroup({ stream, kind }: Pick<Segment, 'stream' | 'kind'>): Group {
+export function openBatch({ stream, kind }: Pick<Segment, 'stream' | 'kind'>): Batch {
   const sums = createGroupSums(kind);
   return { stream, segmentIds: [], bytes: 0, sums, openedAtMs: performance.now() };
 }
 
-export function addToGroup(
-  group: Group,
+export function addToBatch(
+  batch: Batch,
   segment: Pick<Segment, 'id' | 'bytes'>,
   payloads: readonly (Payload | OutboundPayload)[],
 ): void {
-  for (const payload of payloads) group.sums.add(payload);
-  group.segmentIds.push(segment.id);
-  group.bytes += segment.bytes;
+  for (const payload of payloads) batch.sums.add(payload);
+  batch.segmentIds.push(segment.id);
+  batch.bytes += segment.bytes;
 }
 
 function createGroupSums(kind: Kind): GroupSums {
@@ -87,16 +87,16 @@ function createGroupSums(kind: Kind): GroupSums {
 }
 
 /**
- * Adds the sums of a group to the counters and marks its segments settled, in one transaction: both
+ * Adds the sums of a batch to the counters and marks its segments settled, in one transaction: both
  * happen or neither. It changes the segments first, and only those that are still `sealed`. Only one
  * transaction can do that to a segment, so its rows count once without a lock.
  */
-export async function settleGroup(
+export async function settleBatch(
   client: pg.PoolClient,
-  group: Pick<Group, 'stream' | 'segmentIds' | 'sums'>,
+  batch: Pick<Batch, 'stream' | 'segmentIds' | 'sums'>,
   failpoint?: Failpoint | undefined,
 ): Promise<Settled> {
-  const { stream, segmentIds, sums } = group;
+  const { stream, segmentIds, sums } = batch;
   const markAndAdd = async (): Promise<Settled> => {
     const { rowCount } = await client.query(
       `UPDATE segments SET state = 'settled', settled_at = now(), last_error = NULL
@@ -117,15 +117,15 @@ export async function settleGroup(
   return inClientTransaction(client, markAndAdd, ({ outcome }) => outcome === 'settled');
 }
 
-/** Settles groups while the run goes on sealing and inserting: one group at a time, in order. */
+/** Settles batches while the run goes on sealing and inserting: one batch at a time, in order. */
 export interface Settler {
   /**
-   * Waits for the group before. Then it begins to settle this one, unless that one was overtaken.
-   * @returns how the group before ended.
+   * Waits for the batch before. Then it begins to settle this one, unless that one was overtaken.
+   * @returns how the batch before ended.
    * @throws its failure.
    */
-  begin(group: Group): Promise<Settled>;
-  /** Waits for the last group. @returns how it ended. @throws its failure. */
+  begin(batch: Batch): Promise<Settled>;
+  /** Waits for the last batch. @returns how it ended. @throws its failure. */
   end(): Promise<Settled>;
 }
 
@@ -138,7 +138,7 @@ interface SettlerDeps {
 
 /**
  * An update of hundreds of thousands of counters takes seconds, and the run goes on inserting meanwhile.
- * So a group has a connection of its own, which does not have the stream's lock.
+ * So a batch has a connection of its own, which does not have the stream's lock.
  */
 export function createSettler(deps: SettlerDeps): Settler {
   let running: Promise<Settled> | undefined;
@@ -148,10 +148,10 @@ export function createSettler(deps: SettlerDeps): Settler {
     return (await last) ?? { outcome: 'settled' };
   };
   return {
-    async begin(group) {
+    async begin(batch) {
       const before = await end();
       if (before.outcome === 'overtaken') return before;
-      running = settleAndTrim(deps, group);
+      running = settleAndTrim(deps, batch);
       // The next call throws its failure. Until then Node must not call it unhandled.
       running.catch(() => undefined);
       return before;
@@ -160,8 +160,8 @@ export function createSettler(deps: SettlerDeps): Settler {
   };
 }
 
-/** Settles a group on its own connection, and trims what is settled. */
-async function settleAndTrim(deps: SettlerDeps, group: Group): Promise<Settled> {
+/** Settles a batch on its own connection, and trims what is settled. */
+async function settleAndTrim(deps: SettlerDeps, batch: Batch): Promise<Settled> {
   const { failpoint } = deps;
   const client = await deps.pool.connect();
   let closes = true;
@@ -169,18 +169,18 @@ async function settleAndTrim(deps: SettlerDeps, group: Group): Promise<Settled> 
     // Without this bound, a worker that is frozen in the transaction keeps others from settling.
     await boundSilence(client, deps.silentMsMax);
     await failpoint?.('settle:before');
-    const settled = await settleGroup(client, group, failpoint);
+    const settled = await settleBatch(client, batch, failpoint);
     if (settled.outcome === 'settled') {
       await failpoint?.('settle:after');
       await failpoint?.('trim:before');
-      await trimSettled(client, deps.redis, group.stream);
+      await trimSettled(client, deps.redis, batch.stream);
       await failpoint?.('trim:after');
     }
     await boundSilence(client, 0);
     closes = false;
     return settled;
   } catch (cause) {
-    await noteFailure(client, group.segmentIds, cause);
+    await noteFailure(client, batch.segmentIds, cause);
     throw cause;
   } finally {
     client.release(closes);

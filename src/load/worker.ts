@@ -23,7 +23,7 @@ interface LoadWorkerOptions extends LoadDeps {
   redisUrl: string;
   prefix: string;
   intervalMs: number;
-  /** How often a run of a late stream begins, and the bound of its groups; see late.ts. */
+  /** How often a run of a late stream begins, and the bound of its batches; see late.ts. */
   lateIntervalMs: number;
   lateGroupBytesMax: number;
   /** Upkeep that has to happen once, whichever worker does it. */
@@ -43,7 +43,7 @@ const streamsAtOnce = 6;
 const lateStreamsAtOnce = 1;
 /**
  * If there are more streams than places, a run gives up its place after this many segments. Otherwise
- * it goes on while it finds something: a run that ends waits for its last group to be settled, and
+ * it goes on while it finds something: a run that ends waits for its last batch to be settled, and
  * inserts nothing during those seconds.
  */
 const segmentsMax = 64;

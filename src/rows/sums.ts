@@ -32,7 +32,7 @@ const capacityFirst = 4_096;
 /**
  * A payload is sorted by subscription, so its sums are a sorted list. Adding it merges two lists
  * (assembly/sums.ts), which reads all memory in order. Each merge copies all sums: some milliseconds
- * for a hundred thousand, and a group has few payloads. The sums keep one array and double it,
+ * for a hundred thousand, and a batch has few payloads. The sums keep one array and double it,
  * because an array for each payload would make V8 collect garbage all the time.
  */
 export function createUsageSums(): UsageSums {

@@ -4,7 +4,7 @@ import type { FailpointName } from '../../src/failpoints.ts';
 import { insertSegment } from '../../src/load/insert.ts';
 import { runStream } from '../../src/load/load-stream.ts';
 import { oldestSealed, readSealed } from '../../src/load/seal.ts';
-import { addToGroup, openGroup, settleGroup } from '../../src/load/settle.ts';
+import { addToBatch, openBatch, settleBatch } from '../../src/load/settle.ts';
 import { packOutbounds, packSessions, packUsage, usageColumns } from '../../src/rows/pack.ts';
 import { streamName } from '../../src/spool/streams.ts';
 import { type ClickHouseClient, writePart } from '../../src/stores/clickhouse.ts';
@@ -218,10 +218,10 @@ t.test('the next run finishes what a run left after any step, and only once', as
   const { segment, entries: read } = settled;
   const last = await insertSegment({ ...load.deps, client }, segment, read.blocks);
   if (last.outcome !== 'inserted') throw new Error('nothing was inserted');
-  const group = openGroup(segment);
-  addToGroup(group, segment, last.payloads);
-  t.same(await settleGroup(client, group), { outcome: 'settled' });
-  t.same(await settleGroup(client, group), { outcome: 'overtaken', segmentIds: [segment.id] });
+  const batch = openBatch(segment);
+  addToBatch(batch, segment, last.payloads);
+  t.same(await settleBatch(client, batch), { outcome: 'settled' });
+  t.same(await settleBatch(client, batch), { outcome: 'overtaken', segmentIds: [segment.id] });
   t.same(
     await load.counters(),
     { up: 80, down: 800, status: 'active' },
@@ -251,7 +251,7 @@ t.test('the next run settles the segments that a crash left, in order and once',
       await insertSegment({ client, clickhouse, buffers }, segment, entries.blocks);
   }
   await load.appendUsage([{}]);
-  // The group is due once it has all bytes, so a slow machine does not split it.
+  // The batch is due once it has all bytes, so a slow machine does not split it.
   const groupBytesMax = Number(await load.redis.get(`${stream}:appended`));
   t.same(await runStream({ ...load.deps, groupMsMin: 600_000, groupBytesMax }, stream), {
     outcome: 'drained',
@@ -427,7 +427,7 @@ t.test('a run that is told to end settles what it has', async (t) => {
   t.same(await load.counters(), { up: 80, down: 800, status: 'active' });
 });
 
-t.test('the run goes on inserting while a group is settled', async (t) => {
+t.test('the run goes on inserting while a batch is settled', async (t) => {
   const load = await startLoad(t);
   for (let i = 0; i < 3; i += 1) await load.appendUsage([{}, {}]);
   let inserted = 0;
@@ -443,8 +443,8 @@ t.test('the run goes on inserting while a group is settled', async (t) => {
     }
     if (name !== 'settle:before') return;
     settling += 1;
-    t.equal(settling, 1, 'one group at a time');
-    // If the run waited for the first group here, this would never resolve.
+    t.equal(settling, 1, 'one batch at a time');
+    // If the run waited for the first batch here, this would never resolve.
     await secondInserted;
     settling -= 1;
   };

@@ -3,7 +3,7 @@ import t from 'tap';
 import { openRows } from '../../src/load/insert.ts';
 import type { LoadDeps } from '../../src/load/load-stream.ts';
 import { rejectRows } from '../../src/load/poison/reject.ts';
-import { addToGroup, openGroup, settleGroup } from '../../src/load/settle.ts';
+import { addToBatch, openBatch, settleBatch } from '../../src/load/settle.ts';
 import { streamName } from '../../src/spool/streams.ts';
 import { until } from '../support/api.ts';
 import { startSpool } from '../support/spool.ts';
@@ -56,22 +56,22 @@ const counters = async (load: Load) =>
     )
   ).rows[0];
 
-t.test('nothing of a group counts if another worker has settled a part of it', async (t) => {
+t.test('nothing of a batch counts if another worker has settled a part of it', async (t) => {
   const load = await startSpool(t);
   const subscriptionId = await load.subscribe();
   const client = await load.pool.connect();
   t.teardown(() => client.release());
-  const group = openGroup({ stream: usageStream(load), kind: 'usage' });
+  const batch = openBatch({ stream: usageStream(load), kind: 'usage' });
   for (let i = 0; i < 2; i += 1) {
     await load.appendUsage([{ subscriptionId }]);
     const { segment, entries } = await sealAndLose(load);
     const opened = openRows(segment, 'usage', entries.blocks, load.deps.buffers);
     const payloads = opened.months.map((month) => opened.payload(month, new Set()));
-    addToGroup(group, segment, payloads);
+    addToBatch(batch, segment, payloads);
   }
-  const { segmentIds } = group;
+  const { segmentIds } = batch;
   await load.pool.query("UPDATE segments SET state = 'settled' WHERE id = $1", [segmentIds[0]]);
-  t.same(await settleGroup(client, group), { outcome: 'overtaken', segmentIds });
+  t.same(await settleBatch(client, batch), { outcome: 'overtaken', segmentIds });
   t.same(await counters(load), { up: 0, down: 0, status: 'active' });
   await load.run('usage');
   t.same(await counters(load), { up: 10, down: 100, status: 'active' }, 'the other segment does');
@@ -90,7 +90,7 @@ t.test('a run is overtaken by one that lost the stream and settles its segment',
   t.match(await load.run('usage'), { outcome: 'drained', segments: 0 });
 });
 
-t.test('a run is overtaken while its group is settled, and the next one goes on', async (t) => {
+t.test('a run is overtaken while its batch is settled, and the next one goes on', async (t) => {
   const load = await startSpool(t);
   const subscriptionId = await load.subscribe();
   await load.appendUsage([{ subscriptionId }]);

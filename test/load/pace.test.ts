@@ -10,8 +10,8 @@ const busy = { rows: 125, isLeftOver: false };
 const large = { rows: 501, isLeftOver: false };
 const leftOver = { rows: 1, isLeftOver: true };
 
-/** A group that was opened at 1,000 ms and changes this many counters. */
-function group(counters: number, bytes = 1) {
+/** A batch that was opened at 1,000 ms and changes this many counters. */
+function batch(counters: number, bytes = 1) {
   return { openedAtMs: 1_000, bytes, sums: { size: counters } };
 }
 
@@ -24,15 +24,15 @@ function paceAfter(...looks: Parameters<Pace['noteLook']>[0][]): Pace {
   return pace;
 }
 
-t.test('without a group the run always looks', async (t) => {
+t.test('without a batch the run always looks', async (t) => {
   for (const pace of [createPace(bounds), paceAfter(small), paceAfter(undefined)]) {
     t.equal(pace.isTimeToLook(undefined, 1_000), true);
     t.equal(pace.waitMs(undefined, 1_000), 0);
   }
 });
 
-t.test('a group looks again after 500 ms if the pace is busy, after 1,000 ms if not', async (t) => {
-  const many = group(200_000);
+t.test('a batch looks again after 500 ms if the pace is busy, after 1,000 ms if not', async (t) => {
+  const many = batch(200_000);
   for (const [found, everyMs] of [
     [busy, 500],
     [small, 1_000],
@@ -49,22 +49,22 @@ t.test('a group looks again after 500 ms if the pace is busy, after 1,000 ms if 
 t.test('a look counts from its start, so a slow insert makes nobody wait twice', async (t) => {
   const pace = createPace(bounds);
   pace.noteLook(busy, 1_000);
-  t.equal(pace.waitMs(group(100_000), 1_400), 100);
-  t.equal(pace.waitMs(group(100_000), 1_700), 0);
+  t.equal(pace.waitMs(batch(100_000), 1_400), 100);
+  t.equal(pace.waitMs(batch(100_000), 1_700), 0);
 });
 
 t.test('the run looks at once after a large segment or a left one', async (t) => {
   for (const found of [large, leftOver]) {
     const pace = paceAfter(found);
     t.equal(pace.isMore, true);
-    t.equal(pace.isTimeToLook(group(200_000), 1_000), true);
-    t.equal(pace.waitMs(group(200_000), 1_000), 0);
+    t.equal(pace.isTimeToLook(batch(200_000), 1_000), true);
+    t.equal(pace.waitMs(batch(200_000), 1_000), 0);
   }
   // A look shortly before changes nothing: the one at the large segment decides about the next look.
   const pace = createPace(bounds);
   pace.noteLook(small, 1_000);
   pace.noteLook(large, 1_010);
-  t.equal(pace.isTimeToLook(group(200_000), 1_010), true);
+  t.equal(pace.isTimeToLook(batch(200_000), 1_010), true);
 });
 
 t.test('what busy means, and whether there is more', async (t) => {
@@ -84,7 +84,7 @@ t.test('what busy means, and whether there is more', async (t) => {
   }
 });
 
-t.test('how long a group gathers', async (t) => {
+t.test('how long a batch gathers', async (t) => {
   const dueInMs = (
     counters: number,
     drained: boolean,
@@ -93,7 +93,7 @@ t.test('how long a group gathers', async (t) => {
     const { msMin = 0, bytes = 2 } = options;
     const pace = createPace({ ...bounds, groupMsMin: msMin });
     pace.noteLook(drained ? small : busy, 1_000);
-    return pace.dueInMs(group(counters, bytes), 1_000);
+    return pace.dueInMs(batch(counters, bytes), 1_000);
   };
   t.equal(dueInMs(0, true, {}), 0, 'nothing to coalesce');
   t.equal(dueInMs(10_000, true, {}), 500);
@@ -106,17 +106,17 @@ t.test('how long a group gathers', async (t) => {
   t.equal(dueInMs(0, true, { msMin: 300 }), 300);
 });
 
-t.test('a run waits for the next look or until the group is due', async (t) => {
+t.test('a run waits for the next look or until the batch is due', async (t) => {
   const pace = paceAfter(busy);
-  t.equal(pace.waitMs(group(4_000), 1_050), 150, 'due at 1,200 ms');
-  t.equal(pace.waitMs(group(4_000), 1_200), 0, 'due');
-  t.equal(pace.waitMs(group(100_000), 1_200), 300, 'the look at 1,500 ms comes first');
-  t.equal(pace.waitMs(group(4_000), 1_199.5), 1, 'a timer cannot wait for less');
+  t.equal(pace.waitMs(batch(4_000), 1_050), 150, 'due at 1,200 ms');
+  t.equal(pace.waitMs(batch(4_000), 1_200), 0, 'due');
+  t.equal(pace.waitMs(batch(100_000), 1_200), 300, 'the look at 1,500 ms comes first');
+  t.equal(pace.waitMs(batch(4_000), 1_199.5), 1, 'a timer cannot wait for less');
 });
 
-t.test('a group that gathers while much comes in is due sooner once that ends', async (t) => {
+t.test('a batch that gathers while much comes in is due sooner once that ends', async (t) => {
   const pace = paceAfter(busy);
-  t.equal(pace.dueInMs(group(200_000), 2_000), 9_000);
+  t.equal(pace.dueInMs(batch(200_000), 2_000), 9_000);
   pace.noteLook(undefined, 2_000);
-  t.equal(pace.dueInMs(group(200_000), 2_000), 0);
+  t.equal(pace.dueInMs(batch(200_000), 2_000), 0);
 });

@@ -150,7 +150,7 @@ function settingsOf(of: {
     CORE_LATE_INTERVAL_MS: String(lateIntervalMs),
     // ClickHouse's first refusal counts, so that a round with poisoned rows takes no longer than others.
     CORE_POISON_ATTEMPTS: '1',
-    // A round has little load. Without this setting every group would be a single segment.
+    // A round has little load. Without this setting every batch would be a single segment.
     CORE_SETTLE_MS_MIN: String(settleMsMin),
     CORE_LOG_LEVEL: 'warn',
     CORE_FAILPOINT_URL: `http://127.0.0.1:${failpoint}`,
