@@ -76,6 +76,12 @@ function commentOf(left: readonly LeftOut[]): string | null {
 }
 
 function proxyOf(connection: Connection): Written {
+  if ('transport' in connection) {
+    const { transport } = connection;
+    if (transport.network === 'grpc' && transport.serviceName.includes('/')) {
+      return leftOut('mihomo has no gRPC service names with a slash');
+    }
+  }
   switch (connection.protocol) {
     case 'VLESS':
       return vless(connection);

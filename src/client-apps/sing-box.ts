@@ -76,7 +76,9 @@ function outboundOf(connection: Connection): Written {
       return overStream(connection, 'vless', { uuid, flow });
     }
     case 'VMESS': {
-      const user = { uuid: connection.uuid, security: 'auto', packet_encoding: 'xudp' };
+      // With `auto` over TLS sing-box encrypts nothing itself, and newer versions of Xray refuse that.
+      const security = connection.security.kind === 'none' ? 'auto' : 'aes-128-gcm';
+      const user = { uuid: connection.uuid, security, packet_encoding: 'xudp' };
       return overStream(connection, 'vmess', user);
     }
     case 'TROJAN':
@@ -103,6 +105,9 @@ function overStream(
 ): Written {
   const { transport, security } = connection;
   if (transport.network === 'xhttp') return leftOut('sing-box has no XHTTP');
+  if (transport.network === 'grpc' && transport.serviceName.includes('/')) {
+    return leftOut('sing-box has no gRPC service names with a slash');
+  }
   const tls = tlsOf(security);
   return written(connection, type, { ...user, tls, transport: transportOf(transport) });
 }
