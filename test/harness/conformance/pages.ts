@@ -85,6 +85,8 @@ export async function runPages(run: PagesRun): Promise<PageResult[]> {
     const text = await reply.text();
     if (reply.status !== 200) throw new Error(`the page answered ${reply.status}: ${text}`);
     const ways = await startClient(run, { client, file, text });
+    // mihomo closes what comes before its tunnel runs, and does not say when it does.
+    await untilOneMoves([...ways.values()], sitePort);
     const tryEntry = async ({ name }: PageCell, index: number): Promise<void> => {
       const socksPort = ways.get(ports[index] ?? 0);
       const outcome =
@@ -104,6 +106,17 @@ export async function runPages(run: PagesRun): Promise<PageResult[]> {
     }
   }
   return results;
+}
+
+/** Resolves once an entry moves bytes, or after a while. The results say which do. */
+async function untilOneMoves(socksPorts: readonly number[], sitePort: number): Promise<void> {
+  const deadlineMs = performance.now() + moveMsMax;
+  while (performance.now() < deadlineMs) {
+    const outcomes = await Promise.all(
+      socksPorts.map((socksPort) => outcomeOf(move({ socksPort, sitePort }, { up: 1, down: 1 }))),
+    );
+    if (outcomes.includes('passed')) return;
+  }
 }
 
 async function outcomeOf(moved: Promise<void>): Promise<PageResult['outcome']> {
