@@ -53,6 +53,7 @@ CREATE TABLE node_outbounds (
   position integer NOT NULL DEFAULT 0,
   traffic_bytes_up bigint NOT NULL DEFAULT 0,
   traffic_bytes_down bigint NOT NULL DEFAULT 0,
+  options jsonb NOT NULL DEFAULT '{}'::jsonb,
   CONSTRAINT node_outbounds_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id) ON DELETE CASCADE,
   CONSTRAINT node_outbounds_pkey PRIMARY KEY (node_id, tag)
 ) WITH (fillfactor=70);
@@ -149,6 +150,7 @@ CREATE TABLE nodes (
   faulty_code text,
   faulty_again_at timestamp with time zone,
   skipped_revisions int4range,
+  xray_settings jsonb NOT NULL DEFAULT '{}'::jsonb,
   CONSTRAINT nodes_auth_key_hash_key UNIQUE (auth_key_hash),
   CONSTRAINT nodes_pkey PRIMARY KEY (id),
   CONSTRAINT nodes_sync_status_check CHECK ((sync_status = ANY (ARRAY['pending'::text, 'synced'::text, 'failed'::text])))

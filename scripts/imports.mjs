@@ -67,7 +67,7 @@ const allowed = {
   spool: ['rows', 'stores', 'contract'],
   rows: ['contract'],
   audit: ['stores'],
-  publish: ['nodes', 'render', 'stores', 'contract'],
+  publish: ['nodes', 'render', 'protocols', 'stores', 'contract'],
   fleet: ['settings', 'groups', 'nodes', 'protocols', 'stores', 'contract'],
   settings: ['groups', 'nodes', 'protocols', 'stores', 'contract'],
   subscriptions: [

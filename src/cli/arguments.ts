@@ -8,7 +8,7 @@ import { holdsPlaceholder, keptMarker, maskText } from '../fleet/secrets.ts';
 import type { IdRange } from '../groups/members.ts';
 import { integer } from '../integer.ts';
 import { credentialFault } from '../protocols/credential.ts';
-import { type OutboundProtocol, outboundProtocols } from '../settings/outbounds.ts';
+import { type OutboundProtocol, outboundProtocols } from '../protocols/outbound/outbound.ts';
 import { protocolName as protocolNameSchema } from '../settings/protocol-names.ts';
 import { type ResetPeriod, resetPeriods } from '../subscriptions/period.ts';
 import { hiddenFault, isStorable } from '../text.ts';

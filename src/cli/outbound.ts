@@ -1,12 +1,12 @@
 import type { Command } from 'commander';
 import { othersTag } from '../nodes/outbound-traffic.ts';
 import { findPrunableTags, pruneOutbounds } from '../nodes/prune-outbounds.ts';
-import { outboundSettings } from '../settings/harmless.ts';
+import type { OutboundProtocol } from '../protocols/outbound/outbound.ts';
+import { outboundOptions, outboundSettings } from '../settings/harmless.ts';
 import {
   addOutbound,
   listOutbounds,
   moveOutbound,
-  type OutboundProtocol,
   removeOutbound,
   setOutbound,
 } from '../settings/outbounds.ts';
@@ -23,17 +23,23 @@ export function addOutboundCommands(program: Command, run: Run): void {
     .description('Configure an outbound; a tag that the node has reported keeps its counters')
     .addHelpText(
       'after',
-      '\nExample:\n  core outbound add --node 1 --tag direct --protocol freedom',
+      `
+Examples:
+  core outbound add --node 1 --tag direct --protocol freedom
+  core outbound add --node 1 --tag up --protocol trojan --settings @up.json \\
+    --stream-settings '{"security":"tls","tlsSettings":{"serverName":"up.example.com"}}'
+
+docs/routing.md has all settings.`,
     )
-    .action(run((context, options: OutboundOptions) => put(context, options, addOutbound)));
+    .action(run((context, options: GivenOutbound) => put(context, options, addOutbound)));
 
   takesOutbound(outbound.command('set'))
-    .description('Change the protocol and settings of an outbound')
+    .description('Replace an outbound: its protocol, its settings and all other options')
     .addHelpText(
       'after',
       '\nExample:\n  core outbound set --node 1 --tag direct --protocol blackhole',
     )
-    .action(run((context, options: OutboundOptions) => put(context, options, setOutbound)));
+    .action(run((context, options: GivenOutbound) => put(context, options, setOutbound)));
 
   outbound
     .command('move')
@@ -86,8 +92,10 @@ function addOutboundList(outbound: Command, run: Run): void {
         const found = listed.map((one) => ({
           ...one,
           settings: settingsToShow(one.settings, outboundSettings, options),
+          options: settingsToShow(one.options, outboundOptions, options),
         }));
-        const columns = options.secrets === true ? [...listColumns, 'settings'] : listColumns;
+        const columns =
+          options.secrets === true ? [...listColumns, 'settings', 'options'] : listColumns;
         context.print(found, objectsText(found, columns, 'The node has no outbounds.'));
       }),
     );
@@ -113,11 +121,17 @@ async function prune(
   context.print({ nodeId: node, ...(await pruneOutbounds(pool, node)), movedTo: othersTag });
 }
 
-interface OutboundOptions {
+interface GivenOutbound {
   node: number;
   tag: string;
   protocol: OutboundProtocol;
   settings: Record<string, unknown>;
+  streamSettings?: Record<string, unknown>;
+  mux?: Record<string, unknown>;
+  sendThrough?: string;
+  targetStrategy?: string;
+  through?: string;
+  raw?: Record<string, unknown>;
 }
 
 function takesOutbound(command: Command): Command {
@@ -125,14 +139,22 @@ function takesOutbound(command: Command): Command {
     .requiredOption('--node <id>', 'id of the node', nodeId)
     .requiredOption('--tag <tag>', 'name by which the node reports its traffic', name)
     .requiredOption('--protocol <protocol>', 'Xray outbound, like freedom', outboundProtocol)
-    .option('--settings <json>', 'settings of the outbound: a JSON object or @file', settings, {});
+    .option('--settings <json>', 'settings of the outbound: a JSON object or @file', settings, {})
+    .option('--stream-settings <json>', "Xray's streamSettings: network, security, …", settings)
+    .option('--mux <json>', "Xray's mux: enabled, concurrency, …", settings)
+    .option('--send-through <address>', 'an address of the node, origin or srcip')
+    .option('--target-strategy <strategy>', 'how to resolve domains: AsIs, UseIP, …')
+    .option('--through <tag>', 'another outbound to connect through (proxySettings)', name)
+    .option('--raw <json>', 'merged into the outbound for the node, without a check', settings);
 }
 
 async function put(
   context: CliContext,
-  { node, ...outbound }: OutboundOptions,
+  { node, through, ...given }: GivenOutbound,
   write: typeof addOutbound | typeof setOutbound,
 ): Promise<void> {
+  const proxySettings = through === undefined ? undefined : { tag: through };
+  const outbound = { ...given, proxySettings };
   await write(await context.postgres(), { ...outbound, nodeId: node });
   context.print({ nodeId: node, tag: outbound.tag });
 }

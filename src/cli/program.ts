@@ -24,6 +24,7 @@ import { addStoresCommand } from './stores.ts';
 import { addSubscriptionCommands } from './subscription.ts';
 import { addUserCommands } from './user.ts';
 import { addWebhookCommands } from './webhook.ts';
+import { addXrayCommands } from './xray.ts';
 
 /** SQLSTATE of a missing table. */
 const undefinedTable = '42P01';
@@ -152,6 +153,7 @@ Examples:
   addProtocolCommands(program, run);
   addOutboundCommands(program, run);
   addRuleCommands(program, run);
+  addXrayCommands(program, run);
   addFleetCommands(program, run);
   addUserCommands(program, run);
   addSubscriptionCommands(program, run);

@@ -21,10 +21,19 @@ export interface XrayServiceConfig {
   inbounds: XrayInbound[];
   /** The first one takes the traffic that no rule matches. */
   outbounds: XrayOutbound[];
-  routing: { domainStrategy: string; rules: Record<string, unknown>[] };
+  routing: {
+    domainStrategy: string;
+    rules: Record<string, unknown>[];
+    balancers?: Record<string, unknown>[];
+  };
   policy: XrayPolicy;
   stats: Record<string, never>;
   api: XrayApi;
+  dns?: Record<string, unknown>;
+  observatory?: Record<string, unknown>;
+  burstObservatory?: Record<string, unknown>;
+  /** `raw` of an operator may have any other block of Xray's. */
+  [block: string]: unknown;
 }
 
 /**
@@ -142,6 +151,11 @@ export interface XrayOutbound {
   tag: string;
   protocol: string;
   settings: Record<string, unknown>;
+  sendThrough?: string;
+  targetStrategy?: string;
+  streamSettings?: Record<string, unknown>;
+  mux?: Record<string, unknown>;
+  proxySettings?: Record<string, unknown>;
 }
 
 export interface XrayPolicy {

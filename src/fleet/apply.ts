@@ -14,7 +14,8 @@ import {
   removeProtocolInTransaction,
   writeProtocolInTransaction,
 } from '../settings/protocols.ts';
-import { replaceRules, requireRuleTargets } from '../settings/rules.ts';
+import { requireReferences } from '../settings/references.ts';
+import { replaceRules } from '../settings/rules.ts';
 import { advisoryLocks, lockUntilCommit } from '../stores/advisory-locks.ts';
 import { inTransaction } from '../stores/postgres.ts';
 import type { FleetFile } from './file.ts';
@@ -120,7 +121,7 @@ async function applyNode(
   await applyProtocols(client, nodeId, protocols);
   if (outbounds !== undefined) await replaceOutbounds(client, nodeId, outbounds);
   if (rules !== undefined) await replaceRules(client, nodeId, await toTags(client, nodeId, rules));
-  await requireRuleTargets(client, nodeId);
+  await requireReferences(client, nodeId);
   const touched = protocols.remove.length + protocols.change.length + protocols.create.length;
   if (touched > 0 || outbounds !== undefined || rules !== undefined) {
     await bumpSettings(client, nodeId, 'fleet file');

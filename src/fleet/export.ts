@@ -3,6 +3,7 @@ import type pg from 'pg';
 import { Document, visit } from 'yaml';
 import {
   type Harmless,
+  outboundOptions,
   outboundSettings,
   protocolSettings,
   routingRule,
@@ -64,10 +65,11 @@ function declaration(node: StoredNode, shown: Shown): object {
       ...(isDeepStrictEqual(groups, [defaultGroup]) ? {} : { groups }),
       settings: shown(settings, protocolSettings),
     })),
-    outbounds: node.outbounds.map(({ tag, protocol, settings }) => ({
+    outbounds: node.outbounds.map(({ tag, protocol, settings, ...options }) => ({
       tag,
       protocol,
       settings: shown(settings, outboundSettings),
+      ...(shown(options, outboundOptions) as object),
     })),
     rules: node.rules.map((rule) => shown(rule, routingRule)),
   };

@@ -5,10 +5,10 @@ import { hostOrNone, ipOrNone, line } from '../contract/fields.ts';
 import { limits } from '../contract/limits.ts';
 import { CoreError, issuePath } from '../errors.ts';
 import { othersTag } from '../nodes/outbound-traffic.ts';
-import { type OutboundProtocol, outboundProtocols } from '../settings/outbounds.ts';
+import { type Outbound, outboundProtocols } from '../protocols/outbound/outbound.ts';
+import { ruleSchema } from '../protocols/routing/rule.ts';
 import { collisionOf } from '../settings/port-transports.ts';
 import { protocolName } from '../settings/protocol-names.ts';
-import { ruleSchema } from '../settings/rule-schema.ts';
 import { isStorable } from '../text.ts';
 import { holdsPlaceholder, keptMarker, maskText } from './secrets.ts';
 
@@ -33,11 +33,7 @@ export interface FleetProtocol {
   settings: Record<string, unknown>;
 }
 
-export interface FleetOutbound {
-  tag: string;
-  protocol: OutboundProtocol;
-  settings: Record<string, unknown>;
-}
+export type FleetOutbound = Outbound;
 
 export interface FleetFile {
   nodes: FleetNode[];
@@ -72,7 +68,11 @@ const rule = z.record(z.string(), z.unknown()).check(({ value, issues }) => {
 
 /** Replaces markers by values that the schema accepts: Core checked the kept ones when it stored them. */
 function ruleWithoutMarkers(rule: Record<string, unknown>): Record<string, unknown> {
-  const accepted: Record<string, unknown> = { user: ['kept'], attrs: {} };
+  const accepted: Record<string, unknown> = {
+    user: ['regexp:kept'],
+    attrs: {},
+    webhook: { url: 'https://kept.invalid/' },
+  };
   const fields = Object.entries(rule).map(([name, value]) => [
     name,
     value === keptMarker && name in accepted ? accepted[name] : value,
@@ -96,6 +96,13 @@ const outbound = z.strictObject({
     }),
   protocol: z.enum(outboundProtocols),
   settings,
+  // `planOutbounds` checks what is in these, once it has put stored values at the markers.
+  sendThrough: z.string().optional(),
+  targetStrategy: z.string().optional(),
+  streamSettings: settings.unwrap().optional(),
+  mux: settings.unwrap().optional(),
+  proxySettings: settings.unwrap().optional(),
+  raw: z.union([z.literal(keptMarker), settings.unwrap()]).optional(),
 });
 const node = z.strictObject({
   name: line.max(limits.nameCharsMax).min(1),

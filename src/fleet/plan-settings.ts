@@ -1,7 +1,14 @@
 import { isDeepStrictEqual } from 'node:util';
-import { type Harmless, outboundSettings, routingRule, shown } from '../settings/harmless.ts';
-import { defaultOutboundTag } from '../settings/rules.ts';
-import type { FleetOutbound } from './file.ts';
+import { outboundFaults } from '../protocols/outbound/outbound.ts';
+import {
+  type Harmless,
+  outboundOptions,
+  outboundSettings,
+  routingRule,
+  shown,
+} from '../settings/harmless.ts';
+import { referenceFaults } from '../settings/references.ts';
+import type { Fault, FleetOutbound } from './file.ts';
 import { inboundTagsOf, toNames, withInboundTags } from './inbound-tags.ts';
 import { differences, maskedChange } from './plan-lines.ts';
 import type { ProtocolsPlan } from './plan-protocols.ts';
@@ -17,12 +24,11 @@ export function planOutbounds(planned: Planned): FleetOutbound[] | undefined {
   const left = new Map(old.map((one) => [one.tag, one]));
   const linesBefore = lines.length;
   const wanted = declared.outbounds.map((one, index) => {
-    const place = [...path, 'outbounds', index, 'settings'];
     const same = left.get(one.tag);
     left.delete(one.tag);
-    const settings = keepSecrets(planned, one.settings, same?.settings, place);
-    const outbound = { ...one, settings };
+    const outbound = keepSecrets(planned, one, same, [...path, 'outbounds', index]);
     const changes = differences(contentOf(same), contentOf(outbound), outboundFields);
+    if (changes.length > 0) checkOutbound(planned, index, outbound);
     const object = `outbound ${one.tag} of node ${declared.name}`;
     if (same === undefined) lines.push({ action: 'create', object, changes });
     else if (changes.length > 0) lines.push({ action: 'change', object, changes });
@@ -41,10 +47,27 @@ export function planOutbounds(planned: Planned): FleetOutbound[] | undefined {
   return lines.length > linesBefore ? wanted : undefined;
 }
 
-const outboundFields: Harmless = { protocol: shown, settings: outboundSettings };
+const outboundFields: Harmless = {
+  protocol: shown,
+  settings: outboundSettings,
+  ...outboundOptions,
+};
 
 function contentOf(outbound: FleetOutbound | undefined): Record<string, unknown> {
-  return outbound === undefined ? {} : { protocol: outbound.protocol, settings: outbound.settings };
+  if (outbound === undefined) return {};
+  const { tag: _tag, ...content } = outbound;
+  return content;
+}
+
+/** Checks a new or changed outbound. One that stays as it is may be from before Core checked as much. */
+function checkOutbound(planned: Planned, index: number, outbound: FleetOutbound): void {
+  const path = [...planned.path, 'outbounds', index];
+  const isHere = (fault: Fault): boolean => path.every((step, at) => fault.path[at] === step);
+  // If a marker here stands for nothing, that fault is in the list already, and says more.
+  if (planned.faults.some(isHere)) return;
+  for (const fault of outboundFaults(outbound)) {
+    planned.faults.push({ path: [...path, ...fault.path], message: fault.message });
+  }
 }
 
 /** All rules that the node is to have. Undefined if nothing changes. */
@@ -83,19 +106,20 @@ function nameAfter({ renamed }: ProtocolsPlan, name: string): string {
   return renamed.get(name) ?? name;
 }
 
-/** Checks the same as `requireRuleTargets` does in the database, but can name the line of the rule. */
+/** Checks the same as `requireReferences` does in the database, but can name the line of the part. */
 export function requireTargets(planned: Planned, protocols: ProtocolsPlan): void {
   const { declared, stored, path, faults } = planned;
   const outbounds = declared.outbounds ?? stored?.outbounds ?? [];
-  const tags = outbounds.length === 0 ? [defaultOutboundTag] : outbounds.map((one) => one.tag);
-  const rules = declared.rules ?? stored?.rules ?? [];
-  for (const [index, rule] of rules.entries()) {
-    const tag = String(rule['outboundTag']);
-    if (tags.includes(tag)) continue;
-    faults.push({
-      path: declared.rules === undefined ? [...path, 'outbounds'] : [...path, 'rules', index],
-      message: `Rule ${index + 1} names the outbound ${tag}, which the node would not have; it would have ${tags.join(', ')}`,
-    });
+  const found = referenceFaults({
+    // A new protocol has no id yet, so its rules are checked by its name.
+    inboundTags: undefined,
+    outbounds,
+    rules: declared.rules ?? stored?.rules ?? [],
+    xray: stored?.xray ?? {},
+  });
+  for (const { part, index, message } of found) {
+    const isDeclared = part !== 'xray' && declared[part] !== undefined && index !== undefined;
+    faults.push({ path: isDeclared ? [...path, part, index] : [...path, 'outbounds'], message });
   }
   requireInbounds(planned, protocols, outbounds);
 }

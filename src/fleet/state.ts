@@ -1,5 +1,7 @@
 import type { VpnProtocol } from '../contract/enums.ts';
 import { CoreError } from '../errors.ts';
+import type { OutboundOptions } from '../protocols/outbound/outbound.ts';
+import type { XraySettings } from '../protocols/routing/xray-settings.ts';
 import type { Queryable } from '../stores/postgres.ts';
 import type { FleetOutbound } from './file.ts';
 import { readProtocolGroups } from './groups.ts';
@@ -26,6 +28,7 @@ export interface StoredNode {
   outbounds: FleetOutbound[];
   /** They name an inbound by the name of its protocol, not by its tag. */
   rules: Record<string, unknown>[];
+  xray: XraySettings;
 }
 
 /**
@@ -34,7 +37,8 @@ export interface StoredNode {
  */
 export async function readFleet(db: Queryable): Promise<StoredNode[]> {
   const nodes = await db.query<Omit<StoredNode, 'protocols' | 'outbounds' | 'rules'>>(
-    `SELECT id AS "nodeId", name, region, host, ip FROM nodes WHERE revoked_at IS NULL ORDER BY id`,
+    `SELECT id AS "nodeId", name, region, host, ip, xray_settings AS xray FROM nodes
+     WHERE revoked_at IS NULL ORDER BY id`,
   );
   const fleet = new Map<number, StoredNode>(
     nodes.rows.map((row) => [row.nodeId, { ...row, protocols: [], outbounds: [], rules: [] }]),
@@ -48,11 +52,13 @@ export async function readFleet(db: Queryable): Promise<StoredNode[]> {
     const own = groups.get(row.nodeProtocolId) ?? [];
     fleet.get(nodeId)?.protocols.push({ ...row, groups: own });
   }
-  const outbounds = await db.query<FleetOutbound & { nodeId: number }>(
-    `SELECT node_id AS "nodeId", tag, protocol, settings FROM node_outbounds
+  const outbounds = await db.query<FleetOutbound & { nodeId: number; options: OutboundOptions }>(
+    `SELECT node_id AS "nodeId", tag, protocol, settings, options FROM node_outbounds
      WHERE configured ORDER BY position, tag COLLATE "C"`,
   );
-  for (const { nodeId, ...row } of outbounds.rows) fleet.get(nodeId)?.outbounds.push(row);
+  for (const { nodeId, options, ...row } of outbounds.rows) {
+    fleet.get(nodeId)?.outbounds.push({ ...row, ...options });
+  }
   const rules = await db.query<{ nodeId: number; rule: Record<string, unknown> }>(
     'SELECT node_id AS "nodeId", rule FROM routing_rules ORDER BY position',
   );

@@ -45,9 +45,13 @@ export function decompressContent(compressed: Buffer): Promise<Buffer> {
   return decompress(compressed);
 }
 
-/** The settings of a node as JSON, to be kept for a rollback, and their SHA-256 in hex. */
+/**
+ * The settings of a node as JSON, to be kept for a rollback, and their SHA-256 in hex. What a node does not have
+ * is absent, so settings from before Core had it keep their hash.
+ */
 export function encodeSettings(rows: NodeSettings): { json: string; hash: string } {
-  const { protocols, outbounds, rules } = rows;
-  const json = JSON.stringify(withSortedKeys({ protocols, outbounds, rules }));
+  const { protocols, outbounds, rules, xray } = rows;
+  const settings = { protocols, outbounds, rules, ...(xray === undefined ? {} : { xray }) };
+  const json = JSON.stringify(withSortedKeys(settings));
   return { json, hash: createHash('sha256').update(json).digest('hex') };
 }

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import type pg from 'pg';
+import type { OutboundOptions } from '../protocols/outbound/outbound.ts';
+import type { XraySettings } from '../protocols/routing/xray-settings.ts';
 import {
   givenCredentialSql,
   hasCredentialTextSql,
@@ -97,7 +99,10 @@ interface NodeRow {
   xrayVersion: string | null;
   /** After a rollback, the settings of the earlier revision. */
   pinned: NodeSettings | null;
+  xray: XraySettings | null;
 }
+
+type StoredOutbound = OutboundRow & { nodeId: number; options: OutboundOptions | null };
 
 interface LinksRow {
   nodeId: number;
@@ -118,8 +123,13 @@ function addLinks(rows: NodeRows | undefined, { records, texts }: LinksRow): voi
 
 /** The node without its links, and without its settings unless a rollback has pinned them. */
 function withoutLists(row: NodeRow): ReadNode {
-  const { id, host, ip, revision, pinned, xrayVersion, ...state } = row;
-  const settings = pinned ?? { protocols: [], outbounds: [], rules: [] };
+  const { id, host, ip, revision, pinned, xray, xrayVersion, ...state } = row;
+  const settings = pinned ?? {
+    protocols: [],
+    outbounds: [],
+    rules: [],
+    ...(xray === null ? {} : { xray }),
+  };
   return { rows: { node: { id, host, ip, revision, xrayVersion }, ...settings, links: [] }, state };
 }
 
@@ -130,8 +140,11 @@ async function addSettings(
 ): Promise<void> {
   const protocols = await client.query<ProtocolRow & { nodeId: number }>(protocolsSql, [nodeIds]);
   for (const { nodeId, ...row } of protocols.rows) read.get(nodeId)?.rows.protocols.push(row);
-  const outbounds = await client.query<OutboundRow & { nodeId: number }>(outboundsSql, [nodeIds]);
-  for (const { nodeId, ...row } of outbounds.rows) read.get(nodeId)?.rows.outbounds.push(row);
+  const outbounds = await client.query<StoredOutbound>(outboundsSql, [nodeIds]);
+  for (const { nodeId, options, ...row } of outbounds.rows) {
+    const outbound = options === null ? row : { ...row, options };
+    read.get(nodeId)?.rows.outbounds.push(outbound);
+  }
   const rules = await client.query<RuleRow & { nodeId: number }>(rulesSql, [nodeIds]);
   for (const { nodeId, ...row } of rules.rows) read.get(nodeId)?.rows.rules.push(row);
 }
@@ -140,7 +153,8 @@ const nodesSql = `
 SELECT n.id, ${hostSql} AS host, n.ip, n.revision, n.change_seq AS "changeSeq",
   n.published_seq AS "publishedSeq", n.change_causes AS causes,
   encode(n.content_hash, 'hex') AS "contentHash", ${dueSql} AS due, s.settings AS pinned,
-  h.reported_revision AS "reportedRevision", h.xray_version AS "xrayVersion"
+  h.reported_revision AS "reportedRevision", h.xray_version AS "xrayVersion",
+  nullif(n.xray_settings, '{}') AS xray
 FROM nodes n
 LEFT JOIN heartbeats h ON h.node_id = n.id
 LEFT JOIN node_settings s ON s.node_id = n.id AND s.settings_hash = n.pinned_settings_hash
@@ -151,7 +165,8 @@ SELECT node_id AS "nodeId", id, protocol, port, settings FROM node_protocols
 WHERE node_id = ANY ($1::integer[]) ORDER BY id`;
 
 const outboundsSql = `
-SELECT node_id AS "nodeId", tag, protocol, settings, position FROM node_outbounds
+SELECT node_id AS "nodeId", tag, protocol, settings, nullif(options, '{}') AS options,
+  position FROM node_outbounds
 WHERE node_id = ANY ($1::integer[]) AND configured AND protocol IS NOT NULL
 ORDER BY position, tag COLLATE "C"`;
 

@@ -1,4 +1,6 @@
 import type { VpnProtocol } from '../contract/enums.ts';
+import type { OutboundOptions } from '../protocols/outbound/outbound.ts';
+import type { XraySettings } from '../protocols/routing/xray-settings.ts';
 import type { CredentialText, LinkRecords } from './link-records.ts';
 
 /** Everything that a node's configuration is rendered from, read at one moment. */
@@ -23,6 +25,8 @@ export interface NodeSettings {
   /** Only the outbounds that an operator configured. */
   outbounds: OutboundRow[];
   rules: RuleRow[];
+  /** What the node's Xray has beside these. Absent in the settings of revisions before Core had it. */
+  xray?: XraySettings;
 }
 
 export interface ProtocolRow {
@@ -36,6 +40,8 @@ export interface OutboundRow {
   tag: string;
   protocol: string;
   settings: Record<string, unknown>;
+  /** Absent if it has none. */
+  options?: OutboundOptions;
   position: number;
 }
 

@@ -1,6 +1,13 @@
-import type { XrayApi, XrayOutbound, XrayPolicy } from '../contract/node-config.ts';
+import type {
+  XrayApi,
+  XrayOutbound,
+  XrayPolicy,
+  XrayServiceConfig,
+} from '../contract/node-config.ts';
+import type { XraySettings } from '../protocols/routing/xray-settings.ts';
 import { type Json, joined } from './clients-json.ts';
 import type { ProtocolLinks } from './link-records.ts';
+import { mergeRaw, mergeRawRoot } from './merge-raw.ts';
 import type { OutboundRow, ProtocolRow, RuleRow } from './node-rows.ts';
 import { byText, withSortedKeys } from './order.ts';
 import { xrayEnv } from './xray-env.ts';
@@ -33,6 +40,7 @@ export function renderXray(
     protocols: readonly ProtocolRow[];
     outbounds: readonly OutboundRow[];
     rules: readonly RuleRow[];
+    xray?: XraySettings;
   },
   linksOf: (nodeProtocolId: number) => ProtocolLinks,
 ): Json | undefined {
@@ -40,20 +48,43 @@ export function renderXray(
     .map((row) => renderXrayInbound(row, linksOf(row.id)))
     .filter((inbound) => inbound !== undefined);
   if (inbounds.length === 0) return undefined;
-  const rules = [...rows.rules].sort((left, right) => left.position - right.position);
   const env = xrayEnv(rows.protocols);
+  const { raw, dns, observatory, burstObservatory, ...routing } = rows.xray ?? {};
+  const { inbounds: rawInbounds = [], ...rawRest } = raw ?? {};
   const rest = {
     ...(env === undefined ? {} : { env }),
     outbounds: renderOutbounds(rows.outbounds),
-    routing: {
-      domainStrategy: 'AsIs',
-      rules: rules.map((row) => withSortedKeys(row.rule)),
-    },
+    routing: renderRouting(rows.rules, routing),
     policy,
     stats: {},
     api: renderApi(rows.protocols),
+    ...given({ dns, observatory, burstObservatory }),
   };
-  return ['{"inbounds":[', ...joined(inbounds), `],${JSON.stringify(rest).slice(1)}`];
+  const added = (rawInbounds as object[]).map((one): Json => [JSON.stringify(withSortedKeys(one))]);
+  const json = JSON.stringify(mergeRawRoot(rest, rawRest));
+  return ['{"inbounds":[', ...joined([...inbounds, ...added]), `],${json.slice(1)}`];
+}
+
+function renderRouting(
+  rules: readonly RuleRow[],
+  { domainStrategy = 'AsIs', balancers = [] }: XraySettings,
+): XrayServiceConfig['routing'] {
+  const sorted = [...rules].sort((left, right) => left.position - right.position);
+  return {
+    domainStrategy,
+    rules: sorted.map((row) => withSortedKeys(row.rule)),
+    ...(balancers.length === 0
+      ? {}
+      : { balancers: balancers.map((one) => ({ ...withSortedKeys(one) })) }),
+  };
+}
+
+/** The blocks that an operator gave. */
+function given(blocks: Record<string, object | undefined>): Record<string, object> {
+  const named = Object.entries(blocks).filter(
+    (block): block is [string, object] => block[1] !== undefined,
+  );
+  return Object.fromEntries(named.map(([name, block]) => [name, withSortedKeys(block)]));
 }
 
 /**
@@ -78,9 +109,14 @@ function renderOutbounds(rows: readonly OutboundRow[]): XrayOutbound[] {
   if (rows.length === 0) return [{ tag: 'direct', protocol: 'freedom', settings: {} }];
   return [...rows]
     .sort((left, right) => left.position - right.position || byText(left.tag, right.tag))
-    .map((row) => ({
-      tag: row.tag,
-      protocol: row.protocol,
-      settings: withSortedKeys(row.settings),
-    }));
+    .map(({ tag, protocol, settings, options }) => {
+      const { raw, ...rest } = options ?? {};
+      const outbound = {
+        tag,
+        protocol,
+        settings: withSortedKeys(settings),
+        ...withSortedKeys(rest),
+      };
+      return mergeRaw(outbound as XrayOutbound, raw);
+    });
 }

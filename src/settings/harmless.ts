@@ -24,7 +24,11 @@ const bareUrl = (value: unknown): boolean => {
   return username + password + search + hash === '';
 };
 
-const range = { maxConcurrency: plain, maxConnections: plain, cMaxReuseTimes: plain };
+/** The same, or an address or a word. */
+const bareUrlOrPlain = (value: unknown): boolean =>
+  typeof value === 'string' && value.includes('://') ? bareUrl(value) : plain(value);
+
+const xmuxRange = { maxConcurrency: plain, maxConnections: plain, cMaxReuseTimes: plain };
 
 /** What an `extra` of XHTTP says. Headers and where a client downloads may be secret. */
 const xhttpExtra: Harmless = {
@@ -50,7 +54,7 @@ const xhttpExtra: Harmless = {
   scMaxBufferedPosts: plain,
   scStreamUpServerSecs: plain,
   serverMaxHeaderBytes: plain,
-  xmux: { ...range, hMaxRequestTimes: plain, hMaxReusableSecs: plain, hKeepAlivePeriod: plain },
+  xmux: { ...xmuxRange, hMaxRequestTimes: plain, hMaxReusableSecs: plain, hKeepAlivePeriod: plain },
 };
 
 /**
@@ -140,9 +144,16 @@ const server = {
   UoTVersion: plain,
 };
 
-/** Settings of outbounds. Core passes them on unchanged: https://xtls.github.io/en/config/outbounds/ */
+const range = plain;
+const sniffing = { enabled: plain, destOverride: plain, metadataOnly: plain, routeOnly: plain };
+
+/**
+ * Settings of outbounds. Ids, passwords, keys, headers and `packet` of noises are secret. A test compares this
+ * list with all fields that exist.
+ */
 export const outboundSettings: Harmless = {
   ...server,
+  uotVersion: plain,
   version: plain,
   network: plain,
   domainStrategy: plain,
@@ -150,31 +161,190 @@ export const outboundSettings: Harmless = {
   redirect: plain,
   userLevel: plain,
   proxyProtocol: plain,
-  fragment: { packets: plain, length: plain, interval: plain, maxSplit: plain },
-  noises: { type: plain, delay: plain, applyTo: plain },
+  fragment: { packets: plain, length: range, interval: range, maxSplit: range },
+  noises: { type: plain, delay: range, applyTo: plain },
+  finalRules: { action: plain, network: plain, port: plain, ip: plain, blockDelay: range },
   response: { type: plain },
   inboundTag: plain,
+  sniffing: { ...sniffing, domainsExcluded: plain, ipsExcluded: plain },
+  rewriteNetwork: plain,
+  rewriteAddress: plain,
+  rewritePort: plain,
+  rules: { action: plain, qType: plain, domain: plain, rCode: plain },
   nonIPQuery: plain,
   blockTypes: plain,
-  servers: { ...server, users: { level: plain } },
+  reverse: { tag: plain },
+  alterId: plain,
+  testpre: plain,
+  experiments: plain,
+  servers: { ...server, uotVersion: plain, users: { level: plain } },
   vnext: {
     address: plain,
     port: plain,
-    users: { level: plain, flow: plain, encryption: only('none'), security: plain, alterId: plain },
+    users: {
+      level: plain,
+      flow: plain,
+      encryption: only('none'),
+      security: plain,
+      alterId: plain,
+      testpre: plain,
+      experiments: plain,
+    },
   },
-  peers: { endpoint: plain, publicKey: plain, keepAlive: plain, allowedIPs: plain },
+  peers: { endpoint: plain, publicKey: plain, keepAlive: plain, allowedIPs: plain, level: plain },
   mtu: plain,
   workers: plain,
   noKernelTun: plain,
 };
 
-/** Rules. `user` names UUIDs of links, and `attrs` may be headers, so both are secret. */
+const socketOptions = {
+  mark: plain,
+  tcpFastOpen: plain,
+  tproxy: plain,
+  domainStrategy: plain,
+  dialerProxy: plain,
+  tcpKeepAliveInterval: plain,
+  tcpKeepAliveIdle: plain,
+  tcpCongestion: plain,
+  tcpWindowClamp: plain,
+  tcpMaxSeg: plain,
+  tcpUserTimeout: plain,
+  penetrate: plain,
+  v6only: plain,
+  interface: plain,
+  tcpMptcp: plain,
+  addressPortStrategy: plain,
+  happyEyeballs: {
+    prioritizeIPv6: plain,
+    tryDelayMs: plain,
+    interleave: plain,
+    maxConcurrentTry: plain,
+  },
+};
+const xhttp = {
+  path: shown,
+  host: plain,
+  mode: plain,
+  xPaddingBytes: range,
+  uplinkHTTPMethod: plain,
+  noGRPCHeader: plain,
+  scMaxEachPostBytes: range,
+  scMinPostsIntervalMs: range,
+};
+const rawTransport = { header: { type: plain } };
+
+/**
+ * What an outbound has beside its settings. `raw` may contain anything, and short ids, keys, headers and
+ * passwords are credentials. A test compares this list with all fields that exist.
+ */
+export const outboundOptions: Harmless = {
+  sendThrough: plain,
+  targetStrategy: plain,
+  mux: { enabled: plain, concurrency: plain, xudpConcurrency: plain, xudpProxyUDP443: plain },
+  proxySettings: { tag: plain, transportLayer: plain },
+  streamSettings: {
+    address: plain,
+    port: plain,
+    network: plain,
+    method: plain,
+    security: plain,
+    tlsSettings: {
+      serverName: plain,
+      alpn: plain,
+      fingerprint: plain,
+      allowInsecure: plain,
+      pinnedPeerCertSha256: plain,
+      verifyPeerCertByName: plain,
+      enableSessionResumption: plain,
+      disableSystemRoot: plain,
+      minVersion: plain,
+      maxVersion: plain,
+      cipherSuites: plain,
+      curvePreferences: plain,
+    },
+    realitySettings: { serverName: plain, fingerprint: plain, password: plain, publicKey: plain },
+    rawSettings: rawTransport,
+    tcpSettings: rawTransport,
+    wsSettings: { path: shown, host: plain, heartbeatPeriod: plain },
+    grpcSettings: { serviceName: plain, authority: plain, multiMode: plain },
+    xhttpSettings: xhttp,
+    splithttpSettings: xhttp,
+    httpupgradeSettings: { path: shown, host: plain },
+    kcpSettings: { mtu: plain, tti: plain, uplinkCapacity: plain, downlinkCapacity: plain },
+    hysteriaSettings: { version: plain, udpIdleTimeout: plain },
+    sockopt: socketOptions,
+  },
+};
+
+/** What a node's Xray has beside these. `raw` may contain anything. */
+export const xraySettings: Harmless = {
+  domainStrategy: plain,
+  dns: {
+    servers: {
+      address: bareUrlOrPlain,
+      port: plain,
+      clientIp: plain,
+      domains: shown,
+      expectedIPs: shown,
+      expectIPs: shown,
+      unexpectedIPs: shown,
+      skipFallback: plain,
+      finalQuery: plain,
+      queryStrategy: plain,
+      tag: plain,
+      timeoutMs: plain,
+      disableCache: plain,
+      serveStale: plain,
+      serveExpiredTTL: plain,
+    },
+    clientIp: plain,
+    tag: plain,
+    queryStrategy: plain,
+    disableCache: plain,
+    serveStale: plain,
+    serveExpiredTTL: plain,
+    disableFallback: plain,
+    disableFallbackIfMatch: plain,
+    enableParallelQuery: plain,
+    useSystemHosts: plain,
+  },
+  balancers: {
+    tag: plain,
+    selector: plain,
+    fallbackTag: plain,
+    strategy: {
+      type: plain,
+      settings: { expected: plain, maxRTT: plain, tolerance: plain, baselines: plain },
+    },
+  },
+  observatory: {
+    subjectSelector: plain,
+    probeURL: bareUrl,
+    probeInterval: plain,
+    enableConcurrency: plain,
+  },
+  burstObservatory: {
+    subjectSelector: plain,
+    pingConfig: {
+      destination: bareUrl,
+      connectivity: bareUrl,
+      interval: plain,
+      sampling: plain,
+      timeout: plain,
+      httpMethod: plain,
+    },
+  },
+};
+
+/** Rules. `attrs` may be headers, and a webhook's URL may hold a token, so both are secret, and so is `user`. */
 export const routingRule: Harmless = {
   type: shown,
   ruleTag: shown,
   outboundTag: shown,
+  balancerTag: shown,
   inboundTag: shown,
   domain: shown,
+  domains: shown,
   ip: shown,
   port: shown,
   sourcePort: shown,

@@ -3,25 +3,15 @@ import { CoreError } from '../errors.ts';
 import { bumpSettings } from '../nodes/bump.ts';
 import { lockLiveNode, requireNode } from '../nodes/lock-node.ts';
 import { othersTag } from '../nodes/outbound-traffic.ts';
+import {
+  type Outbound,
+  type OutboundOptions,
+  type OutboundProtocol,
+  outboundOptionNames,
+  validateOutbound,
+} from '../protocols/outbound/outbound.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
-import { requireRuleTargets } from './rules.ts';
-
-/** The outbound protocols that Xray knows. A node refuses a configuration with another name. */
-export const outboundProtocols = [
-  'blackhole',
-  'dns',
-  'freedom',
-  'http',
-  'hysteria',
-  'loopback',
-  'shadowsocks',
-  'socks',
-  'trojan',
-  'vless',
-  'vmess',
-  'wireguard',
-] as const;
-export type OutboundProtocol = (typeof outboundProtocols)[number];
+import { requireReferences } from './references.ts';
 
 interface NodeOutbound {
   tag: string;
@@ -32,24 +22,23 @@ interface NodeOutbound {
   /** Null if it is not configured. */
   protocol: OutboundProtocol | null;
   settings: Record<string, unknown>;
-}
-
-interface ConfiguredOutbound {
-  tag: string;
-  protocol: OutboundProtocol;
-  settings: Record<string, unknown>;
+  /** What it has beside its settings: transport, multiplexing, the way it leaves. */
+  options: OutboundOptions;
 }
 
 /**
  * Configures an outbound, after those that the node has. If Core knows the tag from usage reports, its
  * counters stay.
- * @throws CoreError NOT_FOUND; INVALID_ARGUMENT if the tag is configured already, or is `othersTag`.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT for an outbound that Xray would refuse or that could not
+ * work, a tag that is configured already, or `othersTag`.
  */
 export async function addOutbound(
   pool: pg.Pool,
-  added: ConfiguredOutbound & { nodeId: number },
+  added: Outbound & { nodeId: number },
 ): Promise<void> {
-  const { nodeId, tag } = added;
+  const { nodeId, ...outbound } = added;
+  const { tag } = outbound;
+  validateOutbound(outbound);
   if (tag === othersTag) {
     throw new CoreError(
       'INVALID_ARGUMENT',
@@ -62,25 +51,28 @@ export async function addOutbound(
     if (configured.includes(tag)) {
       throw new CoreError('INVALID_ARGUMENT', `Node ${nodeId} has an outbound ${tag} already`);
     }
-    await writeOutbound(client, nodeId, added, configured.length + 1);
+    await writeOutbound(client, nodeId, outbound, configured.length + 1);
     await orderOutbounds(client, nodeId, [...configured, tag]);
-    await requireRuleTargets(client, nodeId);
+    await requireReferences(client, nodeId);
     await bumpSettings(client, nodeId, `outbound ${tag} added`);
   });
 }
 
 /**
- * Changes the protocol and the settings of a configured outbound.
- * @throws CoreError NOT_FOUND if it is not configured.
+ * Replaces a configured outbound: its protocol, its settings and everything beside them.
+ * @throws CoreError NOT_FOUND if it is not configured; INVALID_ARGUMENT as for a new one.
  */
 export async function setOutbound(
   pool: pg.Pool,
-  changed: ConfiguredOutbound & { nodeId: number },
+  changed: Outbound & { nodeId: number },
 ): Promise<void> {
-  const { nodeId, tag } = changed;
+  const { nodeId, ...outbound } = changed;
+  const { tag } = outbound;
+  validateOutbound(outbound);
   await inTransaction(pool, async (client) => {
     const tags = await requireOutbound(client, nodeId, tag);
-    await writeOutbound(client, nodeId, changed, tags.indexOf(tag) + 1);
+    await writeOutbound(client, nodeId, outbound, tags.indexOf(tag) + 1);
+    await requireReferences(client, nodeId);
     await bumpSettings(client, nodeId, `outbound ${tag} changed`);
   });
 }
@@ -106,7 +98,7 @@ export async function moveOutbound(
 
 /**
  * Takes an outbound out of the configuration. Its counters stay.
- * @throws CoreError NOT_FOUND; INVALID_ARGUMENT if a rule names it.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT if a rule, a balancer or another outbound names it.
  */
 export async function removeOutbound(
   pool: pg.Pool,
@@ -116,19 +108,19 @@ export async function removeOutbound(
   await inTransaction(pool, async (client) => {
     await requireOutbound(client, nodeId, tag);
     await unconfigureOutbounds(client, nodeId, [tag]);
-    await requireRuleTargets(client, nodeId);
+    await requireReferences(client, nodeId);
     await bumpSettings(client, nodeId, `outbound ${tag} removed`);
   });
 }
 
 /**
  * Replaces all configured outbounds of a node, in this order. The caller's transaction must have locked
- * the node.
+ * the node and checked the outbounds, and ends with `requireReferences`.
  */
 export async function replaceOutbounds(
   client: pg.PoolClient,
   nodeId: number,
-  outbounds: readonly ConfiguredOutbound[],
+  outbounds: readonly Outbound[],
 ): Promise<void> {
   const wanted = new Set(outbounds.map((outbound) => outbound.tag));
   const configured = await configuredTags(client, nodeId);
@@ -166,16 +158,31 @@ async function configuredTags(client: pg.PoolClient, nodeId: number): Promise<st
 async function writeOutbound(
   client: pg.PoolClient,
   nodeId: number,
-  { tag, protocol, settings }: ConfiguredOutbound,
+  outbound: Outbound,
   position: number,
 ): Promise<void> {
+  const { tag, protocol, settings } = outbound;
   await client.query(
-    `INSERT INTO node_outbounds (node_id, tag, protocol, settings, configured, position)
-     VALUES ($1, $2, $3, $4, true, $5)
+    `INSERT INTO node_outbounds (node_id, tag, protocol, settings, options, configured, position)
+     VALUES ($1, $2, $3, $4, $5, true, $6)
      ON CONFLICT (node_id, tag) DO UPDATE SET protocol = excluded.protocol,
-       settings = excluded.settings, configured = true, position = excluded.position`,
-    [nodeId, tag, protocol, JSON.stringify(settings), position],
+       settings = excluded.settings, options = excluded.options, configured = true,
+       position = excluded.position`,
+    [
+      nodeId,
+      tag,
+      protocol,
+      JSON.stringify(settings),
+      JSON.stringify(optionsOf(outbound)),
+      position,
+    ],
   );
+}
+
+/** What an outbound has beside its settings. */
+export function optionsOf(outbound: OutboundOptions): OutboundOptions {
+  const named = outboundOptionNames.filter((name) => outbound[name] !== undefined);
+  return Object.fromEntries(named.map((name) => [name, outbound[name]]));
 }
 
 async function orderOutbounds(
@@ -198,7 +205,8 @@ async function unconfigureOutbounds(
   tags: readonly string[],
 ): Promise<void> {
   await client.query(
-    `UPDATE node_outbounds SET configured = false, protocol = NULL, settings = '{}', position = 0
+    `UPDATE node_outbounds SET configured = false, protocol = NULL, settings = '{}', options = '{}',
+       position = 0
      WHERE node_id = $1 AND tag = ANY ($2::text[])`,
     [nodeId, tags],
   );
@@ -212,7 +220,7 @@ export async function listOutbounds(db: Queryable, nodeId: number): Promise<Node
   await requireNode(db, nodeId);
   const { rows } = await db.query<NodeOutbound>(
     `SELECT tag, traffic_bytes_up AS "trafficBytesUp", traffic_bytes_down AS "trafficBytesDown",
-       configured, protocol, settings
+       configured, protocol, settings, options
      FROM node_outbounds WHERE node_id = $1 ORDER BY configured DESC, position, tag`,
     [nodeId],
   );

@@ -17,6 +17,7 @@ import {
   requireNameFreeOnNode,
   takenNames,
 } from './protocol-names.ts';
+import { requireReferences } from './references.ts';
 
 // The protocols that nodes serve. A function whose name ends in InTransaction works in a transaction of
 // the caller that has locked the node. It takes settings that are checked already, and marks no node.
@@ -180,7 +181,7 @@ export async function writeProtocolInTransaction(
 /**
  * Removes a protocol with its links. Clients with one of these links cannot connect again, even if an
  * operator adds the same protocol again, unless they hold a credential that was given to their subscription.
- * @throws CoreError NOT_FOUND; INVALID_ARGUMENT for a revoked node.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT for a revoked node, or if a rule names its inbound.
  */
 export async function removeProtocol(
   pool: pg.Pool,
@@ -190,6 +191,7 @@ export async function removeProtocol(
     await lockLinks(client, 'protocols');
     const { nodeId } = await lockProtocol(client, nodeProtocolId);
     await removeProtocolInTransaction(client, nodeProtocolId);
+    await requireReferences(client, nodeId);
     await bumpSettings(client, nodeId, `protocol ${nodeProtocolId} removed`);
     return { nodeId };
   });

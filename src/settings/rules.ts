@@ -4,7 +4,8 @@ import { CoreError } from '../errors.ts';
 import { bumpSettings } from '../nodes/bump.ts';
 import { lockLiveNode, requireNode } from '../nodes/lock-node.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
-import { validateRule } from './rule-schema.ts';
+import { requireReferences } from './references.ts';
+import { type RoutingRule, validateRule } from './rule-schema.ts';
 
 interface NodeRule {
   ruleId: number;
@@ -13,13 +14,10 @@ interface NodeRule {
   rule: Record<string, unknown>;
 }
 
-/** The one outbound of a node that has none configured; src/render/xray.ts renders it. */
-export const defaultOutboundTag = 'direct';
-
 /**
  * Adds a routing rule to a node, at a position counted from 1, or after all others.
- * @throws CoreError NOT_FOUND; INVALID_ARGUMENT for a rule that Xray would refuse, an outbound that
- * the node does not have, or a revoked node.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT for a rule that Xray would refuse, an outbound, a
+ * balancer or an inbound that the node does not have, or a revoked node.
  */
 export async function addRule(
   pool: pg.Pool,
@@ -38,7 +36,7 @@ export async function addRule(
     const row = rows[0];
     assert(row !== undefined, 'an INSERT with RETURNING returns its row');
     const position = await reorder(client, nodeId, row.id, wanted);
-    await requireRuleTargets(client, nodeId);
+    await requireReferences(client, nodeId);
     await bumpSettings(client, nodeId, `rule ${row.id} added`);
     return { ruleId: row.id, position };
   });
@@ -83,42 +81,17 @@ export async function removeRule(pool: pg.Pool, ruleId: number): Promise<{ nodeI
   });
 }
 
-/** Replaces all rules of a node. The caller's transaction must have locked the node. */
+/** Replaces all rules of a node. The caller's transaction must have locked the node, and checks references. */
 export async function replaceRules(
   client: pg.PoolClient,
   nodeId: number,
-  rules: readonly Record<string, unknown>[],
+  rules: readonly RoutingRule[],
 ): Promise<void> {
   await client.query('DELETE FROM routing_rules WHERE node_id = $1', [nodeId]);
   await client.query(
     `INSERT INTO routing_rules (node_id, position, rule)
      SELECT $1, at, rule::jsonb FROM unnest($2::text[]) WITH ORDINALITY AS given (rule, at)`,
     [nodeId, rules.map((rule) => JSON.stringify(rule))],
-  );
-}
-
-/**
- * Checks that every rule of a node names an outbound that the node has, because Xray refuses the whole
- * configuration otherwise. Every change of rules or outbounds ends with this check.
- * @throws CoreError INVALID_ARGUMENT naming the first rule at fault.
- */
-export async function requireRuleTargets(client: pg.PoolClient, nodeId: number): Promise<void> {
-  const { rows } = await client.query<{ position: number; tag: string; tags: string[] | null }>(
-    `WITH tags AS (SELECT tag FROM node_outbounds WHERE node_id = $1 AND configured)
-     SELECT at AS position, tag, (SELECT array_agg(tag ORDER BY tag) FROM tags) AS tags
-     FROM (SELECT row_number() OVER (ORDER BY position)::integer AS at,
-             rule ->> 'outboundTag' AS tag FROM routing_rules WHERE node_id = $1) AS rules
-     WHERE tag IS NULL OR NOT (tag IN (SELECT tag FROM tags)
-       OR (tag = $2 AND NOT EXISTS (SELECT FROM tags)))
-     ORDER BY at LIMIT 1`,
-    [nodeId, defaultOutboundTag],
-  );
-  const fault = rows[0];
-  if (fault === undefined) return;
-  const has = (fault.tags ?? [`${defaultOutboundTag} (the default)`]).join(', ');
-  throw new CoreError(
-    'INVALID_ARGUMENT',
-    `Rule ${fault.position} of node ${nodeId} names the outbound ${fault.tag}, which the node does not have; it has ${has}`,
   );
 }
 

@@ -187,7 +187,7 @@ t.test('outbounds: set, move, remove', async (t) => {
   const tags = async () =>
     (await json<{ tag: string }[]>('outbound', 'list', '--node', '1')).map(({ tag }) => tag);
   await addOutbound('direct', 'freedom');
-  await addOutbound('warp', 'socks');
+  await addOutbound('warp', 'dns');
   await addOutbound('block', 'blackhole');
   t.same(await tags(), ['direct', 'warp', 'block']);
 

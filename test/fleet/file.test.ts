@@ -246,7 +246,12 @@ const fleetNode = fc
     region,
     host,
     protocols: protocols.map(({ port, kind }) => ({ port, ...kind })),
-    outbounds: outbounds.map((one) => ({ ...one, protocol: 'freedom' })),
+    outbounds: outbounds.map(({ tag, settings }) => ({
+      tag,
+      protocol: 'freedom',
+      settings: {},
+      raw: { settings },
+    })),
     rules: ports.map((port) => ({ port, outboundTag: outbounds.at(-1)?.tag ?? 'direct' })),
   }));
 

@@ -64,26 +64,50 @@ t.test('neither an export nor a plan shows what is not known to be harmless', as
     fc.asyncProperty(secret, unknown, async (value, place) => {
       await empty();
       const some = planted(value, place);
-      const user = { email: value, id: value, user: value, pass: value, password: value, ...some };
-      const settings = {
-        ...user,
-        address: '192.0.2.1',
-        port: 443,
-        secretKey: value,
-        reserved: [1, value],
-        encryption: `mlkem768x25519plus.${value}`,
-        proxySettings: { tag: value },
-        streamSettings: { wsSettings: { headers: { Authorization: value } } },
-        servers: [{ address: 'a.example', users: [user], ...some }],
-        vnext: [{ address: 'a.example', users: [user], ...some }],
-        peers: [{ endpoint: `u:${value}@192.0.2.1:1`, preSharedKey: value, ...some }],
-        noises: [{ type: 'str', packet: value, ...some }],
-        fragment: some,
-        response: some,
-      };
+      const key = Buffer.from(`${value}12345678`).toString('base64');
+      const outbounds = [
+        {
+          tag: 'a',
+          protocol: 'socks',
+          settings: {
+            servers: [{ address: 'a.example', port: 1, users: [{ user: value, pass: value }] }],
+          },
+          raw: { ...some, streamSettings: { sockopt: some }, mux: some },
+        },
+        {
+          tag: 'b',
+          protocol: 'vless',
+          settings: { address: 'a.example', port: 1, id: value, email: value, encryption: 'none' },
+          streamSettings: {
+            network: 'ws',
+            security: 'tls',
+            wsSettings: { host: 'h.example', headers: { Authorization: value } },
+            tlsSettings: { echConfigList: value, masterKeyLog: value },
+          },
+        },
+        {
+          tag: 'c',
+          protocol: 'wireguard',
+          settings: {
+            secretKey: key,
+            peers: [{ endpoint: 'a.example:1', publicKey: '00'.repeat(32), preSharedKey: key }],
+          },
+        },
+        {
+          tag: 'd',
+          protocol: 'freedom',
+          settings: { noises: [{ type: 'str', packet: value }] },
+        },
+        {
+          tag: 'e',
+          protocol: 'trojan',
+          settings: { servers: [{ address: 'a.example', port: 1, password: value, email: value }] },
+        },
+      ];
       const serverKey = Buffer.from(value.slice(0, 16)).toString('base64');
       const rules = [
-        { user: [value], outboundTag: 'a' },
+        { user: [`regexp:${value}`], outboundTag: 'a' },
+        { port: 2, webhook: { url: `https://h.example/${value}` }, outboundTag: 'a' },
         { port: 1, attrs: { cookie: value }, outboundTag: 'a' },
       ];
       const masquerade = { type: 'proxy', url: `https://${value}:${value}@c.example/` };
@@ -97,7 +121,7 @@ t.test('neither an export nor a plan shows what is not known to be harmless', as
               settings: { tls: { certificateFile: '/c', keyFile: '/k' }, masquerade },
             },
           ],
-          outbounds: [{ tag: 'a', protocol: 'socks', settings }],
+          outbounds,
           rules,
         }),
       );
@@ -106,7 +130,8 @@ t.test('neither an export nor a plan shows what is not known to be harmless', as
       const again = await apply(text);
       const change = await apply(text.replaceAll('a.example', 'b.example'));
       for (const shown of [text, JSON.stringify([again.lines, change.lines])]) {
-        if (shown.includes(value) || shown.includes(serverKey)) throw new Error(shown);
+        const isSeen = [value, serverKey, key].some((one) => shown.includes(one));
+        if (isSeen) throw new Error(shown);
       }
       if (again.lines.length > 0) throw new Error(JSON.stringify(again.lines));
       const after = JSON.stringify(await readFleet(pool));
@@ -118,15 +143,22 @@ t.test('neither an export nor a plan shows what is not known to be harmless', as
 });
 
 t.test('a kept secret stays with its server', async (t) => {
-  const server = (address: string, password: string) => ({ address, port: 1, password });
-  const file = (...servers: object[]) =>
-    fleetOf({ outbounds: [{ tag: 'a', protocol: 'trojan', settings: { servers } }] });
+  const publicKey = '00'.repeat(32);
+  const keys = { p1: '01'.repeat(32), p2: '02'.repeat(32), other: '03'.repeat(32) };
+  const peer = (endpoint: string, preSharedKey: string) => ({ endpoint, publicKey, preSharedKey });
+  const file = (...peers: object[]) =>
+    fleetOf({
+      outbounds: [
+        { tag: 'a', protocol: 'wireguard', settings: { secretKey: '04'.repeat(32), peers } },
+      ],
+    });
   const stored = async () => {
     const [node] = await readFleet(pool);
-    return node?.outbounds[0]?.settings['servers'];
+    return node?.outbounds[0]?.settings['peers'];
   };
-  const [one, two, kept] = [server('1.example', 'p1'), server('2.example', 'p2'), '<kept>'];
-  const [keptOne, keptTwo] = [server('1.example', kept), server('2.example', kept)];
+  const kept = '<kept>';
+  const [one, two] = [peer('1.example:1', keys.p1), peer('2.example:1', keys.p2)];
+  const [keptOne, keptTwo] = [peer('1.example:1', kept), peer('2.example:1', kept)];
 
   await apply(file(one, two));
   await apply(file(keptTwo, keptOne));
@@ -135,20 +167,20 @@ t.test('a kept secret stays with its server', async (t) => {
   t.same(await stored(), [one], 'without the second server');
   await apply(file(two, keptOne));
   t.same(await stored(), [two, one], 'after a new server');
-  await apply(file(keptTwo, { ...keptOne, port: 2 }));
-  t.same(await stored(), [two, { ...one, port: 2 }], 'with another port, at the same place');
+  await apply(file(keptTwo, { ...keptOne, endpoint: '1.example:2' }));
+  t.same(await stored(), [two, { ...one, endpoint: '1.example:2' }], 'with another port, in place');
 
-  const refused = async (...servers: object[]) => {
+  const refused = async (...peers: object[]) => {
     const before = await stored();
-    await t.rejects(apply(file(...servers)), {
+    await t.rejects(apply(file(...peers)), {
       code: 'INVALID_ARGUMENT',
-      message: /password: Is a secret that the file leaves out/,
+      message: /preSharedKey: Is a secret that the file leaves out/,
     });
     t.same(await stored(), before);
   };
-  await refused(keptTwo, { ...keptOne, port: 2 }, server('3.example', kept));
-  await refused({ ...keptTwo, port: 3 }, { ...keptOne, port: 4 });
-  await apply(file(one, { ...one, password: 'other' }));
+  await refused(keptTwo, { ...keptOne, endpoint: '1.example:2' }, peer('3.example:1', kept));
+  await refused({ ...keptTwo, endpoint: '2.example:3' }, { ...keptOne, endpoint: '1.example:4' });
+  await apply(file(one, { ...one, preSharedKey: keys.other }));
   await refused(keptOne);
   t.same(
     (await apply(await exported())).lines,
@@ -184,8 +216,14 @@ t.test('lists mask what a plan masks, unless they are called with --secrets', as
           settings: { security: 'reality', reality: { target: 'www.example.com:443' } },
         },
       ],
-      outbounds: [{ tag: 'a', protocol: 'socks', settings: { address: '192.0.2.1', pass: 'p1' } }],
-      rules: [{ user: ['u1'], outboundTag: 'a' }],
+      outbounds: [
+        {
+          tag: 'a',
+          protocol: 'socks',
+          settings: { address: '192.0.2.1', port: 1, user: 'u', pass: 'p1' },
+        },
+      ],
+      rules: [{ user: ['0b8f5f26-3c1d-4e2a-9a47-6f1f0c5d7e11'], outboundTag: 'a' }],
     }),
   );
   const lists = [
@@ -200,7 +238,7 @@ t.test('lists mask what a plan masks, unless they are called with --secrets', as
     vless?.settings.reality.privateKey,
     vless?.settings.reality.shortIds[0],
     'p1',
-    'u1',
+    '0b8f5f26-3c1d-4e2a-9a47-6f1f0c5d7e11',
   ];
   const all = async (...more: string[]) =>
     (await Promise.all(lists.map((list) => core(...list, ...more))))

@@ -38,6 +38,7 @@ t.test('outbounds have counters, whether an operator configured them or not', as
       configured: false,
       protocol: null,
       settings: {},
+      options: {},
     },
   ]);
   t.match(

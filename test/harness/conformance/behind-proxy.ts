@@ -155,7 +155,9 @@ function serverConfig(port: number, settings: Record<string, unknown>): object {
     // Xray from 26.7 on lets nobody reach the site, which has a private address, unless told to.
     outbounds: [{ tag: 'direct', protocol: 'freedom', settings: direct, position: 1 }],
     rules: [],
-    links: encodeLinkRecords([{ uuid, nodeProtocolId: 1, userId: 1, subscriptionId: 1 }]),
+    links: encodeLinkRecords([
+      { credential: uuid, nodeProtocolId: 1, userId: 1, subscriptionId: 1 },
+    ]),
   });
   const { api, ...xray } = config.services.xray ?? {};
   return { ...xray, log: { loglevel: 'warning' } };

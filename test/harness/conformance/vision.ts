@@ -152,7 +152,9 @@ function serverConfig(
       },
     ],
     rules: [],
-    links: encodeLinkRecords([{ uuid, nodeProtocolId: 1, userId: 1, subscriptionId: 1 }]),
+    links: encodeLinkRecords([
+      { credential: uuid, nodeProtocolId: 1, userId: 1, subscriptionId: 1 },
+    ]),
   });
   const { xray } = config.services;
   if (xray === undefined) throw new Error('the node serves nothing');
