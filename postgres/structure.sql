@@ -327,6 +327,7 @@ CREATE TABLE subscriptions (
   credential_uuid uuid,
   credential_key bytea GENERATED ALWAYS AS (substr(uuid_send(credential_uuid), 1, 6) || substr(uuid_send(credential_uuid), 9)) STORED,
   duration_seconds bigint,
+  external_id text,
   CONSTRAINT subscriptions_credential_whole CHECK (((credential IS NULL) = (credential_uuid IS NULL))),
   CONSTRAINT subscriptions_duration_seconds_check CHECK ((duration_seconds > 0)),
   CONSTRAINT subscriptions_pkey PRIMARY KEY (id),
@@ -362,6 +363,7 @@ CREATE INDEX subscription_links_protocol ON public.subscription_links USING btre
 CREATE INDEX subscription_resets_subscription ON public.subscription_resets USING btree (subscription_id, id);
 CREATE UNIQUE INDEX subscriptions_credential ON public.subscriptions USING btree (credential_key) WHERE (credential_key IS NOT NULL);
 CREATE INDEX subscriptions_expiry ON public.subscriptions USING btree (expires_at) WHERE ((expires_at IS NOT NULL) AND (status = ANY (ARRAY['active'::text, 'limited'::text])));
+CREATE UNIQUE INDEX subscriptions_external_id ON public.subscriptions USING btree (external_id) WHERE (external_id IS NOT NULL);
 CREATE INDEX subscriptions_reset ON public.subscriptions USING btree (next_reset_at) WHERE (next_reset_at IS NOT NULL);
 CREATE INDEX subscriptions_user ON public.subscriptions USING btree (user_id);
 CREATE INDEX users_name ON public.users USING btree (name);

@@ -216,6 +216,22 @@ export function date(given: string): Date {
   );
 }
 
+const durationUnits: Record<string, number> = { s: 1, m: 60, h: 3_600, d: 86_400, w: 604_800 };
+/** A hundred years, so that every date that follows can be written. */
+const durationSecondsMax = 3_155_760_000;
+
+/** A duration like 30d, 12h or 2592000s, in seconds. */
+export function duration(given: string): number {
+  const parts = /^(\d{1,10})\s*([smhdw])$/i.exec(given.trim());
+  const unit = durationUnits[(parts?.[2] ?? '').toLowerCase()];
+  if (parts === null || unit === undefined) {
+    throw new InvalidArgumentError('It must be a number with s, m, h, d or w, like 30d.');
+  }
+  const seconds = Number(parts[1]) * unit;
+  if (seconds >= 1 && seconds <= durationSecondsMax) return seconds;
+  throw new InvalidArgumentError('It must be from 1 second to 100 years.');
+}
+
 /** How often traffic is reset, in upper or lower case. */
 export function resetPeriod(given: string): ResetPeriod {
   const found = resetPeriods.find((period) => period === given.toLowerCase());

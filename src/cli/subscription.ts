@@ -16,6 +16,7 @@ import {
   credentialOrNone,
   date,
   dateOrNever,
+  duration,
   groupNames,
   id,
   resetPeriod,
@@ -39,6 +40,7 @@ export function addSubscriptionCommands(program: Command, run: Run): void {
     .requiredOption('--user <id>', 'id of the user', id)
     .option('--limit <bytes>', 'traffic, up and down together, like 10GB or 512MiB', bytes)
     .option('--expires <date>', 'when it ends, like 2030-01-31T00:00:00Z', date)
+    .option('--duration <time>', 'how long it lasts from its first traffic, like 30d', duration)
     .option('--reset, --reset-period <period>', 'none, day, week or month', resetPeriod)
     .option('--anchor <date>', 'start of the first period, in UTC (default: now)', date)
     .option('--groups <names>', 'groups, like default,premium (default: default)', groupNames)
@@ -52,14 +54,17 @@ export function addSubscriptionCommands(program: Command, run: Run): void {
       `
 Examples:
   core subscription create --user 1 --limit 10GB
+  core subscription create --user 1 --duration 30d
   core subscription create --user 1 --limit 10GB --reset month --anchor 2030-01-31T00:00:00Z`,
     )
     .action(
       run(async (context, options: CreateOptions) => {
+        refuseTwoEnds(options);
         const created = await createSubscription(await context.postgres(), {
           userId: options.user,
           trafficLimitBytes: options.limit ?? null,
           expiresAt: options.expires ?? null,
+          durationSeconds: options.duration,
           resetPeriod: options.resetPeriod,
           anchorAt: options.anchor,
           groups: options.groups,
@@ -106,10 +111,24 @@ Examples:
   addImportCommand(subscription, run);
 }
 
+function refuseTwoEnds({
+  expires,
+  duration: lasts,
+}: {
+  expires?: unknown;
+  duration?: number;
+}): void {
+  if (expires === undefined || lasts === undefined) return;
+  const message =
+    'Give --expires or --duration: with a duration, the first traffic sets the expiry';
+  throw new CoreError('INVALID_ARGUMENT', message);
+}
+
 interface CreateOptions {
   user: number;
   limit?: number;
   expires?: Date;
+  duration?: number;
   resetPeriod?: ResetPeriod;
   anchor?: Date;
   groups?: string[];
@@ -125,6 +144,7 @@ const listColumns = [
   'usedBytes',
   'trafficLimitBytes',
   'expiresAt',
+  'durationSeconds',
   'resetPeriod',
   'nextResetAt',
   'groups',
@@ -133,6 +153,7 @@ const listColumns = [
 interface SetOptions {
   limit?: number | 'none';
   expires?: Date | 'never';
+  duration?: number;
   resetPeriod?: ResetPeriod;
   anchor?: Date;
   groups?: string[];
@@ -148,6 +169,7 @@ function addSubscriptionChanges(subscription: Command, run: Run): void {
     .argument('<id>', 'id of the subscription', id)
     .option('--limit <bytes>', 'traffic of a period, like 10GB, or none', bytesOrNone)
     .option('--expires <date>', 'when it ends, like 2030-01-31T00:00:00Z, or never', dateOrNever)
+    .option('--duration <time>', 'how long it lasts from its next traffic, like 30d', duration)
     .option('--reset, --reset-period <period>', 'none, day, week or month', resetPeriod)
     .option('--anchor <date>', 'start of the first period, in UTC', date)
     .option('--groups <names>', 'all its groups, like default,premium', groupNames)
@@ -162,6 +184,7 @@ Examples:
     )
     .action(
       run(async (context, options: SetOptions, subscriptionId: number) => {
+        refuseTwoEnds(options);
         const change = changeOf(options);
         const pool = await context.postgres();
         if (change.groups !== undefined) {
@@ -187,6 +210,7 @@ function changeOf(options: SetOptions): SubscriptionChange {
   const change = {
     trafficLimitBytes: limit === 'none' ? null : limit,
     expiresAt: expires === 'never' ? null : expires,
+    durationSeconds: options.duration,
     resetPeriod,
     anchorAt: anchor,
     groups,

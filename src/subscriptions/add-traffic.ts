@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import type pg from 'pg';
 import type { TrafficSums } from '../rows/sums.ts';
 import { int8Array } from '../stores/int8-array.ts';
+import { isFirstTrafficSql, startDurations } from './durations.ts';
 import { lockCounters } from './lock-counters.ts';
 import { crossedSql, deriveStatus } from './status.ts';
 
@@ -20,7 +21,8 @@ const workMemory = '64MB';
 /**
  * Adds sums to the subscriptions' counters, in the transaction that settles their segments. Marks active
  * subscriptions that reach their limit as limited and bumps their nodes. If a subscription reaches a
- * threshold of its limit, that becomes a warning (status.ts).
+ * threshold of its limit, that becomes a warning (status.ts). The time of a subscription with a duration
+ * starts with its first traffic (durations.ts).
  *
  * Sums and counters stop at the largest bigint. Otherwise a node that reports nonsense would make the
  * transaction fail for ever, and its stream with it.
@@ -38,7 +40,7 @@ export async function addTraffic(
   await lockCounters(client);
   await client.query(`SET LOCAL work_mem = '${workMemory}'`);
   // The update may change hundreds of thousands of rows, so it returns only what Core needs to know.
-  const updated = await client.query<{ knownRows: number; crossed: number[] }>(
+  const updated = await client.query<{ knownRows: number; crossed: number[]; first: number[] }>(
     `WITH updated AS (
        UPDATE subscriptions s SET
          traffic_bytes_up = ${added('traffic_bytes_up', 'up')},
@@ -46,15 +48,17 @@ export async function addTraffic(
        FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])
          AS given (id, up, down, rows)
        WHERE s.id = given.id
-       RETURNING s.id, given.rows, ${crossedSql} AS crossed
+       RETURNING s.id, given.rows, ${crossedSql} AS crossed, ${isFirstTrafficSql} AS first
      )
      SELECT coalesce(sum(rows), 0)::bigint AS "knownRows",
-       coalesce(json_agg(id) FILTER (WHERE crossed), '[]') AS crossed
+       coalesce(json_agg(id) FILTER (WHERE crossed), '[]') AS crossed,
+       coalesce(json_agg(id) FILTER (WHERE first), '[]') AS first
      FROM updated`,
     [subscriptionIds, bytesUp, bytesDown, rows].map(int8Array),
   );
   const result = updated.rows[0];
   assert(result !== undefined, 'an aggregate returns one row');
+  await startDurations(client, result.first);
   return {
     knownRows: result.knownRows,
     limited: await limitCrossed(client, result.crossed),

@@ -15,8 +15,10 @@ import { bumpLinkedNodes, deriveStatus } from './status.ts';
 export interface SubscriptionChange {
   /** Null: no limit. */
   trafficLimitBytes?: number | null | undefined;
-  /** Null: never. */
+  /** Null: never. Given without a duration, it ends the duration. */
   expiresAt?: Date | null | undefined;
+  /** Runs from the next traffic; given without an expiry, it drops the expiry. */
+  durationSeconds?: number | undefined;
   resetPeriod?: ResetPeriod | undefined;
   anchorAt?: Date | undefined;
   disabled?: boolean | undefined;
@@ -29,6 +31,7 @@ export interface SubscriptionChange {
 interface Settings {
   trafficLimitBytes: number | null;
   expiresAt: Date | null;
+  durationSeconds: number | null;
   resetPeriod: ResetPeriod;
   anchorAt: Date;
   disabled: boolean;
@@ -54,6 +57,8 @@ export async function changeSubscription(
     const before = await lockSettings(client, subscriptionId);
     if (groups !== undefined) await lockLinks(client, 'groups');
     const after: Settings = { ...before, ...withoutUndefined(settings) };
+    if (change.durationSeconds !== undefined) after.expiresAt = null;
+    else if (change.expiresAt !== undefined) after.durationSeconds = null;
     const isNewPeriod =
       after.resetPeriod !== before.resetPeriod || isOther(after.anchorAt, before.anchorAt);
     if (isNewPeriod) {
@@ -61,7 +66,7 @@ export async function changeSubscription(
     }
     await client.query(
       `UPDATE subscriptions SET traffic_limit_bytes = $2, expires_at = $3, reset_period = $4,
-         anchor_at = $5, next_reset_at = $6, disabled = $7 WHERE id = $1`,
+         anchor_at = $5, next_reset_at = $6, disabled = $7, duration_seconds = $8 WHERE id = $1`,
       [
         subscriptionId,
         after.trafficLimitBytes,
@@ -70,6 +75,7 @@ export async function changeSubscription(
         after.anchorAt,
         after.nextResetAt,
         after.disabled,
+        after.durationSeconds,
       ],
     );
     await recordEvents(
@@ -128,7 +134,8 @@ async function changeCredential(
 async function lockSettings(client: pg.PoolClient, subscriptionId: number): Promise<Settings> {
   const { rows } = await client.query<Settings>(
     `SELECT traffic_limit_bytes AS "trafficLimitBytes", expires_at AS "expiresAt",
-       reset_period AS "resetPeriod", anchor_at AS "anchorAt", disabled,
+       duration_seconds AS "durationSeconds", reset_period AS "resetPeriod",
+       anchor_at AS "anchorAt", disabled,
        next_reset_at AS "nextResetAt", now()
      FROM subscriptions WHERE id = $1 FOR NO KEY UPDATE`,
     [subscriptionId],
@@ -148,8 +155,10 @@ function changeEvents(
     const data = { from: before.trafficLimitBytes, to: after.trafficLimitBytes };
     events.push({ kind: 'limit_changed', data });
   }
-  if (isOther(before.expiresAt, after.expiresAt)) {
-    events.push({ kind: 'expiry_changed', data: { from: before.expiresAt, to: after.expiresAt } });
+  const isNewExpiry = isOther(before.expiresAt, after.expiresAt);
+  if (isNewExpiry || before.durationSeconds !== after.durationSeconds) {
+    const { expiresAt: to, durationSeconds } = after;
+    events.push({ kind: 'expiry_changed', data: { from: before.expiresAt, to, durationSeconds } });
   }
   if (isNewPeriod) {
     const { resetPeriod, anchorAt } = after;

@@ -6,12 +6,18 @@ import { inTransaction } from '../stores/postgres.ts';
 import { credentialColumns, lockCredentials, requireOwnCredential } from './credentials.ts';
 import { type ListedLink, listLinks } from './links.ts';
 import { nextResetAt, type ResetPeriod } from './period.ts';
-import { bumpLinkedNodes, type SubscriptionStatus, statusSql } from './status.ts';
+import { bumpLinkedNodes, type SubscriptionStatus, statusSql, warnedSql } from './status.ts';
 
 export interface NewSubscription {
   userId: number;
   trafficLimitBytes: number | null;
   expiresAt: Date | null;
+  /** How long it lasts from its first traffic; goes with `expiresAt` null only. */
+  durationSeconds?: number | undefined;
+  /** What the period has used before Core counted. Default: 0. */
+  usedBytes?: number | undefined;
+  /** What another system calls it; no two subscriptions have the same. */
+  externalId?: string | undefined;
   /** Default: none. */
   resetPeriod?: ResetPeriod | undefined;
   /** Default: now. */
@@ -55,13 +61,21 @@ export async function createSubscription(
 const statusOfNewSql = statusSql({
   disabled: 'given.disabled',
   expiresAt: 'given.expires_at',
-  used: '0',
+  used: 'given.used_bytes',
+  limit: 'given.traffic_limit_bytes',
+});
+
+/** A threshold that was passed before Core counted warns no more. */
+const warnedOfNewSql = warnedSql({
+  used: 'given.used_bytes::numeric',
   limit: 'given.traffic_limit_bytes',
 });
 
 /**
  * Adds subscriptions with their groups, and records that they were created. The users and the groups must exist,
  * and the caller has made sure that nobody else has one of the credentials.
+ *
+ * The counters equal the sums of the rows, so what was used before is the base of the period, below zero.
  * @returns one item per subscription, in the order given.
  */
 export async function addSubscriptions(
@@ -76,15 +90,19 @@ export async function addSubscriptions(
     `WITH given AS MATERIALIZED (
        SELECT nextval(pg_get_serial_sequence('subscriptions', 'id')) AS id, *
        FROM unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::text[],
-         $5::timestamptz[], $6::timestamptz[], $7::boolean[], $8::text[], $9::uuid[]) WITH ORDINALITY
+         $5::timestamptz[], $6::timestamptz[], $7::boolean[], $8::text[], $9::uuid[],
+         $10::bigint[], $11::bigint[], $12::text[]) WITH ORDINALITY
          AS given (user_id, traffic_limit_bytes, expires_at, reset_period, anchor_at,
-           next_reset_at, disabled, credential, credential_uuid, at)
+           next_reset_at, disabled, credential, credential_uuid, duration_seconds, used_bytes,
+           external_id, at)
      ), made AS (
        INSERT INTO subscriptions (id, user_id, traffic_limit_bytes, expires_at, reset_period,
-         anchor_at, next_reset_at, disabled, credential, credential_uuid, status)
-         OVERRIDING SYSTEM VALUE
+         anchor_at, next_reset_at, disabled, credential, credential_uuid, status, duration_seconds,
+         period_base_down, warned_percent, external_id) OVERRIDING SYSTEM VALUE
        SELECT id, user_id, traffic_limit_bytes, expires_at, reset_period, anchor_at, next_reset_at,
-         disabled, credential, credential_uuid, ${statusOfNewSql} FROM given
+         disabled, credential, credential_uuid, ${statusOfNewSql}, duration_seconds, -used_bytes,
+         ${warnedOfNewSql}, external_id
+       FROM given
        RETURNING id, user_id, status
      ), events AS (
        INSERT INTO subscription_events (subscription_id, kind, data)
@@ -102,6 +120,9 @@ export async function addSubscriptions(
       ),
       subscriptions.map((given) => given.disabled ?? false),
       ...credentialColumns(subscriptions.map((given) => given.credential)),
+      subscriptions.map((given) => given.durationSeconds ?? null),
+      subscriptions.map((given) => given.usedBytes ?? 0),
+      subscriptions.map((given) => given.externalId ?? null),
     ],
   );
   const members = rows.flatMap(({ subscriptionId }, at) =>

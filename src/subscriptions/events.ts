@@ -4,6 +4,7 @@ import type { Queryable } from '../stores/postgres.ts';
 /** What can happen to a subscription. docs/webhooks.md lists them with their data. */
 const eventKinds = [
   'created',
+  'started',
   'limited',
   'expired',
   'disabled',

@@ -15,8 +15,13 @@ export interface Subscription {
   usedBytes: number;
   /** Null if the subscription has no limit. */
   trafficLimitBytes: number | null;
-  /** Null if it does not expire. */
+  /** Null if it does not expire, or if its time has not started. */
   expiresAt: Date | null;
+  /**
+   * How long it lasts from its first traffic; null if it has no duration. The time has not started while
+   * `expiresAt` is null.
+   */
+  durationSeconds: number | null;
   resetPeriod: ResetPeriod;
   /** Periods are counted from here. */
   anchorAt: Date;
@@ -26,16 +31,19 @@ export interface Subscription {
   groups: string[];
   /** Whether its links have a credential that somebody gave, and not derived ones. */
   hasGivenCredential: boolean;
+  /** What another system calls it, like `marzban:alice`; null if an operator created it. */
+  externalId: string | null;
 }
 
 const subscriptionQuery = `SELECT s.id AS "subscriptionId", s.user_id AS "userId", s.status,
   s.traffic_bytes_up AS "trafficBytesUp", s.traffic_bytes_down AS "trafficBytesDown",
   ${usedSql}::float8 AS "usedBytes", s.traffic_limit_bytes AS "trafficLimitBytes",
-  s.expires_at AS "expiresAt", s.reset_period AS "resetPeriod", s.anchor_at AS "anchorAt",
-  s.next_reset_at AS "nextResetAt",
+  s.expires_at AS "expiresAt", s.duration_seconds AS "durationSeconds",
+  s.reset_period AS "resetPeriod", s.anchor_at AS "anchorAt", s.next_reset_at AS "nextResetAt",
   ARRAY(SELECT g.name FROM subscription_groups sg JOIN groups g ON g.id = sg.group_id
     WHERE sg.subscription_id = s.id ORDER BY g.name) AS groups,
-  s.credential IS NOT NULL AS "hasGivenCredential" FROM subscriptions s`;
+  s.credential IS NOT NULL AS "hasGivenCredential", s.external_id AS "externalId"
+  FROM subscriptions s`;
 
 /**
  * One subscription with its counters.

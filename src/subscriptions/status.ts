@@ -33,11 +33,15 @@ const currentStatusSql = statusSql({
   limit: 's.traffic_limit_bytes',
 });
 
-/** The highest threshold that the row `s` has reached; 0 without a limit. */
-const warnedSql = `CASE
-    WHEN ${usedSql} * 100 >= s.traffic_limit_bytes::numeric * 95 THEN 95
-    WHEN ${usedSql} * 100 >= s.traffic_limit_bytes::numeric * 80 THEN 80
+/** The highest threshold that is reached, as an SQL expression; 0 without a limit. */
+export function warnedSql(of: { used: string; limit: string }): string {
+  return `CASE
+    WHEN ${of.used} * 100 >= ${of.limit}::numeric * 95 THEN 95
+    WHEN ${of.used} * 100 >= ${of.limit}::numeric * 80 THEN 80
     ELSE 0 END`;
+}
+
+const currentWarnedSql = warnedSql({ used: usedSql, limit: 's.traffic_limit_bytes' });
 
 /**
  * Whether traffic took the row `s` over its limit, or over a threshold that has not warned yet. A settle
@@ -71,7 +75,7 @@ export async function deriveStatus(
   const { rows } = await client.query<StatusChange>(
     `WITH derived AS MATERIALIZED (
        SELECT s.id, s.status AS before, ${currentStatusSql} AS after, s.warned_percent AS warned,
-         ${warnedSql} AS reached, ${usedSql} AS used, s.traffic_limit_bytes AS "limit"
+         ${currentWarnedSql} AS reached, ${usedSql} AS used, s.traffic_limit_bytes AS "limit"
        FROM subscriptions s WHERE s.id = ANY ($1::bigint[])
      ), warnings AS (
        INSERT INTO subscription_events (subscription_id, kind, data)

@@ -88,6 +88,8 @@ t.test('create, show, list', async (t) => {
     nextResetAt: null,
     groups: ['default'],
     hasGivenCredential: false,
+    durationSeconds: null,
+    externalId: null,
   });
   t.match(await showSubscription(pool, 1), unlimited);
   t.same((await listSubscriptions(pool, { afterId: 1, rowsMax: 10 })).at(0), shown);
