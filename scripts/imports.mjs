@@ -29,6 +29,7 @@ const domain = [
   'publish',
   'subscriptions',
   'pages',
+  'panels',
 ];
 /** Single files of src that everybody may import: they import nothing of the layers above them. */
 const ground = [
@@ -68,6 +69,7 @@ const allowed = {
   rows: ['contract'],
   audit: ['stores'],
   publish: ['nodes', 'render', 'protocols', 'stores', 'contract'],
+  panels: ['subscriptions', 'protocols', 'stores', 'contract'],
   fleet: ['settings', 'groups', 'nodes', 'protocols', 'stores', 'contract'],
   settings: ['groups', 'nodes', 'protocols', 'stores', 'contract'],
   subscriptions: [

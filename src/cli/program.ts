@@ -10,6 +10,7 @@ import { type CommandBody, createCliContext, type Run } from './context.ts';
 import { addEventCommands } from './event.ts';
 import { addFleetCommands } from './fleet.ts';
 import { addGroupCommands } from './group.ts';
+import { addPanelCommands } from './import/panel-command.ts';
 import { addLinkCommands } from './link.ts';
 import { addNodeCommands } from './node.ts';
 import { addOutboundCommands } from './outbound.ts';
@@ -157,6 +158,7 @@ Examples:
   addFleetCommands(program, run);
   addUserCommands(program, run);
   addSubscriptionCommands(program, run);
+  addPanelCommands(program, run);
   addLinkCommands(program, run);
   addGroupCommands(program, run);
   addEventCommands(program, run);

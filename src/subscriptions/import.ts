@@ -4,28 +4,12 @@ import { defaultGroup, findGroups, unknownGroups } from '../groups/names.ts';
 import { bumpNodes } from '../nodes/bump.ts';
 import { lockLinks } from '../nodes/lock-links.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
-import { addSubscriptions, type NewSubscription } from './create.ts';
+import { addSubscriptions } from './create.ts';
 import { lockCredentials } from './credentials.ts';
-import {
-  addGivenLinks,
-  createSeenCredentials,
-  faultsOfCredentials,
-  type GivenLink,
-} from './import-links.ts';
-
-/** A subscription to add. The user is given by id or by name; an unknown name makes a new user. */
-export type ImportedSubscription = Omit<NewSubscription, 'userId'> & {
-  user: { id: number } | { name: string };
-  /** Names; the default group if they are absent. */
-  groups?: readonly string[] | undefined;
-  /** Links with credentials from the file. All others have that of the subscription, or derived ones. */
-  links?: readonly GivenLink[] | undefined;
-};
-
-/** A line of an import, numbered from 1 as an editor does. */
-export type ImportLine =
-  | { line: number; subscription: ImportedSubscription }
-  | { line: number; fault: string };
+import { createSeenExternalIds, findKnown } from './import-known.ts';
+import { addGivenLinks, createSeenCredentials, faultsOfCredentials } from './import-links.ts';
+import { addNote, emptyPlan, type ImportPlan, planLine } from './import-plan.ts';
+import type { ImportedSubscription, ImportLine } from './imported.ts';
 
 interface BadLine {
   line: number;
@@ -42,6 +26,7 @@ export interface ImportReport {
   badLines: number;
   /** The first bad lines. */
   bad: BadLine[];
+  plan: ImportPlan;
 }
 
 export interface ImportProgress {
@@ -64,7 +49,12 @@ const badShownMax = 100;
 export async function importSubscriptions(
   pool: pg.Pool,
   open: () => AsyncIterable<ImportLine>,
-  options: { keepGoing: boolean; onProgress?: ((progress: ImportProgress) => void) | undefined },
+  options: {
+    keepGoing: boolean;
+    onProgress?: ((progress: ImportProgress) => void) | undefined;
+    /** Asked once every line is checked. Nothing is written if it says no. */
+    proceed?: ((checked: ImportReport) => Promise<boolean>) | undefined;
+  },
 ): Promise<ImportReport> {
   const report: ImportReport = {
     imported: false,
@@ -73,11 +63,15 @@ export async function importSubscriptions(
     links: 0,
     badLines: 0,
     bad: [],
+    plan: emptyPlan(),
   };
   const { good, linesTotal } = await check(pool, open, report, (lines) =>
     options.onProgress?.({ phase: 'checking', lines, linesTotal: undefined }),
   );
-  if (good === 0 || (report.badLines > 0 && !options.keepGoing)) return report;
+  const isPossible = good > 0 && (report.badLines === 0 || options.keepGoing);
+  const isWanted =
+    (await options.proceed?.({ ...report, subscriptions: isPossible ? good : 0 })) ?? true;
+  if (!isPossible || !isWanted) return report;
   const written = await inTransaction(pool, (client) =>
     write(client, open, (lines) => options.onProgress?.({ phase: 'writing', lines, linesTotal })),
   );
@@ -96,8 +90,9 @@ async function check(
   const client = await pool.connect();
   try {
     await createSeenCredentials(client, 'disconnect');
+    await createSeenExternalIds(client, 'disconnect');
     for await (const batch of batches(open())) {
-      const checked = await checkBatch(client, batch);
+      const checked = await checkBatch(client, batch, report.plan);
       good += checked.good.length;
       report.badLines += checked.bad.length;
       report.bad.push(...checked.bad.slice(0, badShownMax - report.bad.length));
@@ -118,11 +113,12 @@ async function write(
 ): Promise<Pick<ImportReport, 'subscriptions' | 'users' | 'links'>> {
   const written = { subscriptions: 0, users: 0 };
   await createSeenCredentials(client, 'commit');
+  await createSeenExternalIds(client, 'commit');
   await lockCredentials(client);
   const groups = new GroupSets();
   let lines = 0;
   for await (const batch of batches(open())) {
-    const { good } = await checkBatch(client, batch);
+    const { good } = await checkBatch(client, batch, emptyPlan());
     const made = await createMissingUsers(client, good);
     const added = await addSubscriptions(
       client,
@@ -196,13 +192,18 @@ async function* batches(lines: AsyncIterable<ImportLine>): AsyncGenerator<Import
 /** A line that can be written, with the ids of its groups. */
 type GoodLine = ImportedSubscription & { groupIds: number[] };
 
-/** Checks what needs the database: that each line names one existing user, groups, and possible credentials. */
+/**
+ * Checks what needs the database: that each line names one existing user, groups, and possible credentials.
+ * Lines that an earlier import has added are neither good nor bad.
+ */
 async function checkBatch(
   client: pg.PoolClient,
-  batch: readonly ImportLine[],
+  lines: readonly ImportLine[],
+  plan: ImportPlan,
 ): Promise<{ good: GoodLine[]; bad: BadLine[] }> {
   const good: GoodLine[] = [];
   const bad: BadLine[] = [];
+  const batch = await withoutKnown(client, lines, plan);
   const given = batch.flatMap((line) => ('fault' in line ? [] : [line]));
   const userFault = await userFaults(
     client,
@@ -228,11 +229,41 @@ async function checkBatch(
       userFault(line.subscription.user) ??
       (unknown.length > 0 ? `groups: ${await unknownGroups(client, unknown)}` : undefined) ??
       credentialFaults.get(line.line);
-    if (fault === undefined)
-      good.push({ ...line.subscription, groupIds: [...new Set(idsOf(line))] });
-    else bad.push({ line: line.line, fault });
+    if (fault !== undefined) {
+      bad.push({ line: line.line, fault });
+      continue;
+    }
+    planLine(plan, line);
+    good.push({ ...line.subscription, groupIds: [...new Set(idsOf(line))] });
   }
   return { good, bad };
+}
+
+/** Leaves out the lines that an earlier import has added. One whose external id comes twice is a fault. */
+async function withoutKnown(
+  client: pg.PoolClient,
+  lines: readonly ImportLine[],
+  plan: ImportPlan,
+): Promise<ImportLine[]> {
+  const given = lines.flatMap((line) => ('fault' in line ? [] : [line]));
+  const knownOf = await findKnown(client, given);
+  return lines.flatMap((line): ImportLine[] => {
+    if ('fault' in line) return [line];
+    const known = knownOf(line);
+    if (known.is === 'new') return [line];
+    const { externalId = '' } = line.subscription;
+    if (known.is === 'twice') {
+      const fault = `external_id: ${externalId} is on line ${known.firstLine}, too`;
+      return [{ line: line.line, fault }];
+    }
+    plan.alreadyThere += 1;
+    if (!known.hasSameCredential) {
+      const note =
+        'is there already, and has another credential: if it is somebody else, give --source';
+      addNote(plan, line, { note, detail: `subscription ${known.subscriptionId}` });
+    }
+    return [];
+  });
 }
 
 type GivenLine = Exclude<ImportLine, { fault: string }>;

@@ -66,6 +66,13 @@ t.test('a CSV file adds users, subscriptions and links, and bumps each node once
       links: 10,
       badLines: 0,
       bad: [],
+      plan: {
+        states: { active: 3, limited: 0, expired: 1, disabled: 1, waiting: 0 },
+        usedBytes: 0,
+        linksKept: 0,
+        alreadyThere: 0,
+        notes: [],
+      },
     },
   });
   t.match(await listUsers(pool, { afterId: 0, rowsMax: 9 }), [
@@ -126,7 +133,7 @@ t.test('bad lines are listed by number, and stop the import without --keep-going
       /^3 limit: It must be a number with/,
       /^4 expires: It must be a date/,
       /^5 reset: It must be one of none, day, week, month/,
-      /^6 status: It must be active or disabled/,
+      /^6 status: limited, and used is under limit/,
       /^7 user, user_id: one of the two is needed/,
       /^8 user, user_id: one of the two is needed/,
       /^9 user_id: there is no user 99/,
@@ -215,7 +222,7 @@ t.test('NDJSON, also from standard input', async (t) => {
     { line: 1, fault: 'not valid JSON' },
     { line: 2, fault: 'not a JSON object' },
     { line: 3, fault: 'user: neither text nor a number' },
-    { line: 4, fault: 'uesr: unknown field' },
+    { line: 4, fault: /^uesr: unknown field: leave it out/ },
     { line: 5, fault: 'over 65536 bytes' },
   ]);
 });

@@ -3,79 +3,90 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { SingleBar } from 'cli-progress';
-import { type Command, Option } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { CoreError } from '../../errors.ts';
-import {
-  type ImportProgress,
-  type ImportReport,
-  importSubscriptions,
-} from '../../subscriptions/import.ts';
-import { printable } from '../../text.ts';
+import { isTimeZone } from '../../panels/instant.ts';
 import type { CliContext, Run } from '../context.ts';
-import { fieldsText } from '../table.ts';
 import { type ImportFormat, importFormats, readImport } from './read.ts';
+import { type RunOptions, runImport } from './run-import.ts';
 
-interface ImportOptions {
+export interface FileOptions extends RunOptions {
   format?: ImportFormat;
-  keepGoing?: boolean;
+  timezone?: string;
 }
+
+/** A time zone by its name in the IANA database. */
+export function timeZone(given: string): string {
+  if (isTimeZone(given)) return given;
+  throw new InvalidArgumentError('It must be a time zone like UTC or Asia/Tehran.');
+}
+
+/** The columns that a CSV or NDJSON file may have, for the help. */
+export const columnsHelp = `
+A CSV file has a header. Columns, or fields of a JSON line:
+  user      name; Core adds a user who does not exist
+  user_id   in place of user
+  limit     traffic of a period, like 10GB; empty or 0: none
+  used      what the period has used already; empty: nothing
+  expires   like 2030-01-31T00:00:00Z, or seconds or milliseconds since 1970; empty or 0: never
+  duration  time from the first traffic, like 30d; empty: none
+  reset     none, day, week or month; empty: none
+  anchor    start of the first period; empty: now
+  status    active, disabled, limited, expired or on_hold; empty: active
+  groups    like default;premium; empty: default
+  credential   what client apps hold already: a UUID or any text; empty: new ones
+  link_ID   the same for the link to protocol ID only
+  external_id  what you call it; an import that is repeated leaves it out
+Every line is checked before anything is written. See docs/import.md.
+`;
 
 /** `core subscription import` */
 export function addImportCommand(subscription: Command, run: Run): void {
-  subscription
+  const command = subscription
     .command('import')
-    .description('Add many subscriptions from a CSV or NDJSON file, all or none')
+    .description('Add many subscriptions from a CSV or NDJSON file, all or none');
+  addFileOptions(command)
+    .addHelpText(
+      'after',
+      `${columnsHelp}
+Examples:
+  core subscription import customers.csv --dry-run
+  core subscription import - --format ndjson --keep-going < customers.ndjson`,
+    )
+    .action(
+      run((context, options: FileOptions, file: string) =>
+        importFile(context, options, file, false),
+      ),
+    );
+}
+
+/** The argument and the options of a command that takes a CSV or NDJSON file. */
+export function addFileOptions(command: Command): Command {
+  return command
     .argument('<file>', 'a .csv or .ndjson file, or - for standard input')
     .addOption(
       new Option('--format <format>', 'needed if the file name does not say it').choices(
         importFormats,
       ),
     )
+    .option('--timezone <zone>', 'of times that name none, like Asia/Tehran', timeZone)
     .option('--keep-going', 'leave bad lines out and take the good ones')
-    .addHelpText(
-      'after',
-      `
-A CSV file has a header. Columns, or fields of a JSON line:
-  user      name; Core adds a user who does not exist
-  user_id   in place of user
-  limit     traffic of a period, like 10GB; empty: none
-  expires   like 2030-01-31T00:00:00Z; empty: never
-  reset     none, day, week or month; empty: none
-  anchor    start of the first period; empty: now
-  status    active or disabled; empty: active
-  groups    like default;premium; empty: default
-  credential   what client apps hold already: a UUID or any text; empty: new ones
-  link_ID   the same for the link to protocol ID only
-Every line is checked before anything is written. See docs/import.md.
-
-Examples:
-  core subscription import customers.csv
-  core subscription import - --format ndjson --keep-going < customers.ndjson`,
-    )
-    .action(run(importFile));
+    .option('--dry-run', 'only say what would be imported');
 }
 
-async function importFile(
+export async function importFile(
   context: CliContext,
-  options: ImportOptions,
+  options: FileOptions,
   file: string,
+  asks: boolean,
 ): Promise<{ exitCode: number } | undefined> {
   const format = options.format ?? formatOf(file);
-  const pool = await context.postgres();
-  const progress = createProgress(context);
   // The import reads its file twice, and a pipe can be read only once.
   const copied = file === '-' ? await copyInput(context.stdin) : undefined;
   try {
-    const report = await importSubscriptions(pool, () => readImport(copied?.file ?? file, format), {
-      keepGoing: options.keepGoing === true,
-      onProgress: progress.update,
-    });
-    progress.stop();
-    await context.write(context.json ? `${JSON.stringify(report)}\n` : reportText(report));
-    return report.imported ? undefined : { exitCode: 1 };
+    const open = () => readImport(copied?.file ?? file, format, { zone: options.timezone });
+    return await runImport(context, { ...options, open, noun: 'line', asks });
   } finally {
-    progress.stop();
     await copied?.remove();
   }
 }
@@ -102,45 +113,4 @@ async function copyInput(
     await remove();
     throw thrown;
   }
-}
-
-/** A progress bar at a terminal; none for a file or with `--json`. */
-function createProgress(context: CliContext): {
-  update: ((progress: ImportProgress) => void) | undefined;
-  stop: () => void;
-} {
-  const { stderr } = context;
-  if (context.json || (stderr as { isTTY?: boolean }).isTTY !== true) {
-    return { update: undefined, stop: () => undefined };
-  }
-  const bar = new SingleBar({
-    stream: stderr,
-    format: '{phase} [{bar}] {value}/{total} lines, {duration_formatted}',
-    clearOnComplete: true,
-    hideCursor: true,
-  });
-  let phase: string | undefined;
-  return {
-    update(progress) {
-      const total = progress.linesTotal ?? progress.lines;
-      if (phase === undefined) bar.start(total, 0, { phase: progress.phase });
-      phase = progress.phase;
-      bar.setTotal(total);
-      bar.update(progress.lines, { phase });
-    },
-    stop() {
-      if (phase !== undefined) bar.stop();
-      phase = undefined;
-    },
-  };
-}
-
-function reportText(report: ImportReport): string {
-  const lines = report.bad.map(({ line, fault }) => `line ${line}: ${printable(fault)}\n`);
-  if (report.badLines > report.bad.length) {
-    lines.push(`and ${report.badLines - report.bad.length} more\n`);
-  }
-  const { imported, subscriptions, users, links, badLines } = report;
-  const summary = { subscriptions, users, links, 'bad lines': badLines };
-  return lines.join('') + fieldsText(imported ? summary : { imported: 'nothing', ...summary });
 }

@@ -1,7 +1,8 @@
 import { createReadStream } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { CsvError, parse } from 'csv-parse/sync';
 import { CoreError } from '../../errors.ts';
-import type { ImportLine } from '../../subscriptions/import.ts';
+import type { ImportLine } from '../../subscriptions/imported.ts';
 import { type ImportColumn, importColumns, isImportColumn, toSubscription } from './row.ts';
 
 export const importFormats = ['csv', 'ndjson'] as const;
@@ -10,15 +11,29 @@ export type ImportFormat = (typeof importFormats)[number];
 const newline = 0x0a;
 /** Bounds a line, so that a file without line ends cannot fill the memory. */
 const lineBytesMax = 65_536;
-const tooLong = { fault: `over ${lineBytesMax} bytes` };
+const tooLong = `over ${lineBytesMax} bytes`;
+const noUtf8 = 'no valid UTF-8: save the file as UTF-8 and import it again';
+/** What spreadsheets put between values, the usual one first. */
+const delimiters = [',', ';', '\t', '|'] as const;
+type Delimiter = (typeof delimiters)[number];
+
+/** How a file is to be read, apart from what it says itself. */
+export interface ReadOptions {
+  /** Time zone of times that name none; undefined: such a time is a fault. */
+  zone?: string | undefined;
+}
 
 /**
  * Reads the lines of an import file, a few at a time. A line that is wrong has a fault of its own.
  * @throws CoreError INVALID_ARGUMENT if the file cannot be read, or its CSV header has unknown columns.
  */
-export async function* readImport(file: string, format: ImportFormat): AsyncGenerator<ImportLine> {
+export async function* readImport(
+  file: string,
+  format: ImportFormat,
+  options: ReadOptions = {},
+): AsyncGenerator<ImportLine> {
   try {
-    yield* format === 'csv' ? readCsv(file) : readNdjson(file);
+    yield* format === 'csv' ? readCsv(file, options) : readNdjson(file, options);
   } catch (thrown) {
     if (thrown instanceof CoreError) throw thrown;
     const { code } = thrown as NodeJS.ErrnoException;
@@ -28,10 +43,12 @@ export async function* readImport(file: string, format: ImportFormat): AsyncGene
   }
 }
 
-async function* readCsv(file: string): AsyncGenerator<ImportLine> {
+async function* readCsv(file: string, options: ReadOptions): AsyncGenerator<ImportLine> {
   let header: ImportColumn[] | undefined;
-  for await (const { line, text } of splitLines(createReadStream(file), lineBytesMax)) {
-    const record = text === undefined ? tooLong : readRecord(line === 1 ? withoutBom(text) : text);
+  let delimiter: Delimiter | undefined;
+  for await (const { line, text, fault } of linesOf(file)) {
+    if (text !== undefined) delimiter ??= delimiterOf(text);
+    const record = text === undefined ? { fault: fault ?? tooLong } : readRecord(text, delimiter);
     if (record === undefined) continue;
     if (header === undefined) {
       if ('fault' in record) {
@@ -46,7 +63,8 @@ async function* readCsv(file: string): AsyncGenerator<ImportLine> {
       yield { line, fault: `${record.length} columns instead of ${header.length}` };
     } else {
       const columns = header;
-      yield toLine(line, () => Object.fromEntries(columns.map((name, at) => [name, record[at]])));
+      const values = () => Object.fromEntries(columns.map((name, at) => [name, record[at]]));
+      yield toLine(line, values, options);
     }
   }
   if (header === undefined) {
@@ -58,13 +76,16 @@ async function* readCsv(file: string): AsyncGenerator<ImportLine> {
  * The values of one line; undefined if the line is empty. Each line is parsed by itself, since no value
  * needs a line end. A quote that somebody forgot to close then cannot swallow the lines after it.
  */
-function readRecord(text: string): string[] | { fault: string } | undefined {
+function readRecord(
+  text: string,
+  delimiter: Delimiter = ',',
+): string[] | { fault: string } | undefined {
   const line = text.endsWith('\r') ? text.slice(0, -1) : text;
   if (line === '') return undefined;
   // Most lines have no quotes, and need no parser.
-  if (!line.includes('"')) return line.split(',');
+  if (!line.includes('"')) return line.split(delimiter);
   try {
-    const [record] = parse(line, { record_delimiter: '\n' }) as string[][];
+    const [record] = parse(line, { delimiter, record_delimiter: '\n' }) as string[][];
     return record;
   } catch (thrown) {
     if (!(thrown instanceof CsvError)) throw thrown;
@@ -75,8 +96,50 @@ function readRecord(text: string): string[] | { fault: string } | undefined {
   }
 }
 
-function withoutBom(text: string): string {
-  return text.startsWith('\ufeff') ? text.slice(1) : text;
+/** What separates the names of a header. No name of a column holds one of these characters. */
+function delimiterOf(header: string): Delimiter {
+  const counts = delimiters.map((delimiter) => header.split(delimiter).length);
+  return delimiters[counts.indexOf(Math.max(...counts))] ?? ',';
+}
+
+/** The lines of a file in UTF-8 or, with a byte order mark, UTF-16. The mark is left out. */
+async function* linesOf(file: string): AsyncGenerator<Line> {
+  const encoding = await markedEncoding(file);
+  const input = createReadStream(file) as AsyncIterable<Buffer>;
+  const bytes = encoding === undefined ? input : inUtf8(input, encoding);
+  for await (const one of splitLines(bytes, lineBytesMax)) {
+    if (one.line === 1 && one.text?.startsWith('\ufeff')) yield { ...one, text: one.text.slice(1) };
+    else yield one;
+  }
+}
+
+async function markedEncoding(file: string): Promise<'utf-16le' | 'utf-16be' | undefined> {
+  const handle = await open(file, 'r');
+  try {
+    const { buffer, bytesRead } = await handle.read(Buffer.alloc(2), 0, 2, 0);
+    const mark = buffer.toString('hex', 0, bytesRead);
+    if (mark === 'fffe') return 'utf-16le';
+    return mark === 'feff' ? 'utf-16be' : undefined;
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Halves of surrogate pairs become what no UTF-8 has, so that their line is a fault. */
+async function* inUtf8(
+  input: AsyncIterable<Buffer>,
+  encoding: 'utf-16le' | 'utf-16be',
+): AsyncGenerator<Buffer> {
+  const decoder = new TextDecoder(encoding, { fatal: true });
+  try {
+    for await (const chunk of input) yield Buffer.from(decoder.decode(chunk, { stream: true }));
+    yield Buffer.from(decoder.decode());
+  } catch (cause) {
+    if (!(cause instanceof TypeError)) throw cause;
+    throw new CoreError('INVALID_ARGUMENT', 'The file is no valid UTF-16: save it as UTF-8', {
+      cause,
+    });
+  }
 }
 
 function readHeader(record: readonly string[]): ImportColumn[] {
@@ -98,10 +161,10 @@ function readHeader(record: readonly string[]): ImportColumn[] {
   return columns;
 }
 
-async function* readNdjson(file: string): AsyncGenerator<ImportLine> {
-  for await (const { line, text } of splitLines(createReadStream(file), lineBytesMax)) {
-    if (text === undefined) yield { line, ...tooLong };
-    else if (text.trim() !== '') yield toLine(line, () => readObject(text));
+async function* readNdjson(file: string, options: ReadOptions): AsyncGenerator<ImportLine> {
+  for await (const { line, text, fault } of linesOf(file)) {
+    if (text === undefined) yield { line, fault: fault ?? tooLong };
+    else if (text.trim() !== '') yield toLine(line, () => readObject(text), options);
   }
 }
 
@@ -118,41 +181,64 @@ function readObject(text: string): Record<string, string | undefined> {
   }
   const values: Record<string, string | undefined> = {};
   for (const [name, field] of Object.entries(value)) {
-    if (!isImportColumn(name)) throw new Error(`${name}: unknown field`);
+    if (!isImportColumn(name)) {
+      throw new Error(
+        `${name}: unknown field: leave it out (known are ${importColumns.join(', ')}, link_ID)`,
+      );
+    }
     if (field === null) continue;
     if (typeof field !== 'string' && typeof field !== 'number') {
       throw new Error(`${name}: neither text nor a number`);
     }
-    values[name] = String(field);
+    values[name] = typeof field === 'string' ? field : numberText(name, field);
   }
   return values;
 }
 
-function toLine(line: number, values: () => Record<string, string | undefined>): ImportLine {
+/** Digits, since text like 1e+21 is no number of bytes and no time. */
+function numberText(name: string, value: number): string {
+  if (Math.abs(value) <= Number.MAX_SAFE_INTEGER) return String(value);
+  throw new Error(`${name}: a number past 2^53, which JSON readers round: write it as text`);
+}
+
+function toLine(
+  line: number,
+  values: () => Record<string, string | undefined>,
+  { zone }: ReadOptions,
+): ImportLine {
   try {
-    return { line, subscription: toSubscription(values() as Parameters<typeof toSubscription>[0]) };
+    return { line, ...toSubscription(values() as Parameters<typeof toSubscription>[0], zone) };
   } catch (thrown) {
     return { line, fault: (thrown as Error).message };
   }
 }
 
+interface Line {
+  line: number;
+  text: string | undefined;
+  /** Why there is no text. */
+  fault?: string;
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
 /**
- * Splits a stream of bytes into lines of UTF-8 text, numbered from 1. A line over the bound comes
- * without its text, and is never held in memory as a whole.
+ * Splits a stream of bytes into lines of UTF-8 text, numbered from 1. A line over the bound, or one that is
+ * no UTF-8, comes without its text. The first is never held in memory as a whole.
  */
 export async function* splitLines(
   input: AsyncIterable<Buffer>,
   bytesMax: number,
-): AsyncGenerator<{ line: number; text: string | undefined }> {
+): AsyncGenerator<Line> {
   let line = 1;
   let held: Buffer[] = [];
   let heldBytes = 0;
-  const take = (last: Buffer): { line: number; text: string | undefined } => {
+  const take = (last: Buffer): Line => {
     const isTooLong = heldBytes + last.length > bytesMax;
-    const text = isTooLong ? undefined : Buffer.concat([...held, last]).toString('utf8');
+    const bytes = isTooLong ? undefined : Buffer.concat([...held, last]);
     held = [];
     heldBytes = 0;
-    return { line: line++, text };
+    return { line: line++, ...(bytes === undefined ? { text: undefined } : textOf(bytes)) };
   };
   for await (const chunk of input) {
     let start = 0;
@@ -166,4 +252,12 @@ export async function* splitLines(
     else held = [];
   }
   if (heldBytes > 0) yield take(Buffer.alloc(0));
+}
+
+function textOf(bytes: Buffer): { text: string } | { text: undefined; fault: string } {
+  try {
+    return { text: utf8.decode(bytes) };
+  } catch {
+    return { text: undefined, fault: noUtf8 };
+  }
 }
