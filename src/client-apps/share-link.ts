@@ -57,6 +57,12 @@ function vmessUri(connection: Of<'VMESS'>): string {
   return uri('vmess', encodeURIComponent(connection.uuid), connection, query);
 }
 
+/**
+ * Not `auto`: over TLS, sing-box takes that for no encryption at all, and Xray has that no more. Every app has
+ * this one.
+ */
+const vmessCipher = 'aes-128-gcm';
+
 /** https://github.com/2dust/v2rayN/wiki/Description-of-VMess-share-link */
 function vmessLink({ name, host, port, uuid, transport, security }: Of<'VMESS'>): string {
   const tls = security.kind === 'tls' ? security : undefined;
@@ -67,14 +73,15 @@ function vmessLink({ name, host, port, uuid, transport, security }: Of<'VMESS'>)
     port: String(port),
     id: uuid,
     aid: '0',
-    scy: 'auto',
+    scy: vmessCipher,
     net: networkName(transport),
     type: modeOf(transport) ?? 'none',
     host: hostOf(transport) ?? '',
     path: 'path' in transport ? transport.path : serviceNameOf(transport),
     tls: security.kind === 'none' ? '' : security.kind,
     sni: tls?.serverName ?? '',
-    alpn: tls?.alpn?.join(',') ?? '',
+    // mihomo takes an empty value for a list with an empty name in it, and connects nowhere.
+    ...(tls?.alpn === undefined ? {} : { alpn: tls.alpn.join(',') }),
     fp: tls?.fingerprint ?? '',
     ...(tls?.pins === undefined ? {} : { pcs: tls.pins.join(',') }),
     ...(transport.network === 'xhttp' && transport.extra !== undefined

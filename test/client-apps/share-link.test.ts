@@ -92,10 +92,9 @@ t.test('vmess', async (t) => {
     port: '8443',
     id: uuid,
     aid: '0',
-    scy: 'auto',
+    scy: 'aes-128-gcm',
     tls: 'tls',
     sni: 'vpn.example.com',
-    alpn: '',
     fp: 'chrome',
   };
   t.same(fieldsOf(linkOf('vmess-ws-tls')), {
