@@ -1,6 +1,7 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
+import net from 'node:net';
 import { createInterface } from 'node:readline';
 
 /** A running program, and the newest lines that it printed. */
@@ -14,6 +15,7 @@ export interface Child {
 const linesKept = 2_000;
 const linesShown = 5;
 const readyMsMax = 60_000;
+const askAgainMs = 50;
 
 /**
  * Starts a program and waits until it prints that it is ready.
@@ -22,7 +24,8 @@ const readyMsMax = 60_000;
 export async function startChild(options: {
   file: string;
   args: readonly string[];
-  ready: RegExp;
+  /** What it prints then, or the port on loopback on which it answers then. */
+  ready: RegExp | number;
   environment?: Record<string, string>;
   folder?: string;
   /** SIGKILL if not given: a proxy has nothing to tidy up. */
@@ -52,13 +55,21 @@ export async function startChild(options: {
     });
   });
   const log = (): string => lines.join('\n');
+  let started = false;
   const isReady = new Promise<void>((resolve) => {
+    const hasStarted = (): void => {
+      started = true;
+      resolve();
+    };
+    if (typeof ready === 'number') {
+      void untilAnswers(ready, () => ended).then((answers) => answers && hasStarted());
+    }
     for (const stream of [child.stdout, child.stderr]) {
       createInterface({ input: stream }).on('line', (line) => {
         lines.push(line);
         written.write(`${line}\n`);
         if (lines.length > linesKept) lines.shift();
-        if (ready.test(line)) resolve();
+        if (typeof ready !== 'number' && ready.test(line)) hasStarted();
       });
     }
   });
@@ -71,11 +82,29 @@ export async function startChild(options: {
   const late = once(timer.signal, 'abort', { signal: AbortSignal.timeout(readyMsMax) });
   await Promise.race([isReady, exited, late.catch(() => undefined)]);
   timer.abort();
-  if (ended || !lines.some((line) => ready.test(line))) {
+  if (ended || !started) {
     await stop();
     throw new Error(`${file} did not start: ${lines.slice(-linesShown).join('\n')}`);
   }
   return { log, hasEnded: () => ended, stop };
+}
+
+/**
+ * Resolves once somebody listens on the port. Xray drops lines of its log if many come at once, so its line
+ * about the start may be missing.
+ */
+async function untilAnswers(port: number, hasEnded: () => boolean): Promise<boolean> {
+  const deadlineMs = performance.now() + readyMsMax;
+  while (!hasEnded() && performance.now() < deadlineMs) {
+    const socket = net.connect({ host: '127.0.0.1', port });
+    const answered = await new Promise<boolean>((resolve) => {
+      socket.once('connect', () => resolve(true)).once('error', () => resolve(false));
+    });
+    socket.destroy();
+    if (answered) return true;
+    await new Promise((resume) => setTimeout(resume, askAgainMs));
+  }
+  return false;
 }
 
 export type Finished = { ok: true; output: string } | { ok: false; output: string };

@@ -90,7 +90,7 @@ export async function startNode(options: {
       running = await startChild({
         file: xray.file,
         args: ['run', '-c', file],
-        ready: /core: Xray \S+ started/,
+        ready: apiPort,
         logFile: path.join(folder, 'server.log'),
         environment: { ...environment, ...environmentOf(service) },
       });

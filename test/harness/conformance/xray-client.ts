@@ -15,7 +15,8 @@ export async function startXrayClient(
   return startChild({
     file,
     args: ['run', '-c', configFile],
-    ready: /core: Xray \S+ started/,
+    // Inbounds start in their order.
+    ready: links.at(-1)?.socksPort ?? 0,
     logFile: path.join(folder, 'xray-client.log'),
     environment: { SSL_CERT_FILE: authorityFile, SSL_CERT_DIR: folder },
   });
