@@ -1,17 +1,23 @@
 import type { VpnProtocol } from '../../src/contract/enums.ts';
 import type { NodeConfig } from '../../src/contract/node-config.ts';
 import type { IngestPost, OutboundBody, SessionsBody, UsageBody } from './client.ts';
-import type { Counters } from './counters.ts';
 import type { Baseline } from './ledger.ts';
+import type { Counters } from './xray-api.ts';
+import { blockedTag } from './xray-config.ts';
 
 export interface Reading {
   proxyId: string;
   counters: Counters;
-  /** The configuration that the counting process was started with. */
-  config: NodeConfig;
+  /** By UUID: every link that this process has had since it started. */
+  links: ReadonlyMap<string, Link>;
+  /**
+   * By UUID: the addresses that open sessions come from. Xray leaves out loopback, and an Xray before
+   * 26.1.13 says nothing.
+   */
+  online: ReadonlyMap<string, readonly string[]>;
 }
 
-interface Link {
+export interface Link {
   userId: number;
   subscriptionId: number | null;
   nodeProtocolId: number;
@@ -26,14 +32,16 @@ const protocols: Record<string, VpnProtocol> = {
   vmess: 'VMESS',
   trojan: 'TROJAN',
   shadowsocks: 'SHADOWSOCKS',
+  hysteria: 'HYSTERIA2',
 };
 
 /**
  * Turns what happened between the baseline and a reading into posts for Core, and returns the next
  * baseline. Pure. Without a reading (no proxy runs) users can only go offline.
  *
- * v2ray does not say who is connected. So a user is online while its counters move, and offline once
- * they have not moved for `restMs`.
+ * A user is online on a protocol while Xray has an open session of it, or while its counters move: Xray
+ * does not list who comes from loopback. The user is offline after `restMs` of neither, because apps open
+ * and close connections all the time.
  */
 export function account(
   before: Baseline,
@@ -44,9 +52,9 @@ export function account(
   const events: SessionsBody['events'] = [];
   const { usage, items } = reading === undefined ? nothing : moved(before, reading);
   const recordedAt = new Date(time.nowMs).toISOString();
-  for (const { link } of usage) {
+  for (const [link, address] of active(usage, reading)) {
     const who = `${link.userId} ${link.protocol}`;
-    if (online[who] === undefined) events.push(event(who, 'ONLINE', time.nowMs));
+    if (online[who] === undefined) events.push(event(who, 'ONLINE', time.nowMs, address));
     online[who] = time.nowMs;
   }
   for (const [who, movedAtMs] of Object.entries(online)) {
@@ -97,20 +105,45 @@ function moved(before: Baseline, reading: Reading) {
     bytesDown: since(`${owner}>>>traffic>>>downlink`),
   });
   const usage: { link: Link; bytesUp: number; bytesDown: number }[] = [];
-  for (const [uuid, link] of linksOf(reading.config)) {
-    const bytes = bytesOf(`user>>>${uuid}`);
-    if (bytes.bytesUp + bytes.bytesDown > 0) usage.push({ link, ...bytes });
-  }
   const items: OutboundBody['items'] = [];
-  for (const { tag } of reading.config.services.xray?.outbounds ?? []) {
-    const bytes = bytesOf(`outbound>>>${tag}`);
-    if (bytes.bytesUp + bytes.bytesDown > 0) items.push({ tag, ...bytes });
+  for (const owner of ownersIn(reading.counters)) {
+    const bytes = bytesOf(owner);
+    if (bytes.bytesUp + bytes.bytesDown === 0) continue;
+    const name = owner.slice(owner.indexOf('>>>') + 3);
+    if (owner.startsWith('outbound')) {
+      if (name !== blockedTag) items.push({ tag: name, ...bytes });
+      continue;
+    }
+    const link = reading.links.get(name);
+    if (link !== undefined) usage.push({ link, ...bytes });
   }
   return { usage, items };
 }
 
+/** `user>>>UUID` and `outbound>>>TAG`, each once. */
+function ownersIn(counters: Counters): Set<string> {
+  const owners = new Set<string>();
+  for (const name of Object.keys(counters)) {
+    const end = name.lastIndexOf('>>>traffic>>>');
+    if (end > 0 && /^(user|outbound)>>>/.test(name)) owners.add(name.slice(0, end));
+  }
+  return owners;
+}
+
+/** The links that are online now, each with the address that it comes from if Xray says so. */
+function* active(
+  usage: readonly { link: Link }[],
+  reading: Reading | undefined,
+): Generator<[Link, string | undefined]> {
+  for (const [uuid, addresses] of reading?.online ?? []) {
+    const link = reading?.links.get(uuid);
+    if (link !== undefined) yield [link, addresses[0]?.replace(/^\[|\]$/g, '')];
+  }
+  for (const { link } of usage) yield [link, undefined];
+}
+
 /** The links of a configuration. Each is in one inbound, and the inbound's tag has the protocol's id. */
-function linksOf(config: NodeConfig): Map<string, Link> {
+export function linksOf(config: NodeConfig): Map<string, Link> {
   const links = new Map<string, Link>();
   for (const inbound of config.services.xray?.inbounds ?? []) {
     const nodeProtocolId = Number(/^in-(\d+)$/.exec(inbound.tag)?.[1]);
@@ -130,6 +163,7 @@ function event(
   who: string,
   eventType: 'ONLINE' | 'OFFLINE',
   atMs: number,
+  ipAddress?: string,
 ): SessionsBody['events'][number] {
   const [userId, protocol = ''] = who.split(' ');
   return {
@@ -137,6 +171,7 @@ function event(
     protocol,
     eventType,
     occurredAt: new Date(atMs).toISOString(),
+    ...(ipAddress === undefined ? {} : { ipAddress }),
   };
 }
 

@@ -5,11 +5,14 @@ import { openConfigStore } from './config-store.ts';
 import { drain } from './drain.ts';
 import type { Identity } from './identity.ts';
 import { openLedger } from './ledger.ts';
+import { createLoadMeter, type Load } from './load.ts';
 import { createProxyRunner } from './proxy.ts';
 import { createService, type Report, type Service } from './service.ts';
 import type { Settings } from './settings.ts';
 
 const reportsMax = 16;
+/** Of the heartbeat. It goes up with what the agent can do. */
+export const agentVersion = '2.0.0';
 
 export interface Agent {
   /** Stops the calls to Core, then reads the counters a last time, then stops the proxy. */
@@ -31,7 +34,7 @@ export async function startAgent(
   );
   const ledger = openLedger(settings.dataDir, { bytesMax: settings.spoolBytesMax });
   const configs = openConfigStore(settings.dataDir);
-  const runner = createProxyRunner({ program: settings.v2ray, dataDir: settings.dataDir });
+  const runner = createProxyRunner({ program: settings.xray, dataDir: settings.dataDir });
   const reports = createReports(client, log);
   const service = createService({ settings, ledger, configs, runner, log, report: reports.put });
   await service.start();
@@ -47,6 +50,7 @@ export async function startAgent(
     log,
     signal,
     applied: configs.applied,
+    xrayVersion: () => runner.version(),
   });
   const draining = drain({ client, ledger, log, retryMs, signal });
   const sampling = setInterval(() => void service.sample(), settings.usageSeconds * 1_000);
@@ -98,7 +102,7 @@ function sendReport(client: CoreClient, report: Report): Promise<Answer<unknown>
   return client.error({
     message: report.message,
     code: report.code,
-    details: revision === undefined ? {} : { revision },
+    details: { ...report.details, ...(revision === undefined ? {} : { revision }) },
   });
 }
 
@@ -108,14 +112,32 @@ interface Talk {
   service: Service;
   reports: ReturnType<typeof createReports>;
   applied: () => number | undefined;
+  xrayVersion: () => Promise<string>;
   log: Logger;
   signal: AbortSignal;
+}
+
+/** What an older Core does not know of a heartbeat, it ignores. */
+interface Beat {
+  ip?: string;
+  revision?: number;
+  versions: { agent: string; xray?: string };
+  load: Load;
+}
+
+/** The version of the program on the disk; none if it is missing. */
+async function xrayVersionOf({ xrayVersion }: Talk): Promise<{ xray?: string }> {
+  return xrayVersion().then(
+    (xray) => ({ xray }),
+    () => ({}),
+  );
 }
 
 /** Sends heartbeats until the signal. If Core asks for it, pulls the configuration. */
 async function talk(context: Talk): Promise<void> {
   const { settings, client, reports, applied, log, signal } = context;
   const pull = createPull(context);
+  const load = createLoadMeter();
   let isAway = false;
   while (!signal.aborted) {
     let waitMs = settings.heartbeatSeconds * 1_000 * (0.9 + 0.2 * Math.random());
@@ -125,7 +147,9 @@ async function talk(context: Talk): Promise<void> {
       const answer = await client.heartbeat({
         ...(settings.ip === '' ? {} : { ip: settings.ip }),
         ...(revision === undefined ? {} : { revision }),
-      });
+        versions: { agent: agentVersion, ...(await xrayVersionOf(context)) },
+        load: load.read(),
+      } satisfies Beat);
       if (isAway && answer.kind === 'ok') log.info('Core answers again');
       if (answer.kind === 'ok' && answer.value.needSync) {
         await pull();

@@ -11,7 +11,11 @@ import type {
 import type { NodeConfig } from '../../src/contract/node-config.ts';
 
 type RegisterBody = z.input<typeof registerNodeSchema>;
-type HeartbeatBody = z.input<typeof nodeHeartbeatSchema>;
+/** `versions` and `load` are optional, and a Core that does not know them ignores them. */
+type HeartbeatBody = z.input<typeof nodeHeartbeatSchema> & {
+  versions?: { agent?: string; xray?: string };
+  load?: { cpuPercent?: number; memoryBytes?: number; uptimeSeconds?: number };
+};
 type AppliedBody = z.input<typeof nodeConfigAppliedSchema>;
 type ErrorBody = z.input<typeof nodeErrorSchema>;
 export type UsageBody = z.input<IngestSchemas['usage']>;

@@ -1,48 +1,76 @@
-import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import type { NodeConfig } from '../../src/contract/node-config.ts';
 import { readIfThere, readJson, writeDurable } from '../../src/durable-file.ts';
+import type { Link } from './account.ts';
+import type { XrayConfig } from './xray-config.ts';
+
+/** What is known of the running process beyond its configuration file. */
+export interface Runtime {
+  proxyId: string;
+  /** The revision whose configuration the process has now: the API changes it without a restart. */
+  revision: number;
+  /**
+   * True from before a change to after it. A process whose agent was killed meanwhile may have half of
+   * the change.
+   */
+  isChanging: boolean;
+  /** By UUID: links that the process had and that its revision does not have. Their counters go on. */
+  former: Record<string, Link>;
+  /** The UUIDs of removed links that a rule blocks in this process. */
+  blocked: string[];
+}
+
+/** @param applied what Core was told; `current` may be newer, if a part of it cannot run here. */
+interface State {
+  applied?: number;
+  current?: number;
+}
 
 export type ConfigStore = ReturnType<typeof openConfigStore>;
 
-/**
- * The configurations that Core has sent, two files per revision: as Core sent it, and as the proxy reads
- * it. Counters belong to the configuration that their proxy was started with.
- */
+/** The configurations that Core has sent, two files per revision: as Core sent it, and as Xray reads it. */
 export function openConfigStore(dataDir: string) {
   const dir = path.join(dataDir, 'configs');
   mkdirSync(dir, { recursive: true, mode: 0o700 });
   const stateFile = path.join(dataDir, 'state.json');
+  const runtimeFile = path.join(dataDir, 'runtime.json');
   const proxyFile = (revision: number): string => path.join(dir, `${revision}.proxy.json`);
-  let applied = readJson<{ applied: number }>(stateFile)?.applied;
+  let state: State = readJson<State>(stateFile) ?? {};
 
   return {
-    /** The revision of the last successful apply. */
-    applied: () => applied,
-    /** The proxy's file of that revision; undefined if the revision has nothing to run. */
-    appliedFile(): string | undefined {
-      if (applied === undefined || readIfThere(proxyFile(applied)) === undefined) return undefined;
-      return proxyFile(applied);
+    /** The revision of the last apply that Core was told of as a success. */
+    applied: () => state.applied,
+    /** The revision to run, and its file for Xray; undefined if it has nothing to run. */
+    current(): { revision: number; file: string } | undefined {
+      const revision = state.current ?? state.applied;
+      if (revision === undefined || readIfThere(proxyFile(revision)) === undefined)
+        return undefined;
+      return { revision, file: proxyFile(revision) };
     },
-    /** @returns the proxy's file. */
-    save(config: NodeConfig, json: string): string {
+    /** @returns the file for Xray. */
+    save(config: NodeConfig, xray: XrayConfig): string {
       writeDurable(path.join(dir, `${config.revision}.node.json`), JSON.stringify(config));
-      writeDurable(proxyFile(config.revision), json);
+      writeDurable(proxyFile(config.revision), JSON.stringify(xray));
       return proxyFile(config.revision);
     },
-    /** The configuration that a proxy file was made from, and the API port that the file opens. */
-    read(file: string): { config: NodeConfig; apiPort: number } {
-      const config = readJson<NodeConfig>(file.replace(/\.proxy\.json$/, '.node.json'));
-      const proxy = readJson<{ inbounds: { port: number }[] }>(file);
-      const apiPort = proxy?.inbounds[0]?.port;
-      if (config === undefined || apiPort === undefined) throw new Error(`${file} is not complete`);
-      return { config, apiPort };
+    read(revision: number): { config: NodeConfig; xray: XrayConfig } {
+      const config = readJson<NodeConfig>(path.join(dir, `${revision}.node.json`));
+      const xray = readJson<XrayConfig>(proxyFile(revision));
+      if (config === undefined || xray === undefined) {
+        throw new Error(`${proxyFile(revision)} is not complete`);
+      }
+      return { config, xray };
     },
-    isSame: (file: string, json: string): boolean => readFileSync(file, 'utf8') === json,
+    revisionOf: (file: string): number => Number(path.basename(file).split('.')[0]),
+    runtime: (): Runtime | undefined => readJson<Runtime>(runtimeFile),
+    setRuntime: (runtime: Runtime): void => writeDurable(runtimeFile, JSON.stringify(runtime)),
     /** @param running the file that the proxy was started with. It is kept, too. */
-    setApplied(revision: number, running: string | undefined): void {
-      writeDurable(stateFile, JSON.stringify({ applied: revision }));
-      applied = revision;
+    setCurrent(revision: number, isApplied: boolean, running: string | undefined): void {
+      const applied = isApplied ? revision : state.applied;
+      const next: State = { current: revision, ...(applied === undefined ? {} : { applied }) };
+      writeDurable(stateFile, JSON.stringify(next));
+      state = next;
       const kept = new Set([String(revision), path.basename(running ?? '').split('.')[0]]);
       for (const name of readdirSync(dir)) {
         if (!kept.has(name.split('.')[0])) rmSync(path.join(dir, name));

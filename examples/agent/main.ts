@@ -2,6 +2,7 @@
 import { Lifecycle, untilSignalled } from '../../src/lifecycle.ts';
 import { createLogger } from '../../src/log.ts';
 import { startAgent } from './agent.ts';
+import { checkMachine } from './check.ts';
 import { claimDataDir, loadOrRegister } from './identity.ts';
 import { readSettings } from './settings.ts';
 
@@ -9,6 +10,11 @@ const settings = readSettings(process.argv.slice(2));
 const log = createLogger(settings.logLevel);
 const lifecycle = new Lifecycle();
 const signalled = untilSignalled();
+if (settings.check) {
+  const findings = await checkMachine(settings);
+  for (const { level, text } of findings) process.stdout.write(`${level.padEnd(8)}${text}\n`);
+  process.exit(findings.some(({ level }) => level === 'fault') ? 1 : 0);
+}
 try {
   const claim = claimDataDir(settings.dataDir);
   lifecycle.use('data directory', () => claim.release());

@@ -1,24 +1,35 @@
 import type { NodeConfig } from '../../src/contract/node-config.ts';
 import type { Logger } from '../../src/log.ts';
-import { account, type Reading } from './account.ts';
+import { account, linksOf, type Reading } from './account.ts';
+import { changeRunning, setRules } from './change-running.ts';
 import { describe } from './client.ts';
-import type { ConfigStore } from './config-store.ts';
-import { readCounters } from './counters.ts';
+import type { ConfigStore, Runtime } from './config-store.ts';
+import { drainProxy, type Ending, endSessions, readStill } from './end-sessions.ts';
+import { faultyPart } from './faulty-part.ts';
 import type { Ledger } from './ledger.ts';
+import { linksToEnd, type Plan, planChange } from './plan.ts';
 import type { ProxyRunner, RunningProxy } from './proxy.ts';
+import type { Running } from './running.ts';
 import type { Settings } from './settings.ts';
-import { renderForProxy } from './v2ray-config.ts';
+import { type Counters, openXrayApi } from './xray-api.ts';
+import {
+  apiPortOf,
+  environmentOf,
+  renderForXray,
+  type Tagged,
+  type XrayConfig,
+} from './xray-config.ts';
 
 /** What the agent tells Core about the node's configuration. */
 export type Report =
   | { kind: 'applied'; revision: number }
-  | { kind: 'error'; code: string; message: string; revision: number | undefined };
-
-interface Running {
-  proxy: RunningProxy;
-  config: NodeConfig;
-  apiPort: number;
-}
+  | {
+      kind: 'error';
+      code: string;
+      message: string;
+      revision: number | undefined;
+      details?: Record<string, unknown>;
+    };
 
 interface Deps {
   settings: Settings;
@@ -40,7 +51,6 @@ interface State {
   restartMs: number;
 }
 
-/** Each of these reads takes up to 3 s. */
 const lastReadsMax = 5;
 const restartMsMin = 500;
 const restartMsMax = 30_000;
@@ -71,8 +81,9 @@ export function createService(deps: Deps) {
     async sample(): Promise<void> {
       if (state.isSampling) return;
       state.isSampling = true;
-      await inLane(state, () => sample(deps, state, false));
-      state.isSampling = false;
+      await inLane(state, () => sample(deps, state, 'running')).finally(() => {
+        state.isSampling = false;
+      });
     },
     /** Reads the counters a last time and stops the proxy. */
     close(): Promise<void> {
@@ -91,13 +102,14 @@ function inLane<T>(state: State, work: () => Promise<T>): Promise<T> {
 
 /**
  * Turns what the proxy has counted into posts. If this fails, or if the stored posts have reached their
- * bound, the baseline stays, and the next sample covers these bytes, too. `isLast`: no sample follows.
+ * bound, the baseline stays, and the next sample covers these bytes, too. `last`: no sample follows.
  */
-async function sample(deps: Deps, state: State, isLast: boolean): Promise<void> {
+async function sample(deps: Deps, state: State, when: 'running' | 'last'): Promise<void> {
   const { settings, ledger, log } = deps;
+  const isLast = when === 'last';
   try {
-    const read = isLast ? readLast : readOnce;
-    const reading = state.running === undefined ? undefined : await read(deps, state.running);
+    const { running } = state;
+    const reading = running && (await (isLast ? readLast(deps, running) : readOnce(running)));
     if (!isLast && ledger.isFull()) {
       if (!state.wasFull) {
         log.error(ledger.size(), 'stored posts reached their bound: usage stays in the proxy');
@@ -106,45 +118,105 @@ async function sample(deps: Deps, state: State, isLast: boolean): Promise<void> 
       return;
     }
     state.wasFull = false;
+    const before = ledger.baseline();
     const time = { nowMs: Date.now(), restMs: settings.offlineSeconds * 1_000 };
-    const { posts, baseline } = account(ledger.baseline(), reading, time);
+    const { posts, baseline } = account(before, reading, time);
     if (posts.length > 0) ledger.commit(posts, baseline);
+    deps.runner.boundLog();
+    if (running !== undefined && reading !== undefined && !isLast) {
+      await endLingering(deps, state, running, reading);
+    }
   } catch (thrown) {
     const text = isLast ? 'counters lost: they could not be read a last time' : 'no sample taken';
     log[isLast ? 'error' : 'warn']({ err: thrown }, text);
   }
 }
 
-async function readOnce({ settings }: Deps, running: Running): Promise<Reading> {
-  const { proxy, config, apiPort } = running;
-  const clients = Object.keys(config.clientMap).length;
-  const counters = await readCounters({ program: settings.v2ctl, apiPort, clients });
-  return { proxyId: proxy.id, counters, config };
+async function readOnce({ api, proxy, links, listed }: Running): Promise<Reading> {
+  const [counters, online] = await Promise.all([api.counters(), api.online()]);
+  for (const uuid of online.keys()) listed.add(uuid);
+  return { proxyId: proxy.id, counters, links, online };
 }
 
-/**
- * After this the agent stops the proxy, and what it has not read is lost. So a busy machine gets more time.
- */
-async function readLast(deps: Deps, running: Running): Promise<Reading> {
-  for (let tries = 1; tries < lastReadsMax; tries += 1) {
+/** After this the agent stops the proxy, and what it has not read is lost. So it asks more than once. */
+async function readLast({ log }: Deps, running: Running): Promise<Reading> {
+  const { api, proxy, links } = running;
+  const noBody = new Map<string, string[]>();
+  for (let tries = 1; ; tries += 1) {
     try {
-      return await readOnce(deps, running);
+      const counters = await readStill(() => api.counters());
+      return { proxyId: proxy.id, counters, links, online: noBody };
     } catch (thrown) {
-      deps.log.warn({ err: thrown }, 'the proxy does not answer with its counters; asking again');
+      if (tries === lastReadsMax) throw thrown;
+      log.warn({ err: thrown }, 'the proxy does not answer with its counters; asking again');
     }
   }
-  return readOnce(deps, running);
+}
+
+/** A removed link whose counters still move, or that is online: its sessions are ended once more. */
+async function endLingering(
+  deps: Deps,
+  state: State,
+  running: Running,
+  reading: Reading,
+): Promise<void> {
+  const ending = [...running.blocked].flatMap((uuid): Ending[] => {
+    const bytes = bytesOf(reading.counters, uuid);
+    const isMoving = bytes > (running.endedAtBytes.get(uuid) ?? bytes);
+    running.endedAtBytes.set(uuid, bytes);
+    const nodeProtocolId = running.links.get(uuid)?.nodeProtocolId;
+    const inbound = running.xray.inbounds.find(({ tag }) => tag === `in-${nodeProtocolId}`);
+    if (inbound === undefined || (!isMoving && !reading.online.has(uuid))) return [];
+    return [{ uuid, inbound, isMoving }];
+  });
+  if (ending.length === 0 || (await endSessions(deps, running, ending))) return;
+  await restartToEnd(deps, state);
+}
+
+function bytesOf(counters: Counters, uuid: string): number {
+  const of = (way: string): number => counters[`user>>>${uuid}>>>traffic>>>${way}`] ?? 0;
+  return of('uplink') + of('downlink');
+}
+
+/** The last resort, which ends the sessions of everybody. */
+async function restartToEnd(deps: Deps, state: State): Promise<void> {
+  deps.log.warn({}, 'the proxy restarts, because sessions of removed links could not be ended');
+  await stop(deps, state);
+  await startCurrent(deps, state);
 }
 
 async function adoptOrStart(deps: Deps, state: State): Promise<void> {
   const left = deps.runner.adopt();
-  if (left === undefined) return startApplied(deps, state);
-  deps.log.info({ proxy: left.id }, 'took over the running proxy');
-  adopt(deps, state, left);
+  if (left === undefined) return startCurrent(deps, state);
+  const known = deps.configs.runtime();
+  const runtime: Runtime =
+    known?.proxyId === left.id
+      ? known
+      : {
+          proxyId: left.id,
+          revision: deps.configs.revisionOf(left.configFile),
+          isChanging: false,
+          former: {},
+          blocked: [],
+        };
+  deps.log.info({ proxy: left.id, revision: runtime.revision }, 'took over the running proxy');
+  adopt(deps, state, left, runtime);
+  if (!runtime.isChanging) return;
+  deps.log.warn({}, 'the agent was killed during a change: the proxy restarts');
+  await stop(deps, state);
+  await startCurrent(deps, state);
 }
 
-function adopt(deps: Deps, state: State, proxy: RunningProxy): void {
-  state.running = { proxy, ...deps.configs.read(proxy.configFile) };
+function adopt(deps: Deps, state: State, proxy: RunningProxy, runtime: Runtime): void {
+  const { config, xray } = deps.configs.read(runtime.revision);
+  const apiPort = apiPortOf(xray);
+  const links = new Map([...Object.entries(runtime.former), ...linksOf(config)]);
+  state.running = {
+    ...{ proxy, api: openXrayApi(apiPort), apiPort, xray, links },
+    ...{ revision: runtime.revision, blocked: new Set(runtime.blocked) },
+    ...{ listed: new Set<string>(), endedAtBytes: new Map<string, number>() },
+  };
+  deps.configs.setRuntime(runtime);
   const startedMs = performance.now();
   void proxy.exited.then((words) =>
     inLane(state, async () => ended(deps, state, { proxy, words, startedMs })),
@@ -159,6 +231,7 @@ function ended(
 ): void {
   const { proxy, words, startedMs } = end;
   if (state.running?.proxy !== proxy) return;
+  state.running.api.close();
   state.running = undefined;
   if (performance.now() - startedMs > recoveredMs) state.restartMs = restartMsMin;
   deps.log.error({ proxy: proxy.id, words }, 'the proxy ended by itself');
@@ -171,21 +244,20 @@ function ended(
 function startLater(deps: Deps, state: State): void {
   clearTimeout(state.restartTimer);
   if (state.isClosed) return;
-  const start = (): void => void inLane(state, () => startApplied(deps, state));
+  const start = (): void => void inLane(state, () => startCurrent(deps, state));
   state.restartTimer = setTimeout(start, state.restartMs);
   state.restartMs = Math.min(restartMsMax, state.restartMs * 2);
 }
 
-async function startApplied(deps: Deps, state: State): Promise<void> {
-  const { configs, runner, log, report } = deps;
-  const file = configs.appliedFile();
-  const revision = configs.applied();
-  const isIdle = !state.isClosed && state.running === undefined;
-  if (!isIdle || file === undefined || revision === undefined) return;
+async function startCurrent(deps: Deps, state: State): Promise<void> {
+  const { configs, log, report } = deps;
+  const current = configs.current();
+  if (state.isClosed || state.running !== undefined || current === undefined) return;
+  const { revision, file } = current;
   try {
-    adopt(deps, state, await runner.start(file));
+    await startOn(deps, state, file);
     log.info({ revision }, 'the proxy runs');
-    report({ kind: 'applied', revision });
+    if (configs.applied() === revision) report({ kind: 'applied', revision });
   } catch (thrown) {
     log.error({ err: thrown }, 'the proxy does not start');
     report({ kind: 'error', code: 'PROXY_EXITED', message: describe(thrown), revision });
@@ -193,55 +265,174 @@ async function startApplied(deps: Deps, state: State): Promise<void> {
   }
 }
 
+async function startOn(deps: Deps, state: State, file: string): Promise<void> {
+  const { configs, runner } = deps;
+  const revision = configs.revisionOf(file);
+  const proxy = await runner.start(file, environmentOf(configs.read(revision).xray));
+  const none = { isChanging: false, former: {}, blocked: [] };
+  adopt(deps, state, proxy, { proxyId: proxy.id, revision, ...none });
+}
+
+/** Reads the counters once nothing moves any more, then ends the proxy. */
 async function stop(deps: Deps, state: State): Promise<void> {
   clearTimeout(state.restartTimer);
-  if (state.running === undefined) return;
-  await sample(deps, state, true);
-  const { proxy } = state.running;
+  const { running } = state;
+  if (running === undefined) return;
+  // Should the agent be killed now, the next one finds a proxy without inbounds.
+  saveRuntime(deps, running, { isChanging: true });
+  await drainProxy(running);
+  await sample(deps, state, 'last');
   state.running = undefined;
-  await deps.runner.stop(proxy);
+  running.api.close();
+  await deps.runner.stop(running.proxy);
+}
+
+function saveRuntime({ configs }: Deps, running: Running, { isChanging }: { isChanging: boolean }) {
+  const current = linksOf(configs.read(running.revision).config);
+  const former = [...running.links].filter(([uuid]) => !current.has(uuid));
+  configs.setRuntime({
+    proxyId: running.proxy.id,
+    revision: running.revision,
+    isChanging,
+    former: Object.fromEntries(former),
+    blocked: [...running.blocked],
+  });
 }
 
 async function apply(deps: Deps, state: State, config: NodeConfig): Promise<Report> {
   const { settings, configs, log } = deps;
   const { revision } = config;
-  const failed = (code: string, message: string): Report => {
-    log.error({ revision, code, message }, 'configuration not applied, the old one goes on');
-    return { kind: 'error', code, message: message.slice(-4_000), revision };
-  };
-  const rendered = renderForProxy(config, settings);
-  if (rendered.kind === 'refused') return failed('CONFIG_UNSUPPORTED', rendered.message);
-  if (rendered.kind === 'nothing') {
+  const xray = renderForXray(config, settings);
+  if (xray === undefined) {
     await stop(deps, state);
   } else {
-    const { running } = state;
-    const isSame = running && configs.isSame(running.proxy.configFile, rendered.json);
-    // Saved even if the proxy need not restart: after a crash it is started with this file.
-    const file = configs.save(config, rendered.json);
-    const fault = isSame ? undefined : await replace(deps, state, file);
-    if (fault !== undefined) return failed(fault.code, fault.message);
+    const file = configs.save(config, xray);
+    const fault = await bring(deps, state, { config, xray, file });
+    if (fault !== undefined) {
+      const { code, message } = fault;
+      log.error({ revision, code, message }, 'configuration not applied, the old one goes on');
+      const part = faultyPart(message, xray);
+      return { kind: 'error', code, message: message.slice(-4_000), revision, details: part };
+    }
   }
-  const proxy = state.running?.proxy;
-  configs.setApplied(revision, proxy?.configFile);
-  log.info({ revision, ...(proxy && { proxy: proxy.id }) }, 'configuration applied');
-  return { kind: 'applied', revision };
+  const { running } = state;
+  const isWhole = config.services.mtproto === undefined;
+  configs.setCurrent(revision, isWhole, running?.proxy.configFile);
+  if (isWhole) {
+    log.info({ revision, ...(running && { proxy: running.proxy.id }) }, 'configuration applied');
+    return { kind: 'applied', revision };
+  }
+  const message =
+    'services.mtproto needs telemt, which this agent does not run. Xray runs its part.';
+  log.error({ revision }, message);
+  const details = { service: 'mtproto' };
+  return { kind: 'error', code: 'CONFIG_UNSUPPORTED', message, revision, details };
 }
 
-/** Returns undefined if the proxy now runs this file. Otherwise the old configuration goes on. */
-async function replace(
-  deps: Deps,
-  state: State,
-  file: string,
-): Promise<{ code: string; message: string } | undefined> {
-  const fault = await deps.runner.test(file);
-  if (fault !== undefined) return { code: 'CONFIG_REFUSED', message: fault };
+interface Next {
+  config: NodeConfig;
+  xray: XrayConfig;
+  file: string;
+}
+type Fault = { code: string; message: string } | undefined;
+
+/** Returns undefined if the proxy now runs the next configuration. Otherwise the old one goes on. */
+async function bring(deps: Deps, state: State, next: Next): Promise<Fault> {
+  const { running } = state;
+  const plan: Plan =
+    running === undefined
+      ? { kind: 'restart', why: 'it does not run' }
+      : planChange(running.xray, next.xray);
+  if (plan.kind !== 'same') {
+    const fault = await deps.runner.test(next.file);
+    if (fault !== undefined) return { code: 'CONFIG_REFUSED', message: fault };
+  }
+  if (running === undefined || plan.kind === 'restart') return restart(deps, state, next, plan);
+  return changeTo(deps, state, running, next, plan);
+}
+
+async function restart(deps: Deps, state: State, { file }: Next, plan: Plan): Promise<Fault> {
+  deps.log.info(plan, 'the proxy starts with a new configuration');
   await stop(deps, state);
   try {
-    adopt(deps, state, await deps.runner.start(file));
+    await startOn(deps, state, file);
     state.restartMs = restartMsMin;
     return undefined;
   } catch (thrown) {
-    await startApplied(deps, state);
+    await startCurrent(deps, state);
     return { code: 'PROXY_NOT_STARTED', message: describe(thrown) };
   }
+}
+
+/** Changes the running proxy by its API. Sessions of links that stay go on. */
+async function changeTo(
+  deps: Deps,
+  state: State,
+  running: Running,
+  next: Next,
+  plan: Exclude<Plan, { kind: 'restart' }>,
+): Promise<Fault> {
+  const ending = linksToEnd(running.xray, next.xray);
+  for (const [uuid, link] of linksOf(next.config)) running.links.set(uuid, link);
+  if (plan.kind === 'changes') {
+    saveRuntime(deps, running, { isChanging: true });
+    const changed = await changeRunning(deps.runner, running, next.xray, plan);
+    if (changed.kind === 'broken') {
+      deps.log.error({ message: changed.message }, 'a change was refused half-way: restarting');
+      await stop(deps, state);
+      await startCurrent(deps, state);
+    }
+    if (changed.kind === 'refused') saveRuntime(deps, running, { isChanging: false });
+    if (changed.kind !== 'done') return { code: 'CONFIG_REFUSED', message: changed.message };
+    const { usersAdded, usersRemoved, inbounds, outbounds } = plan;
+    const counts = { added: usersAdded.length, removed: usersRemoved.length };
+    deps.log.info({ ...counts, inbounds: inbounds.length, outbounds: outbounds.length }, 'changed');
+  }
+  running.xray = next.xray;
+  running.revision = next.config.revision;
+  const isEnded = await endRemoved(deps, running, ending);
+  saveRuntime(deps, running, { isChanging: false });
+  if (isEnded) return undefined;
+  deps.log.warn({}, 'the proxy restarts, because sessions of removed links could not be ended');
+  return restart(deps, state, next, { kind: 'restart', why: 'sessions of removed links go on' });
+}
+
+/** Blocks removed links that have ever connected to this process, and ends their sessions. */
+async function endRemoved(
+  { runner, ledger, log }: Deps,
+  running: Running,
+  removed: ReadonlyMap<string, Tagged>,
+): Promise<boolean> {
+  const served = linksInXray(running.xray);
+  const back = [...running.blocked].filter((uuid) => served.has(uuid));
+  for (const uuid of back) running.blocked.delete(uuid);
+  const counters = removed.size === 0 ? {} : await running.api.counters();
+  const { counters: base } = ledger.baseline();
+  const ending: Ending[] = [];
+  for (const [uuid, inbound] of removed) {
+    // Xray makes the counter at the first stream, so a link without one has nothing open.
+    if (counters[`user>>>${uuid}>>>traffic>>>uplink`] === undefined) continue;
+    if (!served.has(uuid)) running.blocked.add(uuid);
+    ending.push({ uuid, inbound, isMoving: bytesOf(counters, uuid) !== bytesOf(base, uuid) });
+  }
+  if (back.length === 0 && ending.length === 0) return true;
+  try {
+    await setRules(runner, running, running.xray);
+    const isEnded = await endSessions({ runner, log }, running, ending);
+    const after = await running.api.counters();
+    for (const { uuid } of ending) running.endedAtBytes.set(uuid, bytesOf(after, uuid));
+    return isEnded;
+  } catch (thrown) {
+    log.error({ err: thrown }, 'sessions of removed links could not be ended');
+    return false;
+  }
+}
+
+function linksInXray({ inbounds }: XrayConfig): Set<string> {
+  return new Set(
+    inbounds.flatMap((inbound) => {
+      const settings = inbound['settings'] as { clients?: { email: string }[] } | undefined;
+      return (settings?.clients ?? []).map(({ email }) => email);
+    }),
+  );
 }

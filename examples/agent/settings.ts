@@ -11,8 +11,7 @@ export interface Settings {
   ip: string;
   region: string;
   dataDir: string;
-  v2ray: string;
-  v2ctl: string;
+  xray: string;
   /** Replaces the port in the configuration. */
   apiPort: number | undefined;
   heartbeatSeconds: number;
@@ -22,6 +21,7 @@ export interface Settings {
   reapplySeconds: number;
   spoolBytesMax: number;
   logLevel: string;
+  check: boolean;
 }
 
 const number =
@@ -36,58 +36,55 @@ const coreUrl = (text: string): string => {
   throw new InvalidArgumentError('It must be an http or https URL.');
 };
 
-/** Reads the command line. Ends the process with one clear line if it cannot be used. */
+type Parse = (text: string) => unknown;
+/** Flag, what it means, default, and how it is read. */
+const options: [string, string, unknown?, Parse?][] = [
+  ['--url <url>', 'where Core listens', 'http://127.0.0.1:8080', coreUrl],
+  ['--code <code>', 'registration code, at the first start'],
+  ['--name <name>', 'name to register with; empty leaves what Core has', ''],
+  ['--host <host>', 'host name that clients connect to', ''],
+  ['--ip <ip>', 'address that clients connect to', ''],
+  ['--region <region>', 'region of the node', ''],
+  ['--data-dir <folder>', 'folder of the key, the stored posts and the configuration', '.agent'],
+  ['--xray <program>', 'the proxy: a path, or a name on the PATH', 'xray'],
+  [
+    '--api-port <port>',
+    "port of Xray's API, instead of Core's choice",
+    undefined,
+    integer(1, 65_535),
+  ],
+  ['--heartbeat-seconds <n>', 'seconds between two heartbeats', 10, number(0.05, 3_600)],
+  ['--usage-seconds <n>', 'seconds between two readings of the counters', 10, number(0.05, 3_600)],
+  ['--offline-seconds <n>', 'seconds at rest until a user is offline', 60, number(0.05, 86_400)],
+  ['--retry-seconds <n>', 'longest wait between two attempts', 30, number(0.05, 3_600)],
+  ['--reapply-seconds <n>', 'seconds until a failed one is tried again', 60, number(0, 86_400)],
+  ['--spool-bytes-max <n>', 'largest size of all stored posts', 67_108_864, integer(1, 1e12)],
+];
+const levels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'];
+
+/**
+ * Reads the command line. An option that is not on it may be an environment variable: `CORE_AGENT_` and
+ * its name, for instance CORE_AGENT_DATA_DIR. Ends the process with one clear line if it cannot be used.
+ */
 export function readSettings(argv: readonly string[]): Settings {
-  const program = new Command('agent')
-    .description('A node of Core that runs v2ray 4.34')
-    .addOption(
-      new Option('--url <url>', 'where Core listens')
-        .env('CORE_AGENT_URL')
-        .default('http://127.0.0.1:8080')
-        .argParser(coreUrl),
-    )
-    .addOption(
-      new Option('--code <code>', 'registration code, at the first start').env('CORE_AGENT_CODE'),
-    )
-    .option('--name <name>', 'name to register with; empty leaves what Core has', '')
-    .option('--host <host>', 'host name that clients connect to', '')
-    .option('--ip <ip>', 'address that clients connect to', '')
-    .option('--region <region>', 'region of the node', '')
-    .option(
-      '--data-dir <folder>',
-      'folder of the key, the stored posts and the configuration',
-      '.agent',
-    )
-    .option('--v2ray <program>', 'the proxy', 'v2ray')
-    .option('--v2ctl <program>', "the proxy's control program", 'v2ctl')
-    .option(
-      '--api-port <port>',
-      "port of the proxy's API, instead of Core's choice",
-      integer(1, 65_535),
-    )
-    .option('--heartbeat-seconds <n>', 'seconds between two heartbeats', number(0.05, 3_600), 10)
-    .option('--usage-seconds <n>', 'seconds between two usage posts', number(0.05, 3_600), 60)
-    .option(
-      '--offline-seconds <n>',
-      'seconds without traffic until a user is offline',
-      number(0.05, 86_400),
-      180,
-    )
-    .option('--retry-seconds <n>', 'longest wait between two attempts', number(0.05, 3_600), 30)
-    .option(
-      '--reapply-seconds <n>',
-      'seconds until a failed configuration is tried again',
-      number(0, 86_400),
-      60,
-    )
-    .option(
-      '--spool-bytes-max <n>',
-      'largest size of all stored posts',
-      integer(1, 1e12),
-      67_108_864,
-    )
-    .option('--log-level <level>', 'lowest level that is logged', 'info')
-    .parse(argv, { from: 'user' });
-  const options = program.opts<Settings>();
-  return { ...options, dataDir: path.resolve(options.dataDir) };
+  const program = new Command('agent').description('A node of Core that runs Xray');
+  for (const [flags, text, standard, parse] of options) {
+    const option = new Option(flags, text);
+    option.env(variableOf(option)).default(standard);
+    program.addOption(parse === undefined ? option : option.argParser(parse));
+  }
+  program.addOption(
+    new Option('--log-level <level>', 'lowest level that is logged')
+      .env('CORE_AGENT_LOG_LEVEL')
+      .choices(levels)
+      .default('info'),
+  );
+  program.option('--check', 'say what is wrong with this machine and the settings, and end', false);
+  program.parse(argv, { from: 'user' });
+  const settings = program.opts<Settings>();
+  return { ...settings, dataDir: path.resolve(settings.dataDir) };
+}
+
+function variableOf(option: Option): string {
+  return `CORE_AGENT_${option.name().toUpperCase().replaceAll('-', '_')}`;
 }

@@ -1,11 +1,12 @@
 import path from 'node:path';
 import t, { type Test } from 'tap';
+import { shareLink } from '../../src/client-apps/share-link.ts';
 import { createNode } from '../../src/nodes/change.ts';
 import { addProtocol } from '../../src/settings/protocols.ts';
 import type { ImportReport } from '../../src/subscriptions/import.ts';
 import { readLinks } from '../../src/subscriptions/links.ts';
 import { listSubscriptions } from '../../src/subscriptions/show.ts';
-import { shareLinksOf } from '../../src/subscriptions/show-link.ts';
+import { connectionsOfLink } from '../../src/subscriptions/show-link.ts';
 import { commandLine } from '../support/cli.ts';
 import {
   makeUsers,
@@ -80,7 +81,8 @@ async function compareLinks(
   let same = 0;
   for (const [n, user] of users.entries()) {
     const subscriptionId = found.get(user.name)?.subscriptionId ?? 0;
-    const now = (await readLinks(pool, { subscriptionId })).flatMap(shareLinksOf).map(essence);
+    const links = await readLinks(pool, { subscriptionId });
+    const now = links.flatMap(connectionsOfLink).map(shareLink).map(essence);
     for (const link of linksOf(user, n).map(essence)) {
       const match = now.find((one) => one['at'] === link['at']);
       if (JSON.stringify(match) === JSON.stringify(link)) same += 1;

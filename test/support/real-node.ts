@@ -1,18 +1,20 @@
 import { existsSync, readdirSync, realpathSync } from 'node:fs';
 import path from 'node:path';
 import type { Test } from 'tap';
-import { type Counters, readCounters } from '../../examples/agent/counters.ts';
+import { readStill } from '../../examples/agent/end-sessions.ts';
+import { type Counters, openXrayApi } from '../../examples/agent/xray-api.ts';
 import { processesIn } from '../../src/linux-processes.ts';
 import { projectRoot } from '../../src/root.ts';
 import { until } from './api.ts';
 import { type CoreProcess, startProgram } from './core-process.ts';
 
-/** The reference agent as a process on one data directory, and the proxy that it runs. */
+/** The agent as a process on one data directory, and the Xray that it runs. */
 export function agentOn(
   t: Test,
-  options: { dataDir: string; coreUrl: string; apiPort: number; code: string },
+  options: { dataDir: string; coreUrl: string; apiPort: number; code: string; xray: string },
 ) {
-  const { dataDir, coreUrl, apiPort, code } = options;
+  const { dataDir, coreUrl, apiPort, code, xray } = options;
+  const api = openXrayApi(apiPort);
   let agent: CoreProcess | undefined;
   /** The counters of proxies that have ended. */
   const past: Counters = {};
@@ -20,31 +22,28 @@ export function agentOn(
     if (agent === undefined) throw new Error('the agent was not started');
     return agent;
   };
-  const proxies = (): number[] => {
-    const folder = path.join(dataDir, 'proxy');
-    return existsSync(folder) ? processesIn(realpathSync(folder)).map(({ pid }) => pid) : [];
-  };
+  const proxies = (): number[] => proxiesIn(path.join(dataDir, 'proxy'));
   t.teardown(() => {
     for (const line of (agent?.stderr ?? []).slice(-40)) t.comment(line);
+    api.close();
     for (const pid of proxies()) process.kill(pid, 'SIGKILL');
   });
-  /** v2ctl gives up after 3 s, which is too short on a busy machine. So it is asked until it answers. */
+  /** The API is away while Xray starts. */
   const read = async (): Promise<Counters> => {
-    const ask = () =>
-      readCounters({ program: 'v2ctl', apiPort, clients: 1 }).catch(() => undefined);
+    const ask = () => api.counters().catch(() => undefined);
     const counters = await until(ask, (answer) => answer !== undefined, waitMsMax);
     return counters ?? {};
   };
 
   return {
     start(): void {
-      const seconds = ['--heartbeat-seconds', '0.2', '--usage-seconds', '0.3'];
+      const seconds = ['--heartbeat-seconds', '0.2', '--usage-seconds', String(usageSeconds)];
       agent = startProgram(
         t,
         process.execPath,
         [
-          path.join(projectRoot, 'scripts', 'agent.mjs'),
-          ...['--url', coreUrl, '--code', code, '--data-dir', dataDir],
+          path.join(projectRoot, 'dist', 'examples', 'agent', 'main.js'),
+          ...['--url', coreUrl, '--code', code, '--data-dir', dataDir, '--xray', xray],
           ...['--api-port', String(apiPort), '--retry-seconds', '1', '--offline-seconds', '2'],
           ...['--reapply-seconds', '1', ...seconds],
         ],
@@ -53,6 +52,8 @@ export function agentOn(
     },
     said: (pattern: RegExp): Promise<string> =>
       within(running().line(pattern), `the agent says ${pattern}`),
+    /** The lines of this kind that the agent has logged since it was started. */
+    lines: (pattern: RegExp): string[] => running().stderr.filter((line) => pattern.test(line)),
     signal: (signal: NodeJS.Signals): void => running().signal(signal),
     ended: () => within(running().exited, 'the agent ends'),
     /** Kills the agent alone. Its proxy goes on. */
@@ -69,27 +70,43 @@ export function agentOn(
       );
       return found as number;
     },
-    /** Keeps the counters of the proxy that is about to end. Call it while there is no traffic. */
-    async retire(): Promise<void> {
-      for (const [name, value] of Object.entries(await read())) {
-        past[name] = (past[name] ?? 0) + value;
+    /**
+     * Takes what Core has stored as the figures of the proxies that have ended: nobody can ask them any
+     * more. Call it after Core was compared with what clients received.
+     */
+    async retireFromStored(stored: { uuid: string; up: number; down: number }[]): Promise<void> {
+      const now = await read();
+      for (const { uuid, up, down } of stored) {
+        const running = bytesOf(now, `user>>>${uuid}`);
+        past[`user>>>${uuid}>>>traffic>>>uplink`] = up - running.up;
+        past[`user>>>${uuid}>>>traffic>>>downlink`] = down - running.down;
       }
     },
-    /** The proxy's own counters, summed up over all of its processes. */
+    /** The proxy's own counters, summed up over all of its processes, once they stand still. */
     async figures(): Promise<Counters> {
       const sums = { ...past };
-      for (const [name, value] of Object.entries(await read())) {
+      for (const [name, value] of Object.entries(await readStill(read))) {
         sums[name] = (sums[name] ?? 0) + value;
       }
       return sums;
     },
-    past: (): Counters => ({ ...past }),
     /** Posts that Core has not acknowledged. A killed agent may also leave a `.tmp` file, which is none. */
     storedPosts: (): number =>
       readdirSync(path.join(dataDir, 'spool')).filter((name) => name.endsWith('.json')).length,
     refused: (): number => readdirSync(path.join(dataDir, 'refused')).length,
   };
 }
+
+/** The folder has other processes of Xray's for moments: its own commands. */
+function proxiesIn(folder: string): number[] {
+  if (!existsSync(folder)) return [];
+  return processesIn(realpathSync(folder))
+    .filter(({ argv }) => argv[1] === 'run')
+    .map(({ pid }) => pid);
+}
+
+/** How often the agent reads the counters, and so what a killed proxy may lose. */
+export const usageSeconds = 0.5;
 
 /** Long, since the machine may be busy. Only a test that fails waits for it. */
 export const waitMsMax = 120_000;

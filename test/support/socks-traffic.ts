@@ -90,7 +90,7 @@ export async function hold(way: { socksPort: number; sitePort: number }): Promis
 }
 
 /** SOCKS 5, no authentication, CONNECT to 127.0.0.1 (RFC 1928). */
-async function connectThrough(socksPort: number, port: number): Promise<net.Socket> {
+export async function connectThrough(socksPort: number, port: number): Promise<net.Socket> {
   const socket = net.connect({ host: '127.0.0.1', port: socksPort });
   const failed = once(socket, 'close').then(() => {
     throw new Error('the SOCKS proxy closed the connection');

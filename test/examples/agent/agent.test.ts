@@ -6,19 +6,16 @@ import path from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { gunzipSync } from 'node:zlib';
 import t, { type Test } from 'tap';
-import { account } from '../../../examples/agent/account.ts';
+import { account, linksOf } from '../../../examples/agent/account.ts';
 import { createClient, type IngestPost } from '../../../examples/agent/client.ts';
-import { parseCounters } from '../../../examples/agent/counters.ts';
 import { drain } from '../../../examples/agent/drain.ts';
 import { claimDataDir, loadOrRegister } from '../../../examples/agent/identity.ts';
 import { type Baseline, openLedger } from '../../../examples/agent/ledger.ts';
 import type { Settings } from '../../../examples/agent/settings.ts';
-import { renderForProxy } from '../../../examples/agent/v2ray-config.ts';
 import type { NodeConfig, XrayInbound } from '../../../src/contract/node-config.ts';
 import { createLogger } from '../../../src/log.ts';
 import { freePorts } from '../../support/free-port.ts';
 import { scratchFolder } from '../../support/scratch-folder.ts';
-import { runV2ray } from '../../support/v2ray.ts';
 
 const uuid = '11111111-1111-4111-8111-111111111111';
 
@@ -63,7 +60,11 @@ t.test('accounting: the difference to the baseline', async (t) => {
     proxyId: string,
     counters: Record<string, number>,
     nowMs = atMs,
-  ) => account(before, { proxyId, counters, config: configOf() }, { nowMs, restMs: 10_000 });
+    online = new Map<string, string[]>(),
+  ) => {
+    const reading = { proxyId, counters, links: linksOf(configOf()), online };
+    return account(before, reading, { nowMs, restMs: 10_000 });
+  };
   const bytes = (posts: ReturnType<typeof take>['posts']) =>
     posts.flatMap((post) =>
       post.path === '/node/usage' ? post.body.entries.map((e) => [e.bytesUp, e.bytesDown]) : [],
@@ -128,6 +129,15 @@ t.test('accounting: the difference to the baseline', async (t) => {
     'without a proxy users can only go offline',
   );
   t.equal(stopped.posts.length, 1);
+
+  const open = new Map([[uuid, ['[2001:db8::1]', '198.51.100.7']]]);
+  const opened = take(nothing, 'a', count(0, 0), atMs, open);
+  t.match(
+    opened.posts,
+    [{ body: { events: [{ eventType: 'ONLINE', ipAddress: '2001:db8::1' }] } }],
+    'Xray names who has a session open, even at rest',
+  );
+  t.equal(take(opened.baseline, 'a', count(0, 0), atMs + 60_000, open).posts.length, 0);
 });
 
 t.test('many users are split into several bodies', async (t) => {
@@ -147,18 +157,13 @@ t.test('many users are split into several bodies', async (t) => {
   }
   const { posts } = account(
     nothing,
-    { proxyId: 'a', counters, config },
+    { proxyId: 'a', counters, links: linksOf(config), online: new Map() },
     { nowMs: atMs, restMs: 1 },
   );
   const sizes = posts.flatMap((post) =>
     post.path === '/node/usage' ? [post.body.entries.length] : [],
   );
   t.same(sizes, [5_000, 5_000, 2_000]);
-});
-
-t.test('the output of v2ctl', async (t) => {
-  const text = `stat: <\n  name: "user>>>a>>>traffic>>>uplink"\n  value: 12\n>\nstat: <\n  name: "user>>>a>>>traffic>>>downlink"\n>\n`;
-  t.same(parseCounters(text), { 'user>>>a>>>traffic>>>uplink': 12 });
 });
 
 const usagePost: IngestPost = { path: '/node/usage', body: { entries: [] } };
@@ -338,47 +343,4 @@ t.test('one agent per data directory', async (t) => {
   claimDataDir(dir).release();
   writeFileSync(path.join(dir, 'agent.lock'), '1-2-of another boot');
   claimDataDir(dir).release();
-});
-
-t.test('v2ray accepts the configuration that the agent makes', async (t) => {
-  const made = renderForProxy(configOf());
-  t.equal(made.kind, 'config');
-  if (made.kind !== 'config') return;
-  const file = path.join(scratchFolder(t), 'config.json');
-  writeFileSync(file, made.json);
-  t.match(await runV2ray('v2ray', ['-test', '-config', file]), /OK/);
-  const config = JSON.parse(made.json);
-  t.same(config.inbounds[1], {
-    tag: 'in-5',
-    listen: '0.0.0.0',
-    port: 4_430,
-    protocol: 'vless',
-    settings: { clients: [{ id: uuid, email: uuid }], decryption: 'none' },
-    streamSettings: { network: 'tcp', security: 'none' },
-    sniffing: { enabled: true, destOverride: ['http', 'tls'] },
-  });
-  t.equal(config.outbounds[0].tag, 'direct', 'the default outbound stays the first');
-  t.equal(config.routing.rules[1].port, '10085', 'no user reaches the API');
-  const again = renderForProxy({ ...configOf(), revision: 9 });
-  t.same(again, made, 'another revision with the same content needs no restart');
-  const empty = { ...configOf(), services: {} };
-  t.same(renderForProxy(empty), { kind: 'nothing' });
-});
-
-t.test('the agent refuses what v2ray 4.34 does not know, and names it', async (t) => {
-  const cases: [Record<string, unknown>, RegExp][] = [
-    [{ streamSettings: { network: 'raw', security: 'reality' } }, /in-5: .* security reality/],
-    [{ streamSettings: { network: 'xhttp', security: 'none' } }, /network xhttp/],
-    [{ streamSettings: { network: 'grpc', security: 'none' } }, /network grpc/],
-    [{ protocol: 'hysteria' }, /protocol hysteria/],
-    [{ protocol: 'shadowsocks' }, /Shadowsocks 2022/],
-    [{ settings: { clients: [{ id: uuid, email: uuid, flow: 'xtls-rprx-vision' }] } }, /flow/],
-  ];
-  for (const [inbound, reason] of cases) {
-    const made = renderForProxy(configOf(inbound as Partial<XrayInbound>));
-    t.match(made, { kind: 'refused', message: reason });
-  }
-  const both = configOf();
-  both.services.mtproto = { inbounds: [] };
-  t.match(renderForProxy(both), { kind: 'refused', message: /telemt/ });
 });

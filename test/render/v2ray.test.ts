@@ -2,12 +2,12 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import t from 'tap';
-import { v2rayConfig } from '../../../examples/agent/v2ray-config.ts';
-import type { VpnProtocol } from '../../../src/contract/enums.ts';
-import type { XrayServiceConfig } from '../../../src/contract/node-config.ts';
-import { renderNodeConfig } from '../../../src/render/render.ts';
-import { goldenCases, goldenRows } from '../../support/golden-cases.ts';
-import { runV2ray } from '../../support/v2ray.ts';
+import type { VpnProtocol } from '../../src/contract/enums.ts';
+import type { XrayServiceConfig } from '../../src/contract/node-config.ts';
+import { renderNodeConfig } from '../../src/render/render.ts';
+import { goldenCases, goldenRows } from '../support/golden-cases.ts';
+import { runV2ray } from '../support/v2ray.ts';
+import { v2rayConfig } from '../support/v2ray-config.ts';
 
 const folder = mkdtempSync(path.join(os.tmpdir(), 'core-v2ray-'));
 t.teardown(() => rmSync(folder, { recursive: true, force: true }));

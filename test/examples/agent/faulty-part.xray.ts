@@ -7,6 +7,7 @@ import { showNode } from '../../../src/nodes/node-state.ts';
 import { endRollback } from '../../../src/publish/rollback.ts';
 import { addProtocol } from '../../../src/settings/protocols.ts';
 import { createSubscription } from '../../../src/subscriptions/create.ts';
+import { readLinks } from '../../../src/subscriptions/links.ts';
 import { createUser } from '../../../src/subscriptions/users.ts';
 import { until } from '../../support/api.ts';
 import { startCore } from '../../support/core-process.ts';
@@ -16,6 +17,10 @@ import { scratchFolder } from '../../support/scratch-folder.ts';
 import { move, startSite } from '../../support/socks-traffic.ts';
 import { openDatabases } from '../../support/stores.ts';
 import { makeCertificate, startV2rayClient } from '../../support/v2ray.ts';
+
+/** Xray, which `npm run real-node` names. */
+const xray = process.env['CORE_TEST_XRAY'] ?? '';
+if (xray === '') throw new Error('CORE_TEST_XRAY is not set: run this by npm run real-node');
 
 const untilSo = <T>(ask: () => Promise<T>, isDone: (answer: T) => boolean): Promise<T> =>
   until(ask, isDone, waitMsMax);
@@ -59,8 +64,9 @@ t.test('a certificate that does not exist does not keep new users out of a node'
   const moveAsNewUser = async (name: string): Promise<void> => {
     const userId = await createUser(pool, { name });
     const subscription = { userId, trafficLimitBytes: null, expiresAt: null };
-    const { links } = await createSubscription(pool, subscription);
-    const uuid = links.find((link) => link.nodeProtocolId === nodeProtocolId)?.uuid ?? '';
+    const { subscriptionId } = await createSubscription(pool, subscription);
+    const links = await readLinks(pool, { subscriptionId, nodeProtocolId });
+    const uuid = links[0]?.credential ?? '';
     const socksPort = socksPorts.pop() ?? 0;
     const clientFolder = path.join(folder, name);
     mkdirSync(clientFolder);
@@ -69,7 +75,13 @@ t.test('a certificate that does not exist does not keep new users out of a node'
     await untilInSync();
     await within(move({ socksPort, sitePort }, { up: 1_000, down: 1_000 }), `${name} moves bytes`);
   };
-  const agent = agentOn(t, { dataDir: path.join(folder, 'agent'), coreUrl: url, apiPort, code });
+  const agent = agentOn(t, {
+    dataDir: path.join(folder, 'agent'),
+    coreUrl: url,
+    apiPort,
+    code,
+    xray,
+  });
   agent.start();
   await moveAsNewUser('before');
 

@@ -1,0 +1,152 @@
+import { accessSync, constants, mkdirSync } from 'node:fs';
+import net from 'node:net';
+import path from 'node:path';
+import { readJson } from '../../src/durable-file.ts';
+import { createClient, describe } from './client.ts';
+import { openConfigStore } from './config-store.ts';
+import { canCut } from './end-sessions.ts';
+import type { Identity } from './identity.ts';
+import { createProxyRunner, fileOf, versionOf } from './proxy.ts';
+import type { Settings } from './settings.ts';
+
+/** One thing that was looked at. `fault` keeps the agent from working; `warning` costs something. */
+export interface Finding {
+  level: 'ok' | 'warning' | 'fault';
+  text: string;
+}
+
+/** The first Xray with users of Hysteria2 in its counters. */
+const xrayMin = [26, 4, 13];
+const skewMsMax = 60_000;
+const answerMsMax = 10_000;
+
+/**
+ * Looks at everything that the agent needs, and changes nothing but that the data directory exists
+ * afterwards. It asks Core for the configuration, which is no heartbeat.
+ */
+export async function checkMachine(settings: Settings): Promise<Finding[]> {
+  return [
+    await xrayFinding(settings.xray),
+    folderFinding(settings.dataDir),
+    cutFinding(),
+    ...(await coreFindings(settings)),
+    ...(await portFindings(settings)),
+  ];
+}
+
+async function xrayFinding(program: string): Promise<Finding> {
+  if (fileOf(program) === undefined) {
+    return fault(`no program ${program}: install Xray-core, or name its path with --xray`);
+  }
+  try {
+    const version = await versionOf(program);
+    const isOld = isBefore(version.split('.').map(Number), xrayMin);
+    const text = `Xray ${version} (${fileOf(program)})`;
+    if (!isOld) return ok(text);
+    return warning(`${text}: before ${xrayMin.join('.')} it does not count users of Hysteria2`);
+  } catch (thrown) {
+    return fault(`${program} does not run: ${describe(thrown)}`);
+  }
+}
+
+function isBefore(version: readonly number[], min: readonly number[]): boolean {
+  const at = min.findIndex((part, index) => part !== version[index]);
+  return at !== -1 && (version[at] ?? 0) < (min[at] as number);
+}
+
+function folderFinding(dataDir: string): Finding {
+  try {
+    mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+    accessSync(dataDir, constants.W_OK);
+    return ok(`the data directory ${dataDir} is writable`);
+  } catch (thrown) {
+    return fault(`the data directory ${dataDir} cannot be used: ${describe(thrown)}`);
+  }
+}
+
+function cutFinding(): Finding {
+  if (fileOf('ss') === undefined) {
+    return warning('no program ss (iproute2): sessions of removed users end by restarting Xray');
+  }
+  if (canCut()) return ok('sessions of removed users can be cut one by one');
+  return warning('no CAP_NET_ADMIN: sessions of removed users end by restarting Xray');
+}
+
+async function coreFindings({ url, dataDir, code }: Settings): Promise<Finding[]> {
+  const origin = new URL(url).origin;
+  const signal = AbortSignal.timeout(answerMsMax);
+  let date: string | null;
+  try {
+    // Every answer has the date, and a path that Core does not know needs no key.
+    const response = await fetch(new URL('/healthz', url), { signal });
+    date = response.headers.get('date');
+  } catch (thrown) {
+    return [
+      fault(`${origin} does not answer: ${describe(thrown)}. Check --url, and that Core runs`),
+    ];
+  }
+  const findings = [ok(`${origin} answers`), ...skewFindings(date)];
+  const identity = readJson<Identity>(path.join(dataDir, 'identity.json'));
+  if (identity === undefined) {
+    const isNew = code !== undefined;
+    const text = 'not registered yet: start with --code and the code of core node create';
+    return [...findings, isNew ? ok('not registered yet; there is a code') : fault(text)];
+  }
+  const options = { url, timeoutMs: answerMsMax, backOffMsMax: 0, signal };
+  const answer = await createClient(options, identity.authKey).config(undefined);
+  if (answer.kind === 'ok') {
+    return [...findings, ok(`the key of node ${identity.nodeId} is valid`)];
+  }
+  if (answer.kind !== 'refused') return [...findings, warning('the key could not be checked')];
+  const advice = 'get a new code with core node rekey, and remove identity.json';
+  return [...findings, fault(`Core refuses the key: ${answer.code} ${answer.message}; ${advice}`)];
+}
+
+function skewFindings(date: string | null): Finding[] {
+  const coreMs = Date.parse(date ?? '');
+  if (Number.isNaN(coreMs)) {
+    return [
+      ok('the clock was not compared: the answer has no date, as without a proxy before Core'),
+    ];
+  }
+  const skewMs = Date.now() - coreMs;
+  if (Math.abs(skewMs) <= skewMsMax) return [ok('the clock agrees with that of Core')];
+  const seconds = Math.round(skewMs / 1_000);
+  return [fault(`the clock is ${seconds} s off from that of Core: set it, for instance by NTP`)];
+}
+
+/** The ports of the stored configuration are free, unless this agent's own proxy has them. */
+async function portFindings({ dataDir }: Settings): Promise<Finding[]> {
+  try {
+    const configs = openConfigStore(dataDir);
+    const current = configs.current();
+    if (current === undefined) return [];
+    if (createProxyRunner({ program: '', dataDir }).adopt() !== undefined) {
+      return [ok('Xray runs')];
+    }
+    const { inbounds } = configs.read(current.revision).xray;
+    const findings = inbounds.map(async (inbound) => {
+      const [port, host] = [Number(inbound['port']), String(inbound['listen'])];
+      const isUdp = inbound.protocol === 'hysteria';
+      const reason = isUdp ? undefined : await whyTaken(port, host);
+      if (reason === undefined) return [];
+      return [fault(`port ${port} of ${inbound.tag} cannot be opened: ${reason}`)];
+    });
+    const taken = (await Promise.all(findings)).flat();
+    return taken.length > 0 ? taken : [ok('the ports of the stored configuration are free')];
+  } catch (thrown) {
+    return [fault(`the stored configuration cannot be read: ${describe(thrown)}`)];
+  }
+}
+
+function whyTaken(port: number, host: string): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    const server = net.createServer();
+    server.once('error', (error) => resolve(error.message));
+    server.listen({ port, host }, () => server.close(() => resolve(undefined)));
+  });
+}
+
+const ok = (text: string): Finding => ({ level: 'ok', text });
+const warning = (text: string): Finding => ({ level: 'warning', text });
+const fault = (text: string): Finding => ({ level: 'fault', text });
