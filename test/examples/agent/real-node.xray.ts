@@ -244,8 +244,11 @@ async function everyLinkMovesAKnownSize(t: Test, node: RealNode): Promise<void> 
 }
 
 /** A download of every link of one user at once. */
-async function downloads(node: RealNode, who: string): Promise<[Link, Download][]> {
-  const links = node.links.filter(({ name }) => name.endsWith(`-${who}`));
+async function downloads(
+  node: RealNode,
+  who: string,
+  links = node.links.filter(({ name }) => name.endsWith(`-${who}`)),
+): Promise<[Link, Download][]> {
   return Promise.all(
     links.map(async (link): Promise<[Link, Download]> => {
       return [link, await node.site.download(link.socksPort, link.name)];
@@ -325,11 +328,14 @@ async function coreDies(t: Test, node: RealNode): Promise<void> {
  */
 async function proxyDies(t: Test, node: RealNode): Promise<void> {
   const { core, agent, site } = node;
-  const links = node.links.filter(({ name }) => name.endsWith('-a'));
   for (let round = 1; round <= 3; round += 1) {
+    // A client of Hysteria2 takes 30 s to notice that the proxy is another process.
+    const links = node.links.filter(({ name }) => {
+      return name.endsWith('-a') && (round === 1 || !name.startsWith('hysteria2'));
+    });
     const before = await Promise.all(links.map((link) => core.stored(link)));
     const sentBefore = links.map(({ name }) => site.sentTo(name));
-    const running = await downloads(node, 'a');
+    const running = await downloads(node, 'a', links);
     await flow(running, 4 * mebibyte);
     process.kill(node.proxy, 'SIGKILL');
     node.proxy = await agent.proxy(node.proxy);
