@@ -34,6 +34,40 @@ export function addSubscriptionCommands(program: Command, run: Run): void {
     .command('subscription')
     .description('Subscriptions: what a user may use and has used');
 
+  addSubscriptionCreate(subscription, run);
+
+  subscription
+    .command('show')
+    .description('One subscription with its counters')
+    .argument('<id>', 'id of the subscription', id)
+    .addHelpText('after', '\nExample:\n  core subscription show 1')
+    .action(
+      run(async (context, _options, subscriptionId: number) => {
+        context.print(await showSubscription(await context.postgres(), subscriptionId));
+      }),
+    );
+
+  subscription
+    .command('list')
+    .description('Subscriptions by id, a page at a time')
+    .option('--user <id>', 'only those of this user', id)
+    .option('--after <id>', 'start after this id', afterId, 0)
+    .option('--max <rows>', 'at most this many', rowsMax, 1_000)
+    .addHelpText('after', '\nExample:\n  core subscription list --user 1')
+    .action(
+      run(async (context, options: { user?: number; after: number; max: number }) => {
+        const page = { userId: options.user, afterId: options.after, rowsMax: options.max };
+        const found = await listSubscriptions(await context.postgres(), page);
+        context.print(found, objectsText(found, listColumns, 'There are no subscriptions.'));
+      }),
+    );
+
+  addSubscriptionChanges(subscription, run);
+  addSubscriptionPageCommands(subscription, run);
+  addImportCommand(subscription, run);
+}
+
+function addSubscriptionCreate(subscription: Command, run: Run): void {
   subscription
     .command('create')
     .description('Give a user access to the protocols of some groups')
@@ -79,36 +113,6 @@ Examples:
         context.print(created, `${fieldsText({ subscriptionId })}\n${table}`);
       }),
     );
-
-  subscription
-    .command('show')
-    .description('One subscription with its counters')
-    .argument('<id>', 'id of the subscription', id)
-    .addHelpText('after', '\nExample:\n  core subscription show 1')
-    .action(
-      run(async (context, _options, subscriptionId: number) => {
-        context.print(await showSubscription(await context.postgres(), subscriptionId));
-      }),
-    );
-
-  subscription
-    .command('list')
-    .description('Subscriptions by id, a page at a time')
-    .option('--user <id>', 'only those of this user', id)
-    .option('--after <id>', 'start after this id', afterId, 0)
-    .option('--max <rows>', 'at most this many', rowsMax, 1_000)
-    .addHelpText('after', '\nExample:\n  core subscription list --user 1')
-    .action(
-      run(async (context, options: { user?: number; after: number; max: number }) => {
-        const page = { userId: options.user, afterId: options.after, rowsMax: options.max };
-        const found = await listSubscriptions(await context.postgres(), page);
-        context.print(found, objectsText(found, listColumns, 'There are no subscriptions.'));
-      }),
-    );
-
-  addSubscriptionChanges(subscription, run);
-  addSubscriptionPageCommands(subscription, run);
-  addImportCommand(subscription, run);
 }
 
 function refuseTwoEnds({

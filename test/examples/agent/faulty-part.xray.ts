@@ -1,6 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import path from 'node:path';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { startWorker } from '../../../src/app/worker.ts';
 import { createNode } from '../../../src/nodes/change.ts';
 import { showNode } from '../../../src/nodes/node-state.ts';
@@ -25,7 +25,8 @@ if (xray === '') throw new Error('CORE_TEST_XRAY is not set: run this by npm run
 const untilSo = <T>(ask: () => Promise<T>, isDone: (answer: T) => boolean): Promise<T> =>
   until(ask, isDone, waitMsMax);
 
-t.test('a certificate that does not exist does not keep new users out of a node', async (t) => {
+/** Core, a node with a VMess protocol, and new users who move bytes through it. */
+async function startNode(t: Test) {
   const folder = scratchFolder(t);
   const stores = await openDatabases(t, { CORE_LOG_LEVEL: 'info' });
   const { pool, config, log } = stores;
@@ -75,6 +76,13 @@ t.test('a certificate that does not exist does not keep new users out of a node'
     await untilInSync();
     await within(move({ socksPort, sitePort }, { up: 1_000, down: 1_000 }), `${name} moves bytes`);
   };
+  return { folder, pool, url, nodeId, code, apiPort, trojanPort, show, untilInSync, moveAsNewUser };
+}
+
+t.test('a certificate that does not exist does not keep new users out of a node', async (t) => {
+  const node = await startNode(t);
+  const { folder, pool, url, nodeId, code, apiPort, trojanPort } = node;
+  const { show, untilInSync, moveAsNewUser } = node;
   const agent = agentOn(t, {
     dataDir: path.join(folder, 'agent'),
     coreUrl: url,
