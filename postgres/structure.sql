@@ -71,7 +71,10 @@ CREATE TABLE node_protocols (
   CONSTRAINT node_protocols_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id) ON DELETE CASCADE,
   CONSTRAINT node_protocols_pkey PRIMARY KEY (id),
   CONSTRAINT node_protocols_port_check CHECK (((port >= 1) AND (port <= 65535))),
-  CONSTRAINT node_protocols_protocol_check CHECK ((protocol = ANY (ARRAY['VLESS'::text, 'VMESS'::text, 'TROJAN'::text, 'SHADOWSOCKS'::text, 'HYSTERIA2'::text, 'MTPROTO'::text])))
+  CONSTRAINT node_protocols_protocol_check CHECK ((protocol = ANY (ARRAY['VLESS'::text, 'VMESS'::text, 'TROJAN'::text, 'SHADOWSOCKS'::text, 'HYSTERIA2'::text, 'MTPROTO'::text]))),
+  CONSTRAINT node_protocols_socket EXCLUDE USING btree (node_id WITH =, split_part((settings ->> 'listen'::text), ','::text, 1) WITH =) WHERE (((settings ->> 'listen'::text) ~ '^[/@]'::text)) DEFERRABLE,
+  CONSTRAINT node_protocols_tcp EXCLUDE USING btree (node_id WITH =, port WITH =, COALESCE((settings ->> 'listen'::text), '0.0.0.0'::text) WITH =) WHERE ((listens_tcp AND (COALESCE((settings ->> 'listen'::text), ''::text) !~ '^[/@]'::text))) DEFERRABLE,
+  CONSTRAINT node_protocols_udp EXCLUDE USING btree (node_id WITH =, port WITH =, COALESCE((settings ->> 'listen'::text), '0.0.0.0'::text) WITH =) WHERE (listens_udp) DEFERRABLE
 );
 
 CREATE TABLE node_reports (
@@ -347,9 +350,6 @@ CREATE TABLE users (
 CREATE INDEX audits_ran_at ON public.audits USING btree (ran_at);
 CREATE UNIQUE INDEX node_protocols_name ON public.node_protocols USING btree (node_id, name);
 CREATE INDEX node_protocols_node ON public.node_protocols USING btree (node_id);
-CREATE UNIQUE INDEX node_protocols_socket ON public.node_protocols USING btree (node_id, split_part((settings ->> 'listen'::text), ','::text, 1)) WHERE ((settings ->> 'listen'::text) ~ '^[/@]'::text);
-CREATE UNIQUE INDEX node_protocols_tcp ON public.node_protocols USING btree (node_id, port, COALESCE((settings ->> 'listen'::text), '0.0.0.0'::text)) WHERE (listens_tcp AND (COALESCE((settings ->> 'listen'::text), ''::text) !~ '^[/@]'::text));
-CREATE UNIQUE INDEX node_protocols_udp ON public.node_protocols USING btree (node_id, port, COALESCE((settings ->> 'listen'::text), '0.0.0.0'::text)) WHERE listens_udp;
 CREATE INDEX node_reports_node ON public.node_reports USING btree (node_id, kind, id);
 CREATE INDEX protocol_groups_group ON public.protocol_groups USING btree (group_id, node_protocol_id);
 CREATE INDEX segment_prunings_up_to_id ON public.segment_prunings USING btree (up_to_id);

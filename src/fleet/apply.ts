@@ -136,6 +136,9 @@ async function applyProtocols(
   { remove, change, create }: ProtocolsPlan,
 ): Promise<void> {
   for (const nodeProtocolId of remove) await removeProtocolInTransaction(client, nodeProtocolId);
+  await client.query(
+    'SET CONSTRAINTS node_protocols_tcp, node_protocols_udp, node_protocols_socket DEFERRED',
+  );
   for (const { nodeProtocolId, groups, ...changed } of change) {
     await writeProtocolInTransaction(client, nodeProtocolId, changed);
     if (groups !== undefined) await setProtocolGroups(client, nodeProtocolId, groups);

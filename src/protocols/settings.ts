@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { VpnProtocol } from '../contract/enums.ts';
 import { CoreError, type Issue, issuePath } from '../errors.ts';
 import { hostName, listenIp, listenIpOrSocket, publicAddresses } from './addresses.ts';
-import { placeFaces, quicFaces, streamFaces } from './faces.ts';
+import { alpnFault, placeFaces, quicFaces, streamFaces } from './faces.ts';
 import { fallbacks } from './fallbacks.ts';
 import { congestion, masquerade, obfs } from './hysteria.ts';
 import { raw } from './raw.ts';
@@ -171,6 +171,7 @@ export function validateProtocolSettings(
 ): Record<string, unknown> {
   if (protocol === 'VLESS') {
     const parsed = parseProtocolSettings(protocol, settings);
+    requireAlpn(protocol, parsed);
     if (parsed.reality === undefined) return parsed;
     const completed = completeReality(parsed.reality);
     if ('fault' in completed) refuse(protocol, [completed.fault]);
@@ -180,7 +181,21 @@ export function validateProtocolSettings(
     const parsed = parseProtocolSettings(protocol, settings);
     return { ...parsed, serverKey: parsed.serverKey ?? generateShadowsocksKey(parsed.method) };
   }
-  return parseProtocolSettings(protocol, settings);
+  const parsed = parseProtocolSettings(protocol, settings);
+  if ('network' in parsed) requireAlpn(protocol, parsed);
+  return parsed;
+}
+
+/**
+ * Checks that a client app can speak the transport. Nodes may have such settings from before Core checked
+ * this, and Xray starts with them. So they are refused if an operator gives them, and rendered all the same.
+ */
+function requireAlpn(
+  protocol: VpnProtocol,
+  given: { network: string; tls?: { alpn?: string[] | undefined } | undefined },
+): void {
+  const message = given.tls?.alpn && alpnFault(given.network, given.tls.alpn);
+  if (message !== undefined) refuse(protocol, [{ path: ['tls', 'alpn'], message }]);
 }
 
 function refuse(protocol: VpnProtocol, faults: readonly SettingsFault[]): never {

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { hostName, httpPath } from './addresses.ts';
-import { alpnFault, checkFaces, type StreamFace } from './faces.ts';
+import { checkFaces, type StreamFace } from './faces.ts';
 import { alpnOfInbound, certificate } from './tls.ts';
 import { xhttp } from './xhttp.ts';
 
@@ -60,8 +60,6 @@ export function checkTransport(given: Transport, context: z.core.$RefinementCtx)
   if (given.security === 'reality' && given.network === 'ws') {
     fault(['network'], 'Must be raw, grpc or xhttp with security reality');
   }
-  const message = given.tls?.alpn && alpnFault(given.network, given.tls.alpn);
-  if (message !== undefined) fault(['tls', 'alpn'], message);
   checkVision(given, fault);
   checkFaces(given, fault);
 }

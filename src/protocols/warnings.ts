@@ -1,4 +1,5 @@
 import type { VpnProtocol } from '../contract/enums.ts';
+import { toCoreError } from '../errors.ts';
 import { isLocal } from './addresses.ts';
 import { type ProtocolSettings, parseProtocolSettings } from './settings.ts';
 
@@ -12,6 +13,17 @@ const impliedMinimum = { version: '26.3.27', from: '26.7.11' } as const;
 
 /** Warnings about stored settings, a sentence or two each, and what to change. */
 export function warningsOf(protocol: VpnProtocol, settings: unknown): string[] {
+  try {
+    return warningsOfParsed(protocol, settings);
+  } catch (thrown) {
+    // An earlier version of Core may have stored what this one refuses.
+    const { code, message } = toCoreError(thrown);
+    if (code !== 'INVALID_ARGUMENT') throw thrown;
+    return [`Core cannot render these settings, so its node gets no new revision. ${message}`];
+  }
+}
+
+function warningsOfParsed(protocol: VpnProtocol, settings: unknown): string[] {
   switch (protocol) {
     case 'VLESS': {
       const given = parseProtocolSettings('VLESS', settings);

@@ -254,7 +254,11 @@ t.test('protocols: set, remove', async (t) => {
   const privateKey = vless?.settings.reality?.privateKey;
   t.match(privateKey, /^[\w-]{43}$/, 'Core has made a key');
 
-  t.same(await json('protocol', 'set', '1', '--port', '8443'), { nodeProtocolId: 1, nodeId: 1 });
+  t.match(await json('protocol', 'set', '1', '--port', '8443'), {
+    nodeProtocolId: 1,
+    nodeId: 1,
+    warnings: [/locks out clients/],
+  });
   t.equal(await lastCause(), 'protocol 1 changed');
   t.match(await list(), [{ port: 8443, settings: vless?.settings ?? {} }, { port: 444 }]);
   const moved = '{"security":"reality","reality":{"target":"b.example:443"}}';

@@ -170,6 +170,6 @@ t.test('the database refuses a taken port even without the check', async (t) => 
       [nodeId, protocol],
     );
   await insert('SHADOWSOCKS');
-  await t.rejects(insert('VLESS'), { code: '23505', constraint: 'node_protocols_tcp' });
-  await t.rejects(insert('HYSTERIA2'), { code: '23505', constraint: 'node_protocols_udp' });
+  await t.rejects(insert('VLESS'), { code: '23P01', constraint: 'node_protocols_tcp' });
+  await t.rejects(insert('HYSTERIA2'), { code: '23P01', constraint: 'node_protocols_udp' });
 });
