@@ -51,7 +51,7 @@ function addLinkList(link: Command, run: Run): void {
     );
 }
 
-/** One line for each share link, and nothing else: apps take such a list. */
+/** One line for each share link on stdout, and nothing else: apps take such a list. */
 async function printShareLinks(context: CliContext, subscriptionId: number): Promise<void> {
   const pool = await context.postgres();
   await requireSubscription(pool, subscriptionId);
@@ -62,6 +62,17 @@ async function printShareLinks(context: CliContext, subscriptionId: number): Pro
   }));
   const lines = found.flatMap((link) => link.uris).map((uri) => `${uri}\n`);
   context.print(found, lines.length === 0 ? 'It has no share links.\n' : lines.join(''));
+  const nodes = new Set(found.filter((link) => link.uris.length === 0).map((link) => link.nodeId));
+  if (nodes.size > 0 && !context.json) context.stderr.write(placelessText([...nodes]));
+}
+
+/** How many nodes a message names. */
+const nodesNamedMax = 10;
+
+function placelessText(nodes: readonly number[]): string {
+  const rest = nodes.length - nodesNamedMax;
+  const named = nodes.slice(0, nodesNamedMax).join(', ') + (rest > 0 ? ` and ${rest} more` : '');
+  return `Left out: links on nodes that have no host or address yet (${named}). Register them, or give them a host: core node set ${nodes[0]} --host NAME\n`;
 }
 
 interface Reference {

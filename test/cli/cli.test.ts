@@ -524,6 +524,7 @@ t.test('link show', async (t) => {
   t.ok(stdout.startsWith(`${uri}\n\n`));
   const listed = await core('link', 'list', '--subscription', '4', '--uri');
   t.equal(listed.stdout, `${uri}\n`, 'links whose place nobody knows yet are left out');
+  t.match(listed.stderr, 'Left out: links on nodes that have no host or address yet (1)');
   // The smallest QR code is 21 modules high, and a line shows two rows of modules.
   const lines = stdout.trimEnd().split('\n').slice(2);
   t.ok(lines.length > 10, `${lines.length} lines`);
