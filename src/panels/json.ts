@@ -64,7 +64,7 @@ function createParser(
     .charAt(0);
   if (first === '') return undefined;
   if (first !== '[' && first !== '{') {
-    throw unreadable(file, 'it is neither a JSON array nor a JSON object');
+    throw unreadable(file, 'it is no SQLite database, no JSON array and no JSON object');
   }
   const parser = new JSONParser({
     separator: '',

@@ -24,6 +24,12 @@ const files: Record<Panel, string> = {
   remnawave: "JSON of the panel's API (GET /api/users), or its table users as CSV",
 };
 
+const titles: Record<Panel, string> = {
+  marzban: 'Marzban',
+  '3x-ui': '3x-ui',
+  remnawave: 'Remnawave',
+};
+
 /** `core import …` */
 export function addPanelCommands(program: Command, run: Run): void {
   const group = program.command('import').description('Move in from another panel');
@@ -47,7 +53,7 @@ export function addPanelCommands(program: Command, run: Run): void {
 function addPanelCommand(group: Command, run: Run, panel: Panel): void {
   group
     .command(panel)
-    .description(`Users of ${panel} with their links, limits and what they have used`)
+    .description(`Users of ${titles[panel]} with their links, limits and what they have used`)
     .argument('<file>', files[panel])
     .option('--map <inbound=ids>', 'protocols that take the place of an inbound', labelled(ids))
     .option('--groups <names>', 'groups of everybody (default: default)', groupNames)

@@ -18,7 +18,7 @@ export interface RunOptions {
 interface ImportRun extends RunOptions {
   open: () => AsyncIterable<ImportLine>;
   /** What a line of the file is called: `line` or `user`. */
-  noun: string;
+  noun: 'line' | 'user';
   /** Printed before the plan, and more for the JSON. */
   head?: { text: string; json: Record<string, unknown> };
   /** Whether an operator at a terminal is asked after the plan. */
@@ -86,7 +86,8 @@ function planText(checked: ImportReport, { noun, keepGoing }: ImportRun): string
       : subscriptions,
     ...Object.fromEntries(states.map(([state, count]) => [`  ${state}`, count])),
     'used so far': `${plan.usedBytes} bytes`,
-    'links kept': plan.linksKept,
+    // A line of a CSV file does not say which links there were.
+    ...(noun === 'user' ? { 'links kept': plan.linksKept } : {}),
     'there already': plan.alreadyThere,
     [`bad ${noun}s`]: badLines,
   };
