@@ -154,6 +154,8 @@ t.test('protocols, outbounds, users, subscriptions', async (t) => {
   t.match(created.links[0], { uuid: String, nodeProtocolId: 1, nodeId: 1, protocol: String });
   const shown = await json('subscription', 'show', '2');
   t.same(shown, {
+    durationSeconds: null,
+    externalId: null,
     subscriptionId: 2,
     userId: 1,
     status: 'active',
