@@ -9,6 +9,7 @@ import type { IdRange } from '../groups/members.ts';
 import { integer } from '../integer.ts';
 import { credentialFault } from '../protocols/credential.ts';
 import { type OutboundProtocol, outboundProtocols } from '../protocols/outbound/outbound.ts';
+import { isDeeperThan } from '../protocols/raw.ts';
 import { protocolName as protocolNameSchema } from '../settings/protocol-names.ts';
 import { type ResetPeriod, resetPeriods } from '../subscriptions/period.ts';
 import { hiddenFault, isStorable } from '../text.ts';
@@ -18,6 +19,7 @@ import { hiddenFault, isStorable } from '../text.ts';
 
 const int4Max = 2_147_483_647;
 const settingsCharsMax = 1_048_576;
+const settingsDepthMax = 64;
 
 /** The id of a node. */
 export const nodeId = integer(1, int4Max);
@@ -149,6 +151,9 @@ export function settings(given: string): Record<string, unknown> {
     value = JSON.parse(text);
   } catch (cause) {
     throw new InvalidArgumentError(`It is not valid JSON: ${(cause as Error).message}.`);
+  }
+  if (isDeeperThan(value, settingsDepthMax)) {
+    throw new InvalidArgumentError(`It must have at most ${settingsDepthMax} levels.`);
   }
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
     if (holdsPlaceholder(value, [keptMarker, maskText])) {

@@ -6,6 +6,7 @@ import { limits } from '../contract/limits.ts';
 import { CoreError, issuePath } from '../errors.ts';
 import { othersTag } from '../nodes/outbound-traffic.ts';
 import { type Outbound, outboundProtocols } from '../protocols/outbound/outbound.ts';
+import { isDeeperThan } from '../protocols/raw.ts';
 import { ruleSchema } from '../protocols/routing/rule.ts';
 import { collisionOf } from '../settings/port-transports.ts';
 import { protocolName } from '../settings/protocol-names.ts';
@@ -50,6 +51,8 @@ export interface Fault {
 const nodesMax = 20_000;
 const listMax = 1_000;
 const faultsShownMax = 20;
+const depthMax = 64;
+const tooDeep = `Must have ${depthMax} levels at most`;
 
 const cannotBeStored = { message: 'Must hold neither U+0000 nor half a surrogate pair' };
 
@@ -123,7 +126,7 @@ const fleet = z.strictObject({ version: z.literal(1), nodes: z.array(node).max(n
  */
 export function parseFleetFile(fileName: string, source: string): FleetFile {
   const lines = new LineCounter();
-  const document = parseDocument(source, { lineCounter: lines, prettyErrors: false });
+  const document = parsedDocument(fileName, source, lines);
   const broken = document.errors.map(
     (error) => `line ${lines.linePos(error.pos[0]).line}: ${firstLine(error.message)}`,
   );
@@ -147,6 +150,7 @@ export function parseFleetFile(fileName: string, source: string): FleetFile {
     // An alias that names nothing, or aliases that would expand to far more than the file.
     throw refusal(fileName, [firstLine((cause as Error).message)], cause);
   }
+  if (isDeeperThan(value, depthMax)) throw refusal(fileName, [tooDeep]);
   const parsed = fleet.safeParse(value);
   if (!parsed.success) refuse(parsed.error.issues.flatMap(faultsOf));
   // Postgres returns -0 in JSON as 0. The plan compares with that, so the file's values go through
@@ -154,6 +158,16 @@ export function parseFleetFile(fileName: string, source: string): FleetFile {
   const nodes: FleetNode[] = JSON.parse(JSON.stringify(parsed.data?.nodes ?? []));
   refuse(duplicates(nodes));
   return { nodes, refuse };
+}
+
+/** The parser recurses for each level, and gives up with a RangeError. */
+function parsedDocument(fileName: string, source: string, lineCounter: LineCounter) {
+  try {
+    return parseDocument(source, { lineCounter, prettyErrors: false });
+  } catch (cause) {
+    if (cause instanceof RangeError) throw refusal(fileName, [tooDeep], cause);
+    throw cause;
+  }
 }
 
 /** Zod reports an unknown field at its object. The fault is at the field itself. */

@@ -19,49 +19,54 @@ const reserved: readonly (readonly string[])[] = [
  * JSON that is merged into the rendered inbound: for what Core does not know. Objects are merged, and
  * anything else replaces what Core renders. Only Xray can check it.
  */
-export const raw = z.record(z.string(), z.json()).superRefine((given, context) => {
-  const fault = (path: string[], message: string): void => {
-    context.addIssue({ code: 'custom', path, message });
-  };
+export const raw = rawObject(({ given, fault }) => {
   for (const path of reserved) {
     if (holds(given, path)) fault([...path], 'Is written by Core and cannot be replaced');
   }
-  const { settings } = given;
-  if (settings !== undefined && !isObject(settings)) fault(['settings'], 'Must be an object');
-  if (depthOf(given) > depthMax) fault([], `Must have ${depthMax} levels at most`);
-  if (Buffer.byteLength(JSON.stringify(given)) > bytesMax) fault([], 'Must be 64 KiB at most');
+  for (const name of namesLike(given, 'settings')) {
+    if (!isObject(given[name])) fault([name], 'Must be an object');
+  }
 });
+
+/** Any object within the bounds of `raw`. What Core writes itself is for `check` to refuse. */
+export function rawObject(
+  check: (of: { given: Json; fault: (path: string[], message: string) => void }) => void,
+): z.ZodRecord<z.ZodString, ReturnType<typeof z.json>> {
+  return z.record(z.string(), z.json()).superRefine((given, context) => {
+    const fault = (path: string[], message: string): void => {
+      context.addIssue({ code: 'custom', path, message });
+    };
+    check({ given, fault });
+    if (isDeeperThan(given, depthMax)) fault([], `Must have ${depthMax} levels at most`);
+    if (Buffer.byteLength(JSON.stringify(given)) > bytesMax) fault([], 'Must be 64 KiB at most');
+  });
+}
+
+/**
+ * What two keys have in common if Xray takes them for the same field. Go's reader of JSON ignores the case, and
+ * takes U+017F for an s and U+212A for a k. Of two such keys it follows the later one.
+ */
+export function foldedKey(name: string): string {
+  return name.toUpperCase().toLowerCase();
+}
+
+/** The keys of an object that Xray takes for this field. `field` is in Xray's own spelling. */
+export function namesLike(given: Json, field: string): string[] {
+  const folded = foldedKey(field);
+  return Object.keys(given).filter((name) => foldedKey(name) === folded);
+}
 
 function holds(given: unknown, [first, ...rest]: readonly string[]): boolean {
   if (first === undefined) return true;
-  return isObject(given) && Object.hasOwn(given, first) && holds(given[first], rest);
+  return isObject(given) && namesLike(given, first).some((name) => holds(given[name], rest));
 }
 
 function isObject(value: unknown): value is Json {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-function depthOf(value: unknown): number {
-  if (typeof value !== 'object' || value === null) return 0;
-  let deepest = 0;
-  for (const inner of Object.values(value)) {
-    deepest = Math.max(deepest, depthOf(inner));
-    if (deepest > depthMax) break;
-  }
-  return deepest + 1;
-}
-
-/** `base` with `raw` merged into it. Objects are merged by key; anything else replaces. */
-export function withRaw<T extends object>(base: T, given: unknown): T {
-  return isObject(given) ? (merged(base, given) as T) : base;
-}
-
-/** The recursion is bounded by `depthMax`. */
-function merged(base: unknown, given: unknown): unknown {
-  if (!isObject(base) || !isObject(given)) return given;
-  const entries = new Map(Object.entries(base));
-  for (const [name, value] of Object.entries(given)) {
-    entries.set(name, entries.has(name) ? merged(entries.get(name), value) : value);
-  }
-  return Object.fromEntries(entries);
+/** Whether a JSON value has more levels than these. The recursion ends there, however deep the value is. */
+export function isDeeperThan(value: unknown, levels: number): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  return levels === 0 || Object.values(value).some((inner) => isDeeperThan(inner, levels - 1));
 }

@@ -1,3 +1,4 @@
+import { foldedKey } from '../protocols/raw.ts';
 import { withSortedKeys } from './order.ts';
 
 type Json = Record<string, unknown>;
@@ -7,7 +8,8 @@ const addedLists = ['inbounds', 'outbounds', 'routing.rules', 'routing.balancers
 
 /**
  * Merges an operator's `raw` into an object that Core rendered. Objects are merged field by field, and anything
- * else of `raw` replaces what Core rendered.
+ * else of `raw` replaces what Core rendered. A key that Xray takes for one of Core's is that one, whatever its
+ * case: beside Core's it would replace the whole of it.
  */
 export function mergeRaw<T extends object>(rendered: T, raw: Json | undefined): T {
   return raw === undefined ? rendered : (merged(rendered, withSortedKeys(raw), '', []) as T);
@@ -26,7 +28,9 @@ function merged(ours: unknown, theirs: unknown, path: string, lists: readonly st
   }
   if (!isObject(ours) || !isObject(theirs)) return theirs;
   const result = new Map(Object.entries(ours));
-  for (const [name, value] of Object.entries(theirs)) {
+  const byFolded = new Map([...result.keys()].map((name) => [foldedKey(name), name]));
+  for (const [given, value] of Object.entries(theirs)) {
+    const name = result.has(given) ? given : (byFolded.get(foldedKey(given)) ?? given);
     const at = path === '' ? name : `${path}.${name}`;
     result.set(name, result.has(name) ? merged(result.get(name), value, at, lists) : value);
   }

@@ -1,6 +1,5 @@
 import type { XrayFallback, XrayInbound, XrayInboundPlace } from '../contract/node-config.ts';
 import { CoreError } from '../errors.ts';
-import { withRaw } from '../protocols/raw.ts';
 import { type ProtocolSettings, parseProtocolSettings } from '../protocols/settings.ts';
 import { derivedUserKey, keyChars, shadowsocksUserKey } from '../protocols/shadowsocks-key.ts';
 import {
@@ -12,6 +11,7 @@ import {
   withElements,
 } from './clients-json.ts';
 import { credentialTextAt, credentialUuidAt, type ProtocolLinks } from './link-records.ts';
+import { mergeRaw } from './merge-raw.ts';
 import type { ProtocolRow } from './node-rows.ts';
 import { hysteriaStream, streamSettings } from './stream-settings.ts';
 
@@ -25,15 +25,24 @@ interface Inbound {
 export function renderXrayInbound(row: ProtocolRow, links: ProtocolLinks): Json | undefined {
   const rendered = inboundOf(row, links);
   if (rendered === undefined) return undefined;
-  return withElements(inboundWithRaw(row, rendered.inbound), 'clients', rendered.clients);
+  const { raw } = row.settings as { raw?: Record<string, unknown> };
+  if (raw === undefined) return withElements(rendered.inbound, 'clients', rendered.clients);
+  return withClients(mergeRaw(rendered.inbound, raw), rendered.clients);
 }
 
-/** The settings come first, because `withElements` fills the first empty array named `clients`. */
-function inboundWithRaw(row: ProtocolRow, inbound: XrayInbound): XrayInbound {
-  const { raw } = row.settings as { raw?: unknown };
-  if (raw === undefined) return inbound;
-  const { settings, ...rest } = inbound;
-  return withRaw({ settings, ...rest } as XrayInbound, raw);
+/**
+ * The same with the clients in front. `raw` may hold an empty array named `clients` of its own, in an object
+ * whose key is a number: such keys come before all others.
+ */
+function withClients({ settings, ...rest }: XrayInbound, clients: Json): Json {
+  const { clients: _, ...others } = settings;
+  const [settingsJson, restJson] = [JSON.stringify(others), JSON.stringify(rest)];
+  const comma = settingsJson === '{}' ? '' : ',';
+  return [
+    '{"settings":{"clients":[',
+    ...clients,
+    `]${comma}${settingsJson.slice(1)},${restJson.slice(1)}`,
+  ];
 }
 
 function inboundOf(row: ProtocolRow, links: ProtocolLinks): Inbound | undefined {

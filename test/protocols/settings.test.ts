@@ -205,6 +205,15 @@ t.test('what Xray would refuse, or what no client could use, is refused', async 
       { raw: { settings: { clients: [] } } },
       /raw\.settings\.clients: Is written by Core/,
     ],
+    // Xray ignores the case of a key, and takes U+017F for an s.
+    [
+      'TROJAN',
+      { raw: { Settings: { CLIENTS: [] } } },
+      /raw\.settings\.clients: Is written by Core/,
+    ],
+    ['VMESS', { raw: { ſettings: { Uſers: [] } } }, /raw\.settings\.users: Is written by Core/],
+    ['VLESS', { raw: { Port: 1 } }, /raw\.port: Is written by Core/],
+    ['VLESS', { raw: { SETTINGS: null } }, /raw\.SETTINGS: Must be an object/],
     ['HYSTERIA2', { tls: files, obfs: { type: 'salamander', password: 'x' } }, /obfs\.password: /],
     ['HYSTERIA2', { tls: files, congestion: { control: 'force-brutal' } }, /congestion\.up: /],
     ['HYSTERIA2', { tls: files, congestion: { up: '100 kbps' } }, /congestion\.up: /],

@@ -55,6 +55,34 @@ t.test('a node with the examples renders to the reviewed file', async (t) => {
   t.equal(pretty, readFileSync(file, 'utf8'));
 });
 
+t.test('raw takes the place of no users, whatever its keys', async (t) => {
+  const raw = {
+    Sniffing: { enabled: false },
+    // Keys that are numbers come before all others.
+    '0': { clients: [] },
+    settings: { '1': { clients: [] }, Decryption: 'other' },
+  };
+  const rendered = (settings: object) =>
+    renderNodeConfig({
+      ...base,
+      protocols: base.protocols.map((row) => ({
+        ...row,
+        settings: { ...row.settings, ...settings },
+      })),
+      links: encodeLinkRecords([
+        { nodeProtocolId: 12, userId: 1, subscriptionId: 1, credential: 'somebody' },
+      ]),
+      outbounds: [],
+      rules: [],
+    }).services.xray?.inbounds[0];
+  const plain = rendered({});
+  const merged = rendered({ raw });
+  t.equal(plain?.settings.clients.length, 1);
+  t.same(merged?.settings, { ...plain?.settings, '1': { clients: [] }, decryption: 'other' });
+  t.match(merged, { '0': { clients: [] }, sniffing: { enabled: false } });
+  t.notOk(Object.hasOwn(merged ?? {}, 'Sniffing'), 'Xray would read it instead of sniffing');
+});
+
 t.test('raw is merged into an outbound and into the root', async (t) => {
   const direct = { tag: 'direct', protocol: 'freedom', settings: {} } as const;
   const rendered = renderNodeConfig({

@@ -2,6 +2,7 @@ import { isIPv6 } from 'node:net';
 import { z } from 'zod';
 import { isAddress } from '../../contract/fields.ts';
 import { CoreError, type Issue, issuePath } from '../../errors.ts';
+import { namesLike, rawObject } from '../raw.ts';
 import { domainStrategy, tag } from '../routing/values.ts';
 import { isPrivateServer } from './private-server.ts';
 import { outboundSettingsSchemas } from './settings.ts';
@@ -74,12 +75,10 @@ const options = {
     })
     .optional(),
   proxySettings: z.strictObject({ tag, transportLayer: z.boolean().optional() }).optional(),
-  raw: z
-    .record(z.string(), z.json())
-    .refine((given) => !('tag' in given || 'protocol' in given), {
-      message: 'Must not have tag or protocol, which the outbound has itself',
-    })
-    .optional(),
+  raw: rawObject(({ given, fault }) => {
+    if (namesLike(given, 'tag').length + namesLike(given, 'protocol').length === 0) return;
+    fault([], 'Must not have tag or protocol, which the outbound has itself');
+  }).optional(),
 };
 
 const outboundSchema = z

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { CoreError, type Issue, issuePath } from '../../errors.ts';
+import { namesLike, rawObject } from '../raw.ts';
 import { balancer, burstObservatory, observatory } from './balancer.ts';
 import { dnsSettings } from './dns.ts';
 import { word } from './values.ts';
@@ -21,30 +22,65 @@ export interface XraySettings {
 /** Blocks of the root by which Core counts traffic and agents reach Xray. */
 const ofCore = ['policy', 'stats', 'api'] as const;
 
-const listOfObjects = z.array(z.record(z.string(), z.json())).max(1_000);
-const taggedList = listOfObjects.refine(
-  (given) => given.every((one) => typeof one['tag'] === 'string' && one['tag'] !== ''),
-  'Must have a tag in every element',
-);
-const raw = z
-  .looseObject({
-    inbounds: taggedList
-      .refine((given) => !given.some((one) => /^(in-|api$)/.test(String(one['tag']))), {
-        message: 'Must not have tags that begin with in-, or the tag api: these are those of Core',
-      })
-      .optional(),
-    outbounds: taggedList.optional(),
-    routing: z
-      .looseObject({ rules: listOfObjects.optional(), balancers: taggedList.optional() })
-      .optional(),
-  })
-  .superRefine((given, context) => {
-    for (const name of ofCore) {
-      if (!(name in given)) continue;
-      const message = 'Is of Core, which counts traffic by it';
-      context.addIssue({ code: 'custom', path: [name], message });
+/** Where `raw` adds to Core's lists, as paths. Core reads the tags there. */
+const lists = [['inbounds'], ['outbounds'], ['routing', 'rules'], ['routing', 'balancers']];
+const elementsMax = 1_000;
+
+const raw = rawObject(({ given, fault }) => {
+  for (const name of ofCore.flatMap((field) => namesLike(given, field))) {
+    fault([name], 'Is of Core, which counts traffic by it');
+  }
+  for (const [first = '', second] of lists) {
+    const place = second === undefined ? given : onlySpelling(given, first, fault);
+    if (place === undefined) continue;
+    const path = second === undefined ? [] : [first];
+    if (!isObject(place)) fault(path, 'Must be an object');
+    else {
+      checkList(place, second ?? first, (message, at = []) => fault([...path, ...at], message));
     }
-  });
+  }
+});
+
+/** The value of a field whose key Core has to find, so that only Xray's own spelling will do. */
+function onlySpelling(
+  given: Json,
+  field: string,
+  fault: (path: string[], message: string) => void,
+): unknown {
+  for (const name of namesLike(given, field)) {
+    if (name !== field) fault([name], `Must be written ${field}`);
+  }
+  return Object.hasOwn(given, field) ? given[field] : undefined;
+}
+
+function checkList(
+  place: Json,
+  name: string,
+  fault: (message: string, at?: string[]) => void,
+): void {
+  const list = onlySpelling(place, name, (at, message) => fault(message, at));
+  if (list === undefined) return;
+  if (!Array.isArray(list) || !list.every(isObject) || list.length > elementsMax) {
+    fault(`Must be a list of ${elementsMax} objects at most`, [name]);
+    return;
+  }
+  if (name === 'rules') return;
+  const tags = list.map((one) =>
+    onlySpelling(one, 'tag', (at, message) => fault(message, [name, ...at])),
+  );
+  if (!tags.every((tag) => typeof tag === 'string' && tag !== '')) {
+    fault('Must have a tag in every element', [name]);
+  }
+  if (name === 'inbounds' && tags.some((tag) => /^(in-|api$)/.test(String(tag)))) {
+    const message =
+      'Must not have tags that begin with in-, or the tag api: these are those of Core';
+    fault(message, [name]);
+  }
+}
+
+function isObject(value: unknown): value is Json {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
 
 export const xraySettingsSchema = z
   .strictObject({

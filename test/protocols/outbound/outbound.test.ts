@@ -156,6 +156,8 @@ const refused: [given: Given, ...faults: (string | RegExp)[]][] = [
     'proxySettings: Does not go with sockopt.dialerProxy',
   ],
   [{ protocol: 'freedom', raw: { tag: 'b' } }, /^raw: Must not have tag/],
+  [{ protocol: 'freedom', raw: { Protocol: 'b' } }, /^raw: Must not have tag/],
+  [{ protocol: 'freedom', raw: { a: 'b'.repeat(65_536) } }, /^raw: Must be 64 KiB at most/],
   [
     { protocol: 'blackhole', settings: { response: { type: 'tcp' } } },
     /^settings\.response\.type: /,

@@ -77,6 +77,15 @@ t.test('settings that Xray refuses or takes for something else', async (t) => {
       { raw: { inbounds: [{ tag: 'in-1' }] } },
       /raw\.inbounds: Must not have tags that begin with in-/,
     ],
+    [{ raw: { Policy: {}, STATS: null } }, /raw\.Policy: Is of Core.*raw\.STATS: Is of Core/],
+    [{ raw: { Inbounds: [] } }, /raw\.Inbounds: Must be written inbounds/],
+    [{ raw: { routing: { Rules: [] } } }, /raw\.routing\.Rules: Must be written rules/],
+    [{ raw: { Routing: {} } }, /raw\.Routing: Must be written routing/],
+    [
+      { raw: { inbounds: [{ tag: 'local', Tag: 'in-1' }] } },
+      /raw\.inbounds\.Tag: Must be written tag/,
+    ],
+    [{ raw: { outbounds: {} } }, /raw\.outbounds: Must be a list/],
     [{ raw: { outbounds: [{ protocol: 'freedom' }] } }, /raw\.outbounds: Must have a tag/],
     [{ routing: {} }, /settings: Unrecognized key: "routing"/],
   ];
