@@ -72,9 +72,9 @@ export function addNodeHistoryCommands(node: Command, run: Run): void {
     .addHelpText(
       'after',
       `
-Protocols, outbounds and rules are those of the earlier revision. Users have the access that they have
-today, and a protocol that was removed since does not come back. The node gets a new revision. The
-rollback ends with the next change of the node's settings, or with --end.
+Protocols, outbounds, rules and settings of Xray are those of the earlier revision. Users have the access
+that they have today, and a protocol that was removed since does not come back. The node gets a new
+revision. The rollback ends with the next change of the node's settings, or with --end.
 
 Core rolls back a node by itself if the node refuses its newest settings. core node drift says why. If
 the fault was on the node, --end lets it try the same settings again.

@@ -23,7 +23,7 @@ export async function bumpNodes(
 }
 
 /**
- * Marks a node whose own settings changed (a protocol, an outbound, a rule). This also ends a
+ * Marks a node whose own settings changed (a protocol, an outbound, a rule, those of Xray). This also ends a
  * rollback, by an operator or by Core: the worker renders the next revision from the settings that are
  * stored now.
  */

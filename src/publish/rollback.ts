@@ -5,16 +5,16 @@ import { lockLiveNode, noSuchNode } from '../nodes/lock-node.ts';
 import { inTransaction } from '../stores/postgres.ts';
 import { type LeftOutProtocol, readKeptProtocols } from './rolled-back.ts';
 
-export interface RolledBack {
+interface RolledBack {
   nodeId: number;
   rolledBackTo: number;
   leftOut: LeftOutProtocol[];
 }
 
 /**
- * Rolls a node back to the settings (protocols, outbounds, rules) of an earlier revision: the wanted one,
- * or the one that it applied last. The links stay today's, so nobody gets back an access that has ended
- * meanwhile. A worker publishes the result as a new revision, so that the node sees that it must sync.
+ * Rolls a node back to the settings of an earlier revision: the wanted one, or the one that it applied last.
+ * The links stay today's, so nobody gets back an access that has ended meanwhile. A worker publishes the
+ * result as a new revision, so that the node sees that it must sync.
  *
  * The rollback ends with the next change of the node's settings. It does not touch the stored settings,
  * so that change builds on them and not on those of the earlier revision.
