@@ -23,7 +23,7 @@ export function word<const T extends readonly [string, ...string[]]>(
     .refine((given) => known.has(given.toLowerCase()), `Must be one of ${words.join(', ')}`);
 }
 
-export const domainStrategies = [
+const domainStrategies = [
   'AsIs',
   'UseIP',
   'UseIPv4',
@@ -114,7 +114,7 @@ export const networks = z.union(
   },
 );
 
-/** 32 bytes in base64url, 43 characters, as REALITY writes its keys. */
+/** How many bytes a text in base64url has; -1 if it is none. */
 export function bytesOfBase64Url(given: string): number {
   return /^[A-Za-z0-9_-]*$/.test(given) ? Buffer.from(given, 'base64url').length : -1;
 }
