@@ -76,7 +76,6 @@ export const nodeHeartbeatSchema = z.object({
     })
     .optional(),
 });
-export type NodeHeartbeatDto = z.output<typeof nodeHeartbeatSchema>;
 
 export const nodeConfigAppliedSchema = z.object({ revision: z.int().min(0) });
 

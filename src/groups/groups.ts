@@ -11,7 +11,7 @@ import { defaultGroup, groupId } from './names.ts';
 // meet.
 
 /** A group and how much is in it. */
-export interface Group {
+interface Group {
   name: string;
   subscriptions: number;
   protocols: number;
@@ -77,7 +77,7 @@ LEFT JOIN (
   ON p.group_id = g.id`;
 
 /** What ends with a group. */
-export interface RemovedGroup {
+interface RemovedGroup {
   subscriptions: number;
   protocols: number;
   /** Links that no other group makes. */

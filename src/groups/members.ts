@@ -25,7 +25,7 @@ export interface MembersChange {
   nodes?: readonly IdRange[] | undefined;
 }
 
-export interface ChangedMembers {
+interface ChangedMembers {
   /** Members that were not in the group before, or are not any more. */
   subscriptions: number;
   protocols: number;

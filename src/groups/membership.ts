@@ -45,7 +45,7 @@ export function subscriptionGroupEffects(
   return groupEffects(db, subscriptionSide, subscriptionId, names);
 }
 
-export interface GroupEffects {
+interface GroupEffects {
   linksAdded: number;
   linksEnded: number;
 }

@@ -4,7 +4,7 @@ import { lockNode, requireNode } from './lock-node.ts';
 import { lockOutboundTags, othersTag } from './outbound-traffic.ts';
 
 /** Tags that nobody configured, and their counters. */
-export interface PrunableTags {
+interface PrunableTags {
   tags: number;
   trafficBytesUp: number;
   trafficBytesDown: number;

@@ -1,5 +1,5 @@
 /** Counts events by key, each for a minute from its first event, in the memory of this process. */
-export interface MinuteCounter {
+interface MinuteCounter {
   /**
    * Counts an event.
    * @returns the seconds until the key may go on if it is over its limit with this one; otherwise 0.

@@ -1,7 +1,7 @@
 import type { Page } from './render-page.ts';
 
 /** The pages that this process rendered last, by token and format. */
-export interface PageCache {
+interface PageCache {
   get(key: string): Page | undefined;
   put(key: string, page: Page): void;
 }

@@ -3,7 +3,7 @@ import type { Logger } from '../log.ts';
 import { type PageFormat, pageFormats } from './format.ts';
 
 /** How a request for a page ended. */
-export const pageOutcomes = ['served', 'unchanged', 'unknown', 'limited', 'failed'] as const;
+const pageOutcomes = ['served', 'unchanged', 'unknown', 'limited', 'failed'] as const;
 export type PageOutcome = (typeof pageOutcomes)[number];
 
 /** Counts requests for pages, of all processes together. */

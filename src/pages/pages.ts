@@ -8,7 +8,7 @@ import type { PageRendering } from './rendering.ts';
 import { tokenHash } from './token.ts';
 
 /** Who asks for which page. The strings are as sent, and empty if not sent. */
-export interface PageRequest {
+interface PageRequest {
   token: string;
   format: string;
   userAgent: string;
@@ -20,7 +20,7 @@ export interface PageRequest {
 }
 
 /** `unchanged` has no body for the sender, who has it. */
-export interface FoundPage {
+interface FoundPage {
   outcome: 'served' | 'unchanged';
   page: Page;
 }

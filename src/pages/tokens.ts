@@ -87,7 +87,7 @@ export async function showPage(
 }
 
 /** A page that was just made. */
-export interface MadePage {
+interface MadePage {
   subscriptionId: number;
   userId: number;
   token: string;

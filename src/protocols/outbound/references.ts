@@ -3,7 +3,7 @@ import type { Outbound } from './outbound.ts';
 type Json = Record<string, unknown>;
 
 /** A place where an outbound names another one, through which it connects. */
-export interface OutboundReference {
+interface OutboundReference {
   path: string;
   tag: string;
 }

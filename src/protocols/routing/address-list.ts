@@ -10,7 +10,7 @@ const listMax = 10_000;
 const entryCharsMax = 1_024;
 
 /** What is wrong with an entry of a list of addresses; undefined if nothing is. */
-export function addressFault(entry: string): string | undefined {
+function addressFault(entry: string): string | undefined {
   const bare = entry.replace(/^!+/, '');
   const geo = /^(geoip:|ext:|ext-ip:)(.*)$/s.exec(bare);
   if (geo !== null) {
