@@ -126,7 +126,7 @@ const fleet = z.strictObject({ version: z.literal(1), nodes: z.array(node).max(n
  */
 export function parseFleetFile(fileName: string, source: string): FleetFile {
   const lines = new LineCounter();
-  const document = parsedDocument(fileName, source, lines);
+  const document = parseDocument(source, { lineCounter: lines, prettyErrors: false });
   const broken = document.errors.map(
     (error) => `line ${lines.linePos(error.pos[0]).line}: ${firstLine(error.message)}`,
   );
@@ -158,16 +158,6 @@ export function parseFleetFile(fileName: string, source: string): FleetFile {
   const nodes: FleetNode[] = JSON.parse(JSON.stringify(parsed.data?.nodes ?? []));
   refuse(duplicates(nodes));
   return { nodes, refuse };
-}
-
-/** The parser recurses for each level, and gives up with a RangeError. */
-function parsedDocument(fileName: string, source: string, lineCounter: LineCounter) {
-  try {
-    return parseDocument(source, { lineCounter, prettyErrors: false });
-  } catch (cause) {
-    if (cause instanceof RangeError) throw refusal(fileName, [tooDeep], cause);
-    throw cause;
-  }
 }
 
 /** Zod reports an unknown field at its object. The fault is at the field itself. */
