@@ -9,8 +9,9 @@ import { allCells, type Cell, type ClientName, clientNames } from './conformance
 import { makeCertificate } from './conformance/certificate.ts';
 import { startConformanceCore } from './conformance/core.ts';
 import { conformancePage } from './conformance/docs.ts';
-import { withGaps } from './conformance/gaps.ts';
-import { matrixText } from './conformance/matrix.ts';
+import { compareVersions, withGaps } from './conformance/gaps.ts';
+import { matrixText, namedText } from './conformance/matrix.ts';
+import { type NamedResult, type RunName, runNamed, runNames } from './conformance/named-runs.ts';
 import {
   newestXray,
   type Obtained,
@@ -21,7 +22,7 @@ import {
 } from './conformance/programs.ts';
 import { runVersion } from './conformance/run.ts';
 import { startSite } from './conformance/site.ts';
-import type { CellResult } from './conformance/trial.ts';
+import type { Bench, CellResult } from './conformance/trial.ts';
 
 interface Options {
   xray: string[];
@@ -29,6 +30,8 @@ interface Options {
   client: ClientName[];
   list: boolean;
   newest: boolean;
+  only: (RunName | 'matrix')[];
+  seed: number;
   writeDocs: boolean;
   keep: boolean;
 }
@@ -46,6 +49,14 @@ function readOptions(): Options {
       new Option('--client <name...>', 'only these clients')
         .choices(clientNames)
         .default([...clientNames]),
+    )
+    .addOption(
+      new Option('--only <name...>', 'only the matrix, or runs beside it')
+        .choices(['matrix', ...runNames])
+        .default(['matrix', ...runNames]),
+    )
+    .addOption(
+      new Option('--seed <number>', 'of random settings').argParser(Number).default(Date.now()),
     )
     .option('--list', 'print the names of the cells and run nothing', false)
     .option('--keep', 'keep configurations and logs, and print where', false)
@@ -77,28 +88,51 @@ async function main(): Promise<number> {
     const core = await startConformanceCore(lifecycle, interrupted.signal);
     const say = (line: string): void => void process.stderr.write(`conformance: ${line}\n`);
     const bench = { core, folder, certificate, open: site.open, clients: programs.clients, say };
-    const results: CellResult[] = [];
-    for (const xray of programs.xrays) {
-      if (interrupted.signal.aborted) break;
-      const startedMs = performance.now();
-      results.push(...(await runVersion(bench, xray, cells)));
-      say(`Xray ${xray.version}: ${Math.round((performance.now() - startedMs) / 1_000)} s`);
-      // After each version, so that a run that is cut off has written what it knows.
-      if (options.writeDocs) writeDocs(withGaps(results), programs.clients);
-    }
-    if (interrupted.signal.aborted) return 1;
-    const judged = withGaps(results);
-    console.log(matrixText(judged));
-    return judged.some(({ outcome }) => outcome.kind === 'failed') ? 1 : 0;
+    return await runAll({ bench, xrays: programs.xrays, cells, options }, interrupted.signal);
   } finally {
     await lifecycle.close();
   }
 }
 
-function writeDocs(results: readonly CellResult[], clients: readonly { program: Program }[]): void {
+/** The newest version first, then the runs beside the matrix on it, then the older versions. */
+async function runAll(
+  given: { bench: Bench; xrays: readonly Program[]; cells: readonly Cell[]; options: Options },
+  signal: AbortSignal,
+): Promise<number> {
+  const { bench, xrays, cells, options } = given;
+  const [results, named]: [CellResult[], NamedResult[]] = [[], []];
+  const names = runNames.filter((name) => options.only.includes(name));
+  for (const [index, xray] of xrays.entries()) {
+    if (options.only.includes('matrix')) {
+      const startedMs = performance.now();
+      results.push(...(await runVersion(bench, xray, cells)));
+      bench.say(`Xray ${xray.version}: ${Math.round((performance.now() - startedMs) / 1_000)} s`);
+    }
+    for (const name of index === 0 ? names : []) {
+      if (signal.aborted) return 1;
+      named.push(await runNamed(name, { bench, xray, cells, seed: options.seed }));
+    }
+    if (signal.aborted) return 1;
+    // After each version, so that a run that is cut off has written what it knows.
+    if (options.writeDocs) writeDocs(withGaps(results), named, bench.clients);
+  }
+  const judged = withGaps(results);
+  if (judged.length > 0) console.log(matrixText(judged));
+  if (named.length > 0) console.log(namedText(named));
+  const isWell =
+    named.every(({ faults }) => faults.length === 0) &&
+    judged.every(({ outcome }) => outcome.kind !== 'failed');
+  return isWell ? 0 : 1;
+}
+
+function writeDocs(
+  results: readonly CellResult[],
+  named: readonly NamedResult[],
+  clients: readonly { program: Program }[],
+): void {
   const date = new Date().toISOString().slice(0, 10);
   const programs = clients.map(({ program }) => program);
-  const page = conformancePage(results, { date, clients: programs });
+  const page = conformancePage(results, { date, clients: programs, named });
   writeFileSync(path.join(projectRoot, 'docs', 'conformance.md'), page);
 }
 
@@ -124,6 +158,7 @@ async function obtainAll(
     if (program === undefined) return undefined;
     clients.push({ name, program });
   }
+  xrays.sort((one, other) => compareVersions(other.version, one.version));
   return { xrays, clients };
 }
 

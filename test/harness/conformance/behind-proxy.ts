@@ -26,8 +26,13 @@ export interface ProxyOutcome {
   link: string;
   /** Bytes of the site that came through. */
   bytes: number;
-  /** Whose address Xray logged for the client. */
+  /** Whether that is the whole site. */
+  isWhole: boolean;
+  /** Whether the settings say that the address is to be taken from nginx. */
+  isTrusted: boolean;
+  /** Whose address Xray logged for the client, and the one that nginx handed on. */
   from: string;
+  forwarded: string;
 }
 
 /** Runs each protocol behind nginx. Throws if a program does not start. */
@@ -122,7 +127,9 @@ async function runCase(world: World, given: Case): Promise<ProxyOutcome> {
   for (const awaited of [publicPort, socksPort]) await awaitListening(awaited);
   const bytes = await fetched(world, socksPort);
   const from = /from (?:tcp:)?(\S+?):\d+ accepted/.exec(server.said)?.[1] ?? '';
-  return { name: given.name, link, bytes, from };
+  const isTrusted = 'sockopt' in given.settings;
+  const isWhole = bytes === siteBytes;
+  return { name: given.name, link, bytes, isWhole, isTrusted, from, forwarded };
 }
 
 /** What curl gets of the site through a SOCKS proxy, in bytes. 0 if nothing comes. */

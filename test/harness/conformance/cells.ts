@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import type { VpnProtocol } from '../../../src/contract/enums.ts';
 import { type Certificate, serverName } from './certificate.ts';
 
@@ -11,11 +12,21 @@ export interface Cell {
   isInnerTls: boolean;
   /** Where nginx ends TLS in front of the inbound, how it passes on. The links say what nginx serves. */
   behind?: 'ws' | 'grpc';
+  /** A given credential in place of a random one. It has to differ from user to user. */
+  credential?: (who: string) => string;
+  /** Whether clients get the other form of the link. */
+  isOtherForm?: boolean;
 }
 
 /** The clients of a run. Each is an engine that apps are built on. */
 export const clientNames = ['xray', 'sing-box', 'mihomo'] as const;
 export type ClientName = (typeof clientNames)[number];
+
+/**
+ * Core takes an inbound on loopback without TLS for one behind a proxy that ends TLS, and its links say so.
+ * Here clients reach it directly.
+ */
+const plainFaces = [{ host: '127.0.0.1', security: 'none' }];
 
 const networks = {
   raw: {},
@@ -30,7 +41,7 @@ export function allCells(certificate: Certificate, realityTarget: string): Cell[
   const tls = { certificateFile, keyFile, serverName };
   const reality = { target: realityTarget, serverNames: [serverName] };
   const streams = Object.entries(networks).flatMap(([network, block]) => [
-    { name: `${network}-none`, settings: { network, ...block } },
+    { name: `${network}-none`, settings: { network, ...block, faces: plainFaces } },
     { name: `${network}-tls`, settings: { network, ...block, security: 'tls', tls } },
   ]);
   const overReality = (['raw', 'grpc', 'xhttp'] as const).map((network) => ({
@@ -72,6 +83,59 @@ export function allCells(certificate: Certificate, realityTarget: string): Cell[
       { name: '2022-aes-256', settings: { method: '2022-blake3-aes-256-gcm' } },
     ]),
     ...of('HYSTERIA2', [{ name: 'quic-tls', settings: { tls } }]),
+    ...withOtherForm(of('VMESS', streams)),
+    ...withCredentials(tls),
+  ];
+}
+
+/** VMess links as URIs, beside those in Base64. */
+function withOtherForm(cells: readonly Cell[]): Cell[] {
+  return cells
+    .filter(({ name }) => name === 'vmess-ws-tls' || name === 'vmess-grpc-tls')
+    .map((cell) => ({ ...cell, name: `${cell.name}-uri`, isOtherForm: true }));
+}
+
+/** What users bring along who move in from another panel. */
+function withCredentials(tls: Record<string, unknown>): Cell[] {
+  const common = { isInnerTls: false };
+  const listen = '127.0.0.1';
+  const keyOf = (bytes: number) => (who: string) =>
+    createHash('sha256').update(who).digest().subarray(0, bytes).toString('base64');
+  return [
+    {
+      ...common,
+      name: 'vless-id-is-text',
+      protocol: 'VLESS',
+      settings: { listen, faces: plainFaces },
+      // Xray takes up to 30 bytes for a text that it maps to a UUID.
+      credential: (who) => `alice-phone-${who}`,
+    },
+    {
+      ...common,
+      name: 'trojan-odd-password',
+      protocol: 'TROJAN',
+      settings: { listen, security: 'tls', tls },
+      credential: (who) => `pass,"word" é ${who}`,
+    },
+    {
+      ...common,
+      name: 'hysteria2-odd-password',
+      protocol: 'HYSTERIA2',
+      settings: { listen, tls },
+      credential: (who) => `a/b?c=d&e#f%41 +ü@${who}`,
+    },
+    ...(
+      [
+        ['128', 16],
+        ['256', 32],
+      ] as const
+    ).map(([bits, bytes]) => ({
+      ...common,
+      name: `shadowsocks-2022-aes-${bits}-key`,
+      protocol: 'SHADOWSOCKS' as const,
+      settings: { listen, method: `2022-blake3-aes-${bits}-gcm` },
+      credential: keyOf(bytes),
+    })),
   ];
 }
 

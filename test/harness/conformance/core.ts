@@ -31,6 +31,7 @@ export async function startConformanceCore(lifecycle: Lifecycle, signal: AbortSi
     CORE_ADMIN_PORT: String(admin),
     CORE_LOAD_INTERVAL_MS: '200',
     CORE_LOG_LEVEL: 'warn',
+    CORE_SUBSCRIPTION_PAGES: 'true',
     DATABASE_URL: postgresUrl,
     REDIS_URL: redisUrl,
     CLICKHOUSE_URL: clickhouseUrl,

@@ -1,5 +1,7 @@
+import { faults } from './faults.ts';
 import { gaps } from './gaps.ts';
 import { axesOf, markOf } from './matrix.ts';
+import { type NamedResult, namedRuns, type RunName } from './named-runs.ts';
 import type { Program } from './programs.ts';
 import type { CellResult, Letter } from './trial.ts';
 
@@ -17,7 +19,7 @@ const steps: Record<Letter, string> = {
 /** The page docs/conformance.md. Nobody edits it: a run writes it. */
 export function conformancePage(
   results: readonly CellResult[],
-  of: { date: string; clients: readonly Program[] },
+  of: { date: string; clients: readonly Program[]; named: readonly NamedResult[] },
 ): string {
   const { clients } = axesOf(results);
   const engines = of.clients.map(({ name, version }) => `${name} ${version}`).join(', ');
@@ -40,6 +42,10 @@ export function conformancePage(
     '## Known gaps',
     gaps.map(({ why }, index) => item(why, `${index + 1}. `)).join('\n'),
     ...failures(results),
+    ...beside(of.named),
+    '## Faults',
+    wrapped('What real programs showed of Core before, and what shows that it is mended.'),
+    faultsText(),
   ].join('\n\n')}\n`;
 }
 
@@ -69,6 +75,26 @@ function failures(results: readonly CellResult[]): string[] {
   if (reasons.size === 0) return [];
   const items = [...reasons].map(([key, where]) => item(`${key}: ${where.join(', ')}`));
   return ['## Failures', items.join('\n')];
+}
+
+/** The runs that are no cells of the matrix. */
+function beside(named: readonly NamedResult[]): string[] {
+  if (named.length === 0) return [];
+  const items = named.map(({ name, xray, summary, faults: found }) => {
+    const outcome = found.length === 0 ? 'ok' : `${found.length} faults`;
+    const { shows } = namedRuns[name as RunName];
+    return item(`\`${name}\`, on Xray ${xray}: ${outcome}. ${shows} ${summary}.`);
+  });
+  const how = '`npm run conformance -- --only NAME` runs one of them.';
+  return ['## Other runs', how, items.join('\n')];
+}
+
+function faultsText(): string {
+  return faults
+    .map(({ fault, before, now }, index) => {
+      return item(`${fault} Before: ${before} Now: ${now}`, `${index + 1}. `);
+    })
+    .join('\n');
 }
 
 function item(text: string, mark = '- '): string {

@@ -2,7 +2,7 @@ import t from 'tap';
 import { judgeBytes } from './bytes.ts';
 import { conformancePage } from './docs.ts';
 import { compareVersions, withGaps } from './gaps.ts';
-import { matrixText } from './matrix.ts';
+import { matrixText, namedText } from './matrix.ts';
 import type { CellResult, Letter } from './trial.ts';
 
 const failed = (
@@ -56,7 +56,10 @@ t.test('the matrix and the page show each mark', async (t) => {
   t.match(text, /vless-raw-reality +b3/);
   t.match(text, /trojan-raw-tls, xray, Xray 26\.7\.28: d: because/);
   const clients = [{ name: 'xray' as const, version: '26.7.28', file: '' }];
-  const page = conformancePage(results, { date: '2026-11-30', clients });
+  const named = [{ name: 'rules', xray: '26.7.28', summary: '9 samples', faults: ['one'] }];
+  t.match(namedText(named), /rules on Xray 26\.7\.28: 1 faults: 9 samples\n {2}one/);
+  const page = conformancePage(results, { date: '2026-11-30', clients, named });
+  t.match(page, /- `rules`, on Xray 26\.7\.28: 1 faults/);
   t.match(page, /\| trojan-raw-tls \| d +\|/);
   t.match(page, /## Failures\n\n- trojan-raw-tls: d: xray on 26\.7\.28/);
   t.ok(page.split('\n').every((line) => line.length <= 110));

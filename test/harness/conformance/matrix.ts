@@ -1,4 +1,5 @@
 import { clientNames } from './cells.ts';
+import type { NamedResult } from './named-runs.ts';
 import type { CellResult } from './trial.ts';
 
 /** Columns between two versions in the terminal, and between two marks. */
@@ -28,6 +29,16 @@ export function matrixText(results: readonly CellResult[]): string {
   );
   const legend = `Marks: ${clients.join(', ')}, in this order.`;
   return [head.join(''), ...lines, legend, ...reasons].map((line) => line.trimEnd()).join('\n');
+}
+
+/** The runs beside the matrix, for a terminal. */
+export function namedText(results: readonly NamedResult[]): string {
+  return results
+    .flatMap(({ name, xray, summary, faults }) => [
+      `${name} on Xray ${xray}: ${faults.length === 0 ? 'ok' : `${faults.length} faults`}: ${summary}`,
+      ...faults.map((fault) => `  ${fault}`),
+    ])
+    .join('\n');
 }
 
 /** Versions and clients of the results, and the cells in the order that they were run in. */

@@ -61,15 +61,28 @@ export async function runPages(run: PagesRun): Promise<PageResult[]> {
   const { nodeId, code } = await command<{ nodeId: number; code: string }>(
     ...['node', 'create', '--name', 'pages'],
   );
+  // Nothing else is in its group, so the page has the entries of this node only.
+  const group = 'pages';
+  await command('group', 'create', group);
   const ports = await freePorts(run.cells.length);
   for (const [index, { protocol, settings }] of run.cells.entries()) {
     const place = ['--protocol', protocol, '--port', String(ports[index])];
     const given = JSON.stringify({ listen: '127.0.0.1', ...settings });
-    await command('protocol', 'add', '--node', String(nodeId), ...place, '--settings', given);
+    await command(
+      'protocol',
+      'add',
+      '--node',
+      String(nodeId),
+      ...place,
+      '--settings',
+      given,
+      '--groups',
+      group,
+    );
   }
-  await command('user', 'create', '--name', 'pages');
+  const { userId } = await command<{ userId: number }>('user', 'create', '--name', 'pages');
   const { subscriptionId } = await command<{ subscriptionId: number }>(
-    ...['subscription', 'create', '--user', '1'],
+    ...['subscription', 'create', '--user', String(userId), '--groups', group],
   );
   const made = await command<{ url: string }>(
     ...['subscription', 'page', 'create', String(subscriptionId)],

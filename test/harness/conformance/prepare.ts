@@ -5,9 +5,10 @@ import { type Cell, type ClientName, missingIn } from './cells.ts';
 import { serverName } from './certificate.ts';
 import type { ConformanceCore } from './core.ts';
 import { type Front, startFront } from './front.ts';
+import { compareVersions } from './gaps.ts';
 import { type DrivenNode, startNode } from './node.ts';
 import type { Program } from './programs.ts';
-import { type Bench, fail, type Outcome, type Trial } from './trial.ts';
+import { type Bench, fail, type Trial } from './trial.ts';
 
 /** A cell as Core has it, or why Core refuses it. */
 type Added = { nodeProtocolId: number } | { refusal: string };
@@ -31,68 +32,97 @@ export async function prepare(
   lifecycle.use('xray', () => node.stop());
   const added = await addCells(bench, { cells, nodeId: node.nodeId, takePort, lifecycle });
   await allowLoopback(bench.core, node.nodeId);
-  const trialsOf = async (client: ClientName, who: string): Promise<Trial[]> => {
-    const links = await subscribe(bench.core, `${who} ${xray.version}`);
-    return Promise.all(
-      cells.map(async (cell, index) => {
-        const [door, seed] = [await bench.open(cell.isInnerTls ? 'tls' : 'plain'), index * 16];
-        const place = added.get(cell) as Added;
-        const link = { tag: `${who}-${cell.name}`, uri: '', socksPort: takePort() };
-        const reason = missingIn(client, cell);
-        const outcome: Outcome =
-          reason === undefined ? { kind: 'ok' } : { kind: 'missing', reason };
-        const common = {
-          cell,
-          client,
-          subscriptionId: links.subscriptionId,
-          link,
-          door,
-          seed,
-          outcome,
-        };
-        if ('refusal' in place) {
-          const trial = { ...common, nodeProtocolId: 0, uuid: '' };
-          fail(trial, 'a', place.refusal);
-          return trial;
-        }
-        const { uuid, uri } = links.to(place.nodeProtocolId);
-        link.uri = await uri();
-        return { ...common, nodeProtocolId: place.nodeProtocolId, uuid };
-      }),
-    );
-  };
+  const trialsOf = (client: ClientName, who: string): Promise<Trial[]> =>
+    trialsFor(bench, { client, who, version: xray.version, cells, added, takePort });
   const trials: Trial[] = [];
   for (const { name } of bench.clients) trials.push(...(await trialsOf(name, name)));
   return { node, trials, witnesses: await trialsOf('xray', 'witness') };
 }
 
+/** The links of one user, a trial for each cell. A cell with a credential has a subscription of its own. */
+async function trialsFor(
+  bench: Bench,
+  of: {
+    client: ClientName;
+    who: string;
+    version: string;
+    cells: readonly Cell[];
+    added: ReadonlyMap<Cell, Added>;
+    takePort: () => number;
+  },
+): Promise<Trial[]> {
+  const { client, who, cells, added } = of;
+  const { core } = bench;
+  const user = await core.command<{ userId: number }>(
+    ...['user', 'create', '--name', `${who} ${of.version}`],
+  );
+  const usual = await subscribe(core, user.userId);
+  const trials: Trial[] = [];
+  for (const [index, cell] of cells.entries()) {
+    const links =
+      cell.credential === undefined
+        ? usual
+        : await subscribe(core, user.userId, cell.credential(`${who} ${of.version}`));
+    const reason = missingIn(client, cell);
+    const place = added.get(cell) as Added;
+    const trial: Trial = {
+      cell,
+      client,
+      nodeProtocolId: 0,
+      subscriptionId: links.subscriptionId,
+      uuid: '',
+      link: { tag: `${who}-${cell.name}`, uri: '', socksPort: of.takePort() },
+      door: await bench.open(cell.isInnerTls ? 'tls' : 'plain'),
+      seed: index * 16,
+      outcome: reason === undefined ? { kind: 'ok' } : { kind: 'missing', reason },
+    };
+    trials.push(trial);
+    if ('refusal' in place) fail(trial, 'a', place.refusal);
+    else if (isLeftOut(cell, of.version)) fail(trial, 'a', 'Core leaves it out on this Xray');
+    else {
+      const link = await links.to(place.nodeProtocolId);
+      trial.nodeProtocolId = place.nodeProtocolId;
+      trial.uuid = link.uuid;
+      trial.link.uri = (cell.isOtherForm === true ? link.otherUris : link.uris)[0] as string;
+    }
+  }
+  return trials;
+}
+
 /**
  * Newer versions of Xray send nothing to private addresses unless a rule of the outbound lets them, and the
- * site is on loopback. That is `finalRules` from 26.5.3 on, and an empty `ipsBlocked` from 26.4.15 on.
+ * site is on loopback. That is `finalRules` from 26.5.3 on. An empty `ipsBlocked` does it from 26.4.15 on, and
+ * Core does not know that field, so it is said by `raw`.
  */
 async function allowLoopback(core: ConformanceCore, nodeId: number): Promise<void> {
   const finalRules = [{ action: 'allow', ip: ['127.0.0.0/8'] }];
-  const settings = JSON.stringify({ finalRules, ipsBlocked: [] });
+  const raw = JSON.stringify({ settings: { ipsBlocked: [] } });
   await core.command(
-    ...['outbound', 'add', '--node', String(nodeId), '--tag', 'direct'],
-    ...['--protocol', 'freedom', '--settings', settings],
+    ...['outbound', 'add', '--node', String(nodeId), '--tag', 'direct', '--protocol', 'freedom'],
+    ...['--settings', JSON.stringify({ finalRules }), '--raw', raw],
   );
 }
 
-/** A user with a subscription. Returns its link to a protocol. */
-async function subscribe(core: ConformanceCore, name: string) {
-  const user = await core.command<{ userId: number }>('user', 'create', '--name', name);
+/** Whether Core leaves the inbound out of the configuration, because the node's Xray does not have it. */
+function isLeftOut({ protocol }: Cell, version: string): boolean {
+  return protocol === 'HYSTERIA2' && compareVersions(version, '26.3.23') < 0;
+}
+
+/** A subscription, and its link to a protocol. */
+async function subscribe(core: ConformanceCore, userId: number, credential?: string) {
+  const given = credential === undefined ? [] : ['--credential', credential];
   const { subscriptionId } = await core.command<{ subscriptionId: number }>(
-    ...['subscription', 'create', '--user', String(user.userId)],
+    ...['subscription', 'create', '--user', String(userId), ...given],
   );
   const links = await core.command<{ uuid: string; nodeProtocolId: number }[]>(
     ...['link', 'list', '--subscription', String(subscriptionId)],
   );
-  const to = (nodeProtocolId: number) => {
-    const link = links.find((one) => one.nodeProtocolId === nodeProtocolId);
-    if (link === undefined) throw new Error(`${name} has no link to protocol ${nodeProtocolId}`);
-    const uri = async () => (await core.command<{ uri: string }>('link', 'show', link.uuid)).uri;
-    return { uuid: link.uuid, uri };
+  const to = async (nodeProtocolId: number) => {
+    const found = links.find((one) => one.nodeProtocolId === nodeProtocolId);
+    if (found === undefined) throw new Error(`there is no link to protocol ${nodeProtocolId}`);
+    const { uuid } = found;
+    const shown = await core.command<{ uris: string[]; otherUris: string[] }>('link', 'show', uuid);
+    return { uuid, ...shown };
   };
   return { subscriptionId, to };
 }
