@@ -115,7 +115,7 @@ export async function runNamed(name: RunName, given: Given): Promise<NamedResult
     faults: [thrown.message.slice(0, charsShown)],
   }));
   const seconds = Math.round((performance.now() - startedMs) / 1_000);
-  given.bench.say(`${name}: ${seconds} s, ${found.faults.length} faults`);
+  given.bench.say(`${name}: ${seconds} s, ${found.faults.length} faults, seed ${given.seed}`);
   return { name, xray: given.xray.version, ...found };
 }
 

@@ -94,7 +94,7 @@ async function trialsFor(
  * site is on loopback. That is `finalRules` from 26.5.3 on. An empty `ipsBlocked` does it from 26.4.15 on, and
  * Core does not know that field, so it is said by `raw`.
  */
-async function allowLoopback(core: ConformanceCore, nodeId: number): Promise<void> {
+export async function allowLoopback(core: ConformanceCore, nodeId: number): Promise<void> {
   const finalRules = [{ action: 'allow', ip: ['127.0.0.0/8'] }];
   const raw = JSON.stringify({ settings: { ipsBlocked: [] } });
   await core.command(
