@@ -29,6 +29,7 @@ const ownReasons: readonly (readonly [message: RegExp, why: string])[] = [
     'Xray takes any text, which matches nothing',
   ],
   [/^Must be one of|^Invalid option|^Only go with/, 'Xray takes an unknown word as its default'],
+  [/^Too big/, 'Xray takes a port above 65535 if it is a number'],
   [/^Needs either/, 'Xray ignores the balancer if there is an outbound'],
   [/^Must be an address, localhost/, 'Xray takes an unknown scheme as the name of a DNS server'],
   [
