@@ -53,7 +53,7 @@ function trojanLink(connection: Of<'TROJAN'>): string {
 
 /** https://github.com/XTLS/Xray-core/discussions/716: the URI form, which few apps read. */
 function vmessUri(connection: Of<'VMESS'>): string {
-  const query: Query = [['encryption', 'auto'], ...streamQuery(connection)];
+  const query: Query = [['encryption', vmessCipher], ...streamQuery(connection)];
   return uri('vmess', encodeURIComponent(connection.uuid), connection, query);
 }
 

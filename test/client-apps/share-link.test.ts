@@ -118,7 +118,7 @@ t.test('vmess in its URI form beside the other', async (t) => {
   const stored = validateProtocolSettings('VMESS', { network: 'ws', ws: { path: '/p' } });
   const [connection] = connectionsOf('VMESS', stored, place);
   t.same(otherShareLinks(connection), [
-    `vmess://${uuid}@node.example.com:8443?encryption=auto&type=ws&security=none&path=%2Fp#${fragment}`,
+    `vmess://${uuid}@node.example.com:8443?encryption=aes-128-gcm&type=ws&security=none&path=%2Fp#${fragment}`,
   ]);
   const [vless] = connectionsOf('VLESS', validateProtocolSettings('VLESS', {}), place);
   t.same(otherShareLinks(vless), []);
