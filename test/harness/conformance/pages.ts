@@ -9,6 +9,7 @@ import { parse, stringify } from 'yaml';
 import type { VpnProtocol } from '../../../src/contract/enums.ts';
 import type { NodeConfig } from '../../../src/contract/node-config.ts';
 import type { Lifecycle } from '../../../src/lifecycle.ts';
+import { until } from '../../support/api.ts';
 import { freePorts } from '../../support/free-port.ts';
 import { move } from '../../support/socks-traffic.ts';
 
@@ -88,7 +89,7 @@ export async function runPages(run: PagesRun): Promise<PageResult[]> {
     ...['subscription', 'page', 'create', String(subscriptionId)],
   );
   const page = `${url}${new URL(made.url).pathname}`;
-  await startXray(run, await registeredConfig(url, code));
+  await startXray(run, await registeredConfig(url, code, run.cells.length));
   const sitePort = await startSite(run.lifecycle);
   const results: PageResult[] = [];
   for (const client of ['mihomo', 'sing-box'] as const) {
@@ -141,8 +142,8 @@ async function outcomeOf(moved: Promise<void>): Promise<PageResult['outcome']> {
   }
 }
 
-/** Registers as a node does, and asks for its configuration. */
-async function registeredConfig(url: string, code: string): Promise<NodeConfig> {
+/** Registers as a node does, and asks for its configuration until it has all users. */
+async function registeredConfig(url: string, code: string, users: number): Promise<NodeConfig> {
   const body = { code, name: 'pages', host: '', ip: '127.0.0.1', region: 'eu' };
   const registered = await fetch(`${url}/node/register`, {
     method: 'POST',
@@ -151,7 +152,9 @@ async function registeredConfig(url: string, code: string): Promise<NodeConfig> 
   });
   const { authKey } = (await registered.json()) as { authKey: string };
   const headers = { 'x-node-auth-key': authKey };
-  return (await (await fetch(`${url}/node/config/latest`, { headers })).json()) as NodeConfig;
+  const ask = async () =>
+    (await (await fetch(`${url}/node/config/latest`, { headers })).json()) as NodeConfig;
+  return until(ask, ({ clientMap }) => Object.keys(clientMap ?? {}).length === users, readyMsMax);
 }
 
 async function startXray(run: PagesRun, config: NodeConfig): Promise<void> {

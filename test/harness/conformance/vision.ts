@@ -122,17 +122,11 @@ async function within(msMax: number, isSo: () => Promise<boolean>): Promise<void
 }
 
 async function countedBy(xrayPath: string, apiAddress: string): Promise<number> {
-  const args = [
-    'api',
-    'statsquery',
-    '-s',
-    apiAddress,
-    '-pattern',
-    `user>>>${uuid}>>>traffic>>>down`,
-  ];
+  // The name in the counter is the UUID of the link, and there is one link.
+  const args = ['api', 'statsquery', '-s', apiAddress, '-pattern', 'user>>>'];
   const { stdout } = await execute(xrayPath, args);
-  const { stat = [] } = JSON.parse(stdout) as { stat?: { value?: number }[] };
-  return stat[0]?.value ?? 0;
+  const { stat = [] } = JSON.parse(stdout) as { stat?: { name: string; value?: number }[] };
+  return stat.find(({ name }) => name.endsWith('>>>downlink'))?.value ?? 0;
 }
 
 function serverConfig(
