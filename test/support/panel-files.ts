@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import sqlite from 'node-sqlite3-wasm';
 
-// Files as panels hold them, with made up users. The tables are those of the panels' own sources: Marzban 0.8.4
-//, 3x-ui 2.8, Remnawave 2.2.
+// Files as panels hold them, with made up users. The tables are those of the panels' own sources: Marzban
+// 0.8.4, 3x-ui 2.8, Remnawave 2.2.
 
 export interface PanelUser {
   name: string;
@@ -59,7 +59,8 @@ export function makeUsers(count: number): PanelUser[] {
   });
 }
 
-function create(
+/** Makes an SQLite file and fills it in one transaction. */
+export function createDatabase(
   file: string,
   schema: string,
   fill: (db: InstanceType<typeof sqlite.Database>) => void,
@@ -94,7 +95,7 @@ CREATE TABLE node_user_usages (id INTEGER PRIMARY KEY, created_at DATETIME NOT N
 
 /** `db.sqlite3` of Marzban. Each tenth user is reset every month, and each 50th has one inbound less. */
 export function writeMarzban(file: string, users: readonly PanelUser[]): void {
-  create(file, marzbanSchema, (db) => {
+  createDatabase(file, marzbanSchema, (db) => {
     db.run(
       "INSERT INTO inbounds (tag) VALUES ('VLESS TCP REALITY'), ('Trojan TLS'), ('Shadowsocks TCP')",
     );
@@ -137,7 +138,8 @@ export function writeMarzban(file: string, users: readonly PanelUser[]): void {
   });
 }
 
-const threeXUiSchema = `
+/** Of 3x-ui 2.8. 3x-ui 3 still has these columns. */
+export const threeXUiSchema = `
 CREATE TABLE inbounds (id integer PRIMARY KEY AUTOINCREMENT, user_id integer, up integer, down integer,
   total integer, remark text, enable numeric, expiry_time integer, listen text, port integer, protocol text,
   settings text, stream_settings text, tag text UNIQUE, sniffing text);
@@ -162,7 +164,7 @@ export function writeThreeXUi(file: string, users: readonly PanelUser[]): void {
     if (n % 3 !== 1) clients.vless.push({ id: user.uuid, flow: 'xtls-rprx-vision', ...common });
     if (n % 3 !== 0) clients.trojan.push({ password: user.password, ...common });
   }
-  create(file, threeXUiSchema, (db) => {
+  createDatabase(file, threeXUiSchema, (db) => {
     const rows = [
       ['reality', 443, 'vless', clients.vless],
       ['trojan', 8443, 'trojan', clients.trojan],

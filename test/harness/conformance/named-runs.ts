@@ -4,6 +4,7 @@ import { Lifecycle } from '../../../src/lifecycle.ts';
 import { runBehindProxy } from './behind-proxy.ts';
 import { type Cell, missingIn } from './cells.ts';
 import { compareVersions } from './gaps.ts';
+import { runImports } from './import.ts';
 import { runInbounds } from './inbounds.ts';
 import { type ComparisonResult, runOutbounds } from './outbounds.ts';
 import { runPages } from './pages.ts';
@@ -101,7 +102,24 @@ export const namedRuns = {
     shows: "Bytes move through each entry of a subscription's page in mihomo and sing-box.",
     run: onPages,
   },
-  // A run with a link from before `core import` belongs here: `{ shows, run }`, in a file import.ts.
+  import: {
+    shows:
+      'Clients with the links of another panel go on after `core import`, and their bytes count.',
+    async run({ xray, bench }) {
+      const results = await runImports(bench, xray);
+      return {
+        summary: results
+          .map(
+            ({ panel, inbound, connected, links }) =>
+              `${panel} ${inbound} ${connected} of ${links}`,
+          )
+          .join('; '),
+        faults: results
+          .filter(({ fault }) => fault !== undefined)
+          .map((one) => text('an old link does not connect', one)),
+      };
+    },
+  },
 } satisfies Record<string, NamedRun>;
 
 export type RunName = keyof typeof namedRuns;
