@@ -169,8 +169,6 @@ t.test('protocols, outbounds, users, subscriptions', async (t) => {
     nextResetAt: null,
     groups: ['default'],
     hasGivenCredential: false,
-    durationSeconds: null,
-    externalId: null,
   });
   t.match(await json('subscription', 'show', '1'), { trafficLimitBytes: null, expiresAt: null });
   t.equal((await json<unknown[]>('subscription', 'list', '--user', '1')).length, 2);
