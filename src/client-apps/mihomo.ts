@@ -1,6 +1,16 @@
 import { Document } from 'yaml';
 import type { ClientSecurity, ClientTransport, Connection } from './connection.ts';
-import { type LeftOut, leftOut, type Profile, type Written, writeAll } from './profile.ts';
+import { extraFields, whyNoExtra } from './mihomo-xhttp.ts';
+import {
+  alpnOf,
+  hasOwnGrpcHost,
+  type LeftOut,
+  leftOut,
+  type Profile,
+  type Written,
+  writeAll,
+} from './profile.ts';
+import { vmessCipher } from './vmess-cipher.ts';
 
 type Of<P extends Connection['protocol']> = Extract<Connection, { protocol: P }>;
 
@@ -76,12 +86,8 @@ function commentOf(left: readonly LeftOut[]): string | null {
 }
 
 function proxyOf(connection: Connection): Written {
-  if ('transport' in connection) {
-    const { transport } = connection;
-    if (transport.network === 'grpc' && transport.serviceName.includes('/')) {
-      return leftOut('mihomo has no gRPC service names with a slash');
-    }
-  }
+  const unsaid = whyUnsaid(connection);
+  if (unsaid !== undefined) return leftOut(unsaid);
   switch (connection.protocol) {
     case 'VLESS':
       return vless(connection);
@@ -98,27 +104,48 @@ function proxyOf(connection: Connection): Written {
   }
 }
 
+/** Why mihomo could not connect, whatever the protocol. Undefined if it can. */
+function whyUnsaid(connection: Connection): string | undefined {
+  if (pinsOf(connection).length > 1) return 'mihomo has one pin of a certificate at most';
+  if (!('transport' in connection)) return undefined;
+  const { transport, security } = connection;
+  if (transport.network === 'grpc') {
+    if (transport.serviceName.includes('/')) {
+      return 'mihomo has no gRPC service names with a slash';
+    }
+    if (hasOwnGrpcHost(transport, security)) return 'mihomo has no gRPC host of its own';
+  }
+  return transport.network === 'xhttp' ? whyNoExtra(transport.extra) : undefined;
+}
+
+function pinsOf(connection: Connection): readonly string[] {
+  if (connection.protocol === 'HYSTERIA2') return connection.pins ?? [];
+  if (!('security' in connection) || connection.security.kind !== 'tls') return [];
+  return connection.security.pins ?? [];
+}
+
 function vless(connection: Of<'VLESS'>): Written {
-  const { uuid, flow, transport, security } = connection;
+  const { uuid, flow, encryption, transport } = connection;
   return written(connection, 'vless', {
     uuid,
     udp: true,
     flow,
-    ...tlsFields(security, 'servername'),
+    encryption,
+    ...tlsFields(connection, 'servername'),
     ...transportFields(transport),
   });
 }
 
 function vmess(connection: Of<'VMESS'>): Written {
-  const { uuid, transport, security } = connection;
+  const { uuid, transport } = connection;
   if (transport.network === 'xhttp') return leftOut('mihomo has XHTTP with VLESS only');
   return written(connection, 'vmess', {
     uuid,
     alterId: 0,
-    cipher: 'auto',
+    cipher: vmessCipher,
     udp: true,
     'packet-encoding': 'xudp',
-    ...tlsFields(security, 'servername'),
+    ...tlsFields(connection, 'servername'),
     ...transportFields(transport),
   });
 }
@@ -127,7 +154,7 @@ function trojan(connection: Of<'TROJAN'>): Written {
   const { password, transport, security } = connection;
   if (transport.network === 'xhttp') return leftOut('mihomo has XHTTP with VLESS only');
   if (security.kind === 'none') return leftOut('mihomo has Trojan with TLS only');
-  const { tls: _always, ...fields } = tlsFields(security, 'sni');
+  const { tls: _always, ...fields } = tlsFields(connection, 'sni');
   return written(connection, 'trojan', {
     password,
     udp: true,
@@ -143,8 +170,15 @@ function shadowsocks(connection: Of<'SHADOWSOCKS'>): Written {
 }
 
 function hysteria(connection: Of<'HYSTERIA2'>): Written {
-  const { password, serverName } = connection;
-  return written(connection, 'hysteria2', { password, sni: serverName, alpn: ['h3'] });
+  const { password, serverName, pins, obfs } = connection;
+  return written(connection, 'hysteria2', {
+    password,
+    sni: serverName,
+    alpn: ['h3'],
+    fingerprint: pins?.[0],
+    obfs: obfs?.type,
+    'obfs-password': obfs?.password,
+  });
 }
 
 function written(connection: Connection, type: string, fields: object): Written {
@@ -156,7 +190,7 @@ function written(connection: Connection, type: string, fields: object): Written 
 }
 
 function tlsFields(
-  security: ClientSecurity,
+  { security, transport }: { security: ClientSecurity; transport: ClientTransport },
   nameField: 'servername' | 'sni',
 ): Record<string, unknown> {
   if (security.kind === 'none') return {};
@@ -165,7 +199,11 @@ function tlsFields(
     [nameField]: security.serverName,
     'client-fingerprint': security.fingerprint,
   };
-  if (security.kind === 'tls') return { ...common, alpn: security.alpn };
+  if (security.kind === 'tls') {
+    // mihomo's `fingerprint` is that of a certificate, not that of a client.
+    return { ...common, alpn: alpnOf(transport, security), fingerprint: security.pins?.[0] };
+  }
+  // mihomo connects without a look at the second signature, so mldsa65Verify is not needed.
   const { publicKey, shortId } = security;
   return { ...common, 'reality-opts': { 'public-key': publicKey, 'short-id': shortId } };
 }
@@ -182,8 +220,9 @@ function transportFields(transport: ClientTransport): object {
     case 'grpc':
       return { network: 'grpc', 'grpc-opts': { 'grpc-service-name': transport.serviceName } };
     case 'xhttp': {
-      const { path, host, mode } = transport;
-      return { network: 'xhttp', 'xhttp-opts': withoutUndefined({ path, host, mode }) };
+      const { path, host, mode, extra } = transport;
+      const options = withoutUndefined({ path, host, mode, ...extraFields(extra) });
+      return { network: 'xhttp', 'xhttp-opts': options };
     }
   }
 }

@@ -1,4 +1,4 @@
-import type { Connection } from './connection.ts';
+import type { ClientSecurity, ClientTransport, Connection } from './connection.ts';
 
 /** A connection that a format has no words for. */
 export interface LeftOut {
@@ -43,4 +43,25 @@ export function writeAll(
     all.proxies.push(written.proxy);
   }
   return all;
+}
+
+/**
+ * What the client offers in the TLS handshake. A server that offers more than the transport can use would choose
+ * it: WebSocket needs HTTP/1.1, and gRPC needs HTTP/2. Xray's own client knows that by itself.
+ */
+export function alpnOf(
+  { network }: ClientTransport,
+  { alpn }: Extract<ClientSecurity, { kind: 'tls' }>,
+): readonly string[] | undefined {
+  if (alpn === undefined) return undefined;
+  if (network === 'ws') return ['http/1.1'];
+  return network === 'grpc' ? ['h2'] : alpn;
+}
+
+/** Whether requests of gRPC have to name another host than TLS does. Xray's own client alone can do that. */
+export function hasOwnGrpcHost(
+  { host }: Extract<ClientTransport, { network: 'grpc' }>,
+  security: ClientSecurity,
+): boolean {
+  return host !== undefined && (security.kind === 'none' || host !== security.serverName);
 }

@@ -1,5 +1,6 @@
 import { isIPv6 } from 'node:net';
 import type { ClientSecurity, ClientTransport, Connection } from './connection.ts';
+import { vmessCipher } from './vmess-cipher.ts';
 
 type Of<P extends Connection['protocol']> = Extract<Connection, { protocol: P }>;
 
@@ -56,12 +57,6 @@ function vmessUri(connection: Of<'VMESS'>): string {
   const query: Query = [['encryption', vmessCipher], ...streamQuery(connection)];
   return uri('vmess', encodeURIComponent(connection.uuid), connection, query);
 }
-
-/**
- * Not `auto`: over TLS, sing-box takes that for no encryption at all, and Xray has that no more. Every app has
- * this one.
- */
-const vmessCipher = 'aes-128-gcm';
 
 /** https://github.com/2dust/v2rayN/wiki/Description-of-VMess-share-link */
 function vmessLink({ name, host, port, uuid, transport, security }: Of<'VMESS'>): string {

@@ -1,5 +1,13 @@
 import type { ClientSecurity, ClientTransport, Connection } from './connection.ts';
-import { leftOut, type Profile, type Written, writeAll } from './profile.ts';
+import {
+  alpnOf,
+  hasOwnGrpcHost,
+  leftOut,
+  type Profile,
+  type Written,
+  writeAll,
+} from './profile.ts';
+import { vmessCipher } from './vmess-cipher.ts';
 
 type Of<P extends Connection['protocol']> = Extract<Connection, { protocol: P }>;
 
@@ -72,13 +80,13 @@ function groupsOf(names: readonly string[]): object[] {
 function outboundOf(connection: Connection): Written {
   switch (connection.protocol) {
     case 'VLESS': {
-      const { uuid, flow } = connection;
+      const { uuid, flow, encryption } = connection;
+      if (encryption !== undefined) return leftOut('sing-box has no encryption of VLESS');
       return overStream(connection, 'vless', { uuid, flow });
     }
     case 'VMESS': {
-      // With `auto` over TLS sing-box encrypts nothing itself, and newer versions of Xray refuse that.
-      const security = connection.security.kind === 'none' ? 'auto' : 'aes-128-gcm';
-      const user = { uuid: connection.uuid, security, packet_encoding: 'xudp' };
+      const { uuid } = connection;
+      const user = { uuid, security: vmessCipher, packet_encoding: 'xudp' };
       return overStream(connection, 'vmess', user);
     }
     case 'TROJAN':
@@ -89,14 +97,18 @@ function outboundOf(connection: Connection): Written {
       return written(connection, 'shadowsocks', { method, password, ...only });
     }
     case 'HYSTERIA2': {
-      const { password, serverName } = connection;
+      const { password, serverName, pins, obfs } = connection;
+      if (pins !== undefined) return leftOut(noPins);
       const tls = { enabled: true, server_name: serverName, alpn: ['h3'] };
-      return written(connection, 'hysteria2', { password, tls });
+      return written(connection, 'hysteria2', { password, obfs, tls });
     }
     case 'MTPROTO':
       return leftOut('sing-box has no MTProto');
   }
 }
+
+/** It pins public keys, and Core knows the hashes of whole certificates. */
+const noPins = 'sing-box has no pins of certificates';
 
 function overStream(
   connection: Of<'VLESS' | 'VMESS' | 'TROJAN'>,
@@ -105,10 +117,14 @@ function overStream(
 ): Written {
   const { transport, security } = connection;
   if (transport.network === 'xhttp') return leftOut('sing-box has no XHTTP');
-  if (transport.network === 'grpc' && transport.serviceName.includes('/')) {
-    return leftOut('sing-box has no gRPC service names with a slash');
+  if (security.kind === 'tls' && security.pins !== undefined) return leftOut(noPins);
+  if (transport.network === 'grpc') {
+    if (transport.serviceName.includes('/')) {
+      return leftOut('sing-box has no gRPC service names with a slash');
+    }
+    if (hasOwnGrpcHost(transport, security)) return leftOut('sing-box has no gRPC host of its own');
   }
-  const tls = tlsOf(security);
+  const tls = tlsOf(security, transport);
   return written(connection, type, { ...user, tls, transport: transportOf(transport) });
 }
 
@@ -121,11 +137,11 @@ function written(connection: Connection, type: string, fields: object): Written 
   };
 }
 
-function tlsOf(security: ClientSecurity): object | undefined {
+function tlsOf(security: ClientSecurity, transport: ClientTransport): object | undefined {
   if (security.kind === 'none') return undefined;
   const { serverName, fingerprint } = security;
   const common = { enabled: true, server_name: serverName, utls: { enabled: true, fingerprint } };
-  if (security.kind === 'tls') return { ...common, alpn: security.alpn };
+  if (security.kind === 'tls') return { ...common, alpn: alpnOf(transport, security) };
   const { publicKey, shortId } = security;
   return { ...common, reality: { enabled: true, public_key: publicKey, short_id: shortId } };
 }

@@ -112,3 +112,68 @@ t.test('names differ, and are none that the profile uses itself', async (t) => {
   const tags = outboundsOf(given).map(({ tag }: { tag: string }) => tag);
   t.same(tags, ['n', 'n 2', 'Proxy 2', 'n 2 2', 'DIRECT']);
 });
+
+const withExtra = (extra: Record<string, unknown>): Connection => ({
+  ...(one('vless-raw-none') as Extract<Connection, { protocol: 'VLESS' }>),
+  transport: { network: 'xhttp', path: '/x', mode: 'packet-up', extra },
+});
+
+t.test('what a program cannot do is left out, and what it can is in its words', async (t) => {
+  const vless = one('vless-raw-none') as Extract<Connection, { protocol: 'VLESS' }>;
+  const encrypted: Connection = { ...vless, encryption: 'mlkem768x25519plus.native.0rtt.key' };
+  t.match(proxiesOf([encrypted]), [{ encryption: 'mlkem768x25519plus.native.0rtt.key' }]);
+  t.match(singBoxProfile([encrypted]).leftOut, [{ why: 'sing-box has no encryption of VLESS' }]);
+  const [pin, other] = ['a'.repeat(64), 'b'.repeat(64)];
+  const pinned = (...pins: string[]): Connection => ({
+    ...vless,
+    security: { kind: 'tls', serverName: 'a.example', fingerprint: 'chrome', pins },
+  });
+  t.match(proxiesOf([pinned(pin)]), [{ fingerprint: pin, 'client-fingerprint': 'chrome' }]);
+  t.match(mihomoProfile([pinned(pin, other)]).leftOut, [
+    { why: 'mihomo has one pin of a certificate at most' },
+  ]);
+  t.match(singBoxProfile([pinned(pin)]).leftOut, [{ why: /no pins of certificates/ }]);
+  const extra = { xmux: { maxConcurrency: 4, hKeepAlivePeriod: 5 } };
+  t.match(proxiesOf([withExtra(extra)]), [
+    {
+      'xhttp-opts': {
+        'reuse-settings': { 'max-concurrency': '4', 'h-keep-alive-period': 5 },
+      },
+    },
+  ]);
+  t.match(mihomoProfile([withExtra({ downloadSettings: {} })]).leftOut, [
+    { why: 'mihomo has no XHTTP downloadSettings that is known to work' },
+  ]);
+});
+
+t.test('Hysteria2 with obfs and pins', async (t) => {
+  const hysteria = one('hysteria2-hysteria-tls') as Extract<Connection, { protocol: 'HYSTERIA2' }>;
+  const given: Connection = { ...hysteria, obfs: { type: 'salamander', password: 'p' } };
+  t.match(proxiesOf([given]), [{ obfs: 'salamander', 'obfs-password': 'p' }]);
+  t.match(outboundsOf([given]), [{ obfs: { type: 'salamander', password: 'p' } }]);
+  const pinned: Connection = { ...hysteria, pins: ['a'.repeat(64)] };
+  t.match(proxiesOf([pinned]), [{ fingerprint: 'a'.repeat(64) }]);
+  t.match(singBoxProfile([pinned]).leftOut, [{ why: /no pins of certificates/ }]);
+});
+
+t.test('each transport offers the ALPN that it can use, and gRPC names one host', async (t) => {
+  const vless = one('vless-raw-none') as Extract<Connection, { protocol: 'VLESS' }>;
+  const security = {
+    kind: 'tls',
+    serverName: 'a.example',
+    fingerprint: 'chrome',
+    alpn: ['h2', 'http/1.1'],
+  } as const;
+  const ws: Connection = { ...vless, security, transport: { network: 'ws', path: '/' } };
+  t.same(proxiesOf([ws])[0].alpn, ['http/1.1']);
+  t.same(outboundsOf([ws])[0].tls.alpn, ['http/1.1']);
+  const grpc = (host: string): Connection => ({
+    ...vless,
+    security,
+    transport: { network: 'grpc', serviceName: 'g', host },
+  });
+  t.same(outboundsOf([grpc('a.example')])[0].tls.alpn, ['h2']);
+  for (const profile of [mihomoProfile, singBoxProfile]) {
+    t.match(profile([grpc('b.example')]).leftOut, [{ why: /has no gRPC host of its own/ }]);
+  }
+});
