@@ -103,6 +103,10 @@ function openState(dataDir: string): State {
     baseline: noBaseline,
     posts: [],
   };
+  for (const name of readdirSync(folders.spool)) {
+    // An agent that was killed while it wrote a file leaves it under another name. The journal has its post.
+    if (name.endsWith('.tmp')) rmSync(path.join(folders.spool, name));
+  }
   const committed = new Set(journal.posts.map((post) => post.name));
   // A name begins with the number of its commit, so the order of names is the order of time.
   const waiting = readdirSync(folders.spool)

@@ -187,6 +187,7 @@ t.test('ledger: posts and baseline are one commit', async (t) => {
   rmSync(path.join(spool, names[1] ?? ''));
   writeFileSync(path.join(spool, `${names[1]}.tmp`), 'half a fi');
   const again = open();
+  t.same(readdirSync(spool).sort(), names, 'both files are there, and half a file is gone');
   t.equal(again.baseline().proxyId, 'p1');
   t.equal(again.size().posts, 2);
   t.same(await again.next(signal), post, 'the same bytes under the same key, oldest first');
