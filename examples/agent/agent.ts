@@ -1,16 +1,16 @@
 import path from 'node:path';
 import type { Logger } from '../../src/log.ts';
-import { type Answer, type CoreClient, createClient, describe, pause } from './client.ts';
+import { type CoreClient, createClient, describe, pause } from './client.ts';
 import { openConfigStore } from './config-store.ts';
 import { drain } from './drain.ts';
 import type { Identity } from './identity.ts';
 import { openLedger } from './ledger.ts';
 import { createLoadMeter, type Load } from './load.ts';
 import { createProxyRunner } from './proxy.ts';
-import { createService, type Report, type Service } from './service.ts';
+import { createReports, type Report } from './reports.ts';
+import { createService, type Service } from './service.ts';
 import type { Settings } from './settings.ts';
 
-const reportsMax = 16;
 /** Of the heartbeat. It goes up with what the agent can do. */
 export const agentVersion = '2.0.0';
 
@@ -38,9 +38,8 @@ export async function startAgent(
   const reports = createReports(client, log);
   const service = createService({ settings, ledger, configs, runner, log, report: reports.put });
   await service.start();
-  const applied = configs.applied();
   // Reported again, because the agent may have been killed between its apply and its report.
-  if (applied !== undefined) reports.put({ kind: 'applied', revision: applied });
+  for (const report of service.standing()) reports.put(report);
 
   const talking = talk({
     settings,
@@ -63,47 +62,6 @@ export async function startAgent(
       await service.close();
     },
   };
-}
-
-/** Reports about the configuration that Core has not received yet, oldest first. */
-function createReports(client: CoreClient, log: Logger) {
-  const waiting: Report[] = [];
-  let last = '';
-  return {
-    put(report: Report): void {
-      // The same report again says nothing new, for instance that a configuration fails once more.
-      if (JSON.stringify(waiting.at(-1)) === JSON.stringify(report)) return;
-      waiting.push(report);
-      if (waiting.length > reportsMax) waiting.shift();
-    },
-    /** Makes the last report count as not sent: Core has not received it after all. */
-    forgetLast(): void {
-      last = '';
-    },
-    /** Sends reports until all are sent or Core does not answer. */
-    async send(): Promise<void> {
-      for (let report = waiting[0]; report !== undefined; report = waiting[0]) {
-        const text = JSON.stringify(report);
-        if (text !== last) {
-          const answer = await sendReport(client, report);
-          if (answer.kind === 'away') return;
-          if (answer.kind === 'refused') log.error({ answer, report }, 'Core refused a report');
-        }
-        last = text;
-        if (waiting[0] === report) waiting.shift();
-      }
-    },
-  };
-}
-
-function sendReport(client: CoreClient, report: Report): Promise<Answer<unknown>> {
-  const { revision } = report;
-  if (report.kind === 'applied') return client.applied({ revision: report.revision });
-  return client.error({
-    message: report.message,
-    code: report.code,
-    details: { ...report.details, ...(revision === undefined ? {} : { revision }) },
-  });
 }
 
 interface Talk {
@@ -171,17 +129,18 @@ async function talk(context: Talk): Promise<void> {
 
 /** Pulls each revision once. Pulls a revision that could not be applied again after a while. */
 function createPull({ settings, client, service, reports, log }: Talk): () => Promise<void> {
-  let seen: { revision: number; isApplied: boolean; atMs: number } | undefined;
+  let seen: { revision: number; said: readonly Report[]; atMs: number } | undefined;
+  const isApplied = (): boolean => seen?.said[0]?.kind === 'applied';
   return async () => {
     const now = performance.now();
-    const triedAtMs = seen?.isApplied === false ? seen.atMs : undefined;
-    const tryAgain = triedAtMs !== undefined && now - triedAtMs >= settings.reapplySeconds * 1_000;
+    const tryAgain =
+      seen !== undefined && !isApplied() && now - seen.atMs >= settings.reapplySeconds * 1_000;
     const answer = await client.config(tryAgain ? undefined : seen?.revision);
     if (answer.kind === 'notModified') {
       // Core still asks for a sync, so it has not received the report of this apply.
-      if (!seen?.isApplied) return;
+      if (seen === undefined || !isApplied()) return;
       reports.forgetLast();
-      reports.put({ kind: 'applied', revision: seen.revision });
+      for (const report of seen.said) reports.put(report);
       return;
     }
     if (answer.kind !== 'ok') {
@@ -192,8 +151,8 @@ function createPull({ settings, client, service, reports, log }: Talk): () => Pr
     if (!Number.isSafeInteger(config.revision) || typeof config.clientMap !== 'object') {
       throw new Error('Core sent something that is not a configuration');
     }
-    const report = await service.apply(config);
-    seen = { revision: config.revision, isApplied: report.kind === 'applied', atMs: now };
-    reports.put(report);
+    const said = await service.apply(config);
+    seen = { revision: config.revision, said, atMs: now };
+    for (const report of said) reports.put(report);
   };
 }

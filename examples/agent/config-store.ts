@@ -21,10 +21,8 @@ export interface Runtime {
   blocked: string[];
 }
 
-/** @param applied what Core was told; `current` may be newer, if a part of it cannot run here. */
 interface State {
   applied?: number;
-  current?: number;
 }
 
 export type ConfigStore = ReturnType<typeof openConfigStore>;
@@ -35,27 +33,30 @@ export function openConfigStore(dataDir: string) {
   mkdirSync(dir, { recursive: true, mode: 0o700 });
   const stateFile = path.join(dataDir, 'state.json');
   const runtimeFile = path.join(dataDir, 'runtime.json');
+  const nodeFile = (revision: number): string => path.join(dir, `${revision}.node.json`);
   const proxyFile = (revision: number): string => path.join(dir, `${revision}.proxy.json`);
   let state: State = readJson<State>(stateFile) ?? {};
 
   return {
-    /** The revision of the last apply that Core was told of as a success. */
+    /** The revision that was applied last. */
     applied: () => state.applied,
     /** The revision to run, and its file for Xray; undefined if it has nothing to run. */
     current(): { revision: number; file: string } | undefined {
-      const revision = state.current ?? state.applied;
+      const revision = state.applied;
       if (revision === undefined || readIfThere(proxyFile(revision)) === undefined)
         return undefined;
       return { revision, file: proxyFile(revision) };
     },
-    /** @returns the file for Xray. */
-    save(config: NodeConfig, xray: XrayConfig): string {
-      writeDurable(path.join(dir, `${config.revision}.node.json`), JSON.stringify(config));
-      writeDurable(proxyFile(config.revision), JSON.stringify(xray));
+    /** @returns the file for Xray, which there is only if `xray` is given. */
+    save(config: NodeConfig, xray: XrayConfig | undefined): string {
+      writeDurable(nodeFile(config.revision), JSON.stringify(config));
+      if (xray !== undefined) writeDurable(proxyFile(config.revision), JSON.stringify(xray));
       return proxyFile(config.revision);
     },
+    /** As Core sent it; undefined if it is not kept. */
+    sent: (revision: number): NodeConfig | undefined => readJson<NodeConfig>(nodeFile(revision)),
     read(revision: number): { config: NodeConfig; xray: XrayConfig } {
-      const config = readJson<NodeConfig>(path.join(dir, `${revision}.node.json`));
+      const config = readJson<NodeConfig>(nodeFile(revision));
       const xray = readJson<XrayConfig>(proxyFile(revision));
       if (config === undefined || xray === undefined) {
         throw new Error(`${proxyFile(revision)} is not complete`);
@@ -66,9 +67,8 @@ export function openConfigStore(dataDir: string) {
     runtime: (): Runtime | undefined => readJson<Runtime>(runtimeFile),
     setRuntime: (runtime: Runtime): void => writeDurable(runtimeFile, JSON.stringify(runtime)),
     /** @param running the file that the proxy was started with. It is kept, too. */
-    setCurrent(revision: number, isApplied: boolean, running: string | undefined): void {
-      const applied = isApplied ? revision : state.applied;
-      const next: State = { current: revision, ...(applied === undefined ? {} : { applied }) };
+    setApplied(revision: number, running: string | undefined): void {
+      const next: State = { applied: revision };
       writeDurable(stateFile, JSON.stringify(next));
       state = next;
       const kept = new Set([String(revision), path.basename(running ?? '').split('.')[0]]);

@@ -9,6 +9,7 @@ import { faultyPart } from './faulty-part.ts';
 import type { Ledger } from './ledger.ts';
 import { linksToEnd, type Plan, planChange } from './plan.ts';
 import type { ProxyRunner, RunningProxy } from './proxy.ts';
+import { type Report, reportsOf } from './reports.ts';
 import type { Running } from './running.ts';
 import type { Settings } from './settings.ts';
 import { type Counters, openXrayApi } from './xray-api.ts';
@@ -19,17 +20,6 @@ import {
   type Tagged,
   type XrayConfig,
 } from './xray-config.ts';
-
-/** What the agent tells Core about the node's configuration. */
-export type Report =
-  | { kind: 'applied'; revision: number }
-  | {
-      kind: 'error';
-      code: string;
-      message: string;
-      revision: number | undefined;
-      details?: Record<string, unknown>;
-    };
 
 interface Deps {
   settings: Settings;
@@ -76,7 +66,11 @@ export function createService(deps: Deps) {
   return {
     /** Takes over the proxy of an agent that was killed, or starts the configuration applied last. */
     start: (): Promise<void> => inLane(state, () => adoptOrStart(deps, state)),
-    apply: (config: NodeConfig): Promise<Report> => inLane(state, () => apply(deps, state, config)),
+    /** @returns what Core must hear of it, in this order. */
+    apply: (config: NodeConfig): Promise<Report[]> =>
+      inLane(state, () => apply(deps, state, config)),
+    /** What Core must hear of the revision that was applied last. */
+    standing: (): Report[] => standing(deps),
     /** Does nothing while an earlier sample waits for its turn. */
     async sample(): Promise<void> {
       if (state.isSampling) return;
@@ -257,12 +251,19 @@ async function startCurrent(deps: Deps, state: State): Promise<void> {
   try {
     await startOn(deps, state, file);
     log.info({ revision }, 'the proxy runs');
-    if (configs.applied() === revision) report({ kind: 'applied', revision });
+    for (const one of standing(deps)) report(one);
   } catch (thrown) {
     log.error({ err: thrown }, 'the proxy does not start');
     report({ kind: 'error', code: 'PROXY_EXITED', message: describe(thrown), revision });
     startLater(deps, state);
   }
+}
+
+function standing({ configs }: Deps): Report[] {
+  const revision = configs.applied();
+  if (revision === undefined) return [];
+  const config = configs.sent(revision);
+  return config === undefined ? [{ kind: 'applied', revision }] : reportsOf(config);
 }
 
 async function startOn(deps: Deps, state: State, file: string): Promise<void> {
@@ -299,34 +300,28 @@ function saveRuntime({ configs }: Deps, running: Running, { isChanging }: { isCh
   });
 }
 
-async function apply(deps: Deps, state: State, config: NodeConfig): Promise<Report> {
+async function apply(deps: Deps, state: State, config: NodeConfig): Promise<Report[]> {
   const { settings, configs, log } = deps;
   const { revision } = config;
   const xray = renderForXray(config, settings);
+  const file = configs.save(config, xray);
   if (xray === undefined) {
     await stop(deps, state);
   } else {
-    const file = configs.save(config, xray);
     const fault = await bring(deps, state, { config, xray, file });
     if (fault !== undefined) {
       const { code, message } = fault;
       log.error({ revision, code, message }, 'configuration not applied, the old one goes on');
       const part = faultyPart(message, xray);
-      return { kind: 'error', code, message: message.slice(-4_000), revision, details: part };
+      return [{ kind: 'error', code, message: message.slice(-4_000), revision, details: part }];
     }
   }
   const { running } = state;
-  const isWhole = config.services.mtproto === undefined;
-  configs.setCurrent(revision, isWhole, running?.proxy.configFile);
-  if (isWhole) {
-    log.info({ revision, ...(running && { proxy: running.proxy.id }) }, 'configuration applied');
-    return { kind: 'applied', revision };
-  }
-  const message =
-    'services.mtproto needs telemt, which this agent does not run. Xray runs its part.';
-  log.error({ revision }, message);
-  const details = { service: 'mtproto' };
-  return { kind: 'error', code: 'CONFIG_UNSUPPORTED', message, revision, details };
+  configs.setApplied(revision, running?.proxy.configFile);
+  const said = reportsOf(config);
+  log.info({ revision, ...(running && { proxy: running.proxy.id }) }, 'configuration applied');
+  if (said.length > 1) log.error({ said: said.slice(1) }, 'a part of it cannot run here');
+  return said;
 }
 
 interface Next {

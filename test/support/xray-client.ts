@@ -15,14 +15,14 @@ import { xrayClientConfig } from '../harness/conformance/xray-client.ts';
 export async function startXrayClient(
   t: Test,
   folder: string,
-  options: { xray: string; certificateFile: string; links: readonly AppLink[] },
+  options: { xray: string; certificateFile?: string; links: readonly AppLink[] },
 ): Promise<void> {
   const { xray, certificateFile, links } = options;
   const file = path.join(folder, `client-${links[0]?.tag ?? ''}.json`);
   writeFileSync(file, JSON.stringify(xrayClientConfig(links)));
   const client = spawn(xray, ['run', '-c', file], {
     stdio: ['ignore', 'pipe', 'inherit'],
-    env: { ...process.env, SSL_CERT_FILE: certificateFile },
+    env: { ...process.env, ...(certificateFile && { SSL_CERT_FILE: certificateFile }) },
   });
   const exited = once(client, 'exit');
   t.teardown(async () => {
