@@ -82,6 +82,8 @@ export function agentOn(
         past[`user>>>${uuid}>>>traffic>>>downlink`] = down - running.down;
       }
     },
+    /** The running proxy's own counters. */
+    counters: read,
     /** The proxy's own counters, summed up over all of its processes, once they stand still. */
     async figures(): Promise<Counters> {
       const sums = { ...past };

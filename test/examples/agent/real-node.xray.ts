@@ -1,6 +1,9 @@
-import { mkdirSync } from 'node:fs';
+import { once } from 'node:events';
+import { mkdirSync, readFileSync } from 'node:fs';
+import type net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
+import tls from 'node:tls';
 import t, { type Test } from 'tap';
 import { startWorker } from '../../../src/app/worker.ts';
 import { createNode } from '../../../src/nodes/change.ts';
@@ -108,8 +111,19 @@ interface Link {
   socksPort: number;
 }
 
-const kindsWith = (tls: { certificateFile: string; keyFile: string; serverName: string }) =>
+const kindsWith = (
+  tls: { certificateFile: string; keyFile: string; serverName: string },
+  target: string,
+) =>
   [
+    {
+      name: 'reality',
+      protocol: 'VLESS',
+      settings: {
+        ...{ flow: 'xtls-rprx-vision', security: 'reality' },
+        reality: { target, serverNames: [tls.serverName] },
+      },
+    },
     {
       name: 'vision',
       protocol: 'VLESS',
@@ -127,14 +141,32 @@ function ownAddress(): string {
   return all.find((one) => one?.family === 'IPv4' && !one.internal)?.address ?? '127.0.0.1';
 }
 
-/** Core, a node with five protocols and its agent, and a client on a link of each, for two users. */
+/** A site with TLS 1.3 and h2, which a REALITY inbound shows to strangers. Returns its port. */
+async function startTlsSite(
+  t: Test,
+  { certificateFile, keyFile }: { certificateFile: string; keyFile: string },
+): Promise<number> {
+  const site = tls.createServer({
+    ...{ cert: readFileSync(certificateFile), key: readFileSync(keyFile) },
+    ...{ minVersion: 'TLSv1.3', ALPNProtocols: ['h2', 'http/1.1'] },
+  });
+  site.on('secureConnection', (socket) => socket.on('error', () => undefined).resume());
+  site.on('tlsClientError', () => undefined);
+  site.listen(0, '127.0.0.1');
+  await once(site, 'listening');
+  t.teardown(() => site.close());
+  return (site.address() as net.AddressInfo).port;
+}
+
+/** Core, a node with six protocols and its agent, and a client on a link of each, for two users. */
 async function startRealNode(t: Test) {
   const folder = scratchFolder(t);
   const core = await startCoreOf(t);
   const { pool } = core;
   const api = await core.serve();
   const certificate = await makeCertificate(folder);
-  const kinds = kindsWith({ ...certificate, serverName: 'localhost' });
+  const target = `127.0.0.1:${await startTlsSite(t, certificate)}`;
+  const kinds = kindsWith({ ...certificate, serverName: 'localhost' }, target);
   const ports = await freePorts(kinds.length * 4 + 8);
   const takePort = (): number => ports.pop() as number;
   const node = { name: 'n', region: 'eu', host: ownAddress(), ip: '' };
@@ -283,6 +315,47 @@ async function countedDuringADownload(t: Test, node: RealNode): Promise<void> {
   t.ok(download.isOpen(), `vision: ${seen.down - before} bytes are stored during the download`);
   download.stop();
   await expectSame(t, node, 'a download over vision was ended');
+}
+
+/** A limit that a user crosses during a download cuts that user's link, and nobody else's. */
+async function limitDuringADownload(
+  t: Test,
+  node: RealNode,
+  { limited, going }: { limited: string[]; going: string[] },
+): Promise<void> {
+  const { core, agent, untilApplied } = node;
+  const others = await downloads(node, '', going.map(node.linkOf));
+  for (const name of limited) {
+    const link = node.linkOf(name);
+    const { subscriptionId } = link;
+    const before = (await core.stored(link)).counted;
+    const trafficLimitBytes = before.up + before.down + 8 * mebibyte;
+    await changeSubscription(core.pool, subscriptionId, { trafficLimitBytes });
+    const download = await node.site.download(link.socksPort, name);
+    await within(cut(download), `${name} is cut`);
+    const after = (await settledBytes(node, link)).counted;
+    const over = after.up + after.down - trafficLimitBytes;
+    t.ok(over >= 0, `${name}: cut after the limit, by ${over} bytes`);
+    t.comment(`  ${name}: received ${download.received()} of ${8 * mebibyte} until the limit`);
+    download.stop();
+    const { revision } = await core.node(node.nodeId);
+    await changeSubscription(core.pool, subscriptionId, { trafficLimitBytes: null });
+    await untilApplied(revision + 1);
+  }
+  await flow(others);
+  for (const [link, download] of others) t.ok(download.isOpen(), `${link.name} went on`);
+  stopAll(others);
+  t.equal(await agent.proxy(), node.proxy, 'limits took effect without a restart');
+  await expectSame(t, node, `cut by their limits: ${limited.join(', ')}`);
+}
+
+/** What Core has stored of a link, once it is what Xray says. Nothing may flow over it. */
+async function settledBytes({ core, agent }: RealNode, link: Link) {
+  const said = bytesOf(await agent.counters(), `user>>>${link.uuid}`);
+  return settled(
+    () => core.stored(link),
+    ({ counted }) => counted.up === said.up && counted.down === said.down,
+  );
 }
 
 /** The agent dies in the middle of transfers, Xray goes on, and the next agent takes it over. */
@@ -509,12 +582,20 @@ t.test('a real node: Core stores what Xray counts, and who is removed is cut off
   t.comment(`revision ${first.applied} applied; ${xray} runs as process ${node.proxy}`);
   await everyLinkMovesAKnownSize(t, node);
   await countedDuringADownload(t, node);
+  const going = node.links.map(({ name }) => name).filter((name) => name.endsWith('-b'));
+  const limited = ['reality-a', 'vision-a', 'shadowsocks-a'];
+  await limitDuringADownload(t, node, { limited, going });
   await agentDies(t, node);
   await coreDies(t, node);
   await changesWithoutARestart(t, node);
   await configurationIsRefused(t, node);
   await restartsWithoutLoss(t, node);
   await proxyDies(t, node);
+  // Last, since a client of Hysteria2 takes 30 s to notice that it was cut.
+  await limitDuringADownload(t, node, {
+    limited: ['hysteria2-b'],
+    going: ['reality-a', 'trojan-a'],
+  });
   await sessionsAreStored(t, node);
   node.agent.signal('SIGTERM');
   t.same(await node.agent.ended(), { code: 0, signal: null });
