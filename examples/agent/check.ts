@@ -77,7 +77,7 @@ async function coreFindings({ url, dataDir, code }: Settings): Promise<Finding[]
   const signal = AbortSignal.timeout(answerMsMax);
   let date: string | null;
   try {
-    // Every answer has the date, and a path that Core does not know needs no key.
+    // Core's answer has its date, and so has that of a proxy in front, which knows no such path.
     const response = await fetch(new URL('/healthz', url), { signal });
     date = response.headers.get('date');
   } catch (thrown) {
@@ -106,7 +106,7 @@ function skewFindings(date: string | null): Finding[] {
   const coreMs = Date.parse(date ?? '');
   if (Number.isNaN(coreMs)) {
     return [
-      ok('the clock was not compared: the answer has no date, as without a proxy before Core'),
+      ok('the clock was not compared: the answer has no date, as that of an older Core'),
     ];
   }
   const skewMs = Date.now() - coreMs;

@@ -3,9 +3,10 @@ import type { Readiness } from '../../stores/readiness.ts';
 import { errorReply } from '../reply.ts';
 import { json, okReply, type Reply, type Route } from '../route.ts';
 
-/** GET /healthz: the process is alive. */
+/** GET /healthz: the process is alive. The Date lets a node compare its clock with that of Core. */
 export function healthzRoute(): Route {
-  return { method: 'GET', path: '/healthz', authenticated: false, handle: () => okReply };
+  const handle = (): Reply => ({ ...okReply, headers: { Date: new Date().toUTCString() } });
+  return { method: 'GET', path: '/healthz', authenticated: false, handle };
 }
 
 /**
