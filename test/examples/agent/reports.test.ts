@@ -1,7 +1,7 @@
 import t from 'tap';
 import { startAgent } from '../../../examples/agent/agent.ts';
 import type { Settings } from '../../../examples/agent/settings.ts';
-import { showNode } from '../../../src/nodes/node-state.ts';
+import { type NodeState, showNode } from '../../../src/nodes/node-state.ts';
 import { addProtocol } from '../../../src/settings/protocols.ts';
 import { createSubscription } from '../../../src/subscriptions/create.ts';
 import { createUser } from '../../../src/subscriptions/users.ts';
@@ -27,13 +27,14 @@ t.test(
     const start = () => startAgent(settings, { nodeId, authKey }, log);
     const show = () => showNode(pool, nodeId, config.nodes);
     /** Publishes what has changed, and returns once the node runs it and Core knows what it lacks. */
-    const untilSaid = async () => {
-      await publishNow(deps);
-      return until(
-        show,
-        (node) => node.reportedRevision === node.revision && node.lastError !== null,
-        waitMsMax,
-      );
+    const untilSaid = () => {
+      const ask = async () => {
+        await publishNow(deps);
+        return show();
+      };
+      const isSaid = ({ unpublishedSince, reportedRevision, revision, lastError }: NodeState) =>
+        unpublishedSince === null && reportedRevision === revision && lastError !== null;
+      return until(ask, isSaid, waitMsMax);
     };
     const addUser = async (): Promise<void> => {
       const userId = await createUser(pool, { name: 'u' });
