@@ -1,3 +1,4 @@
+import { createPrivateKey } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdirSync, readFileSync } from 'node:fs';
 import type net from 'node:net';
@@ -146,8 +147,12 @@ async function startTlsSite(
   t: Test,
   { certificateFile, keyFile }: { certificateFile: string; keyFile: string },
 ): Promise<number> {
+  // v2ctl writes a PKCS #8 key under the label of another format, which OpenSSL does not take.
+  const body = readFileSync(keyFile, 'utf8').replace(/-----.*?-----/g, '');
+  const der = { key: Buffer.from(body, 'base64'), format: 'der', type: 'pkcs8' } as const;
+  const key = createPrivateKey(der).export({ type: 'pkcs8', format: 'pem' });
   const site = tls.createServer({
-    ...{ cert: readFileSync(certificateFile), key: readFileSync(keyFile) },
+    ...{ cert: readFileSync(certificateFile), key },
     ...{ minVersion: 'TLSv1.3', ALPNProtocols: ['h2', 'http/1.1'] },
   });
   site.on('secureConnection', (socket) => socket.on('error', () => undefined).resume());
