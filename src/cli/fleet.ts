@@ -21,7 +21,7 @@ const changesExitCode = 2;
 export function addFleetCommands(program: Command, run: Run): void {
   program
     .command('apply')
-    .description('Make nodes, protocols, outbounds and rules match a file')
+    .description('Make nodes, protocols, outbounds, rules and settings of Xray match a file')
     .argument('<file>', 'YAML, as core export writes it')
     .option('--dry-run', 'print the plan and change nothing')
     .option('--exit-code', `with --dry-run: exit with ${changesExitCode} if there are changes`)
@@ -32,8 +32,9 @@ export function addFleetCommands(program: Command, run: Run): void {
       `
 Core matches nodes by name, protocols by name (without one by port and kind), outbounds by tag. So a
 protocol that moves to another port keeps its links. Rules name an inbound by the name of its protocol.
-A list that the file leaves out (protocols, outbounds, rules) stays as it is. A list that it has is
-complete. The command prints the plan, says how many links it would end, and carries it out, all or
+A list that the file leaves out (protocols, outbounds, rules) stays as it is, and so does xray, which is
+what core xray set takes. A list that it has is complete. Groups at the top of the file are made if they do
+not exist; core apply removes none. The command prints the plan, says how many links it would end, and carries it out, all or
 nothing. It asks before nodes or links end.
 
 Examples:
@@ -189,7 +190,7 @@ async function printApplied(
   };
   if (context.json) {
     const { links, linksInUse } = removed;
-    const plan = lines.map(({ ends: _ids, ...line }) => line);
+    const plan = lines.map(({ ends: _ids, moves: _groups, ...line }) => line);
     const value = { dryRun, ...counts, links, linksInUse, plan, created };
     await context.write(`${JSON.stringify(value)}\n`);
     return;

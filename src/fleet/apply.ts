@@ -1,12 +1,15 @@
 import type pg from 'pg';
-import { bumpSettings } from '../nodes/bump.ts';
+import { createGroup } from '../groups/groups.ts';
+import { setProtocolGroups } from '../groups/membership.ts';
+import { findGroups, listGroupNames } from '../groups/names.ts';
+import { bumpNodes, bumpSettings } from '../nodes/bump.ts';
 import {
   createNodeInTransaction,
   deleteNodeInTransaction,
   type IssuedNode,
   updateNodeInTransaction,
 } from '../nodes/change.ts';
-import { countLinks, type LinkCounts } from '../nodes/linked.ts';
+import { countLinks, countLinksOfMoves, type LinkCounts } from '../nodes/linked.ts';
 import { lockLinks } from '../nodes/lock-links.ts';
 import { replaceOutbounds } from '../settings/outbounds.ts';
 import {
@@ -16,10 +19,10 @@ import {
 } from '../settings/protocols.ts';
 import { requireReferences } from '../settings/references.ts';
 import { replaceRules } from '../settings/rules.ts';
+import { replaceXraySettings } from '../settings/xray-settings.ts';
 import { advisoryLocks, lockUntilCommit } from '../stores/advisory-locks.ts';
 import { inTransaction } from '../stores/postgres.ts';
 import type { FleetFile } from './file.ts';
-import { setProtocolGroups } from './groups.ts';
 import { toTags } from './inbound-tags.ts';
 import { type FleetPlan, type NodePlan, planFleet } from './plan.ts';
 import type { PlanLine } from './plan-lines.ts';
@@ -52,7 +55,7 @@ export interface AppliedFleet {
 }
 
 /**
- * Brings nodes, protocols, outbounds and rules to what the file declares, in one transaction. Nobody
+ * Brings nodes with everything that they have to what the file declares, in one transaction. Nobody
  * else can change them between its first read and its commit.
  * @throws CoreError INVALID_ARGUMENT naming the lines at fault, before anything changes.
  */
@@ -75,13 +78,15 @@ async function applyLocked(
   // Every change of a node's settings locks its row. So does a heartbeat with a new address, and such
   // heartbeats wait until this transaction ends.
   await client.query('SELECT 1 FROM nodes ORDER BY id FOR NO KEY UPDATE');
-  const plan = planFleet(file, await readFleet(client), options);
+  const stored = { nodes: await readFleet(client), groups: await listGroupNames(client) };
+  const plan = planFleet(file, stored, options);
   const created: AppliedFleet['created'] = [];
   const removed = await removals(client, plan);
   const answer = await options.onPlan?.({ lines: plan.lines, removed });
   if (options.dryRun || answer === 'stop') {
     return { lines: plan.lines, removed, isCarriedOut: false, created };
   }
+  for (const name of plan.groups) await createGroup(client, name);
   for (const node of plan.removed) await deleteNodeInTransaction(client, node.nodeId);
   for (const node of plan.nodes) {
     const issued = await applyNode(client, node, options);
@@ -100,8 +105,35 @@ async function removals(client: pg.PoolClient, plan: FleetPlan): Promise<Plan['r
     line.links = await countLinks(client, line.ends ?? []);
   }
   const protocols = ending.flatMap(({ ends }) => ends ?? []);
-  const links = await countLinks(client, protocols);
-  return { nodes: plan.removed.length, protocols: protocols.length, ...links };
+  const sum = await countLinks(client, protocols);
+  for (const { links, linksInUse } of await countMoves(client, plan)) {
+    sum.links += links;
+    sum.linksInUse += linksInUse;
+  }
+  return { nodes: plan.removed.length, protocols: protocols.length, ...sum };
+}
+
+/** Counts the links that end with each line because its protocol leaves groups. */
+async function countMoves(client: pg.PoolClient, plan: FleetPlan): Promise<LinkCounts[]> {
+  const moving = plan.lines.flatMap((line) => (line.moves === undefined ? [] : [line.moves]));
+  // A group that the plan makes has no subscriptions yet.
+  const ids = await findGroups(client, [
+    ...new Set(moving.flatMap(({ before, after }) => [...before, ...after])),
+  ]);
+  const idsOf = (names: readonly string[]): number[] =>
+    names.flatMap((name) => ids.get(name) ?? []);
+  const counts = await countLinksOfMoves(
+    client,
+    moving.map(({ before, after }) => ({ before: idsOf(before), after: idsOf(after) })),
+  );
+  let at = 0;
+  for (const line of plan.lines) {
+    if (line.moves === undefined) continue;
+    const links = counts[at];
+    if (links !== undefined && links.links > 0) line.links = links;
+    at += 1;
+  }
+  return counts;
 }
 
 async function applyNode(
@@ -117,15 +149,21 @@ async function applyNode(
   } else if (fields !== undefined) await updateNodeInTransaction(client, stored.nodeId, fields);
   const nodeId = stored?.nodeId ?? issued?.nodeId;
   if (nodeId === undefined) throw new Error('a node has an id, stored or new');
-  const { protocols, outbounds, rules } = plan;
+  const { protocols, outbounds, rules, xray } = plan;
   await applyProtocols(client, nodeId, protocols);
   if (outbounds !== undefined) await replaceOutbounds(client, nodeId, outbounds);
   if (rules !== undefined) await replaceRules(client, nodeId, await toTags(client, nodeId, rules));
+  if (xray !== undefined) await replaceXraySettings(client, nodeId, xray);
   await requireReferences(client, nodeId);
-  const touched = protocols.remove.length + protocols.change.length + protocols.create.length;
-  if (touched > 0 || outbounds !== undefined || rules !== undefined) {
+  const touched =
+    protocols.remove.length > 0 ||
+    protocols.create.length > 0 ||
+    protocols.change.some((change) => change.changesSettings);
+  if (touched || [outbounds, rules, xray].some((part) => part !== undefined)) {
     await bumpSettings(client, nodeId, 'fleet file');
   }
+  // A rollback goes on: groups are no settings of the node.
+  else if (protocols.change.length > 0) await bumpNodes(client, [nodeId], 'fleet file');
   return issued;
 }
 
@@ -139,12 +177,12 @@ async function applyProtocols(
   await client.query(
     'SET CONSTRAINTS node_protocols_tcp, node_protocols_udp, node_protocols_socket DEFERRED',
   );
-  for (const { nodeProtocolId, groups, ...changed } of change) {
-    await writeProtocolInTransaction(client, nodeProtocolId, changed);
+  for (const { nodeProtocolId, groups, changesSettings, ...changed } of change) {
+    if (changesSettings) await writeProtocolInTransaction(client, nodeProtocolId, changed);
     if (groups !== undefined) await setProtocolGroups(client, nodeProtocolId, groups);
   }
   for (const { groups, ...protocol } of create) {
-    const nodeProtocolId = await addProtocolInTransaction(client, { ...protocol, nodeId });
-    if (groups !== undefined) await setProtocolGroups(client, nodeProtocolId, groups);
+    const inGroups = groups === undefined ? {} : { groups };
+    await addProtocolInTransaction(client, { ...protocol, ...inGroups, nodeId });
   }
 }

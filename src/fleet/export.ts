@@ -1,16 +1,16 @@
-import { isDeepStrictEqual } from 'node:util';
 import type pg from 'pg';
 import { Document, visit } from 'yaml';
+import { listGroupNames } from '../groups/names.ts';
 import {
   type Harmless,
   outboundOptions,
   outboundSettings,
   protocolSettings,
   routingRule,
+  xraySettings,
 } from '../settings/harmless.ts';
 import { inTransaction } from '../stores/postgres.ts';
 import { escapedYaml, printableLines } from '../text.ts';
-import { defaultGroup } from './groups.ts';
 import { withoutSecrets } from './secrets.ts';
 import { byName, readFleet, type StoredNode } from './state.ts';
 
@@ -24,13 +24,14 @@ export async function exportFleet(
   pool: pg.Pool,
   options: { secrets: boolean },
 ): Promise<{ text: string; nodes: number }> {
-  const fleet = await inTransaction(pool, async (client) => {
+  const { fleet, groups } = await inTransaction(pool, async (client) => {
     await client.query('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY');
-    return readFleet(client);
+    return { fleet: await readFleet(client), groups: await listGroupNames(client) };
   });
   byName(fleet);
   const shown: Shown = options.secrets ? (settings) => settings : withoutSecrets;
-  const text = yamlText({ version: 1, nodes: fleet.map((node) => declaration(node, shown)) });
+  const nodes = fleet.map((node) => declaration(node, shown));
+  const text = yamlText({ version: 1, groups, nodes });
   return { text, nodes: fleet.length };
 }
 
@@ -62,7 +63,7 @@ function declaration(node: StoredNode, shown: Shown): object {
       name,
       protocol,
       port,
-      ...(isDeepStrictEqual(groups, [defaultGroup]) ? {} : { groups }),
+      groups,
       settings: shown(settings, protocolSettings),
     })),
     outbounds: node.outbounds.map(({ tag, protocol, settings, ...options }) => ({
@@ -72,5 +73,6 @@ function declaration(node: StoredNode, shown: Shown): object {
       ...(shown(options, outboundOptions) as object),
     })),
     rules: node.rules.map((rule) => shown(rule, routingRule)),
+    xray: shown(node.xray, xraySettings),
   };
 }

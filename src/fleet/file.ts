@@ -22,6 +22,8 @@ export interface FleetNode {
   protocols?: FleetProtocol[] | undefined;
   outbounds?: FleetOutbound[] | undefined;
   rules?: Record<string, unknown>[] | undefined;
+  /** What its Xray has beside these. */
+  xray?: Record<string, unknown> | undefined;
 }
 
 export interface FleetProtocol {
@@ -37,6 +39,8 @@ export interface FleetProtocol {
 export type FleetOutbound = Outbound;
 
 export interface FleetFile {
+  /** Groups that `core apply` makes if they do not exist. It removes none. */
+  groups: string[];
   nodes: FleetNode[];
   /** Throws one error that names every fault with its line, if there are any. */
   refuse(faults: readonly Fault[]): void;
@@ -83,9 +87,10 @@ function ruleWithoutMarkers(rule: Record<string, unknown>): Record<string, unkno
   return Object.fromEntries(fields);
 }
 
+const groups = z.array(line.min(1).max(limits.nameCharsMax)).max(listMax);
 const protocol = z.strictObject({
   name: protocolName.optional(),
-  groups: z.array(line.min(1).max(limits.nameCharsMax)).max(listMax).optional(),
+  groups: groups.optional(),
   protocol: z.enum(vpnProtocols),
   port: z.int().min(1).max(65_535),
   settings,
@@ -115,8 +120,14 @@ const node = z.strictObject({
   protocols: z.array(protocol).max(listMax).optional(),
   outbounds: z.array(outbound).max(listMax).optional(),
   rules: z.array(rule).max(listMax).optional(),
+  // `planXray` checks what is in it, once it has put stored values at the markers.
+  xray: settings.unwrap().optional(),
 });
-const fleet = z.strictObject({ version: z.literal(1), nodes: z.array(node).max(nodesMax) });
+const fleet = z.strictObject({
+  version: z.literal(1),
+  groups: groups.default([]),
+  nodes: z.array(node).max(nodesMax),
+});
 
 /**
  * Reads a fleet file.
@@ -157,7 +168,7 @@ export function parseFleetFile(fileName: string, source: string): FleetFile {
   // JSON, too.
   const nodes: FleetNode[] = JSON.parse(JSON.stringify(parsed.data?.nodes ?? []));
   refuse(duplicates(nodes));
-  return { nodes, refuse };
+  return { groups: parsed.data?.groups ?? [], nodes, refuse };
 }
 
 /** Zod reports an unknown field at its object. The fault is at the field itself. */

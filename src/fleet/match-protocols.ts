@@ -1,4 +1,4 @@
-import { transportsOf } from '../settings/port-transports.ts';
+import { listenOf, transportsOf } from '../settings/port-transports.ts';
 import type { FleetProtocol } from './file.ts';
 import type { StoredNode } from './state.ts';
 
@@ -21,7 +21,7 @@ interface Matching {
  * Finds the stored protocol that each declared one is, so that what moves keeps its links:
  *
  * 1. the one of the same name. If that is another kind of protocol, the declared one replaces it.
- * 2. the one of the same kind on the same port. So a file may give names to protocols that Core named.
+ * 2. the one of the same kind on the same port, and on the same address if several are. So a file may give names to protocols that Core named.
  * 3. for a file without names: the one of the same kind, if exactly one is left on both sides.
  */
 export function matchProtocols(
@@ -46,27 +46,31 @@ function matchByName({ declared, matched, left }: Matching): void {
 }
 
 /**
- * There are two of one kind on a port only if a Shadowsocks on TCP and one on UDP share it. Then the
- * transport decides.
+ * Two of one kind share a port if they listen on different addresses, or if one is a Shadowsocks on TCP and
+ * the other one on UDP. Then the address decides, and after it the transport.
  */
 function matchByPort({ declared, matched, left }: Matching): void {
-  for (const anyTransport of [false, true]) {
+  const sharesTransport: Alike = (one, stored) => {
+    const transports = transportsOf(stored.protocol, stored.settings);
+    return transportsOf(one.protocol, one.settings).some((name) => transports.includes(name));
+  };
+  const sharesAll: Alike = (one, stored) =>
+    listenOf(one) === listenOf(stored) && sharesTransport(one, stored);
+  for (const isAlike of [sharesAll, sharesTransport, () => true]) {
     for (const one of declared) {
       if (matched.has(one)) continue;
-      const transports = transportsOf(one.protocol, one.settings);
-      for (const stored of left) {
-        if (stored.protocol !== one.protocol || stored.port !== one.port) continue;
-        const shared = transportsOf(stored.protocol, stored.settings).some((transport) =>
-          transports.includes(transport),
-        );
-        if (!shared && !anyTransport) continue;
-        matched.set(one, { stored, by: 'port' });
-        left.delete(stored);
-        break;
-      }
+      const stored = [...left].find(
+        ({ protocol, port, settings }) =>
+          protocol === one.protocol && port === one.port && isAlike(one, { protocol, settings }),
+      );
+      if (stored === undefined) continue;
+      matched.set(one, { stored, by: 'port' });
+      left.delete(stored);
     }
   }
 }
+
+type Alike = (one: FleetProtocol, stored: Pick<StoredProtocol, 'protocol' | 'settings'>) => boolean;
 
 function matchByKind({ declared, matched, left }: Matching): void {
   for (const stored of [...left]) {

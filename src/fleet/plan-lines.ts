@@ -14,7 +14,9 @@ export interface PlanLine {
   note?: string;
   /** The protocols that end. */
   ends?: readonly number[];
-  /** The links that end with them. `applyFleet` counts them. */
+  /** The names of the groups that a protocol has now and is going to have, if they differ. */
+  moves?: { before: readonly string[]; after: readonly string[] };
+  /** The links that end with these. `applyFleet` counts them. */
   links?: LinkCounts;
 }
 

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { CoreError } from '../errors.ts';
 import { validateProtocolSettings } from '../protocols/settings.ts';
 import { type Harmless, protocolSettings, shown } from '../settings/harmless.ts';
@@ -28,6 +29,8 @@ export interface ChangedProtocol {
   settings: Record<string, unknown>;
   /** Undefined if its groups stay. */
   groups: string[] | undefined;
+  /** False if nothing but its groups changes. */
+  changesSettings: boolean;
 }
 
 export function planProtocols(planned: Planned): ProtocolsPlan {
@@ -36,6 +39,7 @@ export function planProtocols(planned: Planned): ProtocolsPlan {
   const plan = emptyPlan(old);
   if (declared.protocols === undefined) return plan;
   const matches = matchProtocols(declared.protocols, old);
+  requireGroups(planned, declared.protocols);
   const names = namesAfter(declared.protocols, matches);
   plan.names = [...names.values()];
   const created: PlanLine[] = [];
@@ -53,7 +57,9 @@ export function planProtocols(planned: Planned): ProtocolsPlan {
     const change = { ...one, name, settings, nodeProtocolId: match.stored.nodeProtocolId };
     const line = changeLine(planned, match, change);
     if (line === undefined) continue;
-    plan.change.push({ ...change, groups: one.groups });
+    const { moves } = line;
+    const changesSettings = line.changes.some(({ field }) => field !== 'groups');
+    plan.change.push({ ...change, groups: moves && [...moves.after], changesSettings });
     lines.push(line);
   }
   const kept = new Set([...matches.values()].map((match) => match.stored));
@@ -83,6 +89,22 @@ function emptyPlan(old: readonly StoredProtocol[]): ProtocolsPlan {
     renamed: new Map(),
     replaced: new Set(),
   };
+}
+
+/** A group that is neither in Core nor in the file's list is a slip of the pen: nobody would get a link. */
+function requireGroups(
+  { groups, path, faults }: Planned,
+  declared: readonly FleetProtocol[],
+): void {
+  for (const [index, one] of declared.entries()) {
+    for (const [at, group] of (one.groups ?? []).entries()) {
+      if (groups.has(group)) continue;
+      faults.push({
+        path: [...path, 'protocols', index, 'groups', at],
+        message: `There is no group ${group}; add it to groups at the top of the file, and core apply makes it`,
+      });
+    }
+  }
 }
 
 function objectOf({ declared }: Planned, one: { protocol: string; port: number }): string {
@@ -130,6 +152,9 @@ function changeLine(
   change: FleetProtocol & { name: string },
 ): PlanLine | undefined {
   const groups = change.groups === undefined ? stored.groups : sorted(change.groups);
+  const moves = isDeepStrictEqual(groups, stored.groups)
+    ? {}
+    : { moves: { before: stored.groups, after: groups } };
   const changes = [
     ...differences(
       { name: stored.name, port: stored.port, groups: stored.groups },
@@ -139,7 +164,12 @@ function changeLine(
     ...differences(stored.settings, change.settings, protocolSettings),
   ];
   if (changes.length === 0) return undefined;
-  const line: PlanLine = { action: 'change', object: objectOf(planned, stored), changes };
+  const line: PlanLine = {
+    action: 'change',
+    object: objectOf(planned, stored),
+    changes,
+    ...moves,
+  };
   if (by !== 'kind') return line;
   const note = `the file gives it no name: it is taken for this one because the node has one ${stored.protocol} before and after; its links stay`;
   return { ...line, note };

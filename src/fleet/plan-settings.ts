@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { outboundFaults } from '../protocols/outbound/outbound.ts';
+import type { XraySettings } from '../protocols/routing/xray-settings.ts';
 import {
   type Harmless,
   outboundOptions,
@@ -7,7 +8,7 @@ import {
   routingRule,
   shown,
 } from '../settings/harmless.ts';
-import { referenceFaults } from '../settings/references.ts';
+import { inboundsBesideProtocols, referenceFaults } from '../settings/references.ts';
 import type { Fault, FleetOutbound } from './file.ts';
 import { inboundTagsOf, toNames, withInboundTags } from './inbound-tags.ts';
 import { differences, maskedChange } from './plan-lines.ts';
@@ -107,7 +108,11 @@ function nameAfter({ renamed }: ProtocolsPlan, name: string): string {
 }
 
 /** Checks the same as `requireReferences` does in the database, but can name the line of the part. */
-export function requireTargets(planned: Planned, protocols: ProtocolsPlan): void {
+export function requireTargets(
+  planned: Planned,
+  protocols: ProtocolsPlan,
+  xray: XraySettings,
+): void {
   const { declared, stored, path, faults } = planned;
   const outbounds = declared.outbounds ?? stored?.outbounds ?? [];
   const found = referenceFaults({
@@ -115,13 +120,16 @@ export function requireTargets(planned: Planned, protocols: ProtocolsPlan): void
     inboundTags: undefined,
     outbounds,
     rules: declared.rules ?? stored?.rules ?? [],
-    xray: stored?.xray ?? {},
+    xray,
   });
   for (const { part, index, message } of found) {
-    const isDeclared = part !== 'xray' && declared[part] !== undefined && index !== undefined;
-    faults.push({ path: isDeclared ? [...path, part, index] : [...path, 'outbounds'], message });
+    const place = index === undefined ? [part] : [part, index];
+    faults.push({
+      path: declared[part] === undefined ? [...path, 'outbounds'] : [...path, ...place],
+      message,
+    });
   }
-  requireInbounds(planned, protocols, outbounds);
+  requireInbounds(planned, protocols, inboundsBesideProtocols({ outbounds, xray }));
 }
 
 /**
@@ -131,11 +139,12 @@ export function requireTargets(planned: Planned, protocols: ProtocolsPlan): void
 function requireInbounds(
   planned: Planned,
   protocols: ProtocolsPlan,
-  outbounds: readonly FleetOutbound[],
+  others: readonly string[],
 ): void {
   const { declared, stored, path, faults } = planned;
-  const known = new Set([...protocols.names, 'api', ...outbounds.flatMap(loopbackTag)]);
+  const known = new Set([...protocols.names, ...others]);
   const had = new Set((stored?.protocols ?? []).map(({ name }) => name));
+  if (stored !== undefined) for (const tag of inboundsBesideProtocols(stored)) had.add(tag);
   const dead = new Set(
     (stored?.rules ?? []).flatMap(inboundTagsOf).filter((tag) => !had.has(tag) && !known.has(tag)),
   );
@@ -153,10 +162,4 @@ function requireInbounds(
       message: `Rule ${index + 1} names the inbound ${missing}, which the node would not have; it would have ${has}`,
     });
   }
-}
-
-/** Traffic of a loopback outbound comes in again, at an inbound of this tag. */
-function loopbackTag({ protocol, settings }: FleetOutbound): string[] {
-  const tag = settings['inboundTag'];
-  return protocol === 'loopback' && typeof tag === 'string' ? [tag] : [];
 }

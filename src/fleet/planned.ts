@@ -12,6 +12,8 @@ export interface Planned {
   stored: StoredNode | undefined;
   /** The place of the node in the file. */
   path: Path;
+  /** The groups that exist, and those that the file makes. */
+  groups: ReadonlySet<string>;
   lines: PlanLine[];
   faults: Fault[];
 }

@@ -4,8 +4,8 @@ import type { OutboundOptions } from '../protocols/outbound/outbound.ts';
 import type { XraySettings } from '../protocols/routing/xray-settings.ts';
 import type { Queryable } from '../stores/postgres.ts';
 import type { FleetOutbound } from './file.ts';
-import { readProtocolGroups } from './groups.ts';
 import { toNames } from './inbound-tags.ts';
+import { readProtocolGroups } from './protocol-groups.ts';
 
 type StoredProtocol = StoredNode['protocols'][number];
 

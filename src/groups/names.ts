@@ -31,6 +31,14 @@ export async function findGroups(
   return new Map(rows.map((row) => [row.name, row.id]));
 }
 
+/** The names of all groups, sorted. */
+export async function listGroupNames(db: Queryable): Promise<string[]> {
+  const { rows } = await db.query<{ name: string }>(
+    'SELECT name FROM groups ORDER BY name COLLATE "C"',
+  );
+  return rows.map((row) => row.name);
+}
+
 /** The message about groups that do not exist. */
 export async function unknownGroups(db: Queryable, unknown: readonly string[]): Promise<string> {
   const { rows } = await db.query<{ name: string }>(

@@ -64,3 +64,40 @@ export async function countLinks(
   );
   return rows[0] ?? { links: 0, linksInUse: 0 };
 }
+
+/** Protocols that go from some groups to others. */
+export interface GroupMove {
+  /** Ids of groups. */
+  before: readonly number[];
+  after: readonly number[];
+}
+
+/**
+ * The links that would end with each of these moves, in their order. It reads the groups of the
+ * subscriptions once for all moves.
+ */
+export async function countLinksOfMoves(
+  db: Queryable,
+  moves: readonly GroupMove[],
+): Promise<LinkCounts[]> {
+  if (moves.length === 0) return [];
+  const { rows } = await db.query<LinkCounts>(
+    `WITH moves AS (
+       SELECT ordinality AS at, before, after
+       FROM ROWS FROM (jsonb_to_recordset($1::jsonb) AS (before integer[], after integer[])) WITH ORDINALITY
+     ), subscriptions_in AS (
+       SELECT sg.subscription_id, array_agg(sg.group_id) AS groups
+       FROM subscription_groups sg GROUP BY sg.subscription_id
+     ), subscription_sets AS (
+       SELECT i.groups, count(*) AS subscriptions,
+         count(*) FILTER (WHERE s.status = 'active') AS active
+       FROM subscriptions_in i JOIN subscriptions s ON s.id = i.subscription_id GROUP BY i.groups
+     )
+     SELECT coalesce(sum(s.subscriptions), 0)::float8 AS links,
+       coalesce(sum(s.active), 0)::float8 AS "linksInUse"
+     FROM moves m LEFT JOIN subscription_sets s ON m.before && s.groups AND NOT m.after && s.groups
+     GROUP BY m.at ORDER BY m.at`,
+    [JSON.stringify(moves)],
+  );
+  return rows;
+}

@@ -49,7 +49,8 @@ export function collisionOf(one: Listener, other: Listener): string | undefined 
   return `${shared.toUpperCase()} port ${one.port}`;
 }
 
-function listenOf({ settings }: Listener): string {
+/** The address or unix socket that a protocol listens on, in one spelling. */
+export function listenOf({ settings }: Pick<Listener, 'settings'>): string {
   const { listen } = settings;
   if (typeof listen !== 'string') return '0.0.0.0';
   return isUnixSocket(listen) ? socketName(listen) : canonicalIp(listen);

@@ -39,7 +39,7 @@ export function referenceFaults(parts: NodeParts): ReferenceFault[] {
   const balancers = [...(parts.xray.balancers ?? []).map((one) => one.tag), ...raw.balancers];
   return [
     ...outboundFaults(parts, outbounds),
-    ...ruleFaults(parts, { outbounds, balancers, inbounds: raw.inbounds }),
+    ...ruleFaults(parts, { outbounds, balancers }),
     ...balancerFaults(parts.xray, outbounds, balancers),
     ...observatoryFaults(parts.xray, outbounds),
     ...twice(outbounds, 'outbound'),
@@ -139,9 +139,12 @@ function reaches(next: ReadonlyMap<string, readonly string[]>, start: string): b
   return false;
 }
 
-function ruleFaults(parts: NodeParts, tags: Tags): ReferenceFault[] {
+function ruleFaults(
+  parts: NodeParts,
+  tags: Pick<Tags, 'outbounds' | 'balancers'>,
+): ReferenceFault[] {
   const known =
-    parts.inboundTags && new Set([...parts.inboundTags, ...madeInbounds(parts), ...tags.inbounds]);
+    parts.inboundTags && new Set([...parts.inboundTags, ...inboundsBesideProtocols(parts)]);
   return parts.rules.flatMap((rule, index) => {
     const faults: ReferenceFault[] = [];
     const missing = (what: string, tag: unknown, list: readonly string[]): void => {
@@ -167,14 +170,18 @@ function ruleFaults(parts: NodeParts, tags: Tags): ReferenceFault[] {
   });
 }
 
-/** Tags of inbounds that no protocol has: the api's, the DNS server's, and those of outbounds. */
-function madeInbounds({ outbounds, xray }: NodeParts): string[] {
+/** Tags of inbounds that no protocol has: the api's, the DNS server's, and those of outbounds and of `raw`. */
+export function inboundsBesideProtocols({
+  outbounds,
+  xray,
+}: Pick<NodeParts, 'outbounds' | 'xray'>): string[] {
   const dns = (xray.dns ?? {}) as { tag?: string; servers?: (string | { tag?: string })[] };
   const servers = (dns.servers ?? []).map((one) => (typeof one === 'string' ? undefined : one.tag));
   return [
     'api',
     ...[dns.tag, ...servers].filter((tag) => tag !== undefined),
     ...outbounds.flatMap((one) => inboundTagsOf(one as Outbound)),
+    ...rawTags(xray).inbounds,
   ];
 }
 

@@ -26,7 +26,10 @@ const pool = createPool(databaseUrl, { max: 4 });
 t.teardown(() => pool.end());
 await migratePostgres(pool, createLogger('silent'));
 
-const empty = () => pool.query('TRUNCATE nodes, users RESTART IDENTITY CASCADE');
+const empty = async () => {
+  await pool.query('TRUNCATE nodes, users RESTART IDENTITY CASCADE');
+  await pool.query("DELETE FROM groups WHERE name <> 'default'");
+};
 t.beforeEach(async () => {
   await empty();
 });
@@ -166,6 +169,18 @@ t.test('apply refuses a wrong file with the lines at fault, before anything chan
   );
   await refused(fra.replace('security: reality', 'security: odd'), /line 8: .*security/);
   await refused(fra.replace('outboundTag: block', 'outboundTag: nowhere'), /line 14: .*nowhere/);
+  await refused(
+    fra.replace('region: eu', 'xray: { dns: { servers: [7] } }'),
+    /line 4: nodes\[0\]\.xray\.dns\.servers\[0\]: /,
+  );
+  await refused(
+    fra.replace('region: eu', 'xray: { balancers: [{ tag: b, selector: [gone] }] }'),
+    /line 4: nodes\[0\]\.xray: balancer b selects gone/,
+  );
+  await refused(
+    fra.replace('port: 8443', 'groups: [premuim], port: 8443'),
+    'line 9: nodes[0].protocols[1].groups[0]: There is no group premuim; add it to groups at the top',
+  );
   await refused(fra.replace('ip: ["geo', 'ipp: ["geo'), 'line 14: nodes[0].rules[0].ipp: Unknown');
   await refused(fra.replace('eu', '"\\0"'), /line 4: .*U\+0000/);
   await refused(
@@ -211,6 +226,36 @@ const object = fc.dictionary(
   { maxKeys: 3 },
 );
 const secrets = fc.record({ password: storableText, users: fc.array(fc.record({ id: word })) });
+const secretRaw = {
+  outbounds: [{ tag: 'raw-up', protocol: 'freedom' }],
+  extra: { token: 'T0PSECRET' },
+};
+const xraySettings = fc.record(
+  {
+    domainStrategy: fc.constantFrom('AsIs', 'IPIfNonMatch'),
+    dns: fc.constant({
+      hosts: { 'T0PSECRET.example.com': '192.0.2.1' },
+      servers: [
+        '1.1.1.1',
+        { address: 'https://u:T0PSECRET@dns.example/q', domains: ['a.example'] },
+      ],
+    }),
+    balancers: fc.constant([{ tag: 'all', selector: ['raw'], strategy: { type: 'leastPing' } }]),
+    observatory: fc.constant({ subjectSelector: ['raw-up'], probeInterval: '1m' }),
+    raw: fc.constant(secretRaw),
+  },
+  { requiredKeys: ['observatory', 'raw'] },
+);
+const outboundOptions = fc.record(
+  {
+    sendThrough: fc.constantFrom('origin', '192.0.2.7'),
+    targetStrategy: fc.constant('UseIPv4'),
+    streamSettings: fc.constant({ sockopt: { mark: 7 } }),
+    mux: fc.constant({ enabled: true, concurrency: 4 }),
+  },
+  { requiredKeys: [] },
+);
+const groupNames = ['default', 'premium', 'Ärger', 'z-1'];
 const fleetNode = fc
   .record({
     region: fc.option(name, { nil: '' }),
@@ -218,6 +263,7 @@ const fleetNode = fc
     protocols: fc.uniqueArray(
       fc.record({
         port: fc.constantFrom(1, 443, 65_535),
+        groups: fc.option(fc.uniqueArray(fc.constantFrom(...groupNames)), { nil: undefined }),
         kind: fc.constantFrom(
           { protocol: 'VLESS', settings: {} },
           {
@@ -236,20 +282,23 @@ const fleetNode = fc
         selector: ({ port, kind }) => `${port}/${transportsOf(kind.protocol, kind.settings)}`,
       },
     ),
-    outbounds: fc.uniqueArray(fc.record({ tag: name, settings: fc.oneof(object, secrets) }), {
-      maxLength: 3,
-      selector: (one) => one.tag,
-    }),
+    outbounds: fc.uniqueArray(
+      fc.record({ tag: name, settings: fc.oneof(object, secrets), options: outboundOptions }),
+      { maxLength: 3, selector: (one) => one.tag },
+    ),
+    xray: fc.option(xraySettings, { nil: {} }),
     ports: fc.array(fc.integer({ min: 1, max: 65_535 }), { maxLength: 3 }),
   })
-  .map(({ region, host, protocols, outbounds, ports }) => ({
+  .map(({ region, host, protocols, outbounds, ports, xray }) => ({
     region,
     host,
-    protocols: protocols.map(({ port, kind }) => ({ port, ...kind })),
-    outbounds: outbounds.map(({ tag, settings }) => ({
+    xray,
+    protocols: protocols.map(({ kind, ...place }) => ({ ...place, ...kind })),
+    outbounds: outbounds.map(({ tag, settings, options }) => ({
       tag,
       protocol: 'freedom',
       settings: {},
+      ...options,
       raw: { settings },
     })),
     rules: ports.map((port) => ({ port, outboundTag: outbounds.at(-1)?.tag ?? 'direct' })),
@@ -330,10 +379,10 @@ t.test('apply of an export changes nothing', async (t) => {
     fc.asyncProperty(fleets, async (pairs) => {
       await empty();
       const nodes = [...new Map(pairs)].map(([name, node]) => ({ name, ...node }));
-      await apply(JSON.stringify({ version: 1, nodes }));
+      await apply(JSON.stringify({ version: 1, groups: groupNames, nodes }));
       const masked = (await exportFleet(pool, { secrets: false })).text;
       const whole = (await exportFleet(pool, { secrets: true })).text;
-      if (/privateKey: (?!<kept>)/.test(masked)) throw new Error('a key was exported');
+      if (/privateKey: (?!<kept>)|T0PSECRET/.test(masked)) throw new Error('a key was exported');
       for (const text of [masked, whole]) {
         if (printableLines(text) !== text)
           throw new Error('a terminal would not show the text as it is');
@@ -348,4 +397,112 @@ t.test('apply of an export changes nothing', async (t) => {
     { numRuns: 25 },
   );
   t.pass('25 fleets');
+});
+
+const withXray = (xray: string) => fra.replace('region: eu', `region: eu\n    xray: ${xray}`);
+
+t.test("what a node's Xray has beside its lists is in the file", async (t) => {
+  const dns = '{ servers: [1.1.1.1], tag: dns-in }';
+  const rule = '{ inboundTag: [dns-in], outboundTag: direct }';
+  const ruled = withXray(`{ dns: ${dns}, raw: { log: { access: /a } } }`);
+  const text = ruled.replace(/- { ip.*/, `- ${rule}`);
+  await apply(text);
+  const settings = async () =>
+    (await pool.query<{ xray: object }>('SELECT xray_settings AS xray FROM nodes')).rows[0]?.xray;
+  t.same(await settings(), {
+    dns: { servers: ['1.1.1.1'], tag: 'dns-in' },
+    raw: { log: { access: '/a' } },
+  });
+  t.same((await apply(text)).lines, []);
+  t.same((await apply(fra.replace(/- { ip.*/, `- ${rule}`))).lines, [], 'left out, it stays');
+  await t.rejects(apply(text.replace('tag: dns-in', 'tag: dns-out')), {
+    message: /line 15: .*names the inbound dns-in, which the node would not have/,
+  });
+  const { change_seq: before } = (await pool.query('SELECT change_seq FROM nodes')).rows[0];
+  const kept = withXray('{ domainStrategy: IPIfNonMatch, raw: <kept> }').replace(
+    / +rules:[\s\S]*/,
+    '    rules: []\n',
+  );
+  const { lines } = await apply(kept);
+  t.match(lines, [
+    { action: 'remove', object: 'rule 1 of node fra-1' },
+    {
+      action: 'change',
+      object: 'Xray settings of node fra-1',
+      changes: [{ field: 'xray.dns' }, { field: 'xray.domainStrategy', to: 'IPIfNonMatch' }],
+    },
+  ]);
+  t.same(await settings(), { domainStrategy: 'IPIfNonMatch', raw: { log: { access: '/a' } } });
+  const { change_seq: after } = (await pool.query('SELECT change_seq FROM nodes')).rows[0];
+  t.equal(after, before + 1, 'a worker publishes the change');
+  const cleared = withXray('{}').replace(/ +rules:[\s\S]*/, '');
+  t.match((await apply(cleared)).lines[0]?.changes, [
+    { field: 'xray.raw', from: '(secret)' },
+    { field: 'xray.domainStrategy' },
+  ]);
+  t.same(await settings(), {});
+});
+
+t.test('a protocol that leaves a group says how many links end', async (t) => {
+  const grouped = (vless: string, trojan: string) =>
+    fra
+      .replace('version: 1', 'version: 1\ngroups: [premium, basic]')
+      .replace('- protocol: VLESS', `- protocol: VLESS\n        groups: [${vless}]`)
+      .replace('TROJAN, ', `TROJAN, groups: [${trojan}], `);
+  const { lines: made } = await apply(grouped('default', 'default, premium'));
+  t.same(shorts(made).slice(0, 3), [
+    'create group premium',
+    'create group basic',
+    'create node fra-1',
+  ]);
+  const userId = await createUser(pool, { name: 'u' });
+  const add = (groups: string[]) =>
+    createSubscription(pool, { userId, trafficLimitBytes: null, expiresAt: null, groups });
+  await add(['default']);
+  await add(['default', 'premium']);
+  await add(['premium']);
+  const disabled = await add(['default']);
+  await pool.query("UPDATE subscriptions SET status = 'disabled' WHERE id = $1", [
+    disabled.subscriptionId,
+  ]);
+  const node = async () =>
+    (await pool.query('SELECT change_seq AS seq, settings_seq AS settings FROM nodes')).rows[0];
+  const before = await node();
+  const { lines, removed } = await apply(grouped('premium', 'premium, basic'));
+  t.match(lines, [
+    {
+      action: 'change',
+      object: 'protocol VLESS on port 443 of node fra-1',
+      changes: [{ field: 'groups', from: ['default'], to: ['premium'] }],
+      links: { links: 2, linksInUse: 1 },
+    },
+    { action: 'change', links: { links: 2, linksInUse: 1 } },
+  ]);
+  t.match(removed, { nodes: 0, protocols: 0, links: 4, linksInUse: 2 });
+  const { rows } = await pool.query<{ count: number }>(
+    `SELECT count(DISTINCT (s.subscription_id, p.node_protocol_id))::integer AS count
+     FROM subscription_groups s JOIN protocol_groups p USING (group_id)`,
+  );
+  t.equal(rows[0]?.count, 4, '2 subscriptions are in premium');
+  const after = await node();
+  t.equal(after?.['seq'], before?.['seq'] + 1, 'a worker publishes the node');
+  t.equal(after?.['settings'], before?.['settings'], 'a rollback goes on');
+  t.same((await apply(fra)).lines, [], 'a file without groups leaves them');
+});
+
+t.test('protocols of one kind on one port are told apart by their addresses', async (t) => {
+  const on = (address: string, more = '') =>
+    `      - { protocol: VLESS, port: 443, settings: { listen: "${address}"${more} } }\n`;
+  const head = 'version: 1\nnodes:\n  - name: fra-1\n    protocols:\n';
+  await apply(`${head}${on('192.0.2.1')}${on('2001:db8::2')}`);
+  const { lines } = await apply(
+    `${head}${on('2001:DB8:0::2', ', sniffing: false')}${on('192.0.2.1')}`,
+  );
+  t.match(lines, [
+    { changes: [{ field: 'listen' }, { field: 'sniffing', from: true, to: false }] },
+  ]);
+  t.match(await listProtocols(pool, {}), [
+    { nodeProtocolId: 1, settings: { listen: '192.0.2.1', sniffing: true } },
+    { nodeProtocolId: 2, settings: { listen: '2001:DB8:0::2', sniffing: false } },
+  ]);
 });

@@ -96,14 +96,25 @@ export const xraySettingsSchema = z
     message: 'Does not go with observatory: Xray has one of them',
   });
 
+/** A place of the settings that is at fault. */
+interface XrayFault {
+  path: readonly PropertyKey[];
+  message: string;
+}
+
+/** Every place of the settings that Xray 26.7.28 would refuse. */
+export function xrayFaults(given: unknown): XrayFault[] {
+  return xraySettingsSchema.safeParse(given).error?.issues ?? [];
+}
+
 /**
  * Checks the settings as Xray 26.7.28 would, and returns them unchanged.
  * @throws CoreError INVALID_ARGUMENT naming every place at fault.
  */
 export function validateXraySettings(given: unknown): XraySettings {
-  const parsed = xraySettingsSchema.safeParse(given);
-  if (parsed.success) return given as XraySettings;
-  const issues: Issue[] = parsed.error.issues.map((issue) => ({
+  const found = xrayFaults(given);
+  if (found.length === 0) return given as XraySettings;
+  const issues: Issue[] = found.map((issue) => ({
     path: issuePath(issue.path, 'settings'),
     message: issue.message,
   }));
