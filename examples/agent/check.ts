@@ -105,9 +105,7 @@ async function coreFindings({ url, dataDir, code }: Settings): Promise<Finding[]
 function skewFindings(date: string | null): Finding[] {
   const coreMs = Date.parse(date ?? '');
   if (Number.isNaN(coreMs)) {
-    return [
-      ok('the clock was not compared: the answer has no date, as that of an older Core'),
-    ];
+    return [ok('the clock was not compared: the answer has no date, as that of an older Core')];
   }
   const skewMs = Date.now() - coreMs;
   if (Math.abs(skewMs) <= skewMsMax) return [ok('the clock agrees with that of Core')];

@@ -190,6 +190,7 @@ t.test('a rule on an inbound that is removed is refused, with its line', async (
 });
 
 t.test('the groups of a protocol are part of the file', async (t) => {
+  await pool.query("INSERT INTO groups (name) VALUES ('paid'), ('trial') ON CONFLICT DO NOTHING");
   const groups = async () =>
     (
       await pool.query<{ names: string[] }>(
