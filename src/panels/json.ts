@@ -1,9 +1,12 @@
 import { createReadStream } from 'node:fs';
-import { JSONParser } from '@streamparser/json';
+import { JSONParser, TokenType } from '@streamparser/json';
 import { CoreError } from '../errors.ts';
 
 /** Bytes of one element, so that a file that is one huge value cannot fill the memory. */
 const elementBytesMax = 268_435_456;
+
+/** Levels of arrays and objects in each other. No panel has ten, and each level takes memory. */
+const levelsMax = 64;
 
 /**
  * Reads the elements of the array in a JSON file, one at a time: of the array that the file is, or of the
@@ -71,6 +74,12 @@ function createParser(
     keepStack: false,
     paths: first === '[' ? ['$.*'] : paths.map((path) => `${path}.*`),
   });
+  let levels = 0;
+  parser.onToken = ({ token }) => {
+    if (token === TokenType.LEFT_BRACE || token === TokenType.LEFT_BRACKET) levels += 1;
+    else if (token === TokenType.RIGHT_BRACE || token === TokenType.RIGHT_BRACKET) levels -= 1;
+    if (levels > levelsMax) throw new Error(`it is over ${levelsMax} levels deep`);
+  };
   parser.onValue = ({ value, key }) => {
     if (typeof key === 'number') onElement(value);
   };

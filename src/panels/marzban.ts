@@ -30,7 +30,7 @@ const userSchema = z.object({
   last_reset: instant,
   on_hold_expire_duration: integer,
   on_hold_timeout: instant,
-  next_plan: z.unknown(),
+  next_plan: z.unknown().optional(),
   proxies: z
     .record(z.string(), z.object({ id: text, password: text, flow: text, method: text }))
     .default({}),

@@ -94,7 +94,7 @@ const listedSchema = z.object({
   tag: text,
   remark: text,
   enable: flag.default(true),
-  settings: z.unknown(),
+  settings: z.unknown().optional(),
   trafficReset: text,
   trafficResetDay: integer,
   clientStats: z.array(z.object({ email: z.string(), up: byteCount, down: byteCount })).nullish(),
