@@ -31,6 +31,8 @@ export interface CliContext {
    * escape every character that could control a terminal.
    */
   write(text: string): Promise<void>;
+  /** Says on stderr what the operator should know besides. Whole lines. */
+  note(text: string): void;
   /** Writes a picture of Core's own, in colours. */
   draw(picture: string): Promise<void>;
   /** Asks on stderr, and resolves with the typed line; undefined if the input has ended. */
@@ -93,6 +95,9 @@ export function createCliContext(options: {
       else stdout.write(printableLines(text ?? fieldsText(value as Record<string, unknown>)));
     },
     write: (text) => send(json ? escapedJson(text) : printableLines(text)),
+    note(text) {
+      stderr.write(printableLines(text));
+    },
     draw(picture) {
       assert(drawing.test(picture), 'a picture is blocks and colours only');
       return send(picture);

@@ -63,7 +63,7 @@ async function printShareLinks(context: CliContext, subscriptionId: number): Pro
   const lines = found.flatMap((link) => link.uris).map((uri) => `${uri}\n`);
   context.print(found, lines.length === 0 ? 'It has no share links.\n' : lines.join(''));
   const nodes = new Set(found.filter((link) => link.uris.length === 0).map((link) => link.nodeId));
-  if (nodes.size > 0 && !context.json) context.stderr.write(placelessText([...nodes]));
+  if (nodes.size > 0 && !context.json) context.note(placelessText([...nodes]));
 }
 
 /** How many nodes a message names. */

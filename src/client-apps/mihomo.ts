@@ -4,6 +4,7 @@ import { extraFields, whyNoExtra } from './mihomo-xhttp.ts';
 import {
   alpnOf,
   hasOwnGrpcHost,
+  hasSecondSignature,
   type LeftOut,
   leftOut,
   type Profile,
@@ -109,6 +110,7 @@ function whyUnsaid(connection: Connection): string | undefined {
   if (pinsOf(connection).length > 1) return 'mihomo has one pin of a certificate at most';
   if (!('transport' in connection)) return undefined;
   const { transport, security } = connection;
+  if (hasSecondSignature(security)) return 'mihomo has no ML-DSA-65 of REALITY';
   if (transport.network === 'grpc') {
     if (transport.serviceName.includes('/')) {
       return 'mihomo has no gRPC service names with a slash';
@@ -203,7 +205,6 @@ function tlsFields(
     // mihomo's `fingerprint` is that of a certificate, not that of a client.
     return { ...common, alpn: alpnOf(transport, security), fingerprint: security.pins?.[0] };
   }
-  // mihomo connects without a look at the second signature, so mldsa65Verify is not needed.
   const { publicKey, shortId } = security;
   return { ...common, 'reality-opts': { 'public-key': publicKey, 'short-id': shortId } };
 }

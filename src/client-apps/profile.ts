@@ -65,3 +65,8 @@ export function hasOwnGrpcHost(
 ): boolean {
   return host !== undefined && (security.kind === 'none' || host !== security.serverName);
 }
+
+/** Whether the server signs its REALITY handshake with ML-DSA-65, too, which only Xray checks. */
+export function hasSecondSignature(security: ClientSecurity): boolean {
+  return security.kind === 'reality' && security.mldsa65Verify !== undefined;
+}

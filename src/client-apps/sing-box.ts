@@ -2,6 +2,7 @@ import type { ClientSecurity, ClientTransport, Connection } from './connection.t
 import {
   alpnOf,
   hasOwnGrpcHost,
+  hasSecondSignature,
   leftOut,
   type Profile,
   type Written,
@@ -117,6 +118,7 @@ function overStream(
 ): Written {
   const { transport, security } = connection;
   if (transport.network === 'xhttp') return leftOut('sing-box has no XHTTP');
+  if (hasSecondSignature(security)) return leftOut('sing-box has no ML-DSA-65 of REALITY');
   if (security.kind === 'tls' && security.pins !== undefined) return leftOut(noPins);
   if (transport.network === 'grpc') {
     if (transport.serviceName.includes('/')) {
