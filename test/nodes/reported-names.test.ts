@@ -79,7 +79,7 @@ t.test(
     t.match(await uriOf(), '@n.example.net:443');
     await json('node', 'set', '1', '--host', 'fra-1.example.net', '--region', 'eu');
     t.match(await uriOf(), '@fra-1.example.net:443');
-    t.match(await uriOf(), '#fra-1%20TROJAN');
+    t.match(await uriOf(), '#fra-1%20trojan-443');
     await json('node', 'set', '1', '--host', '', '--region', '');
     t.match(
       await uriOf(),

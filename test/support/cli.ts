@@ -34,7 +34,7 @@ export function commandLine(
   const json = async <T = Record<string, unknown>>(...args: string[]): Promise<T> => {
     const run = await core(...args, '--json');
     if (run.exitCode !== 0 || run.stderr !== '')
-      throw new Error(`${args.join(' ')}: ${run.stderr}`);
+      throw new Error(`${args.join(' ')}: ${run.stderr}${run.stdout}`);
     if (!run.stdout.endsWith('\n')) throw new Error(`${args.join(' ')}: no newline at the end`);
     return JSON.parse(run.stdout) as T;
   };

@@ -5,7 +5,10 @@ import { json, okReply, type Reply, type Route } from '../route.ts';
 
 /** GET /healthz: the process is alive. The Date lets a node compare its clock with that of Core. */
 export function healthzRoute(): Route {
-  const handle = (): Reply => ({ ...okReply, headers: { Date: new Date().toUTCString() } });
+  const handle = (): Reply => {
+    const headers = { ...okReply.headers, Date: new Date().toUTCString() };
+    return { ...okReply, headers };
+  };
   return { method: 'GET', path: '/healthz', authenticated: false, handle };
 }
 

@@ -56,7 +56,11 @@ async function runPanel(
   xray: Program,
   lifecycle: Lifecycle,
 ): Promise<ImportResult[]> {
-  const users = makeUsers(usersCount).filter(({ status }) => status === 'active');
+  // Each panel has users of its own, since Core gives no credential to two subscriptions.
+  const from = panelNames.indexOf(panel) * usersCount;
+  const users = makeUsers(from + usersCount)
+    .slice(from)
+    .filter(({ status }) => status === 'active');
   const inbounds = inboundsOf(panel, bench.certificate, await bench.open('tls'));
   const ports = await fixedPorts(inbounds.length * (users.length + 1) + 1);
   const takePort = (): number => ports.pop() as number;

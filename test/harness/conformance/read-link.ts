@@ -177,8 +177,9 @@ const noStream: Omit<ReadStream, 'network' | 'security'> = {
 };
 
 function readStream(query: Query, securityByDefault: 'none' | 'tls' = 'none'): ReadStream {
-  const headerType = query.take('headerType') ?? 'none';
-  if (headerType !== 'none') throw new Error(`headerType=${headerType} is not known`);
+  // Panels write it empty.
+  const headerType = query.take('headerType') ?? '';
+  if (!['', 'none'].includes(headerType)) throw new Error(`headerType=${headerType} is not known`);
   return {
     network: networkOf(query.take('type')),
     security: securityOf(query.take('security'), securityByDefault),
