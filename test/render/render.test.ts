@@ -162,7 +162,7 @@ t.test('a node of three protocols is rendered whole', async (t) => {
       },
     },
   });
-  t.equal(Object.keys(config.clientMap).join(), [uuid1, uuid2, uuid3].join());
+  t.equal(Object.keys(config.clientMap).join(), [uuid1, uuid3, uuid2].join());
 });
 
 t.test('a service that the node does not run is absent', async (t) => {

@@ -98,12 +98,13 @@ function faultsOf(inbound: XrayInbound): string[] {
   if (protocol !== 'vless' && protocol !== 'vmess' && protocol !== 'trojan') {
     return [has(`protocol ${protocol as string}`)];
   }
-  const { network, security } = inbound.streamSettings;
+  const { network, security, sockopt } = inbound.streamSettings;
   const hasFlow = protocol === 'vless' && inbound.settings.clients.some((client) => client.flow);
   return [
     ...(network === 'raw' || network === 'ws' ? [] : [has(`network ${network}`)]),
     ...(security === 'none' || security === 'tls' ? [] : [has(`security ${security}`)]),
     ...(hasFlow ? [has('flow xtls-rprx-vision')] : []),
+    ...(sockopt?.['trustedXForwardedFor'] === undefined ? [] : [has('trustedXForwardedFor')]),
   ];
 }
 
