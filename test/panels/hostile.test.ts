@@ -48,7 +48,7 @@ t.test('a database that is cut off, overwritten or of something else is refused'
   const text = path.join(folder, 'text.db');
   writeFileSync(text, 'not a database');
   for (const panel of ['marzban', '3x-ui'] as const) {
-    await t.rejects(read(panel, text), { ...refused, message: /neither a JSON array nor/ });
+    await t.rejects(read(panel, text), { ...refused, message: /it is no SQLite database/ });
   }
 });
 
