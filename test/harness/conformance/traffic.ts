@@ -58,6 +58,8 @@ export async function exchangeDatagrams(
   if (answer[1] !== 0) throw new Error(`SOCKS refuses UDP: ${answer[1]}`);
   const udp = dgram.createSocket('udp4');
   try {
+    udp.bind(sourcePortOf(seed), '127.0.0.1');
+    await once(udp, 'listening');
     const head = Buffer.from([0, 0, 0, 1, 127, 0, 0, 1, way.targetPort >> 8, way.targetPort & 255]);
     const payloads = Array.from({ length: count }, (_, index) =>
       bytesOf(seed * 4_096 + index, datagramBytes),
@@ -70,6 +72,15 @@ export async function exchangeDatagrams(
     udp.close();
     control.destroy();
   }
+}
+
+/**
+ * A port of its own for each exchange, below those that the system picks. Xray's client knows a UDP session by its
+ * source (XUDP). If two users of one client had the same source soon after each other, the second one's bytes would
+ * count for the first.
+ */
+function sourcePortOf(seed: number): number {
+  return 10_000 + (seed % 9_973);
 }
 
 /** Each payload has its SOCKS head, and comes back with the same one. */
