@@ -195,6 +195,12 @@ export function issuePath(path: readonly PropertyKey[], whole = ''): string {
   return text === '' ? whole : text;
 }
 
+/** A place in what an operator gave, and what is wrong there. */
+export interface Fault {
+  path: readonly PropertyKey[];
+  message: string;
+}
+
 /**
  * A failure with a code from the registry. The message is for the client or operator and holds no
  * secret, no SQL and no stack; the cause is for the log.
@@ -223,6 +229,20 @@ export class CoreError extends Error {
     this.issues = options.issues;
     this.headers = options.headers ?? {};
   }
+}
+
+/**
+ * INVALID_ARGUMENT that names every fault in its message and its issues.
+ * @param what Like `routing rule`.
+ * @param whole What the empty path is called.
+ */
+export function invalidArgument(what: string, faults: readonly Fault[], whole: string): CoreError {
+  const issues: Issue[] = faults.map(({ path, message }) => ({
+    path: issuePath(path, whole),
+    message,
+  }));
+  const text = issues.map((issue) => `${issue.path}: ${issue.message}`).join('; ');
+  return new CoreError('INVALID_ARGUMENT', `Invalid ${what}: ${text}`, { issues });
 }
 
 /** Turns anything that was thrown into a CoreError: itself, or INTERNAL with the thing as its cause. */

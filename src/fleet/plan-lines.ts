@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { LinkCounts } from '../nodes/linked.ts';
+import { isObject } from '../protocols/raw.ts';
 import type { Harmless } from '../settings/harmless.ts';
-import { isPlainObject } from '../settings/keep-secrets.ts';
 import { harmlessField, maskSecrets } from './secrets.ts';
 
 /** One line of a plan as an operator reads it. Secrets are masked. */
@@ -35,7 +35,7 @@ export function differences(
   path: readonly string[] = [],
 ): FieldChange[] {
   if (isDeepStrictEqual(from, to)) return [];
-  if (typeof harmless === 'object' && isPlainObject(from) && isPlainObject(to)) {
+  if (typeof harmless === 'object' && isObject(from) && isObject(to)) {
     const names = new Set([...Object.keys(from), ...Object.keys(to)]);
     return [...names].flatMap((name) =>
       differences(from[name], to[name], harmlessField(harmless, name), [...path, name]),

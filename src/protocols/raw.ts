@@ -61,7 +61,7 @@ function holds(given: unknown, [first, ...rest]: readonly string[]): boolean {
   return isObject(given) && namesLike(given, first).some((name) => holds(given[name], rest));
 }
 
-function isObject(value: unknown): value is Json {
+export function isObject(value: unknown): value is Json {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 

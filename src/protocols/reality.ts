@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { z } from 'zod';
+import type { Fault } from '../errors.ts';
 import { hostName } from './addresses.ts';
 import { generateX25519, isX25519Key, x25519PublicKey } from './x25519.ts';
 
@@ -69,18 +70,13 @@ export const reality = z.strictObject({
 
 type RealitySettings = z.output<typeof reality>;
 
-export interface SettingsFault {
-  path: readonly PropertyKey[];
-  message: string;
-}
-
 /**
  * Completes REALITY settings: it generates a key pair and a short id if none were given, and takes the
  * server name from the target. The answer is a fault if the settings contradict each other.
  */
 export function completeReality(
   given: RealitySettings,
-): { reality: RealitySettings } | { fault: SettingsFault } {
+): { reality: RealitySettings } | { fault: Fault } {
   if ((given.mldsa65Seed === undefined) !== (given.mldsa65Verify === undefined)) {
     const missing = given.mldsa65Seed === undefined ? 'mldsa65Seed' : 'mldsa65Verify';
     return fault(missing, 'mldsa65Seed and mldsa65Verify need each other');
@@ -106,7 +102,7 @@ export function completeReality(
   return { reality: { ...given, serverNames, ...pair, shortIds } };
 }
 
-function fault(place: string, message: string): { fault: SettingsFault } {
+function fault(place: string, message: string): { fault: Fault } {
   return { fault: { path: ['reality', place], message } };
 }
 

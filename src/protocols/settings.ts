@@ -1,12 +1,12 @@
 import { z } from 'zod';
 import type { VpnProtocol } from '../contract/enums.ts';
-import { CoreError, type Issue, issuePath } from '../errors.ts';
+import { type Fault, invalidArgument } from '../errors.ts';
 import { hostName, listenIp, listenIpOrSocket, publicAddresses } from './addresses.ts';
 import { alpnFault, placeFaces, quicFaces, streamFaces } from './faces.ts';
 import { fallbacks } from './fallbacks.ts';
 import { congestion, masquerade, obfs } from './hysteria.ts';
 import { raw } from './raw.ts';
-import { completeReality, reality, type SettingsFault } from './reality.ts';
+import { completeReality, reality } from './reality.ts';
 import { generateShadowsocksKey, isShadowsocksKey, shadowsocksMethods } from './shadowsocks-key.ts';
 import { sockopt } from './sockopt.ts';
 import { certificateOnly, fingerprint, pins } from './tls.ts';
@@ -198,11 +198,6 @@ function requireAlpn(
   if (message !== undefined) refuse(protocol, [{ path: ['tls', 'alpn'], message }]);
 }
 
-function refuse(protocol: VpnProtocol, faults: readonly SettingsFault[]): never {
-  const issues: Issue[] = faults.map((fault) => ({
-    path: issuePath(fault.path, 'settings'),
-    message: fault.message,
-  }));
-  const text = issues.map((issue) => `${issue.path}: ${issue.message}`).join('; ');
-  throw new CoreError('INVALID_ARGUMENT', `Invalid ${protocol} settings: ${text}`, { issues });
+function refuse(protocol: VpnProtocol, faults: readonly Fault[]): never {
+  throw invalidArgument(`${protocol} settings`, faults, 'settings');
 }

@@ -17,8 +17,8 @@ export const alpnOfInbound = z
   .min(1)
   .max(2);
 
-/** What a client app says it is in the TLS handshake. Xray, sing-box and mihomo know these. */
-export const fingerprint = z.enum([
+/** Browsers that Xray, sing-box and mihomo know. */
+export const browsers = [
   'chrome',
   'firefox',
   'safari',
@@ -29,7 +29,10 @@ export const fingerprint = z.enum([
   'qq',
   'random',
   'randomized',
-]);
+] as const;
+
+/** What a client app says it is in the TLS handshake. */
+export const fingerprint = z.enum(browsers);
 
 /** SHA-256 of a certificate that clients accept in place of one from an authority. */
 export const pins = z

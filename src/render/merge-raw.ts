@@ -1,4 +1,4 @@
-import { foldedKey } from '../protocols/raw.ts';
+import { foldedKey, isObject } from '../protocols/raw.ts';
 import { withSortedKeys } from './order.ts';
 
 type Json = Record<string, unknown>;
@@ -35,8 +35,4 @@ function merged(ours: unknown, theirs: unknown, path: string, lists: readonly st
     result.set(name, result.has(name) ? merged(result.get(name), value, at, lists) : value);
   }
   return Object.fromEntries(result);
-}
-
-function isObject(value: unknown): value is Json {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

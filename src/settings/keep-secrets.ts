@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { VpnProtocol } from '../contract/enums.ts';
 import { CoreError } from '../errors.ts';
+import { isObject } from '../protocols/raw.ts';
 import { validateProtocolSettings } from '../protocols/settings.ts';
 
 type Json = Record<string, unknown>;
@@ -34,16 +35,12 @@ export function settingsWithSecretsKept(
 /** `given` with the stored value wherever `one` and `other` differ. An array is one value. */
 function filled(given: unknown, one: unknown, other: unknown, stored: unknown): unknown {
   if (isDeepStrictEqual(one, other)) return given;
-  if (!isPlainObject(one) || !isPlainObject(other)) return stored === undefined ? given : stored;
-  const result: Json = isPlainObject(given) ? { ...given } : {};
-  const storedFields = isPlainObject(stored) ? stored : {};
+  if (!isObject(one) || !isObject(other)) return stored === undefined ? given : stored;
+  const result: Json = isObject(given) ? { ...given } : {};
+  const storedFields = isObject(stored) ? stored : {};
   for (const name of Object.keys(one)) {
     const value = filled(result[name], one[name], other[name], storedFields[name]);
     if (value !== undefined) result[name] = value;
   }
   return result;
-}
-
-export function isPlainObject(value: unknown): value is Json {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

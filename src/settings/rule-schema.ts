@@ -1,4 +1,4 @@
-import { CoreError, type Issue, issuePath } from '../errors.ts';
+import { invalidArgument } from '../errors.ts';
 import { ruleSchema } from '../protocols/routing/rule.ts';
 
 export type RoutingRule = Record<string, unknown>;
@@ -10,10 +10,5 @@ export type RoutingRule = Record<string, unknown>;
 export function validateRule(given: unknown): RoutingRule {
   const parsed = ruleSchema.safeParse(given);
   if (parsed.success) return given as RoutingRule;
-  const issues: Issue[] = parsed.error.issues.map((issue) => ({
-    path: issuePath(issue.path, 'rule'),
-    message: issue.message,
-  }));
-  const faults = issues.map((issue) => `${issue.path}: ${issue.message}`).join('; ');
-  throw new CoreError('INVALID_ARGUMENT', `Invalid routing rule: ${faults}`, { issues });
+  throw invalidArgument('routing rule', parsed.error.issues, 'rule');
 }

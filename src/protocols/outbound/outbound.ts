@@ -1,7 +1,7 @@
 import { isIPv6 } from 'node:net';
 import { z } from 'zod';
 import { isAddress } from '../../contract/fields.ts';
-import { CoreError, type Issue, issuePath } from '../../errors.ts';
+import { type Fault, invalidArgument } from '../../errors.ts';
 import { namesLike, rawObject } from '../raw.ts';
 import { domainStrategy, tag } from '../routing/values.ts';
 import { isPrivateServer } from './private-server.ts';
@@ -95,28 +95,17 @@ const outboundSchema = z
   )
   .superRefine((given, context) => checkTogether(given as Outbound, context));
 
-/** A place of an outbound that is at fault. */
-export interface OutboundFault {
-  path: readonly PropertyKey[];
-  message: string;
-}
-
 /**
  * Checks an outbound as Xray 26.7.28 would, and that it can work at all. Nothing in it is changed.
  * @throws CoreError INVALID_ARGUMENT naming every place at fault.
  */
 export function validateOutbound(given: Outbound): void {
-  const issues: Issue[] = outboundFaults(given).map(({ path, message }) => ({
-    path: issuePath(path, 'outbound'),
-    message,
-  }));
-  if (issues.length === 0) return;
-  const faults = issues.map((issue) => `${issue.path}: ${issue.message}`).join('; ');
-  throw new CoreError('INVALID_ARGUMENT', `Invalid outbound ${given.tag}: ${faults}`, { issues });
+  const faults = outboundFaults(given);
+  if (faults.length > 0) throw invalidArgument(`outbound ${given.tag}`, faults, 'outbound');
 }
 
 /** Every place of an outbound that is at fault. */
-export function outboundFaults(given: Outbound): OutboundFault[] {
+export function outboundFaults(given: Outbound): Fault[] {
   const parsed = outboundSchema.safeParse(given);
   return (parsed.error?.issues ?? []).map(({ path, message }) => ({ path, message }));
 }

@@ -13,6 +13,7 @@ import {
   text,
   word,
 } from '../routing/values.ts';
+import { browsers } from '../tls.ts';
 import { realityKey } from './keys.ts';
 
 // The `streamSettings` of an outbound: https://xtls.github.io/en/config/transport.html. Core has what a client
@@ -28,18 +29,9 @@ const printablePath = z
   .max(1_024)
   .regex(/^[!-~]*$/, 'Must be printable ASCII');
 
-/** The names of browsers that each supported version knows; see transport/internet/tls. */
-const browsers = [
-  'chrome',
-  'firefox',
-  'safari',
-  'ios',
-  'android',
-  'edge',
-  '360',
-  'qq',
-  'random',
-  'randomized',
+/** The names that each supported version of Xray knows as a client; see transport/internet/tls. */
+const xrayBrowsers = [
+  ...browsers,
   'randomizednoalpn',
   'hellochrome_120',
   'hellochrome_131',
@@ -115,7 +107,7 @@ const tlsVersions = z.enum(['1.0', '1.1', '1.2', '1.3']);
 const tls = z.strictObject({
   serverName: isoName.optional(),
   alpn: z.array(someText).min(1).max(8).optional(),
-  fingerprint: word([...browsers, 'unsafe']).optional(),
+  fingerprint: word([...xrayBrowsers, 'unsafe']).optional(),
   allowInsecure: z
     .literal(false, 'Must be false: Xray no longer has it; use pinnedPeerCertSha256')
     .optional(),
@@ -135,7 +127,7 @@ const tls = z.strictObject({
 const reality = z
   .strictObject({
     serverName: isoName.optional(),
-    fingerprint: word(browsers).optional(),
+    fingerprint: word(xrayBrowsers).optional(),
     password: realityKey.optional(),
     /** The older name of `password`. */
     publicKey: realityKey.optional(),

@@ -1,6 +1,6 @@
 import { z } from 'zod';
-import { CoreError, type Issue, issuePath } from '../../errors.ts';
-import { namesLike, rawObject } from '../raw.ts';
+import { type Fault, invalidArgument } from '../../errors.ts';
+import { isObject, namesLike, rawObject } from '../raw.ts';
 import { balancer, burstObservatory, observatory } from './balancer.ts';
 import { dnsSettings } from './dns.ts';
 import { word } from './values.ts';
@@ -78,10 +78,6 @@ function checkList(
   }
 }
 
-function isObject(value: unknown): value is Json {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
 export const xraySettingsSchema = z
   .strictObject({
     domainStrategy: word(['AsIs', 'IPIfNonMatch', 'IPOnDemand']).optional(),
@@ -97,13 +93,8 @@ export const xraySettingsSchema = z
   });
 
 /** A place of the settings that is at fault. */
-interface XrayFault {
-  path: readonly PropertyKey[];
-  message: string;
-}
-
 /** Every place of the settings that Xray 26.7.28 would refuse. */
-export function xrayFaults(given: unknown): XrayFault[] {
+export function xrayFaults(given: unknown): Fault[] {
   return xraySettingsSchema.safeParse(given).error?.issues ?? [];
 }
 
@@ -114,10 +105,5 @@ export function xrayFaults(given: unknown): XrayFault[] {
 export function validateXraySettings(given: unknown): XraySettings {
   const found = xrayFaults(given);
   if (found.length === 0) return given as XraySettings;
-  const issues: Issue[] = found.map((issue) => ({
-    path: issuePath(issue.path, 'settings'),
-    message: issue.message,
-  }));
-  const faults = issues.map((issue) => `${issue.path}: ${issue.message}`).join('; ');
-  throw new CoreError('INVALID_ARGUMENT', `Invalid settings of Xray: ${faults}`, { issues });
+  throw invalidArgument('settings of Xray', found, 'settings');
 }
