@@ -21,6 +21,7 @@ import { awaitListening, makeAuthority } from './local-proxy.ts';
 const execute = promisify(execFile);
 const uuid = '0b8f5f26-3c1d-4e2a-9a47-6f1f0c5d7e11';
 const bytesHeld = 20_000_000;
+const greetingBytes = 100;
 const settleMsMax = 10_000;
 
 export interface VisionOutcome {
@@ -51,14 +52,19 @@ async function download(xrayPath: string, splice: boolean): Promise<VisionOutcom
   const folder = mkdtempSync(path.join(tmpdir(), 'core-vision-'));
   const children: ReturnType<typeof spawn>[] = [];
   const authority = await makeAuthority(folder);
+  let sendRest = (): unknown => undefined;
   const site = https.createServer(
     {
       minVersion: 'TLSv1.3',
       key: readFileSync(authority.keyFile),
       cert: readFileSync(authority.certificateFile),
     },
-    // The answer does not end: the connection stays open until curl is stopped.
-    (_, response) => response.write(Buffer.alloc(bytesHeld, 7)),
+    // The answer does not end: the connection stays open until curl is stopped. Vision goes over to copying
+    // at a read that is whole TLS records, so the rest waits until a greeting of one record has come through.
+    (_, response) => {
+      response.write(Buffer.alloc(greetingBytes, 7));
+      sendRest = () => response.write(Buffer.alloc(bytesHeld - greetingBytes, 7));
+    },
   );
   const start = (name: string, program: string, args: string[], environment: object): void => {
     const env = { PATH: process.env['PATH'], ...environment };
@@ -95,6 +101,7 @@ async function download(xrayPath: string, splice: boolean): Promise<VisionOutcom
     let came = 0;
     curl.stdout.on('data', (chunk: Buffer) => {
       came += chunk.length;
+      if (came === greetingBytes) sendRest();
     });
     await within(settleMsMax, async () => came >= bytesHeld);
     let counted = 0;
