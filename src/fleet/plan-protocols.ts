@@ -3,7 +3,9 @@ import { CoreError } from '../errors.ts';
 import { validateProtocolSettings } from '../protocols/settings.ts';
 import { type Harmless, protocolSettings, shown } from '../settings/harmless.ts';
 import { settingsWithSecretsKept } from '../settings/keep-secrets.ts';
+import type { Listener } from '../settings/port-transports.ts';
 import { defaultProtocolName, freeName } from '../settings/protocol-names.ts';
+import type { NamedListener } from '../settings/references.ts';
 import type { Fault, FleetProtocol } from './file.ts';
 import { type Match, matchProtocols, type StoredProtocol } from './match-protocols.ts';
 import { differences, type PlanLine } from './plan-lines.ts';
@@ -16,6 +18,8 @@ export interface ProtocolsPlan {
   create: (FleetProtocol & { name: string })[];
   /** The names that the node's protocols are going to have. */
   names: string[];
+  /** Where they are going to listen, as far as the file's settings are right. */
+  listeners: NamedListener[];
   /** From the stored name of a protocol to the one that it is going to have. */
   renamed: Map<string, string>;
   /** The names that new protocols take over from protocols that end. */
@@ -42,12 +46,14 @@ export function planProtocols(planned: Planned): ProtocolsPlan {
   requireGroups(planned, declared.protocols);
   const names = namesAfter(declared.protocols, matches);
   plan.names = [...names.values()];
+  plan.listeners = [];
   const created: PlanLine[] = [];
   for (const [index, one] of declared.protocols.entries()) {
     const match = matches.get(one);
     const name = names.get(one) ?? '';
     const settings = settingsToStore(planned, index, one, match?.stored);
     if (settings === undefined) continue;
+    plan.listeners.push(listenerOf(name, { ...one, settings }));
     if (match === undefined) {
       plan.create.push({ ...one, name, settings });
       created.push(createLine(planned, one, name, settings));
@@ -86,9 +92,14 @@ function emptyPlan(old: readonly StoredProtocol[]): ProtocolsPlan {
     change: [],
     create: [],
     names: old.map(({ name }) => name),
+    listeners: old.map((one) => listenerOf(one.name, one)),
     renamed: new Map(),
     replaced: new Set(),
   };
+}
+
+function listenerOf(name: string, { protocol, port, settings }: Listener): NamedListener {
+  return { protocol, port, settings, called: `protocol ${name} (${protocol})` };
 }
 
 /** A group that is neither in Core nor in the file's list is a slip of the pen: nobody would get a link. */

@@ -118,14 +118,17 @@ export function requireTargets(
   const found = referenceFaults({
     // A new protocol has no id yet, so its rules are checked by its name.
     inboundTags: undefined,
+    listeners: protocols.listeners,
     outbounds,
     rules: declared.rules ?? stored?.rules ?? [],
     xray,
   });
+  // What the file does not declare comes to be at fault by what it does.
+  const changed = declared.outbounds === undefined ? 'protocols' : 'outbounds';
   for (const { part, index, message } of found) {
     const place = index === undefined ? [part] : [part, index];
     faults.push({
-      path: declared[part] === undefined ? [...path, 'outbounds'] : [...path, ...place],
+      path: declared[part] === undefined ? [...path, changed] : [...path, ...place],
       message,
     });
   }
@@ -134,7 +137,8 @@ export function requireTargets(
 
 /**
  * A rule on an inbound that is gone never matches again, and traffic that it kept apart would go elsewhere.
- * A rule that was so before this plan is left alone.
+ * A rule that was so before this plan is left alone as long as the plan changes nothing of its node: Core takes
+ * no change of a node with such a rule.
  */
 function requireInbounds(
   planned: Planned,
@@ -145,8 +149,9 @@ function requireInbounds(
   const known = new Set([...protocols.names, ...others]);
   const had = new Set((stored?.protocols ?? []).map(({ name }) => name));
   if (stored !== undefined) for (const tag of inboundsBesideProtocols(stored)) had.add(tag);
+  const before = planned.lines.length === 0 ? (stored?.rules ?? []) : [];
   const dead = new Set(
-    (stored?.rules ?? []).flatMap(inboundTagsOf).filter((tag) => !had.has(tag) && !known.has(tag)),
+    before.flatMap(inboundTagsOf).filter((tag) => !had.has(tag) && !known.has(tag)),
   );
   const rules =
     declared.rules?.map((rule) => toNames(rule, stored?.protocols ?? [])) ??

@@ -4,6 +4,10 @@ import type {
   XrayPolicy,
   XrayServiceConfig,
 } from '../contract/node-config.ts';
+import { CoreError } from '../errors.ts';
+import { apiPort } from '../protocols/api-port.ts';
+import { defaultOutboundTag } from '../protocols/outbound/outbound.ts';
+import { rawListeners } from '../protocols/raw-listeners.ts';
 import type { XraySettings } from '../protocols/routing/xray-settings.ts';
 import { type Json, joined } from './clients-json.ts';
 import type { ProtocolLinks } from './link-records.ts';
@@ -27,9 +31,6 @@ const policy: XrayPolicy = {
     statsOutboundDownlink: true,
   },
 };
-
-/** The api's port in Xray's documentation. */
-const apiPortMin = 10_085;
 
 /**
  * The Xray service of a node as JSON; undefined if Xray has no inbound to run.
@@ -57,7 +58,7 @@ export function renderXray(
     routing: renderRouting(rows.rules, routing),
     policy,
     stats: {},
-    api: renderApi(rows.protocols),
+    api: renderApi(rows.protocols, raw),
     ...given({ dns, observatory, burstObservatory }),
   };
   const added = (rawInbounds as object[]).map((one): Json => [JSON.stringify(withSortedKeys(one))]);
@@ -90,13 +91,11 @@ function given(blocks: Record<string, object | undefined>): Record<string, objec
 /**
  * The api gives the node's agent the counters (StatsService), and lets it change users (HandlerService)
  * and rules (RoutingService) without a restart. With `listen`, Xray needs no inbound and no rule for
- * it: https://xtls.github.io/en/config/api.html. It gets the first port from 10085 on that no protocol
- * of the node has.
+ * it: https://xtls.github.io/en/config/api.html.
  */
-function renderApi(protocols: readonly ProtocolRow[]): XrayApi {
-  const taken = new Set(protocols.map((row) => row.port));
-  let port = apiPortMin;
-  while (taken.has(port)) port = port === 65_535 ? 1_024 : port + 1;
+function renderApi(protocols: readonly ProtocolRow[], raw: XraySettings['raw']): XrayApi {
+  const port = apiPort(protocols, rawListeners(raw));
+  if (port === undefined) throw new CoreError('INVALID_ARGUMENT', 'No port is left for the api');
   return {
     tag: 'api',
     listen: `127.0.0.1:${port}`,
@@ -106,7 +105,7 @@ function renderApi(protocols: readonly ProtocolRow[]): XrayApi {
 
 /** Xray sends traffic that matches no rule to the first outbound, so there is always one. */
 function renderOutbounds(rows: readonly OutboundRow[]): XrayOutbound[] {
-  if (rows.length === 0) return [{ tag: 'direct', protocol: 'freedom', settings: {} }];
+  if (rows.length === 0) return [{ tag: defaultOutboundTag, protocol: 'freedom', settings: {} }];
   return [...rows]
     .sort((left, right) => left.position - right.position || byText(left.tag, right.tag))
     .map(({ tag, protocol, settings, options }) => {

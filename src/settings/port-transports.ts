@@ -2,8 +2,7 @@ import type pg from 'pg';
 import type { VpnProtocol } from '../contract/enums.ts';
 import { CoreError } from '../errors.ts';
 import { canonicalIp, isUnixSocket, socketName } from '../protocols/addresses.ts';
-
-type PortTransport = 'tcp' | 'udp';
+import { hasPort, type PortTransport, type RawListener } from '../protocols/raw-listeners.ts';
 
 /**
  * The transports that a protocol listens with on its port. The columns `listens_tcp` and
@@ -44,9 +43,37 @@ export function collisionOf(one: Listener, other: Listener): string | undefined 
   if (one.port !== other.port) return undefined;
   const others = transportsOf(other.protocol, other.settings);
   const shared = transportsOf(one.protocol, one.settings).find((name) => others.includes(name));
-  const isApart = listen !== otherListen && !wildcards.has(listen) && !wildcards.has(otherListen);
-  if (shared === undefined || isApart) return undefined;
+  if (shared === undefined || areApart(listen, otherListen)) return undefined;
   return `${shared.toUpperCase()} port ${one.port}`;
+}
+
+function areApart(listen: string, other: string): boolean {
+  return listen !== other && !wildcards.has(listen) && !wildcards.has(other);
+}
+
+/** The same for an inbound of `raw` and a protocol. */
+export function rawCollisionOf(raw: RawListener, one: Listener): string | undefined {
+  const listen = listenOf(one);
+  if (isUnixSocket(listen)) {
+    return raw.listen === listen ? `the unix socket ${listen}` : undefined;
+  }
+  const transports = transportsOf(one.protocol, one.settings);
+  const shared = raw.transports.find((name) => transports.includes(name));
+  const isTaken = shared !== undefined && hasPort(raw, one.port) && !areApart(raw.listen, listen);
+  return isTaken ? `${shared.toUpperCase()} port ${one.port}` : undefined;
+}
+
+/** The same for two inbounds of `raw`. */
+export function rawCollision(raw: RawListener, other: RawListener): string | undefined {
+  if (isUnixSocket(raw.listen)) {
+    return raw.listen === other.listen ? `the unix socket ${raw.listen}` : undefined;
+  }
+  const shared = raw.transports.find((name) => other.transports.includes(name));
+  const port = raw.ports
+    .flatMap(([from]) => (hasPort(other, from) ? [from] : []))
+    .concat(other.ports.flatMap(([from]) => (hasPort(raw, from) ? [from] : [])))[0];
+  const isTaken = shared !== undefined && port !== undefined && !areApart(raw.listen, other.listen);
+  return isTaken ? `${shared.toUpperCase()} port ${port}` : undefined;
 }
 
 /** The address or unix socket that a protocol listens on, in one spelling. */

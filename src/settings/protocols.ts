@@ -67,6 +67,7 @@ export async function addProtocol(
     await lockLinks(client, 'protocols');
     await lockLiveNode(client, added.nodeId);
     const nodeProtocolId = await addProtocolInTransaction(client, { ...added, settings });
+    await requireReferences(client, added.nodeId);
     await bumpSettings(client, added.nodeId, `protocol ${nodeProtocolId} added`);
     return { nodeProtocolId };
   });
@@ -142,6 +143,7 @@ export async function setProtocol(
     const { name, port, groups } = change;
     if (name !== undefined || port !== undefined || settings !== undefined) {
       await setProtocolInTransaction(client, nodeProtocolId, { name, port, settings });
+      await requireReferences(client, nodeId);
       await bumpSettings(client, nodeId, `protocol ${nodeProtocolId} changed`);
     }
     // A rollback goes on: groups are no settings of the node.

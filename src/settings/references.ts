@@ -1,20 +1,25 @@
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
-import type { Outbound } from '../protocols/outbound/outbound.ts';
+import { apiPort } from '../protocols/api-port.ts';
+import { defaultOutboundTag, type Outbound } from '../protocols/outbound/outbound.ts';
 import { inboundTagsOf, referencesOf } from '../protocols/outbound/references.ts';
+import { rawListeners } from '../protocols/raw-listeners.ts';
 import type { XraySettings } from '../protocols/routing/xray-settings.ts';
+import { type Listener, rawCollision, rawCollisionOf } from './port-transports.ts';
 import type { RoutingRule } from './rule-schema.ts';
 
 // Outbounds, rules, balancers and inbounds name each other by tags. Xray refuses a configuration with some names
 // that are missing; with others it starts and drops traffic, or a rule never matches. Core refuses all of them.
 
-/** The one outbound of a node that has none configured; src/render/xray.ts renders it. */
-export const defaultOutboundTag = 'direct';
+/** A protocol of a node, with what messages call it. */
+export type NamedListener = Listener & { called: string };
 
 /** What a node would have after a change. */
 export interface NodeParts {
   /** Tags of the inbounds of its protocols: `in-` and the id. Undefined if they are not known yet. */
   inboundTags: ReadonlySet<string> | undefined;
+  /** Where its protocols listen. */
+  listeners: readonly NamedListener[];
   outbounds: readonly Omit<Outbound, 'protocol'>[] & readonly { protocol: string }[];
   rules: readonly RoutingRule[];
   xray: XraySettings;
@@ -43,7 +48,30 @@ export function referenceFaults(parts: NodeParts): ReferenceFault[] {
     ...balancerFaults(parts.xray, outbounds, balancers),
     ...observatoryFaults(parts.xray, outbounds),
     ...twice(outbounds, 'outbound'),
+    ...rawInboundFaults(parts),
   ];
+}
+
+/** Inbounds of `raw` that share a tag, a port or a unix socket with each other or with a protocol. */
+function rawInboundFaults({ xray, listeners }: NodeParts): ReferenceFault[] {
+  const raw = rawListeners(xray.raw);
+  const faults = twice(rawTags(xray).inbounds, 'inbound');
+  const taken = (tag: string, place: string, by: string): unknown =>
+    faults.push({ part: 'xray', message: `inbound ${tag} of raw takes ${place}, which ${by} has` });
+  for (const [index, one] of raw.entries()) {
+    for (const protocol of listeners) {
+      const place = rawCollisionOf(one, protocol);
+      if (place !== undefined) taken(one.tag, place, protocol.called);
+    }
+    for (const other of raw.slice(0, index)) {
+      const place = rawCollision(one, other);
+      if (place !== undefined) taken(one.tag, place, `inbound ${other.tag} of raw`);
+    }
+  }
+  if (raw.length > 0 && apiPort(listeners, raw) === undefined) {
+    faults.push({ part: 'xray', message: 'the inbounds of raw leave no port for the api of Xray' });
+  }
+  return faults;
 }
 
 /**
@@ -61,8 +89,8 @@ export async function requireReferences(client: pg.PoolClient, nodeId: number): 
 }
 
 async function readParts(client: pg.PoolClient, nodeId: number): Promise<NodeParts> {
-  const protocols = await client.query<{ tag: string }>(
-    "SELECT 'in-' || id AS tag FROM node_protocols WHERE node_id = $1",
+  const protocols = await client.query<Listener & { id: number }>(
+    'SELECT id, protocol, port, settings FROM node_protocols WHERE node_id = $1 ORDER BY id',
     [nodeId],
   );
   const outbounds = await client.query<NodeParts['outbounds'][number] & { options: object }>(
@@ -79,7 +107,11 @@ async function readParts(client: pg.PoolClient, nodeId: number): Promise<NodePar
     [nodeId],
   );
   return {
-    inboundTags: new Set(protocols.rows.map((row) => row.tag)),
+    inboundTags: new Set(protocols.rows.map(({ id }) => `in-${id}`)),
+    listeners: protocols.rows.map(({ id, ...row }) => ({
+      ...row,
+      called: `protocol ${id} (${row.protocol})`,
+    })),
     outbounds: outbounds.rows.map(({ options, ...one }) => ({ ...one, ...options })),
     rules: rules.rows.map((row) => row.rule),
     xray: nodes.rows[0]?.xray ?? {},

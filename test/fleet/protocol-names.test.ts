@@ -189,6 +189,25 @@ t.test('a rule on an inbound that is removed is refused, with its line', async (
   t.same(await inboundTags(), ['again'], 'the inbound of a loopback outbound');
 });
 
+t.test('a dead rule of an earlier Core is refused in the plan of a change', async (t) => {
+  const one = '{ name: a, protocol: VLESS, port: 443 }';
+  await apply(fleet(one, '{ inboundTag: [a], outboundTag: direct }'));
+  await pool.query(`UPDATE routing_rules SET rule = jsonb_set(rule, '{inboundTag}', '["in-99"]')`);
+  t.same((await apply(fleet(one))).lines, [], 'a plan that leaves the node alone is carried out');
+  await t.rejects(apply(fleet('{ name: a, protocol: VLESS, port: 444 }')), {
+    code: 'INVALID_ARGUMENT',
+    message: /protocols: Rule 1 names the inbound in-99, which the node would not have; .* have a/,
+  });
+});
+
+t.test('the plan refuses a protocol on the port of an inbound of raw', async (t) => {
+  const raw = '\n    xray: { raw: { inbounds: [{ tag: s, port: 443, protocol: socks }] } }\n';
+  await t.rejects(apply(`${fleet('{ name: a, protocol: VLESS, port: 443 }').trimEnd()}${raw}`), {
+    code: 'INVALID_ARGUMENT',
+    message: /xray: inbound s of raw takes TCP port 443, which protocol a \(VLESS\) has/,
+  });
+});
+
 t.test('the groups of a protocol are part of the file', async (t) => {
   await pool.query("INSERT INTO groups (name) VALUES ('paid'), ('trial') ON CONFLICT DO NOTHING");
   const groups = async () =>

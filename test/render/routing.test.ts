@@ -25,7 +25,7 @@ t.test('Core takes the examples of docs/routing.md', async (t) => {
   for (const outbound of outbounds) t.doesNotThrow(() => validateOutbound(outbound), outbound.tag);
   for (const rule of rules) t.doesNotThrow(() => validateRule(rule));
   t.doesNotThrow(() => validateXraySettings(xray));
-  t.same(referenceFaults({ inboundTags: new Set(), outbounds, rules, xray }), []);
+  t.same(referenceFaults({ inboundTags: new Set(), listeners: [], outbounds, rules, xray }), []);
 });
 
 const base = {

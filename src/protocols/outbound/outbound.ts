@@ -25,6 +25,9 @@ export const outboundProtocols = [
 ] as const;
 export type OutboundProtocol = (typeof outboundProtocols)[number];
 
+/** The one outbound of a node that has none configured. */
+export const defaultOutboundTag = 'direct';
+
 /** What an outbound has beside its settings, with the names of Xray. `raw` is Core's. */
 export interface OutboundOptions {
   sendThrough?: string | undefined;
@@ -130,7 +133,7 @@ function checkTogether(given: Outbound, context: z.core.$RefinementCtx): void {
   if (isReadable && !isPrivateServer(String(server['address']))) {
     fault(
       [...path, 'address'],
-      `Is public, so ${given.protocol} needs streamSettings with security tls or reality: the traffic would be readable, and Xray from 26.7.11 on does not start`,
+      `Is public, so ${given.protocol} needs streamSettings with security tls or reality: ${readableText(path)}`,
     );
   }
   const flow = String(user['flow'] ?? '');
@@ -138,6 +141,12 @@ function checkTogether(given: Outbound, context: z.core.$RefinementCtx): void {
   if (security === 'none' || !['raw', 'tcp'].includes(network)) {
     fault([...path, 'flow'], 'Only goes with network raw and security tls or reality');
   }
+}
+
+/** Xray itself refuses the flat form only, and takes the same server in `vnext` or `servers`. */
+function readableText(path: readonly PropertyKey[]): string {
+  const text = 'everybody on the way could read the traffic';
+  return path.length > 1 ? text : `${text}, and Xray from 26.7.11 on does not start`;
 }
 
 type Json = Record<string, unknown>;
