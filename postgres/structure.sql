@@ -25,6 +25,9 @@ CREATE TABLE heartbeats (
   cpu_percent double precision,
   memory_bytes bigint,
   uptime_seconds bigint,
+  rendered_xray_version text,
+  xray_changes integer NOT NULL DEFAULT 0,
+  xray_changed_at timestamp with time zone,
   CONSTRAINT heartbeats_node_id_fkey FOREIGN KEY (node_id) REFERENCES nodes(id) ON DELETE CASCADE,
   CONSTRAINT heartbeats_pkey PRIMARY KEY (node_id)
 ) WITH (fillfactor=50);

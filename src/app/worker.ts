@@ -10,6 +10,7 @@ import { advanceSegmentIds } from '../load/segment-ids.ts';
 import { freeStrandedParts } from '../load/stranded-parts.ts';
 import { type PeriodicTask, startLoadWorker } from '../load/worker.ts';
 import type { Logger } from '../log.ts';
+import { followSteadyVersions } from '../nodes/steady-versions.ts';
 import { startPresence } from '../presence/presence.ts';
 import { startPublisher } from '../publish/publisher.ts';
 import { pruneRevisions } from '../publish/revisions.ts';
@@ -33,6 +34,7 @@ const workerConnectionsMax = 22;
 const upkeepEveryMs = 1_000;
 const pruneEventsEveryMs = 3_600_000;
 const pruneRevisionsEveryMs = 60_000;
+const steadyVersionsEveryMs = 60_000;
 /** The audit runs daily; after one that failed, this is how soon it runs again. */
 const auditCheckMs = 3_600_000;
 /** How often the worker looks for parts that no merge reaches, and how old these are at least. */
@@ -122,6 +124,11 @@ function periodicTasks(
       name: 'prune-events',
       everyMs: pruneEventsEveryMs,
       run: () => pruneEvents(pool, config.events).then(noop),
+    },
+    {
+      name: 'follow-steady-versions',
+      everyMs: steadyVersionsEveryMs,
+      run: () => followSteadyVersions(pool),
     },
     { name: 'prune-revisions', everyMs: pruneRevisionsEveryMs, run: () => pruneRevisions(pool) },
     {

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { CoreError } from '../errors.ts';
 import { requireNode } from '../nodes/lock-node.ts';
-import type { FaultyRevision } from '../nodes/node-state.ts';
+import type { FaultyRevision, NodeState } from '../nodes/node-state.ts';
 import { listErrors } from '../nodes/reports.ts';
 import { listDrift, type NodeDrift } from '../publish/drift.ts';
 import { listRevisions } from '../publish/revisions.ts';
@@ -118,7 +118,9 @@ function isBehind(drift: NodeDrift): boolean {
 /** What an operator must act on: nodes that Core rolled back, and versions that cannot do their work. */
 function alarmLines(found: readonly NodeDrift[]): string {
   const rows = found.flatMap((drift) => {
-    const { nodeId, faulty, leftOut, versionFaults } = drift;
+    const { nodeId, faulty, leftOut, versionFaults, versionsInTurn } = drift;
+    const turns =
+      versionsInTurn === null ? [] : [versionsInTurnText(drift.versions, versionsInTurn)];
     const faults = versionFaults.map(
       ({ nodeProtocolId, message }) => `protocol ${nodeProtocolId}: ${message}`,
     );
@@ -127,9 +129,17 @@ function alarmLines(found: readonly NodeDrift[]): string {
         `protocol ${nodeProtocolId} (${protocol} on port ${port}) was removed since revision ${drift.rolledBackTo}, so the rollback leaves it out`,
     );
     const rolledBack = faulty === null ? [] : [faultyText(nodeId, drift.rolledBackTo, faulty)];
-    return [...rolledBack, ...gone, ...faults].map((alarm) => ({ nodeId, alarm }));
+    return [...rolledBack, ...gone, ...turns, ...faults].map((alarm) => ({ nodeId, alarm }));
   });
   return rows.length === 0 ? '' : `\n${objectsText(rows, ['nodeId', 'alarm'], '')}`;
+}
+
+/** Why a node is rendered for another version than its newest heartbeat says. */
+export function versionsInTurnText(
+  { xray }: Pick<NodeState['versions'], 'xray'>,
+  { renderedFor, changes }: NonNullable<NodeState['versionsInTurn']>,
+): string {
+  return `it reports several versions of Xray in turn (${changes} changes, now ${xray ?? 'none'}), as two agents with one key do: Core renders for ${renderedFor ?? 'none'} until the version stays the same for an hour`;
 }
 
 /** Why Core rolled a node back, and how to end that. */

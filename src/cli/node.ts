@@ -17,7 +17,7 @@ import type { VersionFault } from '../render/xray-versions.ts';
 import { host, hostOrNone, ip, name, nameOrNone, nodeId, onOrOff } from './arguments.ts';
 import { confirm, counted, countedLinks, yesOption } from './confirm.ts';
 import type { CliContext, Run } from './context.ts';
-import { addNodeHistoryCommands, faultyText } from './node-history.ts';
+import { addNodeHistoryCommands, faultyText, versionsInTurnText } from './node-history.ts';
 import { fieldsText, objectsText } from './table.ts';
 
 /** `core node …` */
@@ -95,13 +95,14 @@ function addNodeLists(node: Command, run: Run): void {
 
 /** The fields of a node as text, with what an operator must act on in words. */
 function shownFields(node: NodeState, faults: readonly VersionFault[]): Record<string, unknown> {
-  const { versions, load, faulty, ...rest } = node;
+  const { versions, versionsInTurn, load, faulty, ...rest } = node;
   const alarm = faulty && faultyText(node.nodeId, node.rolledBackTo, faulty);
   return {
     ...rest,
     'refused by the node': alarm,
     versions: valuesText(versions),
     load: valuesText(load),
+    'versions in turn': versionsInTurn && versionsInTurnText(versions, versionsInTurn),
     'version too old': faults.map(({ message }) => message).join('; ') || null,
   };
 }

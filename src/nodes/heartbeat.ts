@@ -52,7 +52,7 @@ export function createHeartbeats(options: {
   let waitingMax = waitingMin;
   let writing: Promise<void> = Promise.resolve();
   let closed = false;
-  const versionWriter = createVersionWriter();
+  const versionWriter = createVersionWriter(options.nowMs);
 
   const writeWaiting = async (): Promise<void> => {
     if (waiting.length === 0) return;

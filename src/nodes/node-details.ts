@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import { inTransaction } from '../stores/postgres.ts';
-import { bumpNodes } from './bump.ts';
+import { writeXrayVersions } from './steady-versions.ts';
 
 // What heartbeats say of the programs and the machine of their nodes. The load goes into the UPDATE of all
 // heartbeats. Versions hardly ever change, so they are written only when they do.
@@ -33,26 +33,35 @@ export function loadValues(reported: readonly Reported[]): string[] {
 
 /** Ten times the largest fleet that Core is made for. Past it, a writer forgets what it has written. */
 const writtenMax = 100_000;
+/** Another process may have written another version since, so a writer looks again after a while. */
+const writtenMs = 60_000;
 
 interface VersionWriter {
   /**
-   * Writes the versions that differ from what this process wrote last of the same node. The rows of the
-   * nodes in `heartbeats` exist already.
+   * Writes the versions that differ from what this process wrote of the same node within the last minute. The
+   * rows of the nodes in `heartbeats` exist already.
    */
   write(pool: pg.Pool, reported: readonly Reported[]): Promise<void>;
 }
 
-export function createVersionWriter(): VersionWriter {
-  const written = new Map<number, string>();
+export function createVersionWriter(nowMs: () => number): VersionWriter {
+  const written = new Map<number, { json: string; atMs: number }>();
   return {
     async write(pool, reported) {
+      const atMs = nowMs();
+      const isWritten = (row: { id: number }): boolean => {
+        const last = written.get(row.id);
+        return (
+          last !== undefined && atMs - last.atMs < writtenMs && last.json === JSON.stringify(row)
+        );
+      };
       const rows = reported
         .map(({ nodeId, versions }) => ({ id: nodeId, ...pickVersions(versions) }))
-        .filter((row) => written.get(row.id) !== JSON.stringify(row));
+        .filter((row) => !isWritten(row));
       if (rows.length === 0) return;
       await inTransaction(pool, (client) => writeVersions(client, rows));
       if (written.size + rows.length > writtenMax) written.clear();
-      for (const row of rows) written.set(row.id, JSON.stringify(row));
+      for (const row of rows) written.set(row.id, { json: JSON.stringify(row), atMs });
     },
   };
 }
@@ -61,33 +70,21 @@ function pickVersions({ agent, xray, telemt }: Versions = {}): Versions {
   return { agent, xray, telemt };
 }
 
-/**
- * Writes versions, and marks the nodes whose Xray has another version now: the version is part of what
- * their configuration is rendered from. It locks rows of `nodes` before rows of `heartbeats`, as the
- * deletion of a node does.
- */
-async function writeVersions(client: pg.PoolClient, rows: readonly object[]): Promise<void> {
-  const given = [JSON.stringify(rows)];
-  const otherXray = await client.query<{ id: number }>(
-    `SELECT seen.id FROM ${seenSql} JOIN heartbeats h ON h.node_id = seen.id
-     WHERE h.xray_version IS DISTINCT FROM seen.xray`,
-    given,
-  );
-  const ids = otherXray.rows.map(({ id }) => id);
-  await bumpNodes(client, ids, 'version of Xray');
+/** Writes versions. Only that of Xray is part of what configurations are rendered from. */
+async function writeVersions(
+  client: pg.PoolClient,
+  rows: readonly ({ id: number } & Versions)[],
+): Promise<void> {
+  await writeXrayVersions(client, rows);
   await client.query(
     `WITH locked AS MATERIALIZED (
-       SELECT seen.* FROM ${seenSql} JOIN heartbeats h ON h.node_id = seen.id
-       WHERE (h.agent_version, h.xray_version, h.telemt_version)
-         IS DISTINCT FROM (seen.agent, seen.xray, seen.telemt)
+       SELECT seen.* FROM jsonb_to_recordset($1::jsonb) AS seen (id integer, agent text, telemt text)
+         JOIN heartbeats h ON h.node_id = seen.id
+       WHERE (h.agent_version, h.telemt_version) IS DISTINCT FROM (seen.agent, seen.telemt)
        ORDER BY h.node_id FOR NO KEY UPDATE OF h
      )
-     UPDATE heartbeats h SET agent_version = locked.agent, xray_version = locked.xray,
-       telemt_version = locked.telemt
+     UPDATE heartbeats h SET agent_version = locked.agent, telemt_version = locked.telemt
      FROM locked WHERE h.node_id = locked.id`,
-    given,
+    [JSON.stringify(rows)],
   );
 }
-
-const seenSql = `jsonb_to_recordset($1::jsonb)
-  AS seen (id integer, agent text, xray text, telemt text)`;

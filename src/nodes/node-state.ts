@@ -70,6 +70,11 @@ export interface NodeState {
   faulty: FaultyRevision | null;
   /** What its newest heartbeat says of its programs; null for a program that it says nothing of. */
   versions: { agent: string | null; xray: string | null; telemt: string | null };
+  /**
+   * Set while a node reports one version of Xray after the other, so that Core renders for an older one than
+   * the newest heartbeat says: that version, and the changes that each came within an hour of the last one.
+   */
+  versionsInTurn: { renderedFor: string | null; changes: number; newestAt: Date | null } | null;
   /** What its newest heartbeat says of its machine. */
   load: { cpuPercent: number | null; memoryBytes: number | null; uptimeSeconds: number | null };
   /** When the oldest change came that no worker has published yet. */
@@ -113,6 +118,9 @@ export interface NodeStateRow {
   agent_version: string | null;
   xray_version: string | null;
   telemt_version: string | null;
+  rendered_xray_version: string | null;
+  xray_changes: number | null;
+  xray_changed_at: Date | null;
   cpu_percent: number | null;
   memory_bytes: number | null;
   uptime_seconds: number | null;
@@ -137,7 +145,7 @@ export const nodeStateQuery = `SELECT id, name, ${hostSql} AS host, ip,
   extract(epoch FROM now() - seen.last_seen_at)::double precision AS seconds_since_seen,
   revision, applied_revision, reported_revision, pinned_revision,
   faulty_at, faulty_revision, faulty_message, faulty_code, faulty_again_at,
-  agent_version, xray_version, telemt_version, cpu_percent, memory_bytes, uptime_seconds,
+  agent_version, xray_version, telemt_version, rendered_xray_version, xray_changes, xray_changed_at, cpu_percent, memory_bytes, uptime_seconds,
   CASE WHEN change_seq > published_seq THEN changed_at END AS unpublished_since, change_causes,
   publish_error, maintenance_at, maintenance_reason, sync_status, error_message, error_code, error_details, error_at
   FROM nodes n LEFT JOIN heartbeats ON heartbeats.node_id = n.id,
@@ -196,6 +204,14 @@ export function nodeState(row: NodeStateRow, limits: HealthLimits): NodeState {
     rolledBackTo: row.pinned_revision,
     faulty: faultyOf(row),
     versions: { agent: row.agent_version, xray: row.xray_version, telemt: row.telemt_version },
+    versionsInTurn:
+      row.rendered_xray_version === row.xray_version
+        ? null
+        : {
+            renderedFor: row.rendered_xray_version,
+            changes: row.xray_changes ?? 0,
+            newestAt: row.xray_changed_at,
+          },
     load: {
       cpuPercent: row.cpu_percent,
       memoryBytes: row.memory_bytes,

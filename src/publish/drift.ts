@@ -40,6 +40,7 @@ export interface NodeDrift {
   /** The protocols of that revision that were removed since, so that the node does not get them. */
   leftOut: LeftOutProtocol[];
   versions: NodeState['versions'];
+  versionsInTurn: NodeState['versionsInTurn'];
   /** What the node's version of Xray cannot do for its protocols. */
   versionFaults: VersionFault[];
   /** When the oldest change came that no worker has published yet. */
@@ -75,9 +76,9 @@ export async function readVersionFaults(
   nodeId?: number,
 ): Promise<Map<number, VersionFault[]>> {
   const { rows } = await db.query<Pick<ProtocolRow, 'id' | 'protocol' | 'settings'> & Reported>(
-    `SELECT p.id, p.protocol, p.settings, p.node_id AS "nodeId", h.xray_version AS version
+    `SELECT p.id, p.protocol, p.settings, p.node_id AS "nodeId", h.rendered_xray_version AS version
      FROM node_protocols p JOIN heartbeats h USING (node_id)
-     WHERE h.xray_version IS NOT NULL AND p.protocol = ANY ($1::text[])
+     WHERE h.rendered_xray_version IS NOT NULL AND p.protocol = ANY ($1::text[])
        AND ($2::integer IS NULL OR p.node_id = $2) ORDER BY p.id`,
     [protocolsWithRequirements, nodeId ?? null],
   );
@@ -95,7 +96,7 @@ interface Reported {
 }
 
 function driftOf(row: Row, versionFaults: VersionFault[], limits: HealthLimits): NodeDrift {
-  const { status, syncStatus, faulty, versions } = nodeState(row, limits);
+  const { status, syncStatus, faulty, versions, versionsInTurn } = nodeState(row, limits);
   const runs = row.reported_revision ?? row.applied_revision;
   return {
     nodeId: row.id,
@@ -111,6 +112,7 @@ function driftOf(row: Row, versionFaults: VersionFault[], limits: HealthLimits):
     faulty,
     leftOut: row.left_out ?? [],
     versions,
+    versionsInTurn,
     versionFaults,
     unpublishedSince: row.unpublished_since,
     unpublishedCauses: row.change_causes,

@@ -153,7 +153,7 @@ const nodesSql = `
 SELECT n.id, ${hostSql} AS host, n.ip, n.revision, n.change_seq AS "changeSeq",
   n.published_seq AS "publishedSeq", n.change_causes AS causes,
   encode(n.content_hash, 'hex') AS "contentHash", ${dueSql} AS due, s.settings AS pinned,
-  h.reported_revision AS "reportedRevision", h.xray_version AS "xrayVersion",
+  h.reported_revision AS "reportedRevision", h.rendered_xray_version AS "xrayVersion",
   nullif(n.xray_settings, '{}') AS xray
 FROM nodes n
 LEFT JOIN heartbeats h ON h.node_id = n.id

@@ -71,6 +71,13 @@ export function protocolsThatStart(
   return protocols.filter(({ id }) => !leftOut.has(id));
 }
 
+/** The older one of two versions as nodes report them. One that holds no version counts as the newest. */
+export function olderVersion(one: string | null, other: string | null): string | null {
+  const [left, right] = [parseVersion(one), parseVersion(other)];
+  if (left === undefined) return right === undefined ? one : other;
+  return right !== undefined && isOlder(right, left) ? other : one;
+}
+
 /** The first number with dots in a text. A part that is missing is 0. */
 export function parseVersion(
   text: string | null | undefined,

@@ -50,7 +50,7 @@ t.test('only versions that have changed are written', async (t) => {
   for (const nodeId of nodeIds) heartbeats.seen(nodeId, undefined, 1);
   await heartbeats.close();
   const reported = (xray: string) => nodeIds.map((nodeId) => ({ nodeId, versions: { xray } }));
-  const writer = createVersionWriter();
+  const writer = createVersionWriter(Date.now);
   await writer.write(pool, reported('26.4.17'));
   const closed = createPool(databaseUrl, { max: 1 });
   await closed.end();
