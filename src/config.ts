@@ -61,6 +61,8 @@ export interface Config {
     offlineSeconds: number;
     /** Whether Core rolls back a node by itself that refuses its newest settings. */
     rollsBack: boolean;
+    /** The program that tests configurations; undefined for `xray` on the PATH. */
+    xray: string | undefined;
   };
   events: {
     days: number;
@@ -180,6 +182,7 @@ function toConfig(s: Settings): Config {
       staleSeconds: Math.min(s.CORE_NODE_STALE_SECONDS, s.CORE_NODE_OFFLINE_SECONDS),
       offlineSeconds: s.CORE_NODE_OFFLINE_SECONDS,
       rollsBack: s.CORE_NODE_ROLLBACK === 'true',
+      xray: s.CORE_XRAY,
     },
     events: {
       days: s.CORE_EVENT_DAYS,

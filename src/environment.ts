@@ -159,6 +159,11 @@ const nodes = {
     'true',
     'Whether Core rolls a node back by itself if the node refuses its newest settings.',
   ),
+  CORE_XRAY: z
+    .string()
+    .max(4_096)
+    .optional()
+    .describe('An Xray by which commands test configurations; if not set, xray on the PATH.'),
 };
 
 const events = {

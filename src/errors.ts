@@ -147,6 +147,11 @@ export const errorTable = {
     retryable: false,
     means: 'An HTTP or worker process of Core could not be started.',
   },
+  XRAY_UNUSABLE: {
+    status: 500,
+    retryable: false,
+    means: 'The Xray that tests configurations is missing, or does not run.',
+  },
   REDIS_NOT_DURABLE: {
     status: 500,
     retryable: false,

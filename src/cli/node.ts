@@ -18,6 +18,7 @@ import { host, hostOrNone, ip, name, nameOrNone, nodeId, onOrOff } from './argum
 import { confirm, counted, countedLinks, yesOption } from './confirm.ts';
 import type { CliContext, Run } from './context.ts';
 import { addNodeHistoryCommands, faultyText, versionsInTurnText } from './node-history.ts';
+import { addNodeTest } from './node-test.ts';
 import { fieldsText, objectsText } from './table.ts';
 
 /** `core node …` */
@@ -50,6 +51,7 @@ export function addNodeCommands(program: Command, run: Run): void {
   addNodeEnds(node, run);
   addNodeChanges(node, run);
   addNodeHistoryCommands(node, run);
+  addNodeTest(node, run);
 }
 
 /** `core node list` and `show`. */

@@ -1,7 +1,6 @@
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { promisify } from 'node:util';
-import { settingsWithSecrets } from '../environment.ts';
 import type { Logger } from '../log.ts';
 
 const run = promisify(execFile);
@@ -9,12 +8,6 @@ const run = promisify(execFile);
 /** Packages install servers into these folders, and a plain user's PATH leaves some of them out. */
 const usualFolders = ['/usr/bin', '/usr/local/bin', '/usr/sbin', '/opt/homebrew/bin'];
 const aptMsMax = 300_000;
-
-/** Goes before a server's command. The server needs no setting of Core, and some settings hold a password. */
-export const withoutSecrets: readonly string[] = [
-  'env',
-  ...settingsWithSecrets.flatMap((name) => ['-u', name]),
-];
 
 /** A program's path, or how the operator can get a program that Core could not install. */
 type FoundProgram = { path: string } | { remedy: string; cause?: unknown };

@@ -4,7 +4,8 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { CoreError } from '../../errors.ts';
-import { findProgram, withoutSecrets } from '../find-program.ts';
+import { withoutSecrets } from '../../processes/without-secrets.ts';
+import { findProgram } from '../find-program.ts';
 
 const run = promisify(execFile);
 

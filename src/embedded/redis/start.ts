@@ -7,7 +7,8 @@ import { CoreError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import { requireFreePort } from '../../processes/port.ts';
 import { type Supervised, supervise } from '../../processes/supervisor.ts';
-import { findOrInstall, withoutSecrets } from '../find-program.ts';
+import { withoutSecrets } from '../../processes/without-secrets.ts';
+import { findOrInstall } from '../find-program.ts';
 import { endLeftovers, programName, type ServerMark, writePidFile } from '../leftovers.ts';
 
 /** Redis may have to load gigabytes from the append-only file. */
