@@ -11,6 +11,7 @@ import type { PlanLine } from '../fleet/plan-lines.ts';
 import { jsonText, printable } from '../text.ts';
 import { confirm, counted, countedLinks, yesOption } from './confirm.ts';
 import type { CliContext, Run } from './context.ts';
+import { rawCheck } from './raw-check.ts';
 import { cellText, fieldsText, objectsText } from './table.ts';
 
 const fileBytesMax = 67_108_864;
@@ -99,7 +100,13 @@ async function applyAsked(
   const pool = await context.postgres();
   const { registrationSeconds } = context.config.nodes;
   const apply = (onPlan: NonNullable<ApplyOptions['onPlan']>): Promise<AppliedFleet> =>
-    applyFleet(pool, parsed, { dryRun, prune, registrationSeconds, onPlan });
+    applyFleet(pool, parsed, {
+      dryRun,
+      prune,
+      registrationSeconds,
+      onPlan,
+      beforeCommit: rawCheck(context),
+    });
   let asked: Plan | undefined;
   const applied = await apply(async (plan) => {
     if (!context.json) await context.write(planText(plan.lines));

@@ -4,6 +4,7 @@ import { requireNode } from '../nodes/lock-node.ts';
 import type { FaultyRevision, NodeState } from '../nodes/node-state.ts';
 import { listErrors } from '../nodes/reports.ts';
 import { listDrift, type NodeDrift } from '../publish/drift.ts';
+import type { RawPart } from '../publish/raw-parts.ts';
 import { listRevisions } from '../publish/revisions.ts';
 import { endRollback, rollBackNode } from '../publish/rollback.ts';
 import { nodeId, revision } from './arguments.ts';
@@ -55,7 +56,7 @@ export function addNodeHistoryCommands(node: Command, run: Run): void {
         const none =
           options.behind === true ? 'Every node runs its newest configuration.' : 'No nodes.';
         const text = objectsText(found.map(driftRow), driftColumns, none);
-        context.print(found, text + unpublishedLines(found) + alarmLines(found));
+        context.print(found, text + unpublishedLines(found) + alarmLines(found) + rawLines(found));
       }),
     );
 
@@ -153,6 +154,18 @@ export function faultyText(
     ? `and it refuses those of revision ${rolledBackTo}, too`
     : `so Core rolled it back to those of revision ${rolledBackTo}`;
   return `it refused the settings of revision ${revision} (${said}), ${now}; correct them, or run core node rollback ${nodeId} --end to try them again`;
+}
+
+function rawLines(found: readonly NodeDrift[]): string {
+  const rows = found
+    .filter(({ raw }) => raw.length > 0)
+    .map(({ nodeId, raw }) => ({ nodeId, 'raw JSON, which only Xray checks': rawText(raw) }));
+  return rows.length === 0 ? '' : `\n${objectsText(rows, Object.keys(rows[0] ?? {}), '')}`;
+}
+
+/** Like `protocol 7 (VLESS): streamSettings; root: log`; null if nothing is raw. */
+export function rawText(raw: readonly RawPart[]): string | null {
+  return raw.map(({ part, fields }) => `${part}: ${fields.join(', ')}`).join('; ') || null;
 }
 
 function unpublishedLines(found: readonly NodeDrift[]): string {

@@ -5,8 +5,10 @@ import { type XrayVerdict, xrayVerdict } from '../processes/xray-verdict.ts';
 import { readNodeRows } from '../publish/read-rows.ts';
 import type { NodeRows } from '../render/node-rows.ts';
 import { renderNodeConfig } from '../render/render.ts';
+import { parseVersion } from '../render/xray-versions.ts';
 import { nodeId } from './arguments.ts';
 import type { CliContext, Run } from './context.ts';
+import { programOf } from './raw-check.ts';
 import { fieldsText } from './table.ts';
 
 /** `core status` exits with the same if something does not run. */
@@ -59,9 +61,13 @@ async function testNode(
   if (xray === undefined) {
     return { outcome: 'no Xray', note: 'The node has no inbound that Xray serves' };
   }
-  const verdict = await xrayVerdict(given ?? context.config.nodes.xray ?? 'xray', xray);
+  const verdict = await xrayVerdict(given ?? programOf(context), xray);
   const reported = rows.node.xrayVersion;
-  if (reported === undefined || reported === null || reported.includes(verdict.version)) {
+  if (
+    reported === undefined ||
+    reported === null ||
+    parseVersion(reported)?.join('.') === verdict.version
+  ) {
     return verdict;
   }
   return {

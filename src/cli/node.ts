@@ -13,11 +13,12 @@ import {
 import { type NodeEffects, nodeEffects } from '../nodes/effects.ts';
 import { listNodes, type NodeState, showNode } from '../nodes/node-state.ts';
 import { readVersionFaults } from '../publish/drift.ts';
+import { readRawParts } from '../publish/raw-parts.ts';
 import type { VersionFault } from '../render/xray-versions.ts';
 import { host, hostOrNone, ip, name, nameOrNone, nodeId, onOrOff } from './arguments.ts';
 import { confirm, counted, countedLinks, yesOption } from './confirm.ts';
 import type { CliContext, Run } from './context.ts';
-import { addNodeHistoryCommands, faultyText, versionsInTurnText } from './node-history.ts';
+import { addNodeHistoryCommands, faultyText, rawText, versionsInTurnText } from './node-history.ts';
 import { addNodeTest } from './node-test.ts';
 import { fieldsText, objectsText } from './table.ts';
 
@@ -87,10 +88,13 @@ function addNodeLists(node: Command, run: Run): void {
         const shown = await showNode(pool, id, context.config.nodes);
         const same = reported.filter((field) => !reportedColumns([shown]).includes(field));
         const faults = (await readVersionFaults(pool, id)).get(id) ?? [];
-        const fields = Object.entries(shownFields(shown, faults)).filter(
-          ([name]) => !same.some((one) => one === name),
+        const raw = (await readRawParts(pool, id)).get(id) ?? [];
+        const all = { ...shownFields(shown, faults), 'raw JSON': rawText(raw) };
+        const fields = Object.entries(all).filter(([name]) => !same.some((one) => one === name));
+        context.print(
+          { ...shown, versionFaults: faults, raw },
+          fieldsText(Object.fromEntries(fields)),
         );
-        context.print({ ...shown, versionFaults: faults }, fieldsText(Object.fromEntries(fields)));
       }),
     );
 }

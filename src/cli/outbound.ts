@@ -13,6 +13,7 @@ import {
 import { name, nodeId, outboundProtocol, position, settings } from './arguments.ts';
 import { confirm, counted, yesOption } from './confirm.ts';
 import type { CliContext, Run } from './context.ts';
+import { rawCheck } from './raw-check.ts';
 import { objectsText, settingsToShow } from './table.ts';
 
 /** `core outbound …` */
@@ -145,7 +146,11 @@ function takesOutbound(command: Command): Command {
     .option('--send-through <address>', 'an address of the node, origin or srcip')
     .option('--target-strategy <strategy>', 'how to resolve domains: AsIs, UseIP, …')
     .option('--through <tag>', 'another outbound to connect through (proxySettings)', name)
-    .option('--raw <json>', 'merged into the outbound for the node, without a check', settings);
+    .option(
+      '--raw <json>',
+      'merged into the outbound; a real Xray checks it, if one is at hand',
+      settings,
+    );
 }
 
 async function put(
@@ -155,6 +160,6 @@ async function put(
 ): Promise<void> {
   const proxySettings = through === undefined ? undefined : { tag: through };
   const outbound = { ...given, proxySettings };
-  await write(await context.postgres(), { ...outbound, nodeId: node });
+  await write(await context.postgres(), { ...outbound, nodeId: node }, rawCheck(context));
   context.print({ nodeId: node, tag: outbound.tag });
 }

@@ -9,6 +9,7 @@ import { addProtocol, listProtocols, removeProtocol, setProtocol } from '../sett
 import { groupNames, id, nodeId, port, protocolName, settings, vpnProtocol } from './arguments.ts';
 import { confirm, counted, countedLinks, yesOption } from './confirm.ts';
 import type { CliContext, Run } from './context.ts';
+import { rawCheck } from './raw-check.ts';
 import { fieldsText, objectsText, settingsToShow } from './table.ts';
 
 /** `core protocol …` */
@@ -39,7 +40,11 @@ Examples:
       run(async (context, options: AddOptions) => {
         const { node, ...added } = options;
         const pool = await context.postgres();
-        const { nodeProtocolId } = await addProtocol(pool, { ...added, nodeId: node });
+        const { nodeProtocolId } = await addProtocol(
+          pool,
+          { ...added, nodeId: node },
+          rawCheck(context),
+        );
         await printWithWarnings(context, { nodeProtocolId });
       }),
     );
@@ -65,7 +70,12 @@ Examples:
         if (change.groups !== undefined) {
           await confirmGroups(context, nodeProtocolId, change.groups, yes);
         }
-        const { nodeId } = await setProtocol(await context.postgres(), nodeProtocolId, change);
+        const { nodeId } = await setProtocol(
+          await context.postgres(),
+          nodeProtocolId,
+          change,
+          rawCheck(context),
+        );
         await printWithWarnings(context, { nodeProtocolId, nodeId });
       }),
     );

@@ -3,6 +3,7 @@ import { xraySettings } from '../settings/harmless.ts';
 import { readXraySettings, setXraySettings } from '../settings/xray-settings.ts';
 import { nodeId, settings } from './arguments.ts';
 import type { Run } from './context.ts';
+import { rawCheck } from './raw-check.ts';
 import { fieldsText, settingsToShow } from './table.ts';
 
 /** `core xray …` */
@@ -36,7 +37,12 @@ export function addXrayCommands(program: Command, run: Run): void {
     .addHelpText('after', settingsHelp)
     .action(
       run(async (context, options: { node: number; settings: Record<string, unknown> }) => {
-        await setXraySettings(await context.postgres(), options.node, options.settings);
+        await setXraySettings(
+          await context.postgres(),
+          options.node,
+          options.settings,
+          rawCheck(context),
+        );
         context.print({ nodeId: options.node, settings: Object.keys(options.settings).join(', ') });
       }),
     );
@@ -48,7 +54,8 @@ Settings (all optional; the fields in them are those of Xray):
   dns                servers, hosts, queryStrategy, …
   balancers          [{ tag, selector, strategy, fallbackTag }]; a rule names one by balancerTag
   observatory        measures outbounds for leastPing and leastLoad; or burstObservatory
-  raw                merged into the root of the configuration, without a check
+  raw                merged into the root of the configuration; a real Xray checks it, if one
+                     is at hand (core node test --help)
 
 Examples:
   core xray set --node 1 --settings '{"dns":{"servers":["1.1.1.1"]}}'

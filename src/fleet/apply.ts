@@ -11,6 +11,7 @@ import {
 } from '../nodes/change.ts';
 import { countLinks, countLinksOfMoves, type LinkCounts } from '../nodes/linked.ts';
 import { lockLinks } from '../nodes/lock-links.ts';
+import type { BeforeCommit } from '../settings/before-commit.ts';
 import { replaceOutbounds } from '../settings/outbounds.ts';
 import {
   addProtocolInTransaction,
@@ -37,6 +38,7 @@ export interface ApplyOptions {
   registrationSeconds: number;
   /** Sees the plan before anything changes, and may stop it. */
   onPlan?: (plan: Plan) => Promise<'carry out' | 'stop'>;
+  beforeCommit?: BeforeCommit;
 }
 
 /** A plan, and how much of it nobody can undo. */
@@ -161,6 +163,7 @@ async function applyNode(
     protocols.change.some((change) => change.changesSettings);
   if (touched || [outbounds, rules, xray].some((part) => part !== undefined)) {
     await bumpSettings(client, nodeId, 'fleet file');
+    await options.beforeCommit?.(client, nodeId);
   }
   // A rollback goes on: groups are no settings of the node.
   else if (protocols.change.length > 0) await bumpNodes(client, [nodeId], 'fleet file');

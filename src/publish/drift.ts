@@ -15,6 +15,7 @@ import {
   versionFaults,
 } from '../render/xray-versions.ts';
 import type { Queryable } from '../stores/postgres.ts';
+import { type RawPart, readRawParts } from './raw-parts.ts';
 import { type LeftOutProtocol, leftOutSql } from './rolled-back.ts';
 
 /** The difference between what a node runs and what it should run. */
@@ -39,6 +40,8 @@ export interface NodeDrift {
   faulty: FaultyRevision | null;
   /** The protocols of that revision that were removed since, so that the node does not get them. */
   leftOut: LeftOutProtocol[];
+  /** What Core merges into its configuration without a check. */
+  raw: RawPart[];
   versions: NodeState['versions'];
   versionsInTurn: NodeState['versionsInTurn'];
   /** What the node's version of Xray cannot do for its protocols. */
@@ -64,7 +67,11 @@ export async function listDrift(db: Queryable, limits: HealthLimits): Promise<No
      FROM (${nodeStateQuery}) AS state WHERE NOT revoked ORDER BY id`,
   );
   const faults = await readVersionFaults(db);
-  return rows.map((row) => driftOf(row, faults.get(row.id) ?? [], limits));
+  const raw = await readRawParts(db);
+  return rows.map((row) => ({
+    ...driftOf(row, faults.get(row.id) ?? [], limits),
+    raw: raw.get(row.id) ?? [],
+  }));
 }
 
 /**
@@ -95,7 +102,11 @@ interface Reported {
   version: string;
 }
 
-function driftOf(row: Row, versionFaults: VersionFault[], limits: HealthLimits): NodeDrift {
+function driftOf(
+  row: Row,
+  versionFaults: VersionFault[],
+  limits: HealthLimits,
+): Omit<NodeDrift, 'raw'> {
   const { status, syncStatus, faulty, versions, versionsInTurn } = nodeState(row, limits);
   const runs = row.reported_revision ?? row.applied_revision;
   return {

@@ -65,18 +65,26 @@ export function readNodes(
 ): Promise<Map<number, ReadNode>> {
   return inClientTransaction(client, async () => {
     await client.query('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY');
-    const nodes = await client.query<NodeRow>(nodesSql, [nodeIds]);
-    const read = new Map(nodes.rows.map((row) => [row.id, withoutLists(row)]));
-    const pinned = new Map(
-      nodes.rows.filter((row) => row.pinned !== null).map(({ id }) => [id, rowsOf(read, id)]),
-    );
-    await leaveOutRemoved(client, pinned);
-    const unpinned = [...read.keys()].filter((id) => !pinned.has(id));
-    if (unpinned.length > 0) await addSettings(client, unpinned, read);
-    const links = await client.query<LinksRow>(linksSql, [[...read.keys()]]);
-    for (const row of links.rows) addLinks(read.get(row.nodeId)?.rows, row);
-    return read;
+    return readNodesInTransaction(client, nodeIds);
   });
+}
+
+/** The same in a transaction of the caller, which has one snapshot, or holds the locks of these nodes. */
+export async function readNodesInTransaction(
+  client: pg.PoolClient,
+  nodeIds: readonly number[],
+): Promise<Map<number, ReadNode>> {
+  const nodes = await client.query<NodeRow>(nodesSql, [nodeIds]);
+  const read = new Map(nodes.rows.map((row) => [row.id, withoutLists(row)]));
+  const pinned = new Map(
+    nodes.rows.filter((row) => row.pinned !== null).map(({ id }) => [id, rowsOf(read, id)]),
+  );
+  await leaveOutRemoved(client, pinned);
+  const unpinned = [...read.keys()].filter((id) => !pinned.has(id));
+  if (unpinned.length > 0) await addSettings(client, unpinned, read);
+  const links = await client.query<LinksRow>(linksSql, [[...read.keys()]]);
+  for (const row of links.rows) addLinks(read.get(row.nodeId)?.rows, row);
+  return read;
 }
 
 function rowsOf(read: ReadonlyMap<number, ReadNode>, nodeId: number): NodeRows {

@@ -11,6 +11,7 @@ import {
   validateOutbound,
 } from '../protocols/outbound/outbound.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
+import type { BeforeCommit } from './before-commit.ts';
 import { requireReferences } from './references.ts';
 
 interface NodeOutbound {
@@ -35,6 +36,7 @@ interface NodeOutbound {
 export async function addOutbound(
   pool: pg.Pool,
   added: Outbound & { nodeId: number },
+  beforeCommit?: BeforeCommit,
 ): Promise<void> {
   const { nodeId, ...outbound } = added;
   const { tag } = outbound;
@@ -55,6 +57,7 @@ export async function addOutbound(
     await orderOutbounds(client, nodeId, [...configured, tag]);
     await requireReferences(client, nodeId);
     await bumpSettings(client, nodeId, `outbound ${tag} added`);
+    await beforeCommit?.(client, nodeId);
   });
 }
 
@@ -65,6 +68,7 @@ export async function addOutbound(
 export async function setOutbound(
   pool: pg.Pool,
   changed: Outbound & { nodeId: number },
+  beforeCommit?: BeforeCommit,
 ): Promise<void> {
   const { nodeId, ...outbound } = changed;
   const { tag } = outbound;
@@ -74,6 +78,7 @@ export async function setOutbound(
     await writeOutbound(client, nodeId, outbound, tags.indexOf(tag) + 1);
     await requireReferences(client, nodeId);
     await bumpSettings(client, nodeId, `outbound ${tag} changed`);
+    await beforeCommit?.(client, nodeId);
   });
 }
 

@@ -9,6 +9,7 @@ import { lockLinks } from '../nodes/lock-links.ts';
 import { lockLiveNode } from '../nodes/lock-node.ts';
 import { validateProtocolSettings } from '../protocols/settings.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
+import type { BeforeCommit } from './before-commit.ts';
 import { settingsWithSecretsKept } from './keep-secrets.ts';
 import { requirePortFreeOnNode } from './port-transports.ts';
 import {
@@ -61,6 +62,7 @@ interface ProtocolChange {
 export async function addProtocol(
   pool: pg.Pool,
   added: NewProtocol,
+  beforeCommit?: BeforeCommit,
 ): Promise<{ nodeProtocolId: number }> {
   const settings = validateProtocolSettings(added.protocol, added.settings);
   return inTransaction(pool, async (client) => {
@@ -69,6 +71,7 @@ export async function addProtocol(
     const nodeProtocolId = await addProtocolInTransaction(client, { ...added, settings });
     await requireReferences(client, added.nodeId);
     await bumpSettings(client, added.nodeId, `protocol ${nodeProtocolId} added`);
+    await beforeCommit?.(client, added.nodeId);
     return { nodeProtocolId };
   });
 }
@@ -132,6 +135,7 @@ export async function setProtocol(
   pool: pg.Pool,
   nodeProtocolId: number,
   change: ProtocolChange,
+  beforeCommit?: BeforeCommit,
 ): Promise<{ nodeId: number }> {
   return inTransaction(pool, async (client) => {
     if (change.groups !== undefined) await lockLinks(client, 'groups');
@@ -145,6 +149,7 @@ export async function setProtocol(
       await setProtocolInTransaction(client, nodeProtocolId, { name, port, settings });
       await requireReferences(client, nodeId);
       await bumpSettings(client, nodeId, `protocol ${nodeProtocolId} changed`);
+      await beforeCommit?.(client, nodeId);
     }
     // A rollback goes on: groups are no settings of the node.
     if (groups !== undefined && (await setProtocolGroups(client, nodeProtocolId, groups))) {

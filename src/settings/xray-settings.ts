@@ -3,6 +3,7 @@ import { bumpSettings } from '../nodes/bump.ts';
 import { lockLiveNode, requireNode } from '../nodes/lock-node.ts';
 import { validateXraySettings, type XraySettings } from '../protocols/routing/xray-settings.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
+import type { BeforeCommit } from './before-commit.ts';
 import { requireReferences } from './references.ts';
 
 /**
@@ -14,6 +15,7 @@ export async function setXraySettings(
   pool: pg.Pool,
   nodeId: number,
   given: Record<string, unknown>,
+  beforeCommit?: BeforeCommit,
 ): Promise<void> {
   const settings = validateXraySettings(given);
   await inTransaction(pool, async (client) => {
@@ -21,6 +23,7 @@ export async function setXraySettings(
     await replaceXraySettings(client, nodeId, settings);
     await requireReferences(client, nodeId);
     await bumpSettings(client, nodeId, 'settings of Xray changed');
+    await beforeCommit?.(client, nodeId);
   });
 }
 

@@ -1,3 +1,4 @@
+import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import t from 'tap';
 import { projectRoot } from '../../src/root.ts';
@@ -10,8 +11,16 @@ const stores = await openStores(t, { max: 4 });
 const { core, json } = commandLine({ ...stores.environment, CORE_XRAY: recorded });
 
 const test = (...args: string[]) => core('node', 'test', '1', '--json', ...args);
-const setRaw = (raw: object) =>
-  json('xray', 'set', '--node', '1', '--settings', JSON.stringify({ raw }));
+const setRaw = (raw: object, given = core) =>
+  given('xray', 'set', '--node', '1', '--settings', JSON.stringify({ raw }));
+const nonsense = { inbounds: [{ tag: 'a', port: 9_000, protocol: 'nonsense' }] };
+const report = (version: string) =>
+  stores.pool.query(
+    `INSERT INTO heartbeats (node_id, last_seen_at, xray_version, rendered_xray_version)
+     VALUES (1, now(), $1, $1) ON CONFLICT (node_id) DO UPDATE
+     SET xray_version = $1, rendered_xray_version = $1`,
+    [version],
+  );
 
 t.test('a node is tested by the Xray that CORE_XRAY names', async (t) => {
   await json('node', 'create', '--name', 'n');
@@ -24,15 +33,14 @@ t.test('a node is tested by the Xray that CORE_XRAY names', async (t) => {
   t.same(JSON.parse(taken.stdout), { nodeId: 1, outcome: 'taken', version: '26.7.28' });
   t.equal(taken.exitCode, 0);
 
-  await stores.pool.query(
-    `INSERT INTO heartbeats (node_id, last_seen_at, xray_version, rendered_xray_version)
-     VALUES (1, now(), '26.4.17', '26.4.17')`,
-  );
+  await report('26.4.17');
   t.match(JSON.parse((await test()).stdout), { note: /The node reports 26\.4\.17/ });
 });
 
 t.test('a configuration that Xray refuses ends with 3, and the reason', async (t) => {
-  await setRaw({ inbounds: [{ tag: 'a', port: 9_000, protocol: 'nonsense' }] });
+  const set = await setRaw(nonsense);
+  t.equal(set.exitCode, 0, 'another version than that of the node is no judge');
+  t.match(set.stderr, /Warning: Xray 26\.7\.28 refuses .* The node reports 26\.4\.17/);
   const refused = await test();
   t.equal(refused.exitCode, 3);
   t.match(JSON.parse(refused.stdout), {
@@ -44,6 +52,40 @@ t.test('a configuration that Xray refuses ends with 3, and the reason', async (t
   const geo = await test();
   t.equal(geo.exitCode, 3);
   t.match(JSON.parse(geo.stdout), { outcome: 'needs geo files', reason: /geoip\.dat/ });
+});
+
+t.test('raw that the version of the node refuses is not stored', async (t) => {
+  await report('Xray 26.7.28 (Xray, Penetrates Everything.)');
+  const stored = await json('xray', 'show', '--node', '1', '--secrets');
+  const refused = await setRaw(nonsense);
+  t.equal(refused.exitCode, 1);
+  t.match(refused.stderr, /Xray 26\.7\.28 refuses the configuration of node 1: .*nonsense/);
+  t.same(await json('xray', 'show', '--node', '1', '--secrets'), stored);
+  t.equal((await setRaw({ log: { loglevel: 'none' } })).stderr, '');
+  const away = commandLine({ ...stores.environment, CORE_XRAY: '/nowhere/xray' }).core;
+  t.match((await setRaw({ log: { loglevel: 'none' } }, away)).stderr, /raw is not tested: /);
+  const fleet = path.join(t.testdir({ 'fleet.yaml': '' }), 'fleet.yaml');
+  writeFileSync(
+    fleet,
+    JSON.stringify({ version: 1, nodes: [{ name: 'n', xray: { raw: nonsense } }] }),
+  );
+  t.match((await core('apply', fleet)).stderr, /refuses the configuration of node 1: .*nonsense/);
+});
+
+t.test('what is raw shows in the state of a node and in drift', async (t) => {
+  const outbound = ['--node', '1', '--tag', 'o', '--protocol', 'freedom'];
+  await json('outbound', 'add', ...outbound, '--raw', '{"mux":{"enabled":false}}');
+  await json('protocol', 'set', '1', '--settings', '{"raw":{"streamSettings":{"sockopt":{}}}}');
+  const raw = [
+    { part: 'protocol 1 (VLESS)', fields: ['streamSettings'] },
+    { part: 'outbound o', fields: ['mux'] },
+    { part: 'root', fields: ['log'] },
+  ];
+  t.match(await json('node', 'show', '1'), { raw });
+  t.match(await json('node', 'drift'), [{ raw }]);
+  const text = /protocol 1 \(VLESS\): streamSettings; outbound o: mux; root: log/;
+  t.match((await core('node', 'show', '1')).stdout, text);
+  t.match((await core('node', 'drift')).stdout, text);
 });
 
 t.test('an Xray that is missing or none is an error that says what to do', async (t) => {
