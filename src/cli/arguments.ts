@@ -89,10 +89,6 @@ export function credential(given: string): string {
   throw new InvalidArgumentError(sentence(fault));
 }
 
-/** A credential, or `none`. */
-export const credentialOrNone = (given: string): string | { none: true } =>
-  given === 'none' ? { none: true } : credential(given);
-
 /** The name of a protocol on its node. */
 export function protocolName(given: string): string {
   const parsed = protocolNameSchema.safeParse(given.trim());
@@ -167,7 +163,8 @@ export function settings(given: string): Record<string, unknown> {
   throw new InvalidArgumentError('It must be a JSON object.');
 }
 
-function readText(file: string, charsMax: number): string {
+/** The text of a file that an argument names. */
+export function readText(file: string, charsMax: number): string {
   try {
     const text = readFileSync(file, 'utf8');
     if (text.length <= charsMax) return text;

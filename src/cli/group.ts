@@ -1,8 +1,9 @@
 import type { Command } from 'commander';
 import { CoreError } from '../errors.ts';
 import { createGroup, listGroups, removeGroup, renameGroup, showGroup } from '../groups/groups.ts';
+import { listMemberProtocols, listMemberSubscriptions } from '../groups/list-members.ts';
 import { changeMembers, type IdRange, type MembersChange } from '../groups/members.ts';
-import { groupName, idRanges } from './arguments.ts';
+import { afterId, groupName, idRanges, rowsMax } from './arguments.ts';
 import { confirm, counted, yesOption } from './confirm.ts';
 import type { CliContext, Run } from './context.ts';
 import { objectsText } from './table.ts';
@@ -52,19 +53,57 @@ export function addGroupCommands(program: Command, run: Run): void {
       }),
     );
 
-  group
-    .command('show')
-    .description('One group')
-    .argument('<name>', 'name of the group', groupName)
-    .addHelpText('after', '\nExample:\n  core group show premium')
-    .action(
-      run(async (context, _options, name: string) => {
-        context.print(await showGroup(await context.postgres(), name));
-      }),
-    );
+  addGroupShow(group, run);
   addGroupRemove(group, run);
   addMemberCommand(group, run, 'add', 'Put subscriptions and protocols into a group');
   addMemberCommand(group, run, 'remove-members', 'Take subscriptions and protocols out of a group');
+}
+
+interface ShowOptions {
+  protocols?: boolean;
+  subscriptions?: boolean;
+  after: number;
+  max: number;
+}
+
+function addGroupShow(group: Command, run: Run): void {
+  group
+    .command('show')
+    .description('One group and how much is in it, or a page of its members by id')
+    .argument('<name>', 'name of the group', groupName)
+    .option('--protocols', 'its protocols')
+    .option('--subscriptions', 'its subscriptions')
+    .option('--after <id>', 'start after this id', afterId, 0)
+    .option('--max <rows>', 'at most this many', rowsMax, 1_000)
+    .addHelpText(
+      'after',
+      `
+Examples:
+  core group show premium
+  core group show premium --protocols
+  core group show premium --subscriptions --after 1000`,
+    )
+    .action(
+      run(async (context, options: ShowOptions, name: string) => {
+        const { protocols, subscriptions, after, max } = options;
+        if (protocols === true && subscriptions === true) {
+          throw new CoreError('INVALID_ARGUMENT', 'Give --protocols or --subscriptions, not both');
+        }
+        const pool = await context.postgres();
+        const page = { afterId: after, rowsMax: max };
+        if (protocols === true) {
+          const found = await listMemberProtocols(pool, name, page);
+          const columns = ['nodeProtocolId', 'nodeId', 'nodeName', 'name', 'protocol', 'port'];
+          return context.print(found, objectsText(found, columns, 'There are no protocols.'));
+        }
+        if (subscriptions === true) {
+          const found = await listMemberSubscriptions(pool, name, page);
+          const columns = ['subscriptionId', 'userId', 'userName', 'status'];
+          return context.print(found, objectsText(found, columns, 'There are no subscriptions.'));
+        }
+        return context.print(await showGroup(pool, name));
+      }),
+    );
 }
 
 function addGroupRemove(group: Command, run: Run): void {
@@ -77,10 +116,9 @@ function addGroupRemove(group: Command, run: Run): void {
     .action(
       run(async (context, { yes }: { yes?: boolean }, name: string) => {
         const pool = await context.postgres();
-        const { subscriptions, protocols, linksEnded } = await removeGroup(pool, name, {
-          dryRun: true,
-        });
-        if (subscriptions + protocols > 0) {
+        const ended = await removeGroup(pool, name, { dryRun: true });
+        const { subscriptions, protocols, linksEnded } = ended;
+        if (linksEnded > 0) {
           await confirm(context, {
             what: `Removing group ${name}`,
             effects: [
@@ -129,11 +167,15 @@ function addMemberCommand(
     .addHelpText(
       'after',
       `
-It says how many links this makes and ends, and asks. All of it happens or nothing.
+${
+  action === 'add'
+    ? 'It says how many links this has made.'
+    : 'If links would end, it says how many, and asks.'
+} All of it happens or nothing.
 
 Examples:
   core group ${command} premium --subscriptions 1,2,5-900 --nodes 3
-  core group ${command} premium --subscriptions @ids.txt --yes`,
+  core group ${command} premium --subscriptions @ids.txt`,
     )
     .action(
       run(async (context, options: MemberOptions, name: string) => {
@@ -164,29 +206,34 @@ function both(what: string): CoreError {
   return new CoreError('INVALID_ARGUMENT', `Give --${what} or --all-${what}, not both`);
 }
 
-/** Counts what would change, asks, and changes it. */
+/** Changes a group. It first counts what would change, and asks if a link would end. */
 async function changeGroup(
   context: CliContext,
   change: MembersChange,
   yes: boolean | undefined,
 ): Promise<void> {
   const pool = await context.postgres();
-  const { linksAdded, linksEnded, ...counts } = await changeMembers(pool, change, { dryRun: true });
-  if (linksAdded + linksEnded > 0) {
-    const [doing, direction] =
-      change.action === 'add' ? ['Adding to', 'puts'] : ['Removing from', 'takes'];
-    const place = change.action === 'add' ? 'into it' : 'out of it';
-    await confirm(context, {
-      what: `${doing} group ${change.group}`,
-      effects: [
-        `${direction} ${counted(counts.subscriptions, 'subscription')} and ${counted(counts.protocols, 'protocol')} ${place}`,
-        `makes ${counted(linksAdded, 'link')} and ends ${counted(linksEnded, 'link')}`,
-        `changes ${counted(counts.nodes, 'node')}`,
-      ],
-      answer: 'yes',
-      yes,
-      isUndoable: true,
-    });
-  }
+  if (change.action === 'remove') await confirmEnd(context, change, yes);
   context.print({ group: change.group, ...(await changeMembers(pool, change, { dryRun: false })) });
+}
+
+async function confirmEnd(
+  context: CliContext,
+  change: MembersChange,
+  yes: boolean | undefined,
+): Promise<void> {
+  const ended = await changeMembers(await context.postgres(), change, { dryRun: true });
+  if (ended.linksEnded === 0) return;
+  const { subscriptions, protocols, linksEnded, nodes } = ended;
+  await confirm(context, {
+    what: `Removing from group ${change.group}`,
+    effects: [
+      `takes ${counted(subscriptions, 'subscription')} and ${counted(protocols, 'protocol')} out of it`,
+      `ends ${counted(linksEnded, 'link')}`,
+      `changes ${counted(nodes, 'node')}`,
+    ],
+    answer: 'yes',
+    yes,
+    isUndoable: true,
+  });
 }

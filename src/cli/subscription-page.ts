@@ -15,10 +15,11 @@ import {
 import { id } from './arguments.ts';
 import { confirm, yesOption } from './confirm.ts';
 import type { CliContext, Run } from './context.ts';
+import { readSecret, type Secret, secret } from './secret.ts';
 import { fieldsText } from './table.ts';
 
 interface CreateOptions {
-  token?: string;
+  token?: Secret<string>;
   all?: boolean;
   file?: string;
 }
@@ -32,7 +33,11 @@ export function addSubscriptionPageCommands(subscription: Command, run: Run): vo
     .command('create')
     .description('Give a subscription a page, or all that have none; prints the address once')
     .argument('[id]', 'id of the subscription', id)
-    .option('--token <token>', 'a token of another panel that client apps have', token)
+    .option(
+      '--token <token>',
+      'a token of another panel that client apps have, or @file, or -',
+      secret(token),
+    )
     .option('--all', 'every subscription that has no page')
     .option('--file <file>', 'with --all: a new CSV file for the addresses')
     .addHelpText(
@@ -52,7 +57,8 @@ Examples:
           const message = 'Give the id of a subscription, or --all with --file';
           throw new CoreError('INVALID_ARGUMENT', message);
         }
-        const made = await createPage(await context.postgres(), subscriptionId, options.token);
+        const given = await readSecret(context, options.token, tokenOption);
+        const made = await createPage(await context.postgres(), subscriptionId, given);
         return printAddress(context, subscriptionId, made);
       }),
     );
@@ -113,15 +119,23 @@ function token(given: string): string {
   throw new InvalidArgumentError('It must be 16 to 64 letters, digits, - or _, and hard to guess.');
 }
 
+const tokenOption = { option: '--token', parse: token };
+
 function addressOf({ pages }: Config, given: string): string {
   return `${pages.url}/sub/${given}`;
 }
 
-function printAddress(context: CliContext, subscriptionId: number, made: string): void {
-  const page = { subscriptionId, url: addressOf(context.config, made) };
-  const hint = context.config.pages.areServed
+/** The address of a page, and what the operator should know of it. */
+export function pageOf({ config }: CliContext, made: string): { url: string; hint: string } {
+  const hint = config.pages.areServed
     ? ''
     : 'Core serves it once CORE_SUBSCRIPTION_PAGES is true.\n';
+  return { url: addressOf(config, made), hint };
+}
+
+function printAddress(context: CliContext, subscriptionId: number, made: string): void {
+  const { url, hint } = pageOf(context, made);
+  const page = { subscriptionId, url };
   context.print(page, `${fieldsText(page)}${hint}`);
 }
 

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { CoreError } from '../errors.ts';
 import { subscriptionGroupEffects } from '../groups/membership.ts';
+import { createSubscriptionWithPage } from '../pages/tokens.ts';
 import { changeSubscription, type SubscriptionChange } from '../subscriptions/change.ts';
 import { createSubscription } from '../subscriptions/create.ts';
 import { deleteSubscription } from '../subscriptions/delete.ts';
@@ -13,7 +14,6 @@ import {
   bytes,
   bytesOrNone,
   credential,
-  credentialOrNone,
   date,
   dateOrNever,
   duration,
@@ -25,7 +25,8 @@ import {
 import { confirm, counted, yesOption } from './confirm.ts';
 import type { CliContext, Run } from './context.ts';
 import { addImportCommand } from './import/command.ts';
-import { addSubscriptionPageCommands } from './subscription-page.ts';
+import { readSecret, type Secret, secret } from './secret.ts';
+import { addSubscriptionPageCommands, pageOf } from './subscription-page.ts';
 import { fieldsText, objectsText } from './table.ts';
 
 /** `core subscription …` */
@@ -80,21 +81,26 @@ function addSubscriptionCreate(subscription: Command, run: Run): void {
     .option('--groups <names>', 'groups, like default,premium (default: default)', groupNames)
     .option(
       '--credential <text>',
-      'what client apps hold, for all links (default: new)',
-      credential,
+      'what client apps hold, for all links, or @file, or - (default: new)',
+      secret(credential),
     )
+    .option('--page', 'make its page too, and print the address once')
     .addHelpText(
       'after',
       `
+${secretHelp}
+
 Examples:
-  core subscription create --user 1 --limit 10GB
+  core subscription create --user 1 --limit 10GB --page
+  core subscription create --user 1 --credential @credential.txt
   core subscription create --user 1 --duration 30d
   core subscription create --user 1 --limit 10GB --reset month --anchor 2030-01-31T00:00:00Z`,
     )
     .action(
       run(async (context, options: CreateOptions) => {
         refuseTwoEnds(options);
-        const created = await createSubscription(await context.postgres(), {
+        const pool = await context.postgres();
+        const given = {
           userId: options.user,
           trafficLimitBytes: options.limit ?? null,
           expiresAt: options.expires ?? null,
@@ -102,18 +108,31 @@ Examples:
           resetPeriod: options.resetPeriod,
           anchorAt: options.anchor,
           groups: options.groups,
-          credential: options.credential,
-        });
+          credential: await readSecret(context, options.credential, credentialOption),
+        };
+        const { pageToken, ...created } =
+          options.page === true
+            ? await createSubscriptionWithPage(pool, given)
+            : { pageToken: undefined, ...(await createSubscription(pool, given)) };
+        const page = pageToken === undefined ? undefined : pageOf(context, pageToken);
         const { subscriptionId, links } = created;
         const table = objectsText(
           links,
           ['nodeProtocolId', 'uuid'],
           'No links yet: no protocol is in a group of it.',
         );
-        context.print(created, `${fieldsText({ subscriptionId })}\n${table}`);
+        const shown = { subscriptionId, ...(page === undefined ? {} : { url: page.url }) };
+        context.print(
+          page === undefined ? created : { ...created, url: page.url },
+          `${fieldsText(shown)}${page?.hint ?? ''}\n${table}`,
+        );
       }),
     );
 }
+
+const credentialOption = { option: '--credential', parse: credential };
+const secretHelp =
+  'A credential in @file or on stdin (-) stays out of the history of the shell. The end of its line is no part of it.';
 
 function refuseTwoEnds({
   expires,
@@ -136,7 +155,8 @@ interface CreateOptions {
   resetPeriod?: ResetPeriod;
   anchor?: Date;
   groups?: string[];
-  credential?: string;
+  credential?: Secret<string>;
+  page?: boolean;
 }
 
 const listColumns = [
@@ -161,7 +181,7 @@ interface SetOptions {
   resetPeriod?: ResetPeriod;
   anchor?: Date;
   groups?: string[];
-  credential?: string | { none: true };
+  credential?: Secret<string> | { none: true };
   yes?: boolean;
 }
 
@@ -177,11 +197,17 @@ function addSubscriptionChanges(subscription: Command, run: Run): void {
     .option('--reset, --reset-period <period>', 'none, day, week or month', resetPeriod)
     .option('--anchor <date>', 'start of the first period, in UTC', date)
     .option('--groups <names>', 'all its groups, like default,premium', groupNames)
-    .option('--credential <text>', 'what client apps hold, or none for new ones', credentialOrNone)
+    .option(
+      '--credential <text>',
+      'what client apps hold, or @file, or -; none for new ones',
+      credentialOrNone,
+    )
     .option(...yesOption)
     .addHelpText(
       'after',
       `
+${secretHelp}
+
 Examples:
   core subscription set 1 --limit 20GB
   core subscription set 1 --limit none --expires never --reset-period month`,
@@ -189,7 +215,7 @@ Examples:
     .action(
       run(async (context, options: SetOptions, subscriptionId: number) => {
         refuseTwoEnds(options);
-        const change = changeOf(options);
+        const change = await changeOf(context, options);
         const pool = await context.postgres();
         if (change.groups !== undefined) {
           await confirmGroups(context, subscriptionId, change.groups, options.yes);
@@ -208,8 +234,12 @@ Examples:
   addRotateAndDelete(subscription, run);
 }
 
+/** A credential as above, or `none`. Only the option itself says none: a file with this word is a credential. */
+const credentialOrNone = (given: string): Secret<string> | { none: true } =>
+  given === 'none' ? { none: true } : secret(credential)(given);
+
 /** @throws CoreError INVALID_ARGUMENT if no option changes anything. */
-function changeOf(options: SetOptions): SubscriptionChange {
+async function changeOf(context: CliContext, options: SetOptions): Promise<SubscriptionChange> {
   const { limit, expires, resetPeriod, anchor, groups, credential } = options;
   const change = {
     trafficLimitBytes: limit === 'none' ? null : limit,
@@ -218,7 +248,10 @@ function changeOf(options: SetOptions): SubscriptionChange {
     resetPeriod,
     anchorAt: anchor,
     groups,
-    credential: typeof credential === 'object' ? null : credential,
+    credential:
+      credential !== undefined && 'none' in credential
+        ? null
+        : await readSecret(context, credential, credentialOption),
   };
   if (Object.values(change).some((value) => value !== undefined)) return change;
   throw new CoreError('INVALID_ARGUMENT', 'Nothing to set: see core subscription set --help');

@@ -5,6 +5,7 @@ import { countLinks } from '../nodes/linked.ts';
 import { lockLinks } from '../nodes/lock-links.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { inDryTransaction } from './dry-transaction.ts';
+import { recordGroupEvents } from './group-events.ts';
 import { defaultGroup, groupId } from './names.ts';
 
 // Groups say who gets what: a protocol is in groups, a subscription has groups, and a link exists where they
@@ -104,7 +105,14 @@ export async function removeGroup(
       [id],
     );
     const protocols = await client.query('DELETE FROM protocol_groups WHERE group_id = $1', [id]);
-    const members = await client.query('DELETE FROM subscription_groups WHERE group_id = $1', [id]);
+    const members = await client.query<{ id: number }>(
+      'DELETE FROM subscription_groups WHERE group_id = $1 RETURNING subscription_id AS id',
+      [id],
+    );
+    if (!options.dryRun) {
+      const subscriptions = members.rows.map((row) => row.id);
+      await recordGroupEvents(client, subscriptions, { groupId: id, action: 'remove' });
+    }
     await client.query('DELETE FROM groups WHERE id = $1', [id]);
     const after = await countLinks(client);
     const linksEnded = before.links - after.links;
@@ -113,7 +121,7 @@ export async function removeGroup(
       await bumpNodes(client, nodeIds, `group ${name} removed`);
     }
     return {
-      subscriptions: members.rowCount ?? 0,
+      subscriptions: members.rows.length,
       protocols: protocols.rowCount ?? 0,
       linksEnded,
     };

@@ -4,6 +4,7 @@ import { bumpNodes } from '../nodes/bump.ts';
 import { countLinks } from '../nodes/linked.ts';
 import { lockLinks } from '../nodes/lock-links.ts';
 import { inDryTransaction } from './dry-transaction.ts';
+import { recordGroupEvents } from './group-events.ts';
 import { groupId } from './names.ts';
 
 /** Ids from `from` to `to`. Of several, those count that exist. */
@@ -65,7 +66,10 @@ export async function changeMembers(
     );
     const { links } = await countLinks(client);
     const nodeIds = await touchedNodes(client, id, nodesBefore, subscriptions.length, protocols);
-    if (!options.dryRun) await bumpNodes(client, nodeIds, `members of group ${change.group}`);
+    if (!options.dryRun) {
+      await recordGroupEvents(client, subscriptions, { groupId: id, action: change.action });
+      await bumpNodes(client, nodeIds, `members of group ${change.group}`);
+    }
     return {
       subscriptions: subscriptions.length,
       protocols: protocols.length,

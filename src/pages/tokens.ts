@@ -1,6 +1,8 @@
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
+import { createInTransaction, type NewMember } from '../subscriptions/create.ts';
+import type { ListedLink } from '../subscriptions/links.ts';
 import { newToken, tokenHash } from './token.ts';
 
 // Who has a page, and by which token. A token leaves Core once, when it is made.
@@ -45,6 +47,21 @@ export async function createPage(
     'INVALID_ARGUMENT',
     `Subscription ${subscriptionId} has a page already. Core keeps no token; for a new one: core subscription page rotate ${subscriptionId}`,
   );
+}
+
+/**
+ * Adds a subscription that has a page from the start.
+ * @returns the token, too.
+ * @throws CoreError as `createSubscription` does.
+ */
+export function createSubscriptionWithPage(
+  pool: pg.Pool,
+  subscription: NewMember,
+): Promise<{ subscriptionId: number; links: ListedLink[]; pageToken: string }> {
+  return inTransaction(pool, async (client) => {
+    const created = await createInTransaction(client, subscription);
+    return { ...created, pageToken: await createPage(client, created.subscriptionId) };
+  });
 }
 
 /**

@@ -104,14 +104,17 @@ async function changeGroups(
   subscriptionId: number,
   groups: readonly string[],
 ): Promise<void> {
+  const { groups: from } = await showSubscription(client, subscriptionId);
   const before = await linkedNodes(client, [subscriptionId]);
   if (!(await setSubscriptionGroups(client, subscriptionId, groups))) return;
   const after = await linkedNodes(client, [subscriptionId]);
+  const { groups: to } = await showSubscription(client, subscriptionId);
+  await recordEvents(client, [{ subscriptionId, kind: 'groups_changed', data: { from, to } }]);
   const cause = `groups of subscription ${subscriptionId} changed`;
   await bumpNodes(client, [...new Set([...before, ...after])], cause);
 }
 
-/** Links with a credential of their own keep it. */
+/** Links with a credential of their own keep it. The event does not hold it, because events leave Core. */
 async function changeCredential(
   client: pg.PoolClient,
   subscriptionId: number,
@@ -124,6 +127,8 @@ async function changeCredential(
     [subscriptionId, ...credentialColumns([credential]).map((column) => column[0])],
   );
   if (rowCount === 0) return;
+  const data = { isGiven: credential !== null };
+  await recordEvents(client, [{ subscriptionId, kind: 'credential_changed', data }]);
   const cause = `credential of subscription ${subscriptionId} changed`;
   await bumpLinkedNodes(client, [subscriptionId], cause);
 }

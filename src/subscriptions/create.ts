@@ -27,35 +27,45 @@ export interface NewSubscription {
   credential?: string | null | undefined;
 }
 
+/** A subscription to add. Groups are names; the default group if they are absent. */
+export type NewMember = NewSubscription & { groups?: readonly string[] | undefined };
+
 /**
  * Adds a subscription. It has a link to every protocol that is in one of its groups. If it is active (neither
  * disabled nor expired), the nodes of these protocols are bumped.
- * @param subscription.groups names; the default group if they are absent.
  * @throws CoreError NOT_FOUND if there is no such user; INVALID_ARGUMENT for a group that does not exist, or a
  * credential that somebody else has.
  */
-export async function createSubscription(
-  pool: pg.Pool,
-  subscription: NewSubscription & { groups?: readonly string[] | undefined },
-): Promise<{ subscriptionId: number; links: ListedLink[] }> {
+export function createSubscription(pool: pg.Pool, subscription: NewMember): Promise<Created> {
+  return inTransaction(pool, (client) => createInTransaction(client, subscription));
+}
+
+interface Created {
+  subscriptionId: number;
+  links: ListedLink[];
+}
+
+/** The same in a transaction of the caller, which has locked nothing yet. */
+export async function createInTransaction(
+  client: pg.PoolClient,
+  subscription: NewMember,
+): Promise<Created> {
   const { userId, groups, credential, ...rest } = subscription;
-  return inTransaction(pool, async (client) => {
-    const users = await client.query('SELECT FROM users WHERE id = $1 FOR KEY SHARE', [userId]);
-    if (users.rowCount === 0) throw new CoreError('NOT_FOUND', `There is no user ${userId}`);
-    const ids = await groupIds(client, groups ?? [defaultGroup]);
-    if (typeof credential === 'string') {
-      await lockCredentials(client);
-      await requireOwnCredential(client, { credential });
-    }
-    const [made] = await addSubscriptions(client, [{ ...rest, userId, credential, groupIds: ids }]);
-    assert(made !== undefined, 'RETURNING gives the new row');
-    const { subscriptionId, status } = made;
-    assert(Number.isSafeInteger(subscriptionId), 'ids fit a JSON number');
-    if (status === 'active') {
-      await bumpLinkedNodes(client, [subscriptionId], `subscription ${subscriptionId} created`);
-    }
-    return { subscriptionId, links: await listLinks(client, subscriptionId) };
-  });
+  const users = await client.query('SELECT FROM users WHERE id = $1 FOR KEY SHARE', [userId]);
+  if (users.rowCount === 0) throw new CoreError('NOT_FOUND', `There is no user ${userId}`);
+  const ids = await groupIds(client, groups ?? [defaultGroup]);
+  if (typeof credential === 'string') {
+    await lockCredentials(client);
+    await requireOwnCredential(client, { credential });
+  }
+  const [made] = await addSubscriptions(client, [{ ...rest, userId, credential, groupIds: ids }]);
+  assert(made !== undefined, 'RETURNING gives the new row');
+  const { subscriptionId, status } = made;
+  assert(Number.isSafeInteger(subscriptionId), 'ids fit a JSON number');
+  if (status === 'active') {
+    await bumpLinkedNodes(client, [subscriptionId], `subscription ${subscriptionId} created`);
+  }
+  return { subscriptionId, links: await listLinks(client, subscriptionId) };
 }
 
 const statusOfNewSql = statusSql({

@@ -16,6 +16,8 @@ const eventKinds = [
   'limit_changed',
   'expiry_changed',
   'period_changed',
+  'groups_changed',
+  'credential_changed',
   'links_rotated',
   'deleted',
 ] as const;

@@ -26,14 +26,7 @@ t.test('groups: create, members, list, rename, remove', async (t) => {
   t.match(await json('protocol', 'list'), [{ groups: ['default'] }, { groups: ['premium'] }]);
   const ids = path.join(t.testdir({}), 'ids.txt');
   writeFileSync(ids, '1\n2-3\n');
-  const asked = await core('group', 'add', 'premium', '--subscriptions', `@${ids}`);
-  t.equal(asked.exitCode, 1);
-  t.equal(
-    asked.stderr,
-    'core: Adding to group premium puts 3 subscriptions and 0 protocols into it, makes 3 links and ends 0 links, changes 1 node. Nothing was changed: give --yes to do it\n',
-  );
-  t.match(await json('group', 'show', 'premium'), { subscriptions: 0 });
-  t.same(await json('group', 'add', 'premium', '--subscriptions', `@${ids}`, '--yes'), {
+  t.same(await json('group', 'add', 'premium', '--subscriptions', `@${ids}`), {
     group: 'premium',
     subscriptions: 3,
     protocols: 0,
@@ -43,6 +36,13 @@ t.test('groups: create, members, list, rename, remove', async (t) => {
   });
   t.match(await json('subscription', 'show', '1'), { groups: ['default', 'premium'] });
   const removed = ['group', 'remove-members', 'premium', '--subscriptions', '2,3'];
+  const asked = await core(...removed);
+  t.equal(asked.exitCode, 1);
+  t.equal(
+    asked.stderr,
+    'core: Removing from group premium takes 2 subscriptions and 0 protocols out of it, ends 2 links, changes 1 node. Nothing was changed: give --yes to do it\n',
+  );
+  t.match(await json('group', 'show', 'premium'), { subscriptions: 3 });
   t.match(await json(...removed, '--yes'), { linksEnded: 2 });
   t.match((await core('group', 'list')).stdout, /^premium +1 +1 +1$/m);
   t.match(await json('group', 'rename', 'premium', 'gold'), { name: 'gold', subscriptions: 1 });
@@ -56,6 +56,42 @@ t.test('groups: create, members, list, rename, remove', async (t) => {
     protocols: 1,
     linksEnded: 1,
   });
+});
+
+t.test('members are listed a page at a time', async (t) => {
+  await json('group', 'create', 'listed');
+  await json('group', 'add', 'listed', '--all-subscriptions', '--protocols', '1-2');
+  const show = ['group', 'show', 'listed'];
+  t.same(await json(...show, '--protocols', '--max', '1'), [
+    {
+      nodeProtocolId: 1,
+      nodeId: 1,
+      nodeName: 'fra-1',
+      name: 'vless-443',
+      protocol: 'VLESS',
+      port: 443,
+    },
+  ]);
+  t.match((await core(...show, '--protocols', '--after', '1')).stdout, /^ +2 .*VLESS +444$/m);
+  const alice = { userId: 1, userName: 'alice', status: 'active' };
+  t.same(await json(...show, '--subscriptions', '--after', '1', '--max', '1'), [
+    { subscriptionId: 2, ...alice },
+  ]);
+  t.match(await json(...show, '--subscriptions'), [{}, {}, { subscriptionId: 3 }]);
+  t.equal((await core(...show, '--protocols', '--after', '9')).stdout, 'There are no protocols.\n');
+  t.match((await core(...show, '--protocols', '--subscriptions')).stderr, 'not both');
+  t.match((await core('group', 'show', 'gone', '--protocols')).stderr, 'There is no group gone');
+});
+
+t.test('a group whose members have other links is removed without a question', async (t) => {
+  await json('group', 'create', 'spare');
+  await json('group', 'add', 'spare', '--subscriptions', '2', '--protocols', '1');
+  t.match(await json('group', 'remove-members', 'spare', '--subscriptions', '2'), {
+    subscriptions: 1,
+    linksEnded: 0,
+  });
+  await json('group', 'add', 'spare', '--subscriptions', '2');
+  t.match(await json('group', 'remove', 'spare'), { subscriptions: 1, linksEnded: 0 });
 });
 
 t.test('groups of one subscription and one protocol', async (t) => {

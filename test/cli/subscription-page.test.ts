@@ -3,9 +3,9 @@ import path from 'node:path';
 import t from 'tap';
 import { commandLine } from '../support/cli.ts';
 import { scratchFolder } from '../support/scratch-folder.ts';
-import { freshStores } from '../support/stores.ts';
+import { openStores } from '../support/stores.ts';
 
-const stores = await freshStores(t);
+const stores = await openStores(t, { max: 2, connectTimeoutMs: 60_000 });
 const { core, json } = commandLine({
   ...stores.environment,
   CORE_SUBSCRIPTION_PAGES: 'true',
@@ -49,6 +49,16 @@ t.test('a token of another panel', async (t) => {
   t.match((await page('create', '3', '--token', 'short')).stderr, 'It must be 16 to 64');
 });
 
+t.test('a token comes from stdin', async (t) => {
+  const input = 'Zb3dEf6hIj9kLm2n';
+  const create = ['subscription', 'page', 'create', '3', '--token', '-'];
+  const short = await commandLine(stores.environment, { input: 'short' }).core(...create);
+  t.match(short.stderr, '--token from stdin: It must be 16 to 64');
+  const made = await commandLine(stores.environment, { input: `${input}\n` }).core(...create);
+  t.match(made.stdout, `/sub/${input}\n`);
+  await json('subscription', 'page', 'remove', '3', '--yes');
+});
+
 t.test('all that have none, into a file that only its owner reads', async (t) => {
   const file = path.join(scratchFolder(t), 'pages.csv');
   t.match((await page('create', '--all')).stderr, '--all with --file');
@@ -78,6 +88,19 @@ t.test('no page is made if the file cannot be written', async (t) => {
   t.match(failed.stderr, 'so no page was made');
   t.notOk(existsSync(file));
   t.match((await page('show', '4')).stderr, 'has no page');
+});
+
+t.test('a subscription is created with its page', async (t) => {
+  const create = ['subscription', 'create', '--user', '1', '--page'];
+  const made = await json<{ subscriptionId: number; url: string }>(...create);
+  t.match(made, { subscriptionId: 5, url: address, links: [] });
+  t.match(await json('subscription', 'page', 'show', '5'), { tokenSince: /^20/ });
+  t.match((await core(...create)).stdout, /^subscriptionId +6\nurl +https:.*\/sub\/[\w-]{24}\n\n/);
+  t.equal((await core('subscription', 'create', '--user', '9', '--page')).exitCode, 1);
+  const { rows } = await stores.pool.query(
+    'SELECT FROM subscription_pages WHERE subscription_id > 6',
+  );
+  t.same(rows, [], 'no half of it stays');
 });
 
 t.test('an address that nobody serves yet comes with a hint', async (t) => {

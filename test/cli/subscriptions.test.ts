@@ -1,8 +1,10 @@
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
 import t from 'tap';
 import { commandLine } from '../support/cli.ts';
-import { freshStores } from '../support/stores.ts';
+import { openStores } from '../support/stores.ts';
 
-const stores = await freshStores(t);
+const stores = await openStores(t, { max: 2, connectTimeoutMs: 60_000 });
 
 const { core, json } = commandLine(stores.environment);
 
@@ -80,6 +82,43 @@ t.test('links, delete, users', async (t) => {
     subscriptions: 0,
     deleted: true,
   });
+});
+
+t.test('a credential comes from a file or from stdin', async (t) => {
+  await json('user', 'create', '--name', 'carol');
+  const file = path.join(t.testdir({}), 'credential.txt');
+  writeFileSync(file, 'of a file\r\n');
+  const create = ['subscription', 'create', '--user', '2'];
+  await json(...create, '--credential', `@${file}`);
+  const piped = (input: string) => commandLine(stores.environment, { input });
+  await piped(' of stdin \n').json(...create, '--credential', '-');
+  const stored = async () => {
+    const { rows } = await stores.pool.query<{ credential: string | null }>(
+      'SELECT credential FROM subscriptions WHERE user_id = 2 ORDER BY id',
+    );
+    return rows.map((row) => row.credential);
+  };
+  t.same(await stored(), ['of a file', ' of stdin ']);
+  const set = ['subscription', 'set', '2', '--credential'];
+  writeFileSync(file, 'none');
+  t.match(await json(...set, `@${file}`), { hasGivenCredential: true });
+  t.same(await stored(), ['none', ' of stdin '], 'a file that says none holds a credential');
+  t.match(await piped('other').json(...set, '-'), { hasGivenCredential: true });
+  t.same(await stored(), ['other', ' of stdin ']);
+  const refused: [given: string, input: string, message: RegExp][] = [
+    ['-', '', /^core: --credential from stdin: It must not be empty\.$/m],
+    ['-', 'two\nlines\n', /--credential from stdin: It must not hold control characters/],
+    ['-', 'x'.repeat(5_000), /--credential from stdin: It has over 4096 bytes/],
+    [`@${file}.gone`, '', /--credential .*The file cannot be read/],
+    ['@', '', /--credential .*The file cannot be read/],
+  ];
+  for (const [given, input, message] of refused) {
+    const run = await piped(input).core(...set, given);
+    t.equal(run.exitCode, 1);
+    t.match(run.stderr, message);
+    t.notMatch(run.stderr, 'two');
+  }
+  t.same(await stored(), ['other', ' of stdin ']);
 });
 
 t.test('impossible arguments are refused', async (t) => {

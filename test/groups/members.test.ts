@@ -10,7 +10,9 @@ import { changeMembers, type MembersChange } from '../../src/groups/members.ts';
 import { createNode, revokeNode } from '../../src/nodes/change.ts';
 import { countLinks, linkedNodes } from '../../src/nodes/linked.ts';
 import { addProtocol, setProtocol } from '../../src/settings/protocols.ts';
+import { changeSubscription } from '../../src/subscriptions/change.ts';
 import { createSubscription } from '../../src/subscriptions/create.ts';
+import { listEvents } from '../../src/subscriptions/events.ts';
 import { listLinks } from '../../src/subscriptions/links.ts';
 import { createUser } from '../../src/subscriptions/users.ts';
 import { marksOf, publishNow } from '../support/publish.ts';
@@ -87,6 +89,31 @@ t.test('members come into a group and leave it, and each node is marked once', a
   t.same(await protocolsOf(1), [1, 2]);
   await change(add);
   t.same(await listLinks(pool, 1), uuids, 'who comes back has the same links');
+});
+
+t.test('each subscription has an event of a change of its groups', async (t) => {
+  const ids = [await create(), await create(), await create()];
+  await createGroup(pool, 'premium');
+  await change({ group: 'premium', action: 'add', subscriptions: [{ from: 1, to: 2 }] });
+  await change({ group: 'premium', action: 'add', subscriptions: 'all', protocols: 'all' });
+  await change({ group: 'premium', action: 'remove', subscriptions: [{ from: 1, to: 1 }] }, true);
+  await change({ group: 'premium', action: 'remove', subscriptions: [{ from: 1, to: 1 }] });
+  await renameGroup(pool, 'premium', 'gold');
+  await changeSubscription(pool, 3, { groups: ['gold'] });
+  await changeSubscription(pool, 3, { groups: ['gold'] });
+  await removeGroup(pool, 'gold', { dryRun: true });
+  await removeGroup(pool, 'gold', { dryRun: false });
+  const eventsOf = async (subscriptionId: number) => {
+    const events = await listEvents(pool, { subscriptionId, afterId: 0, rowsMax: 100 });
+    return events.flatMap(({ kind, data }) => (kind === 'groups_changed' ? [data] : []));
+  };
+  const joined = { from: ['default'], to: ['default', 'premium'] };
+  const left = { from: joined.to, to: joined.from };
+  t.same(await Promise.all(ids.map(eventsOf)), [
+    [joined, left],
+    [joined, { from: ['default', 'gold'], to: ['default'] }],
+    [joined, { from: ['default', 'gold'], to: ['gold'] }, { from: ['gold'], to: [] }],
+  ]);
 });
 
 t.test('members that do not exist are refused by name', async (t) => {

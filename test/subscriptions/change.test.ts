@@ -376,6 +376,11 @@ t.test('groups and the credential of a subscription', async (t) => {
     message: `The credential for subscription ${other} is that of subscription ${id}, and proxies may take both for one user. Give another one, or rotate that of subscription ${id}`,
   });
   await changeSubscription(pool, id, { credential: null });
+  const events = await listEvents(pool, { subscriptionId: id, afterId: 0, rowsMax: 99 });
+  t.same(
+    events.flatMap(({ kind, data }) => (kind === 'credential_changed' ? [data] : [])),
+    [{ isGiven: true }, { isGiven: false }],
+  );
   t.equal(new Set(await held()).size, 2);
 });
 
