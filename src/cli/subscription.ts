@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { passwordMisreadings } from '../client-apps/misread-links.ts';
 import { CoreError } from '../errors.ts';
 import { subscriptionGroupEffects } from '../groups/membership.ts';
 import { changeSubscription, type SubscriptionChange } from '../subscriptions/change.ts';
@@ -110,9 +111,23 @@ Examples:
           ['nodeProtocolId', 'uuid'],
           'No links yet: no protocol is in a group of it.',
         );
-        context.print(created, `${fieldsText({ subscriptionId })}\n${table}`);
+        const { fields, text } = warned(options.credential);
+        context.print(
+          { ...created, ...fields },
+          `${fieldsText({ subscriptionId })}\n${table}${text}`,
+        );
       }),
     );
+}
+
+/** Which apps misread a given credential in a link: a field for JSON, and lines of text. */
+function warned(credential: string | null | undefined): {
+  fields: { warnings?: string[] };
+  text: string;
+} {
+  const warnings = typeof credential === 'string' ? passwordMisreadings(credential) : [];
+  const text = warnings.map((warning) => `Warning: ${warning}\n`).join('');
+  return { fields: warnings.length === 0 ? {} : { warnings }, text };
 }
 
 function refuseTwoEnds({
@@ -194,7 +209,9 @@ Examples:
         if (change.groups !== undefined) {
           await confirmGroups(context, subscriptionId, change.groups, options.yes);
         }
-        context.print(await changeSubscription(pool, subscriptionId, change));
+        const changed = await changeSubscription(pool, subscriptionId, change);
+        const { fields, text } = warned(change.credential);
+        context.print({ ...changed, ...fields }, `${fieldsText({ ...changed })}${text}`);
       }),
     );
   addSwitch(

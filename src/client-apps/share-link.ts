@@ -101,7 +101,18 @@ function hysteriaLink(connection: Of<'HYSTERIA2'>): string {
     ['obfs-password', obfs?.password],
     ['pinSHA256', pins?.join(',')],
   ];
-  return uri('hysteria2', encodeURIComponent(password), connection, query, '/');
+  return uri('hysteria2', hysteriaUser(password), connection, query, '/');
+}
+
+/**
+ * A password like `user:password` is the user part of the URI as it is: mihomo does not decode its colon. A colon
+ * at an end is encoded, because many parsers cannot tell an empty part from none.
+ */
+function hysteriaUser(password: string): string {
+  const colon = password.indexOf(':');
+  if (colon <= 0 || colon === password.length - 1) return encodeURIComponent(password);
+  const [user, rest] = [password.slice(0, colon), password.slice(colon + 1)];
+  return `${encodeURIComponent(user)}:${encodeURIComponent(rest)}`;
 }
 
 /** https://core.telegram.org/api/links#mtproxy-links */

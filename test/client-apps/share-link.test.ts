@@ -143,6 +143,18 @@ t.test('hysteria2', async (t) => {
   );
 });
 
+t.test('a colon inside a password of hysteria2 stays, so that mihomo reads it', async (t) => {
+  const userOf = (credential: string): string => {
+    const uri = linkOf('hysteria2-hysteria-tls', { credential });
+    return uri.slice('hysteria2://'.length, uri.indexOf('@'));
+  };
+  t.equal(userOf('alice:p w'), 'alice:p%20w');
+  t.equal(userOf('a:b:c'), 'a:b%3Ac');
+  for (const credential of ['a:', ':b', ':', '::', 'a b', 'ü']) {
+    t.equal(userOf(credential), encodeURIComponent(credential));
+  }
+});
+
 // https://core.telegram.org/api/links#mtproxy-links, and telemt's README for the prefixes.
 t.test('mtproto', async (t) => {
   const secret = '0b8f5f263c1d4e2a9a476f1f0c5d7e11';

@@ -124,6 +124,14 @@ function withCredentials(tls: Record<string, unknown>): Cell[] {
       settings: { listen, tls },
       credential: (who) => `a/b?c=d&e#f%41 +ü@${who}`,
     },
+    {
+      ...common,
+      name: 'hysteria2-user-password',
+      protocol: 'HYSTERIA2',
+      settings: { listen, tls },
+      // All of the characters that mihomo reads in a link.
+      credential: (who) => `${who.replaceAll(' ', '-')}:-._~$&+,;=Z9`,
+    },
     ...(
       [
         ['128', 16],
