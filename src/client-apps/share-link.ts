@@ -1,5 +1,6 @@
 import { isIPv6 } from 'node:net';
 import type { ClientSecurity, ClientTransport, Connection } from './connection.ts';
+import { linkExtra } from './link-extra.ts';
 import { vmessCipher } from './vmess-cipher.ts';
 
 type Of<P extends Connection['protocol']> = Extract<Connection, { protocol: P }>;
@@ -80,7 +81,7 @@ function vmessLink({ name, host, port, uuid, transport, security }: Of<'VMESS'>)
     fp: tls?.fingerprint ?? '',
     ...(tls?.pins === undefined ? {} : { pcs: tls.pins.join(',') }),
     ...(transport.network === 'xhttp' && transport.extra !== undefined
-      ? { extra: JSON.stringify(transport.extra) }
+      ? { extra: linkExtra(transport.extra) }
       : {}),
   };
   return `vmess://${Buffer.from(JSON.stringify(fields)).toString('base64')}`;
@@ -135,7 +136,7 @@ function streamQuery(stream: { transport: ClientTransport; security: ClientSecur
     [
       'extra',
       transport.network === 'xhttp' && transport.extra !== undefined
-        ? JSON.stringify(transport.extra)
+        ? linkExtra(transport.extra)
         : undefined,
     ],
     ['authority', transport.network === 'grpc' ? transport.host : undefined],

@@ -282,6 +282,26 @@ t.test('a link says all that a client needs of a transport', async (t) => {
       security: 'tls',
     },
   });
+  // Former names of Xray, and the forms in which mihomo reads the values.
+  const [session = ''] = linksOf('VLESS', {
+    network: 'xhttp',
+    xhttp: {
+      path: '/x?a=1',
+      mode: 'packet-up',
+      extra: {
+        ...{ sessionIDPlacement: 'header', sessionIDKey: 'X-S', seqPlacement: 'query' },
+        ...{ uplinkHTTPMethod: 'PUT', xPaddingBytes: 200, scMaxEachPostBytes: '4000-4000' },
+        scMinPostsIntervalMs: '5-10',
+      },
+    },
+  });
+  t.match(queryOf(session), { path: '/x/?a=1' });
+  t.same(JSON.parse(queryOf(session)['extra'] ?? ''), {
+    ...{ sessionIDPlacement: 'header', sessionIDKey: 'X-S', seqPlacement: 'query' },
+    ...{ sessionPlacement: 'header', sessionKey: 'X-S' },
+    ...{ uplinkHTTPMethod: 'PUT', uplinkHttpMethod: 'PUT', xPaddingBytes: '200' },
+    ...{ scMaxEachPostBytes: 4_000, scMinPostsIntervalMs: '5-10' },
+  });
   const tls = { certificateFile: '/c.pem', keyFile: '/k.pem' };
   const [hysteria = ''] = linksOf('HYSTERIA2', {
     tls,

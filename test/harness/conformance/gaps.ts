@@ -52,6 +52,12 @@ export const gaps: readonly Gap[] = [
       'mihomo takes the password of a Hysteria2 link as it is percent-encoded there (`User.String()` in its ' +
       '`common/convert/converter.go`). Its profile has the right one.',
   },
+  {
+    cells: /^vless-xhttp-(session|padding|uplink)$/,
+    before: '26.3.27',
+    letters: ['b'],
+    why: 'Xray 25.12 does not have these settings of XHTTP, and ignores them.',
+  },
 ];
 
 /** Turns failures that a gap explains into that gap. Everything else stays. */
