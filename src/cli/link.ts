@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import QRCode from 'qrcode';
+import { misreadings } from '../client-apps/misread-links.ts';
 import { shareLink } from '../client-apps/share-link.ts';
 import { CoreError } from '../errors.ts';
 import {
@@ -56,14 +57,18 @@ async function printShareLinks(context: CliContext, subscriptionId: number): Pro
   const pool = await context.postgres();
   await requireSubscription(pool, subscriptionId);
   const links = await readLinks(pool, { subscriptionId });
-  const found = links.map((link) => ({
-    ...withoutSecret(link),
-    uris: connectionsOfLink(link).map(shareLink),
-  }));
+  const warnings = new Set<string>();
+  const found = links.map((link) => {
+    const connections = connectionsOfLink(link);
+    for (const warning of connections.flatMap(misreadings)) warnings.add(warning);
+    return { ...withoutSecret(link), uris: connections.map(shareLink) };
+  });
   const lines = found.flatMap((link) => link.uris).map((uri) => `${uri}\n`);
   context.print(found, lines.length === 0 ? 'It has no share links.\n' : lines.join(''));
   const nodes = new Set(found.filter((link) => link.uris.length === 0).map((link) => link.nodeId));
-  if (nodes.size > 0 && !context.json) context.note(placelessText([...nodes]));
+  if (context.json) return;
+  if (nodes.size > 0) context.note(placelessText([...nodes]));
+  for (const warning of warnings) context.note(`Warning: ${warning}\n`);
 }
 
 /** How many nodes a message names. */
@@ -118,8 +123,9 @@ Examples:
     .action(
       run(async (context, options: Reference, given: string | undefined) => {
         const pool = await context.postgres();
-        const { uris, otherUris } = await showShareLinks(pool, referenceOf(given, options));
-        if (context.json) return context.print({ uri: uris[0], uris, otherUris });
+        const shown = await showShareLinks(pool, referenceOf(given, options));
+        const { uris, otherUris, warnings } = shown;
+        if (context.json) return context.print({ uri: uris[0], ...shown });
         // Low error correction is enough on a screen, and keeps the code of a long URI scannable.
         const code = { type: 'terminal', small: true, errorCorrectionLevel: 'L' } as const;
         for (const uri of uris) {
@@ -128,6 +134,7 @@ Examples:
           await context.draw(`${await QRCode.toString(uri, code)}\n`);
         }
         if (otherUris.length > 0) context.print({ otherUris }, `${otherUris.join('\n')}\n`);
+        for (const warning of warnings) context.note(`Warning: ${warning}\n`);
       }),
     );
 }

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { passwordMisreadings } from '../client-apps/misread-links.ts';
 import { CoreError } from '../errors.ts';
 import { subscriptionGroupEffects } from '../groups/membership.ts';
 import { createSubscriptionWithPage } from '../pages/tokens.ts';
@@ -100,6 +101,7 @@ Examples:
       run(async (context, options: CreateOptions) => {
         refuseTwoEnds(options);
         const pool = await context.postgres();
+        const credential = await readSecret(context, options.credential, credentialOption);
         const given = {
           userId: options.user,
           trafficLimitBytes: options.limit ?? null,
@@ -108,7 +110,7 @@ Examples:
           resetPeriod: options.resetPeriod,
           anchorAt: options.anchor,
           groups: options.groups,
-          credential: await readSecret(context, options.credential, credentialOption),
+          credential,
         };
         const { pageToken, ...created } =
           options.page === true
@@ -122,9 +124,10 @@ Examples:
           'No links yet: no protocol is in a group of it.',
         );
         const shown = { subscriptionId, ...(page === undefined ? {} : { url: page.url }) };
+        const { fields, text } = warned(credential);
         context.print(
-          page === undefined ? created : { ...created, url: page.url },
-          `${fieldsText(shown)}${page?.hint ?? ''}\n${table}`,
+          { ...created, ...(page === undefined ? {} : { url: page.url }), ...fields },
+          `${fieldsText(shown)}${page?.hint ?? ''}\n${table}${text}`,
         );
       }),
     );
@@ -133,6 +136,16 @@ Examples:
 const credentialOption = { option: '--credential', parse: credential };
 const secretHelp =
   'A credential in @file or on stdin (-) stays out of the history of the shell. The end of its line is no part of it.';
+
+/** Which apps misread a given credential in a link: a field for JSON, and lines of text. */
+function warned(credential: string | null | undefined): {
+  fields: { warnings?: string[] };
+  text: string;
+} {
+  const warnings = typeof credential === 'string' ? passwordMisreadings(credential) : [];
+  const text = warnings.map((warning) => `Warning: ${warning}\n`).join('');
+  return { fields: warnings.length === 0 ? {} : { warnings }, text };
+}
 
 function refuseTwoEnds({
   expires,
@@ -220,7 +233,9 @@ Examples:
         if (change.groups !== undefined) {
           await confirmGroups(context, subscriptionId, change.groups, options.yes);
         }
-        context.print(await changeSubscription(pool, subscriptionId, change));
+        const changed = await changeSubscription(pool, subscriptionId, change);
+        const { fields, text } = warned(change.credential);
+        context.print({ ...changed, ...fields }, `${fieldsText({ ...changed })}${text}`);
       }),
     );
   addSwitch(

@@ -6,7 +6,7 @@ import { credentialUuid } from '../protocols/credential.ts';
 import type { QuicFace, StreamFace } from '../protocols/faces.ts';
 import { type ProtocolSettings, parseProtocolSettings } from '../protocols/settings.ts';
 import { shadowsocksUserKey } from '../protocols/shadowsocks-key.ts';
-import { extraOfClient } from '../protocols/xhttp.ts';
+import { extraOfClient, pathOfClient } from '../protocols/xhttp.ts';
 import { mtProtoSecret } from '../render/mtproto.ts';
 
 /** Where a client app reaches a protocol, and with which credential. */
@@ -188,7 +188,7 @@ function transportOf({ ws, grpc, xhttp }: StreamSettings, face: Face): ClientTra
   if (xhttp === undefined) return { network: 'raw' };
   return {
     network: 'xhttp',
-    path: path ?? xhttp.path,
+    path: pathOfClient(path ?? xhttp.path, xhttp.extra),
     mode: xhttp.mode,
     host: httpHost ?? xhttp.host,
     extra: extraOfClient(xhttp.extra),

@@ -1,5 +1,6 @@
 import { isIPv6 } from 'node:net';
 import type { ClientSecurity, ClientTransport, Connection } from './connection.ts';
+import { linkExtra } from './link-extra.ts';
 import { vmessCipher } from './vmess-cipher.ts';
 
 type Of<P extends Connection['protocol']> = Extract<Connection, { protocol: P }>;
@@ -80,7 +81,7 @@ function vmessLink({ name, host, port, uuid, transport, security }: Of<'VMESS'>)
     fp: tls?.fingerprint ?? '',
     ...(tls?.pins === undefined ? {} : { pcs: tls.pins.join(',') }),
     ...(transport.network === 'xhttp' && transport.extra !== undefined
-      ? { extra: JSON.stringify(transport.extra) }
+      ? { extra: linkExtra(transport.extra) }
       : {}),
   };
   return `vmess://${Buffer.from(JSON.stringify(fields)).toString('base64')}`;
@@ -101,7 +102,18 @@ function hysteriaLink(connection: Of<'HYSTERIA2'>): string {
     ['obfs-password', obfs?.password],
     ['pinSHA256', pins?.join(',')],
   ];
-  return uri('hysteria2', encodeURIComponent(password), connection, query, '/');
+  return uri('hysteria2', hysteriaUser(password), connection, query, '/');
+}
+
+/**
+ * A password like `user:password` is the user part of the URI as it is: mihomo does not decode its colon. A colon
+ * at an end is encoded, because many parsers cannot tell an empty part from none.
+ */
+function hysteriaUser(password: string): string {
+  const colon = password.indexOf(':');
+  if (colon <= 0 || colon === password.length - 1) return encodeURIComponent(password);
+  const [user, rest] = [password.slice(0, colon), password.slice(colon + 1)];
+  return `${encodeURIComponent(user)}:${encodeURIComponent(rest)}`;
 }
 
 /** https://core.telegram.org/api/links#mtproxy-links */
@@ -124,7 +136,7 @@ function streamQuery(stream: { transport: ClientTransport; security: ClientSecur
     [
       'extra',
       transport.network === 'xhttp' && transport.extra !== undefined
-        ? JSON.stringify(transport.extra)
+        ? linkExtra(transport.extra)
         : undefined,
     ],
     ['authority', transport.network === 'grpc' ? transport.host : undefined],

@@ -2,6 +2,7 @@ import type { VpnProtocol } from '../contract/enums.ts';
 import { toCoreError } from '../errors.ts';
 import { isLocal } from './addresses.ts';
 import { type ProtocolSettings, parseProtocolSettings } from './settings.ts';
+import { boundsOf } from './xhttp.ts';
 
 // What an operator should know of settings that are right: whom they lock out, and what they
 // cost. docs/protocols.md has the runs that show it.
@@ -31,8 +32,10 @@ function warningsOfParsed(protocol: VpnProtocol, settings: unknown): string[] {
     }
     case 'TROJAN':
       return streamWarnings(parseProtocolSettings('TROJAN', settings));
-    case 'VMESS':
-      return proxyWarnings(parseProtocolSettings('VMESS', settings));
+    case 'VMESS': {
+      const given = parseProtocolSettings('VMESS', settings);
+      return [...proxyWarnings(given), ...headWarnings(given)];
+    }
     case 'HYSTERIA2':
     case 'SHADOWSOCKS':
     case 'MTPROTO':
@@ -93,7 +96,7 @@ type Stream = ProtocolSettings['VLESS'] | ProtocolSettings['TROJAN'] | ProtocolS
 
 /** VLESS and Trojan do not encrypt. VMess does, so it needs no TLS. */
 function streamWarnings(settings: Stream): string[] {
-  const warnings = proxyWarnings(settings);
+  const warnings = [...proxyWarnings(settings), ...headWarnings(settings)];
   const isEncrypted = 'decryption' in settings && settings.decryption !== undefined;
   const hasFace = settings.faces?.every((face) => face.security === 'tls') === true;
   if (settings.security === 'none' && !isEncrypted && !hasFace && !isLocal(settings.listen)) {
@@ -102,6 +105,23 @@ function streamWarnings(settings: Stream): string[] {
     );
   }
   return warnings;
+}
+
+/** What Xray takes for absent fields of XHTTP. */
+const postBytesImplied = 1_000_000;
+const headBytesImplied = 8_192;
+
+/** A post whose bytes are in the head of its request has to fit into that. */
+function headWarnings({ xhttp }: Stream): string[] {
+  const { uplinkDataPlacement, scMaxEachPostBytes, serverMaxHeaderBytes } = xhttp?.extra ?? {};
+  if (uplinkDataPlacement !== 'header' && uplinkDataPlacement !== 'cookie') return [];
+  const [, postBytes] = boundsOf(scMaxEachPostBytes ?? postBytesImplied);
+  const headBytes = serverMaxHeaderBytes || headBytesImplied;
+  // Base64 makes four bytes of three.
+  if ((postBytes * 4) / 3 < headBytes) return [];
+  return [
+    `With uplinkDataPlacement ${uplinkDataPlacement}, a post is in the head of a request. Up to ${postBytes} bytes (scMaxEachPostBytes) do not fit into ${headBytes} (serverMaxHeaderBytes), so uploads break. Set scMaxEachPostBytes to 4000.`,
+  ];
 }
 
 function proxyWarnings({ network, listen, sockopt }: Stream): string[] {

@@ -17,7 +17,7 @@ const range = z.union([
     .refine(inOrder, 'Must have the smaller number first'),
 ]);
 
-function boundsOf(given: number | string): [from: number, to: number] {
+export function boundsOf(given: number | string): [from: number, to: number] {
   const [from = 0, to = from] = String(given).split('-').map(Number);
   return [from, to];
 }
@@ -190,9 +190,33 @@ const ofServerOnly: readonly (keyof Extra)[] = [
 /** A server would connect to nobody by them, and Xray checks them all the same. */
 const ofClientOnly: readonly (keyof Extra)[] = ['downloadSettings', 'xmux', 'headers'];
 
-/** What a server needs of `extra`. Undefined if that is nothing. */
-export function extraOfServer(given: Extra | undefined): Partial<Extra> | undefined {
-  return without(given, ofClientOnly);
+/** What a server needs of `extra`, also by former names. Undefined if that is nothing. */
+export function extraOfServer(given: Extra | undefined): Record<string, unknown> | undefined {
+  const kept = without(given, ofClientOnly);
+  return kept === undefined ? undefined : withFormerNames(kept);
+}
+
+/** Xray has the first name by 26.7.11, had the second one up to 26.6.1, and ignores a name that it does not know. */
+const formerNames = { sessionIDPlacement: 'sessionPlacement', sessionIDKey: 'sessionKey' } as const;
+
+/** Says each field by its former name, too, so that client and server agree whatever their versions. */
+export function withFormerNames(extra: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const former = Object.entries(formerNames).flatMap(([name, before]) =>
+    extra[name] === undefined ? [] : [[before, extra[name]] as const],
+  );
+  return { ...extra, ...Object.fromEntries(former) };
+}
+
+/**
+ * The path that a client asks for. If neither session nor sequence is in it, Xray by 26.7.11 asks for the path as it
+ * is, and Xray up to 26.6.1 expects a slash at its end. A path with the slash works with both.
+ */
+export function pathOfClient(path: string, given: Extra | undefined): string {
+  const { sessionIDPlacement = 'path', seqPlacement = 'path' } = given ?? {};
+  if (sessionIDPlacement === 'path' || seqPlacement === 'path') return path;
+  const end = path.indexOf('?') === -1 ? path.length : path.indexOf('?');
+  const [before, query] = [path.slice(0, end), path.slice(end)];
+  return before.endsWith('/') ? path : `${before}/${query}`;
 }
 
 /** What a client needs of `extra`. Undefined if that is nothing. */

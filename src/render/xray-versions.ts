@@ -26,6 +26,12 @@ const requirements: readonly Requirement[] = [
     needs: ({ protocol }) => protocol === 'HYSTERIA2',
     lacks: 'counts no bytes of its users: no limit applies to them',
   },
+  {
+    since: [26, 5, 3],
+    stopsXray: false,
+    needs: ({ protocol }) => protocol === 'HYSTERIA2',
+    lacks: 'sends no UDP to clients with Xray 26.5.3 or newer',
+  },
 ];
 
 /** The protocols that some version of Xray cannot run. */

@@ -519,7 +519,10 @@ t.test('link show', async (t) => {
   const uuid = String(created.links.at(-1)?.uuid);
   await json('subscription', 'set', '4', '--credential', 'alice-phone');
   const uri = `vless://${credentialUuid('alice-phone')}@ams-1.example.net:443?encryption=none&type=tcp&security=none#ams-1%20vless-8443`;
-  t.same(await json('link', 'show', uuid.toUpperCase()), { uri, uris: [uri], otherUris: [] });
+  t.same(await json('link', 'show', uuid.toUpperCase()), {
+    ...{ uri, uris: [uri], otherUris: [] },
+    warnings: [],
+  });
   const { stdout } = await core('link', 'show', uuid);
   t.ok(stdout.startsWith(`${uri}\n\n`));
   const listed = await core('link', 'list', '--subscription', '4', '--uri');

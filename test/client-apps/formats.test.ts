@@ -141,6 +141,19 @@ t.test('what a program cannot do is left out, and what it can is in its words', 
       },
     },
   ]);
+  const said = {
+    ...{ sessionIDPlacement: 'header', sessionIDKey: 'X-S', uplinkHTTPMethod: 'PUT' },
+    ...{ scMaxEachPostBytes: 4_000, xPaddingObfsMode: true, headers: { 'X-A': 'b' } },
+  };
+  t.match(proxiesOf([withExtra(said)]), [
+    {
+      'xhttp-opts': {
+        ...{ 'session-placement': 'header', 'session-key': 'X-S', 'uplink-http-method': 'PUT' },
+        ...{ 'sc-max-each-post-bytes': '4000', 'x-padding-obfs-mode': true },
+        headers: { 'X-A': 'b' },
+      },
+    },
+  ]);
   t.match(mihomoProfile([withExtra({ downloadSettings: {} })]).leftOut, [
     { why: 'mihomo has no XHTTP downloadSettings that is known to work' },
   ]);

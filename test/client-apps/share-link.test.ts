@@ -143,6 +143,18 @@ t.test('hysteria2', async (t) => {
   );
 });
 
+t.test('a colon inside a password of hysteria2 stays, so that mihomo reads it', async (t) => {
+  const userOf = (credential: string): string => {
+    const uri = linkOf('hysteria2-hysteria-tls', { credential });
+    return uri.slice('hysteria2://'.length, uri.indexOf('@'));
+  };
+  t.equal(userOf('alice:p w'), 'alice:p%20w');
+  t.equal(userOf('a:b:c'), 'a:b%3Ac');
+  for (const credential of ['a:', ':b', ':', '::', 'a b', 'ü']) {
+    t.equal(userOf(credential), encodeURIComponent(credential));
+  }
+});
+
 // https://core.telegram.org/api/links#mtproxy-links, and telemt's README for the prefixes.
 t.test('mtproto', async (t) => {
   const secret = '0b8f5f263c1d4e2a9a476f1f0c5d7e11';
@@ -269,6 +281,26 @@ t.test('a link says all that a client needs of a transport', async (t) => {
       network: 'xhttp',
       security: 'tls',
     },
+  });
+  // Former names of Xray, and the forms in which mihomo reads the values.
+  const [session = ''] = linksOf('VLESS', {
+    network: 'xhttp',
+    xhttp: {
+      path: '/x?a=1',
+      mode: 'packet-up',
+      extra: {
+        ...{ sessionIDPlacement: 'header', sessionIDKey: 'X-S', seqPlacement: 'query' },
+        ...{ uplinkHTTPMethod: 'PUT', xPaddingBytes: 200, scMaxEachPostBytes: '4000-4000' },
+        scMinPostsIntervalMs: '5-10',
+      },
+    },
+  });
+  t.match(queryOf(session), { path: '/x/?a=1' });
+  t.same(JSON.parse(queryOf(session)['extra'] ?? ''), {
+    ...{ sessionIDPlacement: 'header', sessionIDKey: 'X-S', seqPlacement: 'query' },
+    ...{ sessionPlacement: 'header', sessionKey: 'X-S' },
+    ...{ uplinkHTTPMethod: 'PUT', uplinkHttpMethod: 'PUT', xPaddingBytes: '200' },
+    ...{ scMaxEachPostBytes: 4_000, scMinPostsIntervalMs: '5-10' },
   });
   const tls = { certificateFile: '/c.pem', keyFile: '/k.pem' };
   const [hysteria = ''] = linksOf('HYSTERIA2', {

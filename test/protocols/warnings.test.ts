@@ -41,3 +41,14 @@ t.test('settings without encryption, and with splice, say what follows', async (
     /With splice/,
   ]);
 });
+
+t.test('XHTTP whose posts do not fit into the head of a request', async (t) => {
+  const warnings = (extra: object) =>
+    warningsOf('VMESS', { network: 'xhttp', xhttp: { mode: 'packet-up', extra } });
+  const inHead = { uplinkDataPlacement: 'header' };
+  t.match(warnings(inHead), [/Up to 1000000 bytes .* do not fit into 8192/]);
+  t.match(warnings({ ...inHead, scMaxEachPostBytes: '4000-7000' }), [/Up to 7000 bytes/]);
+  t.same(warnings({ ...inHead, scMaxEachPostBytes: 4_000 }), []);
+  t.same(warnings({ ...inHead, scMaxEachPostBytes: 9_000, serverMaxHeaderBytes: 16_384 }), []);
+  t.same(warnings({ uplinkDataPlacement: 'body' }), []);
+});

@@ -12,7 +12,7 @@ t.test('a version is the first number with dots in what a node reports', async (
 });
 
 t.test(
-  'Hysteria2 is left out before Xray has its inbound, and warned of before it counts users',
+  'Hysteria2 is left out before Xray has its inbound, and warned of before it counts users and sends UDP',
   async (t) => {
     const faults = (version: string | null) => versionFaults(version, [vless, hysteria]);
     t.match(faults('25.12.8'), [
@@ -21,7 +21,10 @@ t.test(
     t.match(faults('26.3.27'), [
       { nodeProtocolId: 7, isLeftOut: false, message: /needs Xray 26\.4\.13/ },
     ]);
-    t.same(faults('26.4.13'), []);
+    t.match(faults('26.4.13'), [
+      { nodeProtocolId: 7, isLeftOut: false, message: /needs Xray 26\.5\.3/ },
+    ]);
+    t.same(faults('26.5.3'), []);
     t.same(faults('26.10.1'), [], 'parts are numbers');
     t.same(faults(null), [], 'no version is known');
     t.same(protocolsThatStart('25.12.8', [vless, hysteria]), [vless]);

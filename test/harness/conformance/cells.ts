@@ -69,6 +69,7 @@ export function allCells(certificate: Certificate, realityTarget: string): Cell[
     }));
   return [
     ...of('VLESS', [...streams, ...overReality, ...vision]),
+    ...of('VLESS', withExtras(tls)),
     ...(['ws', 'grpc'] as const).map((network) => ({
       name: `vless-${network}-behind-nginx`,
       protocol: 'VLESS' as const,
@@ -85,6 +86,36 @@ export function allCells(certificate: Certificate, realityTarget: string): Cell[
     ...of('HYSTERIA2', [{ name: 'quic-tls', settings: { tls } }]),
     ...withOtherForm(of('VMESS', streams)),
     ...withCredentials(tls),
+  ];
+}
+
+/** XHTTP with further settings that client and server have to agree on. */
+function withExtras(tls: Record<string, unknown>) {
+  const shape = (name: string, mode: string, extra: Record<string, unknown>) => ({
+    name: `xhttp-${name}`,
+    settings: {
+      ...{ network: 'xhttp', security: 'tls', tls },
+      xhttp: { path: '/conformance', mode, extra },
+    },
+  });
+  return [
+    shape('session', 'packet-up', {
+      ...{ sessionIDPlacement: 'header', sessionIDKey: 'X-Session' },
+      ...{ seqPlacement: 'query', seqKey: 'part', uplinkHTTPMethod: 'PUT' },
+    }),
+    shape('padding', 'auto', {
+      ...{ xPaddingBytes: 300, xPaddingObfsMode: true, xPaddingPlacement: 'cookie' },
+      ...{ xPaddingKey: 'pad', xPaddingMethod: 'tokenish', noGRPCHeader: true },
+    }),
+    shape('posts', 'packet-up', {
+      ...{ scMaxEachPostBytes: '100000', scMinPostsIntervalMs: '5-10', scMaxBufferedPosts: 60 },
+      ...{ xmux: { maxConcurrency: '4-8', hKeepAlivePeriod: 30 }, headers: { 'X-Client': 'a' } },
+    }),
+    shape('uplink', 'packet-up', {
+      ...{ uplinkDataPlacement: 'header', uplinkDataKey: 'X-Data', uplinkChunkSize: 3_000 },
+      // All of a post has to fit into the head of a request.
+      ...{ scMaxEachPostBytes: 4_000, scMinPostsIntervalMs: 1, serverMaxHeaderBytes: 16_384 },
+    }),
   ];
 }
 
@@ -123,6 +154,14 @@ function withCredentials(tls: Record<string, unknown>): Cell[] {
       protocol: 'HYSTERIA2',
       settings: { listen, tls },
       credential: (who) => `a/b?c=d&e#f%41 +ü@${who}`,
+    },
+    {
+      ...common,
+      name: 'hysteria2-user-password',
+      protocol: 'HYSTERIA2',
+      settings: { listen, tls },
+      // All of the characters that mihomo reads in a link.
+      credential: (who) => `${who.replaceAll(' ', '-')}:-._~$&+,;=Z9`,
     },
     ...(
       [

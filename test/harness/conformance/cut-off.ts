@@ -19,6 +19,7 @@ export async function cutOff(given: {
   witnesses: readonly Trial[];
 }): Promise<void> {
   const { bench, node, trials, witnesses } = given;
+  if (open(trials).length === 0) return;
   const subscriptionIds = new Set(trials.map(({ subscriptionId }) => subscriptionId));
   for (const id of subscriptionIds) await bench.core.command('subscription', 'disable', String(id));
   const gone = new Set(trials.map(({ uuid }) => uuid));
@@ -55,10 +56,13 @@ export async function cutOff(given: {
   });
   await eachOf(witnesses, parallelTrials, async (witness) => {
     const asked = { seed: witness.seed + 5, up: 1_000, down: 1_000, stays: false };
-    const passed = await exchange(wayOf(witness), asked).then(
-      () => undefined,
-      (thrown: Error) => thrown.message,
-    );
+    const attempt = () =>
+      exchange(wayOf(witness), asked).then(
+        () => undefined,
+        (thrown: Error) => thrown.message,
+      );
+    // The first one may go into a connection to the Xray that was stopped, which the client keeps for a while.
+    const passed = (await attempt()) === undefined ? undefined : await attempt();
     if (passed === undefined) return;
     for (const trial of open(trials).filter(({ cell }) => cell === witness.cell)) {
       fail(trial, 'd', `the user that was not removed is cut off, too: ${passed}`);

@@ -1,7 +1,7 @@
 import t from 'tap';
 import { judgeBytes } from './bytes.ts';
 import { conformancePage } from './docs.ts';
-import { compareVersions, withGaps } from './gaps.ts';
+import { closedGaps, compareVersions, withGaps } from './gaps.ts';
 import { matrixText, namedText } from './matrix.ts';
 import type { CellResult, Letter } from './trial.ts';
 
@@ -29,6 +29,24 @@ t.test('a gap explains its own cells, clients, versions and letters only', async
     failed('vless-raw-reality-any', 'mihomo', '26.7.11', 'b'),
   ];
   t.same(kinds(others), ['failed', 'failed', 'failed', 'failed']);
+});
+
+t.test('a gap that is closed is a failure of the run', async (t) => {
+  const works = (cell: string, client: CellResult['client'], xray: string): CellResult => {
+    return { cell, client, xray, outcome: { kind: 'ok' } };
+  };
+  t.same(closedGaps([works('hysteria2-odd-password', 'mihomo', '26.7.28')]), [
+    'hysteria2-odd-password, mihomo, Xray 26.7.28: ok, but gap 5',
+  ]);
+  t.same(closedGaps([works('vless-raw-reality', 'sing-box', '26.7.11')]).length, 1);
+  t.same(closedGaps([works('hysteria2-quic-tls', 'xray', '26.4.17')]).length, 1);
+  const others = [
+    works('vless-raw-reality', 'sing-box', '26.6.27'),
+    works('hysteria2-odd-password', 'sing-box', '26.7.28'),
+    works('hysteria2-quic-tls', 'xray', '26.5.3'),
+    failed('hysteria2-odd-password', 'mihomo', '26.7.28', 'b'),
+  ];
+  t.same(closedGaps(withGaps(others)), []);
 });
 
 t.test('bytes must agree exactly', async (t) => {

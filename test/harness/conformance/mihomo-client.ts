@@ -1,6 +1,11 @@
+import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
+import net from 'node:net';
 import path from 'node:path';
 import { stringify } from 'yaml';
+import { until } from '../../support/api.ts';
+import { freePorts } from '../../support/free-port.ts';
+import { connectThrough } from '../../support/socks-traffic.ts';
 import type { AppLink } from './app-link.ts';
 import { type Child, startChild } from './child.ts';
 
@@ -17,8 +22,9 @@ export async function startMihomoClient(
     writeFileSync(path.join(folder, `${tag}.txt`), Buffer.from(uri).toString('base64'));
   }
   const configFile = path.join(folder, 'mihomo.yaml');
-  writeFileSync(configFile, stringify(mihomoConfig(links)));
-  return startChild({
+  const [directPort = 0] = await freePorts(1);
+  writeFileSync(configFile, stringify(mihomoConfig(links, directPort)));
+  const child = await startChild({
     file,
     args: ['-d', folder, '-f', configFile],
     ready:
@@ -27,10 +33,48 @@ export async function startMihomoClient(
     environment: { SSL_CERT_FILE: authorityFile, SSL_CERT_DIR: folder, DISABLE_EMBED_CA: '1' },
     folder,
   });
+  try {
+    await untilItConnects(directPort);
+    return child;
+  } catch (thrown) {
+    await child.stop();
+    throw new Error(`mihomo connects nowhere: ${child.log()}`, { cause: thrown });
+  }
+}
+
+/**
+ * Waits until a connection comes through the listener that needs no proxy. mihomo closes what comes before all of
+ * its lists are loaded, and prints nothing when they are.
+ */
+async function untilItConnects(directPort: number): Promise<void> {
+  let hasCome = false;
+  const site = net.createServer((socket) => {
+    hasCome = true;
+    socket.destroy();
+  });
+  site.listen(0, '127.0.0.1');
+  await once(site, 'listening');
+  const { port } = site.address() as net.AddressInfo;
+  const ask = async (): Promise<boolean> => {
+    // It fails while the listener is not there, and ends at once while mihomo closes what comes.
+    await connectThrough(directPort, port).then(
+      async (socket) => {
+        socket.resume();
+        if (!socket.closed) await once(socket, 'close');
+      },
+      () => undefined,
+    );
+    return hasCome;
+  };
+  try {
+    await until(ask, (answer) => answer);
+  } finally {
+    site.close();
+  }
 }
 
 /** https://wiki.metacubex.one/en/config/ */
-function mihomoConfig(links: readonly AppLink[]) {
+function mihomoConfig(links: readonly AppLink[], directPort: number) {
   return {
     'log-level': 'debug',
     mode: 'rule',
@@ -48,14 +92,17 @@ function mihomoConfig(links: readonly AppLink[]) {
       type: 'select',
       use: [`list-${tag}`],
     })),
-    listeners: links.map(({ tag, socksPort }) => ({
-      name: `socks-${tag}`,
-      type: 'socks',
-      listen: '127.0.0.1',
-      port: socksPort,
-      udp: true,
-      proxy: `group-${tag}`,
-    })),
+    listeners: [
+      ...links.map(({ tag, socksPort }) => ({
+        name: `socks-${tag}`,
+        type: 'socks',
+        listen: '127.0.0.1',
+        port: socksPort,
+        udp: true,
+        proxy: `group-${tag}`,
+      })),
+      { name: 'direct', type: 'socks', listen: '127.0.0.1', port: directPort, proxy: 'DIRECT' },
+    ],
     rules: ['MATCH,REJECT'],
   };
 }

@@ -56,10 +56,8 @@ export async function exchangeDatagrams(
   control.write(Buffer.from([5, 3, 0, 1, 0, 0, 0, 0, 0, 0]));
   const answer = await read(control, socksAnswerBytes);
   if (answer[1] !== 0) throw new Error(`SOCKS refuses UDP: ${answer[1]}`);
-  const udp = dgram.createSocket('udp4');
+  const udp = await unusedSource();
   try {
-    udp.bind(sourcePortOf(seed), '127.0.0.1');
-    await once(udp, 'listening');
     const head = Buffer.from([0, 0, 0, 1, 127, 0, 0, 1, way.targetPort >> 8, way.targetPort & 255]);
     const payloads = Array.from({ length: count }, (_, index) =>
       bytesOf(seed * 4_096 + index, datagramBytes),
@@ -74,13 +72,27 @@ export async function exchangeDatagrams(
   }
 }
 
+/** Sources that an exchange of this process has had. */
+const usedSources = new Set<number>();
+const sourceTriesMax = 1_000;
+
 /**
- * A port of its own for each exchange, below those that the system picks. Xray's client knows a UDP session by its
- * source (XUDP). If two users of one client had the same source soon after each other, the second one's bytes would
- * count for the first.
+ * A socket on a port that no exchange had before. Xray's client knows a UDP session by its source (XUDP). If two
+ * users of one client had the same source soon after each other, the second one's bytes would count for the first.
  */
-function sourcePortOf(seed: number): number {
-  return 10_000 + (seed % 9_973);
+async function unusedSource(): Promise<dgram.Socket> {
+  for (let tries = 0; tries < sourceTriesMax; tries += 1) {
+    const udp = dgram.createSocket('udp4');
+    udp.bind(0, '127.0.0.1');
+    await once(udp, 'listening');
+    const { port } = udp.address();
+    if (!usedSources.has(port)) {
+      usedSources.add(port);
+      return udp;
+    }
+    udp.close();
+  }
+  throw new Error('the system gave out no port that is new to this run');
 }
 
 /** Each payload has its SOCKS head, and comes back with the same one. */
