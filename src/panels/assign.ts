@@ -136,8 +136,13 @@ export function assignAccount(
       }
     }
   }
-  const without = reachable.filter(({ id }) => !given.has(id));
-  if (account.credentials.some(({ inbound }) => inbound !== undefined) && without.length > 0) {
+  // Who has a credential of the kind, or of each inbound, has a note of its own if it goes nowhere.
+  const isByInbound = account.credentials.some(({ inbound }) => inbound !== undefined);
+  const kinds = account.credentials.map(({ protocol }) => protocol);
+  const without = reachable.filter(
+    ({ id, protocol }) => !given.has(id) && (isByInbound || !kinds.includes(protocol)),
+  );
+  if (without.length > 0) {
     const note = 'gets links that it did not have: its groups have more protocols';
     notes.push({ note, detail: `protocol ${without.map(({ id }) => id).join(', ')}` });
   }

@@ -5,6 +5,12 @@ import { CoreError } from '../errors.ts';
 /** Bytes of one element, so that a file that is one huge value cannot fill the memory. */
 const elementBytesMax = 268_435_456;
 
+/**
+ * Values of one element. Small ones take many times their bytes in memory. 200,000 clients of 3x-ui in one
+ * inbound, with their counters, are 6 million.
+ */
+const elementValuesMax = 8_000_000;
+
 /** Levels of arrays and objects in each other. No panel has ten, and each level takes memory. */
 const levelsMax = 64;
 
@@ -75,15 +81,38 @@ function createParser(
     paths: first === '[' ? ['$.*'] : paths.map((path) => `${path}.*`),
   });
   let levels = 0;
+  let values = 0;
   parser.onToken = ({ token }) => {
+    if (isValueStart(token)) values += 1;
+    // What was counted before it was a name.
+    else if (token === TokenType.COLON) values -= 1;
+    if (values > elementValuesMax)
+      throw new Error(`an element has over ${elementValuesMax} values`);
     if (token === TokenType.LEFT_BRACE || token === TokenType.LEFT_BRACKET) levels += 1;
     else if (token === TokenType.RIGHT_BRACE || token === TokenType.RIGHT_BRACKET) levels -= 1;
     if (levels > levelsMax) throw new Error(`it is over ${levelsMax} levels deep`);
   };
   parser.onValue = ({ value, key }) => {
-    if (typeof key === 'number') onElement(value);
+    if (typeof key !== 'number') return;
+    values = 0;
+    onElement(value);
   };
   return parser;
+}
+
+function isValueStart(token: TokenType): boolean {
+  switch (token) {
+    case TokenType.LEFT_BRACE:
+    case TokenType.LEFT_BRACKET:
+    case TokenType.STRING:
+    case TokenType.NUMBER:
+    case TokenType.TRUE:
+    case TokenType.FALSE:
+    case TokenType.NULL:
+      return true;
+    default:
+      return false;
+  }
 }
 
 function unreadable(file: string, why: string, cause?: unknown): CoreError {

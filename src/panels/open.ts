@@ -1,4 +1,6 @@
+import { limits } from '../contract/limits.ts';
 import type { ImportLine } from '../subscriptions/imported.ts';
+import { hiddenFault } from '../text.ts';
 import type { PanelFile } from './account.ts';
 import {
   type AssignOptions,
@@ -53,6 +55,14 @@ export function importPanel(
         continue;
       }
       const { account, place } = read;
+      const nameFault = faultOfName(account.name);
+      if (nameFault !== undefined) {
+        yield {
+          line: place,
+          fault: `${account.name}: its name ${nameFault}: rename it in the panel`,
+        };
+        continue;
+      }
       const { credential, links, groups, kept, notes } = assignAccount(
         account,
         served,
@@ -77,4 +87,11 @@ export function importPanel(
     }
   }
   return { inbounds, lines };
+}
+
+/** Users of Core have the same bounds, whoever adds them. */
+function faultOfName(name: string): string | undefined {
+  if (name.trim() === '') return 'is empty';
+  if (name.length > limits.nameCharsMax) return `has over ${limits.nameCharsMax} characters`;
+  return hiddenFault(name)?.replace(/^Must/, 'must');
 }

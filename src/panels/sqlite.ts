@@ -80,8 +80,12 @@ function openCopy(
       const names = db.all(`SELECT name FROM pragma_table_info('${table}')`) as SqliteRow[];
       return columns.every((column) => names.some(({ name }) => name === column));
     },
-    run: (sql, values) => {
-      db.run(sql, values);
+    run(sql, values) {
+      try {
+        db.run(sql, values);
+      } catch (cause) {
+        throw damaged(file, cause);
+      }
     },
     *rows(sql) {
       const statement = db.prepare(sql);

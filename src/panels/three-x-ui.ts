@@ -45,6 +45,8 @@ const gatheredSchema = z.object({
 
 interface Inbound extends PanelInbound {
   id: number;
+  /** Has a limit or an expiry of its own, for all of its clients together. */
+  isBounded: boolean;
   method: string | undefined;
   serverKey: string | undefined;
   trafficReset: string;
@@ -73,7 +75,11 @@ export async function openThreeXUi(file: string): Promise<PanelFile> {
       throw new CoreError('INVALID_ARGUMENT', message);
     }
     const inbounds = readInbounds(database);
-    const warnings = [...database.warnings, ...gather(database)];
+    const warnings = [
+      ...database.warnings,
+      ...gather(database),
+      ...notImported(database, inbounds),
+    ];
     const byId = new Map(inbounds.map((inbound) => [inbound.id, inbound]));
     return {
       inbounds,
@@ -94,6 +100,8 @@ const listedSchema = z.object({
   tag: text,
   remark: text,
   enable: flag.default(true),
+  total: byteCount,
+  expiryTime: integer,
   settings: z.unknown().optional(),
   trafficReset: text,
   trafficResetDay: integer,
@@ -104,8 +112,8 @@ const listedSchema = z.object({
 async function loadJson(file: string): Promise<SqliteFile> {
   const database = await createSqlite();
   try {
-    database.run(`CREATE TABLE inbounds (id, port, protocol, tag, remark, enable, settings,
-      traffic_reset, traffic_reset_day)`);
+    database.run(`CREATE TABLE inbounds (id, port, protocol, tag, remark, enable, total, expiry_time,
+      settings, traffic_reset, traffic_reset_day)`);
     database.run('CREATE TABLE client_traffics (email UNIQUE, up, down)');
     let place = 0;
     for await (const element of readElements(file, ['$.obj'])) {
@@ -117,9 +125,10 @@ async function loadJson(file: string): Promise<SqliteFile> {
       const { value } = read;
       const settings =
         typeof value.settings === 'string' ? value.settings : JSON.stringify(value.settings ?? {});
-      database.run('INSERT INTO inbounds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)', [
+      database.run('INSERT INTO inbounds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)', [
         ...[value.id, value.port, value.protocol, value.tag, value.remark],
-        ...[value.enable ? 1 : 0, settings, value.trafficReset, value.trafficResetDay],
+        ...[value.enable ? 1 : 0, value.total, value.expiryTime, settings],
+        ...[value.trafficReset, value.trafficResetDay],
       ]);
       for (const { email, up, down } of value.clientStats ?? []) {
         database.run('INSERT OR IGNORE INTO client_traffics VALUES (?, ?, ?)', [email, up, down]);
@@ -139,6 +148,8 @@ const inboundSchema = z.object({
   tag: text,
   remark: text,
   enable: flag,
+  total: byteCount,
+  expiry_time: integer,
   method: text,
   password: text,
   traffic_reset: text,
@@ -152,8 +163,9 @@ function readInbounds(database: SqliteFile): Inbound[] {
   const day = database.has('inbounds', 'traffic_reset_day')
     ? 'traffic_reset_day'
     : '1 AS traffic_reset_day';
+  const bounds = database.has('inbounds', 'total', 'expiry_time') ? ', total, expiry_time' : '';
   const inbounds: Inbound[] = [];
-  const query = `SELECT id, port, protocol, tag, remark, enable, ${reset}, ${day},
+  const query = `SELECT id, port, protocol, tag, remark, enable, ${reset}, ${day}${bounds},
     CASE WHEN json_valid(settings) THEN settings ->> '$.method' END AS method,
     CASE WHEN json_valid(settings) THEN settings ->> '$.password' END AS password
     FROM inbounds ORDER BY id`;
@@ -169,6 +181,7 @@ function readInbounds(database: SqliteFile): Inbound[] {
       protocol: protocolNames[value.protocol] ?? value.protocol,
       port: value.port,
       enabled: value.enable,
+      isBounded: value.total > 0 || value.expiry_time > 0,
       method: value.method || undefined,
       serverKey: value.password || undefined,
       trafficReset: value.traffic_reset,
@@ -198,6 +211,30 @@ function gather(database: SqliteFile): string[] {
   for (const { id, n } of odd) {
     warnings.push(`inbound ${String(id)} has ${String(n)} clients that are no objects: left out`);
   }
+  return warnings;
+}
+
+const namesShown = 5;
+
+/** What the panel has and no account brings along. */
+function notImported(database: SqliteFile, inbounds: readonly Inbound[]): string[] {
+  const warnings: string[] = [];
+  const bounded = inbounds.filter(({ isBounded }) => isBounded).map(({ label }) => label);
+  if (bounded.length > 0) {
+    warnings.push(
+      `a limit or an expiry of an inbound as a whole is not kept: ${bounded.join(', ')}`,
+    );
+  }
+  // Since 3.0 a client may be in no inbound. It has no link, so there is nothing to keep for its app.
+  if (!database.has('clients', 'email')) return warnings;
+  const from = 'FROM clients WHERE email NOT IN (SELECT email FROM core_clients)';
+  const [found] = database.rows(`SELECT count(*) AS n ${from}`);
+  const left = Number(found?.['n'] ?? 0);
+  if (left === 0) return warnings;
+  const rows = [...database.rows(`SELECT email ${from} ORDER BY id LIMIT ${namesShown}`)];
+  const names = rows.map(({ email }) => String(email)).join(', ');
+  const more = left > rows.length ? ` and ${left - rows.length} more` : '';
+  warnings.push(`clients that are in no inbound have no link and are left out: ${names}${more}`);
   return warnings;
 }
 

@@ -1,9 +1,9 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import path from 'node:path';
 import type sqlite from 'node-sqlite3-wasm';
 import t from 'tap';
 import type { AccountLine } from '../../src/panels/account.ts';
-import { openPanel, type Panel } from '../../src/panels/open.ts';
+import { importPanel, openPanel, type Panel } from '../../src/panels/open.ts';
 import {
   createDatabase,
   makeUsers,
@@ -123,4 +123,61 @@ t.test('JSON that is deep, cut off or without users is refused', async (t) => {
     lines.map((line) => 'fault' in line),
     [true, true, true, true, true, false],
   );
+});
+
+t.test('a name that no user of Core may have is a bad user', async (t) => {
+  const names = ['a\u0000b', 'a\u001b[2J', 'a\u202eb', ' ', 'x'.repeat(256), '=cmd|calc'];
+  const file = path.join(t.testdir({}), 'users.json');
+  writeFileSync(file, JSON.stringify(names.map((username) => ({ username, status: 'active' }))));
+  const opened = await openPanel('marzban', file);
+  const options = { maps: new Map(), groupsOfLabels: new Map(), groups: ['default'] };
+  const faults: string[] = [];
+  for await (const line of importPanel(opened, 'marzban', [], options).lines()) {
+    faults.push('fault' in line ? line.fault : 'taken');
+  }
+  t.match(faults, [
+    /must not hold the character U\+0000 .*rename it in the panel/,
+    /must not hold the character U\+001B/,
+    /must not hold the character U\+202E/,
+    /name is empty/,
+    /over 255 characters/,
+    'taken',
+  ]);
+});
+
+t.test(
+  'an element of JSON with too many values is refused before it fills the memory',
+  async (t) => {
+    const file = path.join(t.testdir({}), 'wide.json');
+    const output = openSync(file, 'w');
+    writeSync(output, '{"users":[[');
+    for (let n = 0; n < 9; n += 1) writeSync(output, '1,'.repeat(1_000_000));
+    writeSync(output, '1]]}');
+    closeSync(output);
+    await t.rejects(read('marzban', file), { ...refused, message: /over 8000000 values/ });
+  },
+);
+
+t.test('what 3x-ui has and no subscription can have is said', async (t) => {
+  const file = path.join(t.testdir({}), 'x-ui.db');
+  const tables = `${threeXUiSchema}
+    CREATE TABLE clients (id integer PRIMARY KEY, email text UNIQUE, enable numeric);`;
+  createDatabase(file, tables, (db) => {
+    for (const [n, total] of [0, 5_000_000_000].entries()) {
+      const settings = JSON.stringify({ clients: [{ id: `id-${n}`, email: `in-${n}` }] });
+      db.run(
+        `INSERT INTO inbounds (remark, enable, port, protocol, settings, tag, total, expiry_time)
+         VALUES (?, 1, ?, 'vless', ?, ?, ?, 0)`,
+        [`inbound ${n}`, 443 + n, settings, `tag-${n}`, total],
+      );
+    }
+    db.run("INSERT INTO clients (email, enable) VALUES ('in-0', 1), ('in-1', 1)");
+    for (let n = 0; n < 7; n += 1) db.run('INSERT INTO clients (email) VALUES (?)', [`out-${n}`]);
+  });
+  const opened = await openPanel('3x-ui', file);
+  t.match(opened.warnings, [
+    /of an inbound as a whole is not kept: inbound 1$/,
+    /in no inbound .* left out: out-0, out-1, out-2, out-3, out-4 and 2 more$/,
+  ]);
+  await opened.close();
 });

@@ -8,6 +8,7 @@ import { CoreError } from '../../errors.ts';
 import { isTimeZone } from '../../panels/instant.ts';
 import type { CliContext, Run } from '../context.ts';
 import { type ImportFormat, importFormats, readImport } from './read.ts';
+import { importBytesMax, requireRegularFile } from './regular-file.ts';
 import { type RunOptions, runImport } from './run-import.ts';
 
 export interface FileOptions extends RunOptions {
@@ -81,6 +82,7 @@ export async function importFile(
   asks: boolean,
 ): Promise<{ exitCode: number } | undefined> {
   const format = options.format ?? formatOf(file);
+  if (file !== '-') await requireRegularFile(file, true);
   // The import reads its file twice, and a pipe can be read only once.
   const copied = file === '-' ? await copyInput(context.stdin) : undefined;
   try {
@@ -107,10 +109,22 @@ async function copyInput(
   const remove = (): Promise<void> => rm(folder, { recursive: true, force: true });
   try {
     const file = path.join(folder, 'input');
-    await pipeline(stdin, createWriteStream(file, { mode: 0o600 }));
+    await pipeline(stdin, bounded, createWriteStream(file, { mode: 0o600 }));
     return { file, remove };
   } catch (thrown) {
     await remove();
     throw thrown;
+  }
+}
+
+/** Standard input may have no end, and a disk has one. */
+async function* bounded(input: AsyncIterable<Buffer | string>): AsyncGenerator<Buffer | string> {
+  let bytes = 0;
+  for await (const chunk of input) {
+    bytes += Buffer.byteLength(chunk);
+    if (bytes > importBytesMax) {
+      throw new CoreError('INVALID_ARGUMENT', `Standard input has over ${importBytesMax} bytes`);
+    }
+    yield chunk;
   }
 }

@@ -8,6 +8,7 @@ import { yesOption } from '../confirm.ts';
 import type { CliContext, Run } from '../context.ts';
 import { objectsText } from '../table.ts';
 import { addFileOptions, columnsHelp, type FileOptions, importFile } from './command.ts';
+import { requireRegularFile } from './regular-file.ts';
 import { type RunOptions, runImport } from './run-import.ts';
 
 interface PanelOptions extends RunOptions {
@@ -112,6 +113,7 @@ async function importOf(
 }
 
 async function openFile(panel: Panel, file: string): ReturnType<typeof openPanel> {
+  await requireRegularFile(file, false);
   try {
     return await openPanel(panel, file);
   } catch (cause) {

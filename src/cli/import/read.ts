@@ -224,7 +224,8 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /**
  * Splits a stream of bytes into lines of UTF-8 text, numbered from 1. A line over the bound, or one that is
- * no UTF-8, comes without its text. The first is never held in memory as a whole.
+ * no UTF-8, comes without its text. The first is never held in memory as a whole, and it comes before its
+ * end is read: it may have none.
  */
 export async function* splitLines(
   input: AsyncIterable<Buffer>,
@@ -233,25 +234,33 @@ export async function* splitLines(
   let line = 1;
   let held: Buffer[] = [];
   let heldBytes = 0;
-  const take = (last: Buffer): Line => {
-    const isTooLong = heldBytes + last.length > bytesMax;
-    const bytes = isTooLong ? undefined : Buffer.concat([...held, last]);
+  const tooLongLine = (): Line => {
     held = [];
-    heldBytes = 0;
-    return { line: line++, ...(bytes === undefined ? { text: undefined } : textOf(bytes)) };
+    return { line: line++, text: undefined };
+  };
+  const take = (last: Buffer): Line => {
+    const bytes = Buffer.concat([...held, last]);
+    held = [];
+    return { line: line++, ...textOf(bytes) };
   };
   for await (const chunk of input) {
     let start = 0;
     for (let end = chunk.indexOf(newline); end !== -1; end = chunk.indexOf(newline, start)) {
-      yield take(chunk.subarray(start, end));
+      const last = chunk.subarray(start, end);
+      // A line that was over the bound before this chunk has come already.
+      if (heldBytes <= bytesMax) {
+        yield heldBytes + last.length > bytesMax ? tooLongLine() : take(last);
+      }
+      heldBytes = 0;
       start = end + 1;
     }
     const rest = chunk.subarray(start);
+    const isHeld = heldBytes <= bytesMax;
     heldBytes += rest.length;
     if (heldBytes <= bytesMax) held.push(rest);
-    else held = [];
+    else if (isHeld) yield tooLongLine();
   }
-  if (heldBytes > 0) yield take(Buffer.alloc(0));
+  if (heldBytes > 0 && heldBytes <= bytesMax) yield take(Buffer.alloc(0));
 }
 
 function textOf(bytes: Buffer): { text: string } | { text: undefined; fault: string } {

@@ -1,6 +1,8 @@
+import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import t, { type Test } from 'tap';
+import { splitLines } from '../../../src/cli/import/read.ts';
 import { createNode } from '../../../src/nodes/change.ts';
 import { addProtocol } from '../../../src/settings/protocols.ts';
 import type { ImportReport } from '../../../src/subscriptions/import.ts';
@@ -161,4 +163,58 @@ t.test('a repeated import leaves out what is there', async (t) => {
   t.equal((await core('subscription', 'import', file)).exitCode, 0, 'nothing new is no failure');
   const dry = await core('import', 'csv', file, '--dry-run');
   t.match(dry, { exitCode: 0, stdout: /^there already +1$/m });
+});
+
+t.test('what has no end, or can be read only once, is refused at once', async (t) => {
+  const folder = t.testdir({ folder: {} });
+  const pipe = path.join(folder, 'pipe');
+  execFileSync('mkfifo', [pipe]);
+  const kinds = [
+    [pipe, /is a pipe and no file/],
+    ['/dev/zero', /is a device and no file/],
+    [path.join(folder, 'folder'), /is a folder and no file/],
+    [path.join(folder, 'none'), /cannot be read: ENOENT/],
+  ] as const;
+  for (const [file, message] of kinds) {
+    for (const panel of ['marzban', '3x-ui', 'remnawave']) {
+      const run = await core('import', panel, file, '--dry-run');
+      t.match(run, { exitCode: 1, stderr: message }, `${panel} ${file}`);
+    }
+    const run = await core('import', 'csv', file, '--format', 'csv', '--dry-run');
+    t.match(run, { exitCode: 1, stderr: message }, file);
+  }
+});
+
+t.test('a line without an end is a bad line before its end is read', async (t) => {
+  let chunks = 0;
+  async function* endless() {
+    for (;;) {
+      chunks += 1;
+      yield Buffer.alloc(1_000);
+    }
+  }
+  for await (const line of splitLines(endless(), 4_500)) {
+    t.same(line, { line: 1, text: undefined });
+    break;
+  }
+  t.equal(chunks, 5);
+  async function* lines() {
+    for (const text of ['a\nbb', 'bbb', 'b\nc', '\n', 'dddddd', '\ne']) yield Buffer.from(text);
+  }
+  const texts: (string | undefined)[] = [];
+  for await (const { line, text } of splitLines(lines(), 5)) texts[line - 1] = text;
+  t.same(texts, ['a', undefined, 'c', undefined, 'e']);
+});
+
+t.test('the same credential on two protocols, and null in an NDJSON line, are taken', async (t) => {
+  const same = '0b8f5f26-3c1d-4e2a-9a47-6f1f0c5d7e11';
+  const csv = `user,link_1,link_2\nsame,${same},${same}\n`;
+  t.match(await importText(t, 'same.csv', csv), { imported: true, subscriptions: 1 });
+  const held = await readLinks(pool, { subscriptionId: 1 });
+  t.same(
+    held.map((link) => link.credential),
+    [same, same],
+  );
+  const line = '{"user":"nd","link_1":null,"status":"active"}';
+  t.match(await importText(t, 'null.ndjson', line), { imported: true, subscriptions: 1 });
 });
