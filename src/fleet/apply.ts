@@ -10,6 +10,7 @@ import {
   updateNodeInTransaction,
 } from '../nodes/change.ts';
 import { countLinks, countLinksOfMoves, type LinkCounts } from '../nodes/linked.ts';
+import { lockImports } from '../nodes/lock-imports.ts';
 import { lockLinks } from '../nodes/lock-links.ts';
 import type { BeforeCommit } from '../settings/before-commit.ts';
 import { replaceOutbounds } from '../settings/outbounds.ts';
@@ -76,6 +77,7 @@ async function applyLocked(
 ): Promise<AppliedFleet> {
   // Fleet files are applied one at a time.
   await lockUntilCommit(client, advisoryLocks.fleet);
+  await lockImports(client, 'removing');
   await lockLinks(client, 'protocols');
   // Every change of a node's settings locks its row. So does a heartbeat with a new address, and such
   // heartbeats wait until this transaction ends.

@@ -2,14 +2,18 @@ import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { bumpNodes } from '../nodes/bump.ts';
 import { countLinks } from '../nodes/linked.ts';
+import { lockImports } from '../nodes/lock-imports.ts';
 import { lockLinks } from '../nodes/lock-links.ts';
-import { inTransaction, type Queryable } from '../stores/postgres.ts';
+import type { Queryable } from '../stores/postgres.ts';
 import { inDryTransaction } from './dry-transaction.ts';
 import { recordGroupEvents } from './group-events.ts';
-import { defaultGroup, groupId } from './names.ts';
+import { defaultGroup, groupId, unknownGroups } from './names.ts';
 
 // Groups say who gets what: a protocol is in groups, a subscription has groups, and a link exists where they
 // meet.
+
+/** SQLSTATE of a second row with the same key. */
+const uniqueViolation = '23505';
 
 /** A group and how much is in it. */
 interface Group {
@@ -34,18 +38,18 @@ export async function createGroup(db: Queryable, name: string): Promise<void> {
  * Gives a group another name. Its links stay.
  * @throws CoreError NOT_FOUND; INVALID_ARGUMENT for the default group, or if the new name is taken.
  */
-export async function renameGroup(pool: pg.Pool, name: string, newName: string): Promise<void> {
+export async function renameGroup(db: Queryable, name: string, newName: string): Promise<void> {
   requireNotDefault(name, 'renamed');
-  await inTransaction(pool, async (client) => {
-    const id = await groupId(client, name);
-    const { rowCount } = await client.query(
-      `UPDATE groups SET name = $2
-       WHERE id = $1 AND NOT EXISTS (SELECT FROM groups WHERE name = $2 AND id <> $1)`,
-      [id, newName],
-    );
+  try {
+    const given = [name, newName];
+    const { rowCount } = await db.query('UPDATE groups SET name = $2 WHERE name = $1', given);
     if (rowCount === 1) return;
-    throw new CoreError('INVALID_ARGUMENT', `There is a group ${newName} already`);
-  });
+  } catch (cause) {
+    if ((cause as { code?: unknown }).code !== uniqueViolation) throw cause;
+    const message = `There is a group ${newName} already`;
+    throw new CoreError('INVALID_ARGUMENT', message, { cause });
+  }
+  throw new CoreError('NOT_FOUND', await unknownGroups(db, [name]));
 }
 
 /** All groups by name. */
@@ -96,6 +100,7 @@ export async function removeGroup(
 ): Promise<RemovedGroup> {
   requireNotDefault(name, 'removed');
   return inDryTransaction(pool, options.dryRun, async (client) => {
+    await lockImports(client, 'removing');
     await lockLinks(client, 'groups');
     const id = await groupId(client, name);
     const before = await countLinks(client);

@@ -138,15 +138,17 @@ async function selectIds(
 ): Promise<number[]> {
   if (selection === undefined) return [];
   const { of } = tables[kind];
-  // Locked, so that nobody deletes one meanwhile.
+  // Locked, so that nobody deletes one meanwhile, and in the order in which everybody locks them.
   if (selection === 'all') {
-    const { rows } = await client.query<{ id: number }>(`SELECT id FROM ${of} FOR KEY SHARE`);
+    const { rows } = await client.query<{ id: number }>(
+      `SELECT id FROM ${of} ORDER BY id FOR KEY SHARE`,
+    );
     return rows.map((row) => row.id);
   }
   const ids = await idsInRanges(
     client,
-    `SELECT id FROM ${of} WHERE id BETWEEN r.first AND r.last FOR KEY SHARE`,
-    selection,
+    `SELECT id FROM ${of} WHERE id BETWEEN r.first AND r.last ORDER BY id FOR KEY SHARE`,
+    selection.toSorted((left, right) => left.from - right.from),
   );
   requireAll(kind, selection, ids);
   return ids;

@@ -5,6 +5,7 @@ import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { bumpNodes } from './bump.ts';
 import { notifyNode } from './channels.ts';
 import { nodeEffects } from './effects.ts';
+import { lockImports } from './lock-imports.ts';
 import { lockLinks } from './lock-links.ts';
 import { lockNode, noSuchNode } from './lock-node.ts';
 import { issueCode } from './registration.ts';
@@ -148,9 +149,13 @@ export async function deleteNode(
   pool: pg.Pool,
   nodeId: number,
 ): Promise<{ protocols: number; links: number }> {
-  return inTransaction(pool, (client) => deleteNodeInTransaction(client, nodeId));
+  return inTransaction(pool, async (client) => {
+    await lockImports(client, 'removing');
+    return deleteNodeInTransaction(client, nodeId);
+  });
 }
 
+/** The transaction must hold the lock of imports. */
 export async function deleteNodeInTransaction(
   client: pg.PoolClient,
   nodeId: number,

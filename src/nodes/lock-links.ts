@@ -8,8 +8,10 @@ import { advisoryLocks, lockUntilCommit } from '../stores/advisory-locks.ts';
  * render that node without the change of the subscription, and nobody would mark the node again.
  *
  * Transactions that change subscriptions share the lock. One that changes protocols or groups holds it alone. So
- * that nobody waits in a circle, lock rows of subscriptions before it and rows of nodes after it. A settle does
- * so: it finds out which subscriptions reached their limits when it holds their rows.
+ * that nobody waits in a circle, lock rows of subscriptions before it, in the order of their ids. A settle does so:
+ * it finds out which subscriptions reached their limits when it holds their rows. Lock rows of groups, protocols
+ * and nodes after it, in this order. A new row locks those that it refers to. An import has its new rows for long
+ * before it gets here, so whoever removes groups or protocols takes the lock of imports first.
  */
 export async function lockLinks(
   client: pg.PoolClient,

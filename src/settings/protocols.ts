@@ -5,6 +5,7 @@ import { CoreError } from '../errors.ts';
 import { setProtocolGroups } from '../groups/membership.ts';
 import { defaultGroup } from '../groups/names.ts';
 import { bumpNodes, bumpSettings } from '../nodes/bump.ts';
+import { lockImports } from '../nodes/lock-imports.ts';
 import { lockLinks } from '../nodes/lock-links.ts';
 import { lockLiveNode } from '../nodes/lock-node.ts';
 import { validateProtocolSettings } from '../protocols/settings.ts';
@@ -138,7 +139,8 @@ export async function setProtocol(
   beforeCommit?: BeforeCommit,
 ): Promise<{ nodeId: number }> {
   return inTransaction(pool, async (client) => {
-    if (change.groups !== undefined) await lockLinks(client, 'groups');
+    if (change.name !== undefined) await lockImports(client, 'removing');
+    if (change.name !== undefined || change.groups !== undefined) await lockLinks(client, 'groups');
     const { nodeId, protocol, settings: stored } = await lockProtocol(client, nodeProtocolId);
     const settings =
       change.settings === undefined
@@ -195,6 +197,7 @@ export async function removeProtocol(
   nodeProtocolId: number,
 ): Promise<{ nodeId: number }> {
   return inTransaction(pool, async (client) => {
+    await lockImports(client, 'removing');
     await lockLinks(client, 'protocols');
     const { nodeId } = await lockProtocol(client, nodeProtocolId);
     await removeProtocolInTransaction(client, nodeProtocolId);
@@ -219,13 +222,13 @@ async function lockProtocol(
 ): Promise<StoredProtocol> {
   const { nodeId } = await readProtocol(client, nodeProtocolId, '');
   await lockLiveNode(client, nodeId);
-  return readProtocol(client, nodeProtocolId, 'FOR UPDATE');
+  return readProtocol(client, nodeProtocolId, 'FOR NO KEY UPDATE');
 }
 
 async function readProtocol(
   client: pg.PoolClient,
   nodeProtocolId: number,
-  lock: '' | 'FOR UPDATE',
+  lock: '' | 'FOR NO KEY UPDATE',
 ): Promise<StoredProtocol> {
   const { rows } = await client.query<StoredProtocol>(
     `SELECT node_id AS "nodeId", name, protocol, port, settings

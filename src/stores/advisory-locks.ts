@@ -15,6 +15,7 @@ export const advisoryLocks = {
   outboundTags: 7_233_006,
   segmentIds: 7_233_007,
   credentials: 7_233_011,
+  imports: 7_233_012,
 } as const;
 
 /** Waits for a lock and holds it until the client's transaction ends. Shared holders exclude only others. */

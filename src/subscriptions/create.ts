@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { defaultGroup, groupIds } from '../groups/names.ts';
+import { lockLinks } from '../nodes/lock-links.ts';
 import { inTransaction } from '../stores/postgres.ts';
 import { credentialColumns, lockCredentials, requireOwnCredential } from './credentials.ts';
 import { type ListedLink, listLinks } from './links.ts';
@@ -53,11 +54,13 @@ export async function createInTransaction(
   const { userId, groups, credential, ...rest } = subscription;
   const users = await client.query('SELECT FROM users WHERE id = $1 FOR KEY SHARE', [userId]);
   if (users.rowCount === 0) throw new CoreError('NOT_FOUND', `There is no user ${userId}`);
-  const ids = await groupIds(client, groups ?? [defaultGroup]);
   if (typeof credential === 'string') {
     await lockCredentials(client);
     await requireOwnCredential(client, { credential });
   }
+  // The new rows refer to groups, so nobody may remove those meanwhile.
+  await lockLinks(client, 'subscriptions');
+  const ids = await groupIds(client, groups ?? [defaultGroup]);
   const [made] = await addSubscriptions(client, [{ ...rest, userId, credential, groupIds: ids }]);
   assert(made !== undefined, 'RETURNING gives the new row');
   const { subscriptionId, status } = made;

@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
+import { lockLinks } from '../nodes/lock-links.ts';
 import { inTransaction } from '../stores/postgres.ts';
 import { recordEvents } from './events.ts';
 import { lockCounters } from './lock-counters.ts';
@@ -68,6 +69,8 @@ async function deleteLocked(
   locked: readonly { id: number; status: string }[],
   cause: string,
 ): Promise<void> {
+  // The rows in groups go, too, even if no node serves a subscription.
+  await lockLinks(client, 'subscriptions');
   // Bumped first, while its groups still say which nodes.
   await bumpLinkedNodes(
     client,

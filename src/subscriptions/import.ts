@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import type pg from 'pg';
+import { CoreError } from '../errors.ts';
 import { defaultGroup, findGroups, unknownGroups } from '../groups/names.ts';
 import { bumpNodes } from '../nodes/bump.ts';
+import { lockImports } from '../nodes/lock-imports.ts';
 import { lockLinks } from '../nodes/lock-links.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
 import { addSubscriptions } from './create.ts';
@@ -73,7 +75,9 @@ export async function importSubscriptions(
     (await options.proceed?.({ ...report, subscriptions: isPossible ? good : 0 })) ?? true;
   if (!isPossible || !isWanted) return report;
   const written = await inTransaction(pool, (client) =>
-    write(client, open, (lines) => options.onProgress?.({ phase: 'writing', lines, linesTotal })),
+    write(client, open, report.badLines, (lines) =>
+      options.onProgress?.({ phase: 'writing', lines, linesTotal }),
+    ),
   );
   return { ...report, ...written, imported: true };
 }
@@ -109,16 +113,21 @@ async function check(
 async function write(
   client: pg.PoolClient,
   open: () => AsyncIterable<ImportLine>,
+  badLinesChecked: number,
   onLines: (lines: number) => void,
 ): Promise<Pick<ImportReport, 'subscriptions' | 'users' | 'links'>> {
   const written = { subscriptions: 0, users: 0 };
   await createSeenCredentials(client, 'commit');
   await createSeenExternalIds(client, 'commit');
   await lockCredentials(client);
+  await lockImports(client, 'importing');
   const groups = new GroupSets();
   let lines = 0;
+  let badLines = 0;
   for await (const batch of batches(open())) {
-    const { good } = await checkBatch(client, batch, emptyPlan());
+    const { good, bad } = await checkBatch(client, batch, emptyPlan());
+    badLines += bad.length;
+    if (badLines > badLinesChecked) throw changedMeanwhile(bad);
     const made = await createMissingUsers(client, good);
     const added = await addSubscriptions(
       client,
@@ -144,6 +153,15 @@ async function write(
   const { links, nodeIds } = await groups.links(client);
   await bumpNodes(client, nodeIds, 'subscriptions imported');
   return { ...written, links };
+}
+
+/** A line that was good when it was checked must not be left out in silence. */
+function changedMeanwhile(bad: readonly BadLine[]): CoreError {
+  const last = bad.at(-1);
+  return new CoreError(
+    'INVALID_ARGUMENT',
+    `Something changed after the check, so nothing was imported: line ${last?.line}: ${last?.fault}. Run it again`,
+  );
 }
 
 /** Counts imported subscriptions by their sets of groups. Those with one set have links to the same protocols. */
