@@ -58,6 +58,8 @@ export function account(
     online[who] = time.nowMs;
   }
   for (const [who, movedAtMs] of Object.entries(online)) {
+    // The clock was ahead then, and has been set back. The user has rested since now at the latest.
+    if (movedAtMs > time.nowMs) online[who] = time.nowMs;
     if (time.nowMs - movedAtMs < time.restMs) continue;
     events.push(event(who, 'OFFLINE', movedAtMs));
     delete online[who];

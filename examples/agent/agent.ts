@@ -1,6 +1,7 @@
 import path from 'node:path';
 import type { Logger } from '../../src/log.ts';
 import { type CoreClient, createClient, describe, pause } from './client.ts';
+import { createClock } from './clock.ts';
 import { openConfigStore } from './config-store.ts';
 import { drain } from './drain.ts';
 import type { Identity } from './identity.ts';
@@ -28,15 +29,24 @@ export async function startAgent(
   const stop = new AbortController();
   const { signal } = stop;
   const retryMs = settings.retrySeconds * 1_000;
+  const clock = createClock();
   const client = createClient(
-    { url: settings.url, timeoutMs: 30_000, backOffMsMax: retryMs, signal },
+    { url: settings.url, timeoutMs: 30_000, backOffMsMax: retryMs, signal, onDate: clock.heard },
     identity.authKey,
   );
   const ledger = openLedger(settings.dataDir, { bytesMax: settings.spoolBytesMax });
   const configs = openConfigStore(settings.dataDir);
   const runner = createProxyRunner({ program: settings.xray, dataDir: settings.dataDir });
   const reports = createReports(client, log);
-  const service = createService({ settings, ledger, configs, runner, log, report: reports.put });
+  const service = createService({
+    settings,
+    clock,
+    ledger,
+    configs,
+    runner,
+    log,
+    report: reports.put,
+  });
   await service.start();
   // Reported again, because the agent may have been killed between its apply and its report.
   for (const report of service.standing()) reports.put(report);

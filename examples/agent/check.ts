@@ -1,13 +1,16 @@
-import { accessSync, constants, mkdirSync } from 'node:fs';
+import { mkdirSync, rmSync, statfsSync } from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
-import { readJson } from '../../src/durable-file.ts';
+import { readJson, writeDurable } from '../../src/durable-file.ts';
 import { createClient, describe } from './client.ts';
+import { skewMsMax } from './clock.ts';
 import { openConfigStore } from './config-store.ts';
 import { canCut } from './end-sessions.ts';
 import type { Identity } from './identity.ts';
-import { createProxyRunner, fileOf, versionOf } from './proxy.ts';
+import { createProxyRunner, fileOf, type RunningProxy, versionOf } from './proxy.ts';
 import type { Settings } from './settings.ts';
+import { openXrayApi } from './xray-api.ts';
+import { apiPortOf } from './xray-config.ts';
 
 /** One thing that was looked at. `fault` keeps the agent from working; `warning` costs something. */
 export interface Finding {
@@ -15,10 +18,13 @@ export interface Finding {
   text: string;
 }
 
+/** The first Xray that this agent was run on with all of its protocols. */
+const xrayMin = [26, 3, 27];
 /** The first Xray with users of Hysteria2 in its counters. */
-const xrayMin = [26, 4, 13];
-const skewMsMax = 60_000;
+const hysteriaMin = [26, 4, 13];
 const answerMsMax = 10_000;
+/** What the users of a busy node make in one reading. */
+const postBytes = 1_048_576;
 
 /**
  * Looks at everything that the agent needs, and changes nothing but that the data directory exists
@@ -27,7 +33,7 @@ const answerMsMax = 10_000;
 export async function checkMachine(settings: Settings): Promise<Finding[]> {
   return [
     await xrayFinding(settings.xray),
-    folderFinding(settings.dataDir),
+    ...folderFindings(settings),
     cutFinding(),
     ...(await coreFindings(settings)),
     ...(await portFindings(settings)),
@@ -40,10 +46,13 @@ async function xrayFinding(program: string): Promise<Finding> {
   }
   try {
     const version = await versionOf(program);
-    const isOld = isBefore(version.split('.').map(Number), xrayMin);
+    const parts = version.split('.').map(Number);
     const text = `Xray ${version} (${fileOf(program)})`;
-    if (!isOld) return ok(text);
-    return warning(`${text}: before ${xrayMin.join('.')} it does not count users of Hysteria2`);
+    if (isBefore(parts, xrayMin)) {
+      return fault(`${text} is too old: install ${xrayMin.join('.')} or a later version`);
+    }
+    if (!isBefore(parts, hysteriaMin)) return ok(text);
+    return warning(`${text}: before ${hysteriaMin.join('.')} it does not count users of Hysteria2`);
   } catch (thrown) {
     return fault(`${program} does not run: ${describe(thrown)}`);
   }
@@ -54,14 +63,30 @@ function isBefore(version: readonly number[], min: readonly number[]): boolean {
   return at !== -1 && (version[at] ?? 0) < (min[at] as number);
 }
 
-function folderFinding(dataDir: string): Finding {
-  try {
-    mkdirSync(dataDir, { recursive: true, mode: 0o700 });
-    accessSync(dataDir, constants.W_OK);
-    return ok(`the data directory ${dataDir} is writable`);
-  } catch (thrown) {
-    return fault(`the data directory ${dataDir} cannot be used: ${describe(thrown)}`);
+/**
+ * Writes a file as large as a post in each folder, as the agent does, and removes it. The right to write is not
+ * enough: the disk may be full, or mounted for reading only.
+ */
+function folderFindings({ dataDir, spoolBytesMax }: Settings): Finding[] {
+  const folders = ['', 'spool', 'refused', 'configs', 'proxy'].map((name) =>
+    path.join(dataDir, name),
+  );
+  for (const folder of folders) {
+    try {
+      mkdirSync(folder, { recursive: true, mode: 0o700 });
+      const file = path.join(folder, `check-${process.pid}`);
+      writeDurable(file, ' '.repeat(postBytes));
+      rmSync(file);
+    } catch (thrown) {
+      return [fault(`the folder ${folder} cannot be written to: ${describe(thrown)}`)];
+    }
   }
+  const writable = ok(`the data directory ${dataDir} is writable`);
+  const { bavail, bsize } = statfsSync(dataDir);
+  if (bavail * bsize >= spoolBytesMax) return [writable];
+  const [free, wanted] = [bavail * bsize, spoolBytesMax].map((bytes) => Math.round(bytes / 1e6));
+  const text = `${free} MB are free for ${dataDir}, and stored posts may take ${wanted} MB`;
+  return [writable, warning(`${text}: make room, or lower --spool-bytes-max`)];
 }
 
 function cutFinding(): Finding {
@@ -77,7 +102,7 @@ async function coreFindings({ url, dataDir, code }: Settings): Promise<Finding[]
   const signal = AbortSignal.timeout(answerMsMax);
   let date: string | null;
   try {
-    // Core's answer has its date, and so has that of a proxy in front, which knows no such path.
+    // A proxy in front may know no such path. Its answer has a date all the same.
     const response = await fetch(new URL('/healthz', url), { signal });
     date = response.headers.get('date');
   } catch (thrown) {
@@ -105,7 +130,7 @@ async function coreFindings({ url, dataDir, code }: Settings): Promise<Finding[]
 function skewFindings(date: string | null): Finding[] {
   const coreMs = Date.parse(date ?? '');
   if (Number.isNaN(coreMs)) {
-    return [ok('the clock was not compared: the answer has no date, as that of an older Core')];
+    return [warning(`the clock was not compared: the answer has the date ${date}`)];
   }
   const skewMs = Date.now() - coreMs;
   if (Math.abs(skewMs) <= skewMsMax) return [ok('the clock agrees with that of Core')];
@@ -113,16 +138,30 @@ function skewFindings(date: string | null): Finding[] {
   return [fault(`the clock is ${seconds} s off from that of Core: set it, for instance by NTP`)];
 }
 
+/** Counters and users go through the API of the running Xray. */
+async function apiFinding({ pid }: RunningProxy, port: number): Promise<Finding> {
+  const api = openXrayApi(port);
+  try {
+    await api.uptimeSeconds();
+    return ok(`Xray runs as process ${pid}, and its API answers`);
+  } catch (thrown) {
+    const text = `Xray runs as process ${pid}, and its API on port ${port} does not answer`;
+    return fault(`${text}: ${describe(thrown)}; stop that process, and the agent starts another`);
+  } finally {
+    api.close();
+  }
+}
+
 /** The ports of the stored configuration are free, unless this agent's own proxy has them. */
-async function portFindings({ dataDir }: Settings): Promise<Finding[]> {
+async function portFindings({ dataDir, apiPort }: Settings): Promise<Finding[]> {
   try {
     const configs = openConfigStore(dataDir);
     const current = configs.current();
     if (current === undefined) return [];
-    if (createProxyRunner({ program: '', dataDir }).adopt() !== undefined) {
-      return [ok('Xray runs')];
-    }
-    const { inbounds } = configs.read(current.revision).xray;
+    const { xray } = configs.read(current.revision);
+    const running = createProxyRunner({ program: '', dataDir }).adopt();
+    if (running !== undefined) return [await apiFinding(running, apiPort ?? apiPortOf(xray))];
+    const { inbounds } = xray;
     const findings = inbounds.map(async (inbound) => {
       const [port, host] = [Number(inbound['port']), String(inbound['listen'])];
       const isUdp = inbound.protocol === 'hysteria';
@@ -130,7 +169,13 @@ async function portFindings({ dataDir }: Settings): Promise<Finding[]> {
       if (reason === undefined) return [];
       return [fault(`port ${port} of ${inbound.tag} cannot be opened: ${reason}`)];
     });
+    const api = await whyTaken(apiPort ?? apiPortOf(xray), '127.0.0.1');
     const taken = (await Promise.all(findings)).flat();
+    if (api !== undefined) {
+      taken.push(
+        fault(`the port of Xray's API cannot be opened: ${api}; choose one by --api-port`),
+      );
+    }
     return taken.length > 0 ? taken : [ok('the ports of the stored configuration are free')];
   } catch (thrown) {
     return [fault(`the stored configuration cannot be read: ${describe(thrown)}`)];

@@ -47,6 +47,8 @@ export interface ClientOptions {
   backOffMsMax: number;
   /** Ends every wait and every request under way. */
   signal: AbortSignal;
+  /** Gets the `Date` of each answer with a 200 or a 304; null if it has none. */
+  onDate?: (date: string | null) => void;
 }
 
 /** A smaller body is not worth compressing. */
@@ -142,6 +144,9 @@ async function attempt<T>(
         : { body: isCompressed ? gzipSync(request.body) : request.body }),
     });
     const text = await response.text();
+    if (response.status === 200 || response.status === 304) {
+      options.onDate?.(response.headers.get('date'));
+    }
     if (response.status === 304) return { kind: 'notModified' };
     if (response.status === 200) return { kind: 'ok', value: JSON.parse(text) as T };
     const { code, message } = readError(text);

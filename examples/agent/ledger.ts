@@ -68,11 +68,14 @@ export function openLedger(dataDir: string, options: { bytesMax: number }) {
      */
     isFull: () => state.bytes >= options.bytesMax,
     /**
-     * Commits posts together with the baseline that they lead to.
+     * Commits posts together with the baseline that they lead to. Without posts it writes nothing.
      * @throws the error of the file system. Then neither is committed, or the next start completes both.
      */
-    commit: (posts: readonly IngestPost[], baseline: Baseline): void =>
-      commit(state, posts, baseline),
+    commit: (posts: readonly IngestPost[], baseline: Baseline): void => {
+      if (posts.length > 0) commit(state, posts, baseline);
+      // Nothing has been counted since, so a crash that forgets this baseline costs nothing.
+      else state.journal = { ...state.journal, baseline };
+    },
     /** The oldest post, as soon as there is one; undefined if `signal` ends the wait. */
     next: (signal: AbortSignal): Promise<StoredPost | undefined> => nextPost(state, signal),
     /** Core has acknowledged the oldest post. */

@@ -3,6 +3,7 @@ import type { Logger } from '../../src/log.ts';
 import { account, linksOf, type Reading } from './account.ts';
 import { changeRunning, setRules } from './change-running.ts';
 import { describe } from './client.ts';
+import type { Clock } from './clock.ts';
 import type { ConfigStore, Runtime } from './config-store.ts';
 import { drainProxy, type Ending, endSessions, readStill } from './end-sessions.ts';
 import { faultyPart } from './faulty-part.ts';
@@ -23,6 +24,7 @@ import {
 
 interface Deps {
   settings: Settings;
+  clock: Clock;
   ledger: Ledger;
   configs: ConfigStore;
   runner: ProxyRunner;
@@ -99,7 +101,7 @@ function inLane<T>(state: State, work: () => Promise<T>): Promise<T> {
  * bound, the baseline stays, and the next sample covers these bytes, too. `last`: no sample follows.
  */
 async function sample(deps: Deps, state: State, when: 'running' | 'last'): Promise<void> {
-  const { settings, ledger, log } = deps;
+  const { settings, clock, ledger, log } = deps;
   const isLast = when === 'last';
   try {
     const { running } = state;
@@ -113,9 +115,9 @@ async function sample(deps: Deps, state: State, when: 'running' | 'last'): Promi
     }
     state.wasFull = false;
     const before = ledger.baseline();
-    const time = { nowMs: Date.now(), restMs: settings.offlineSeconds * 1_000 };
+    const time = { nowMs: clock.nowMs(), restMs: settings.offlineSeconds * 1_000 };
     const { posts, baseline } = account(before, reading, time);
-    if (posts.length > 0) ledger.commit(posts, baseline);
+    ledger.commit(posts, baseline);
     deps.runner.boundLog();
     if (running !== undefined && reading !== undefined && !isLast) {
       await endLingering(deps, state, running, reading);

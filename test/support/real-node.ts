@@ -1,4 +1,5 @@
 import { existsSync, readdirSync, realpathSync } from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import type { Test } from 'tap';
 import { readStill } from '../../examples/agent/end-sessions.ts';
@@ -131,4 +132,10 @@ export function bytesOf(counters: Counters, owner: string): { up: number; down: 
     up: counters[`${owner}>>>traffic>>>uplink`] ?? 0,
     down: counters[`${owner}>>>traffic>>>downlink`] ?? 0,
   };
+}
+
+/** An address that is not loopback, because Xray does not list who comes from there. */
+export function ownAddress(): string {
+  const all = Object.values(os.networkInterfaces()).flat();
+  return all.find((one) => one?.family === 'IPv4' && !one.internal)?.address ?? '127.0.0.1';
 }

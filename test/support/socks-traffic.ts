@@ -89,20 +89,32 @@ export async function hold(way: { socksPort: number; sitePort: number }): Promis
   return { closed: once(socket, 'close') };
 }
 
-/** SOCKS 5, no authentication, CONNECT to 127.0.0.1 (RFC 1928). */
+/** A connection to 127.0.0.1 through a SOCKS proxy. */
 export async function connectThrough(socksPort: number, port: number): Promise<net.Socket> {
+  return (await askSocks(socksPort, 'CONNECT', port)).socket;
+}
+
+const commands = { CONNECT: 1, 'UDP ASSOCIATE': 3 };
+
+/** SOCKS 5 without authentication, for a port of 127.0.0.1 (RFC 1928). */
+export async function askSocks(
+  socksPort: number,
+  command: keyof typeof commands,
+  port: number,
+): Promise<{ socket: net.Socket; answer: Buffer }> {
   const socket = net.connect({ host: '127.0.0.1', port: socksPort });
   const failed = once(socket, 'close').then(() => {
     throw new Error('the SOCKS proxy closed the connection');
   });
   failed.catch(() => undefined);
   socket.on('error', () => undefined);
-  const answer = async (): Promise<Buffer> =>
+  const next = async (): Promise<Buffer> =>
     (await Promise.race([once(socket, 'data'), failed]))[0] as Buffer;
   await Promise.race([once(socket, 'connect'), failed]);
   socket.write(Buffer.from([5, 1, 0]));
-  if ((await answer())[1] !== 0) throw new Error('SOCKS: no method');
-  socket.write(Buffer.from([5, 1, 0, 1, 127, 0, 0, 1, port >> 8, port & 255]));
-  if ((await answer())[1] !== 0) throw new Error('SOCKS: no connection');
-  return socket;
+  if ((await next())[1] !== 0) throw new Error('SOCKS: no method');
+  socket.write(Buffer.from([5, commands[command], 0, 1, 127, 0, 0, 1, port >> 8, port & 255]));
+  const answer = await next();
+  if (answer[1] !== 0) throw new Error(`SOCKS: no ${command}`);
+  return { socket, answer };
 }

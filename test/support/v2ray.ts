@@ -38,19 +38,6 @@ export async function runV2ray(program: 'v2ray' | 'v2ctl', args: string[]): Prom
   }
 }
 
-/** A self-signed certificate for `localhost`, made by v2ray's own tool. */
-export async function makeCertificate(
-  folder: string,
-): Promise<{ certificateFile: string; keyFile: string }> {
-  const said = await runV2ray('v2ctl', ['cert', '--domain=localhost', '--expire=240h']);
-  const made = JSON.parse(said) as { certificate: string[]; key: string[] };
-  const certificateFile = path.join(folder, 'certificate.pem');
-  const keyFile = path.join(folder, 'key.pem');
-  writeFileSync(certificateFile, `${made.certificate.join('\n')}\n`);
-  writeFileSync(keyFile, `${made.key.join('\n')}\n`, { mode: 0o600 });
-  return { certificateFile, keyFile };
-}
-
 /** Runs v2ray as a client with a SOCKS inbound for each link. The teardown stops it. */
 export async function startV2rayClient(
   t: Test,

@@ -1,7 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 import t, { type Test } from 'tap';
-import { startWorker } from '../../../src/app/worker.ts';
 import { createNode } from '../../../src/nodes/change.ts';
 import { showNode } from '../../../src/nodes/node-state.ts';
 import { endRollback } from '../../../src/publish/rollback.ts';
@@ -10,15 +9,14 @@ import { addProtocol } from '../../../src/settings/protocols.ts';
 import { createSubscription } from '../../../src/subscriptions/create.ts';
 import { showShareLinks } from '../../../src/subscriptions/show-link.ts';
 import { createUser } from '../../../src/subscriptions/users.ts';
+import { makeCertificate } from '../../harness/conformance/certificate.ts';
 import { until } from '../../support/api.ts';
-import { startCore } from '../../support/core-process.ts';
 import { freePorts } from '../../support/free-port.ts';
+import { startRealCore } from '../../support/real-core.ts';
 import { agentOn, waitMsMax, within } from '../../support/real-node.ts';
 import { scratchFolder } from '../../support/scratch-folder.ts';
 import { move, startSite } from '../../support/socks-traffic.ts';
-import { openDatabases } from '../../support/stores.ts';
-import { makeCertificate } from '../../support/v2ray.ts';
-import { startXrayClient } from '../../support/xray-client.ts';
+import { startClient } from '../../support/xray-client.ts';
 
 /** Xray, which `npm run real-node` names. */
 const xray = process.env['CORE_TEST_XRAY'] ?? '';
@@ -34,21 +32,10 @@ const runsNewest = ({ unpublishedSince, reportedRevision, revision }: State): bo
 /** Core, a node with a VLESS protocol, and new users who move bytes through it. */
 async function startNode(t: Test) {
   const folder = scratchFolder(t);
-  const stores = await openDatabases(t, { CORE_LOG_LEVEL: 'info' });
-  const { pool, config, log } = stores;
-  await stores.migrate();
-  const worker = await startWorker(config, log);
-  t.teardown(() => worker.close());
-  const url = `http://127.0.0.1:${config.http.port}`;
-  startCore(t, ['serve'], stores.environment);
-  await untilSo(
-    () =>
-      fetch(`${url}/readyz`).then(
-        ({ status }) => status,
-        () => 0,
-      ),
-    (status) => status === 200,
-  );
+  const { pool, config, url, serve } = await startRealCore(t);
+  await serve();
+  // Of an authority that signed nothing here: the links are plain.
+  const { authorityFile } = await makeCertificate(scratchFolder(t));
   const sitePort = await startSite(t);
   const [apiPort = 0, vlessPort = 0, trojanPort = 0, ...socksPorts] = await freePorts(6);
   const node = { name: 'n', region: 'eu', host: '127.0.0.1', ip: '' };
@@ -76,7 +63,8 @@ async function startNode(t: Test) {
     const socksPort = socksPorts.pop() ?? 0;
     const clientFolder = path.join(folder, name);
     mkdirSync(clientFolder);
-    await startXrayClient(t, clientFolder, { xray, links: [{ tag: name, socksPort, uri }] });
+    const links = [{ tag: name, socksPort, uri }];
+    await startClient(t, { xray, folder: clientFolder, authorityFile, links });
     await untilSo(show, runsNewest);
     await within(move({ socksPort, sitePort }, { up: 1_000, down: 1_000 }), `${name} moves bytes`);
   };
@@ -97,22 +85,24 @@ t.test('a certificate that does not exist does not keep new users out of a node'
   agent.start();
   await moveAsNewUser('before');
 
-  const missing = {
-    certificateFile: path.join(folder, 'certificate.pem'),
-    keyFile: path.join(folder, 'key.pem'),
-  };
-  const settings = { security: 'tls', tls: missing };
+  const certificateFile = path.join(folder, 'cert.pem');
+  const keyFile = path.join(folder, 'key.pem');
+  const settings = { security: 'tls', tls: { certificateFile, keyFile } };
   await addProtocol(pool, { nodeId, protocol: 'TROJAN', port: trojanPort, settings });
   const rolledBack = await untilSo(show, ({ faulty }) => faulty !== null);
   t.match(rolledBack, {
     status: 'error',
-    faulty: { code: 'CONFIG_REFUSED', message: /certificate\.pem/ },
+    faulty: { code: 'CONFIG_REFUSED', message: /cert\.pem/ },
   });
   await moveAsNewUser('after');
   t.match(await show(), { status: 'error', syncStatus: 'synced', lastError: null });
 
   const files = await makeCertificate(folder);
-  t.match(files, missing, 'the operator puts the files where the protocol expects them');
+  t.match(
+    files,
+    { certificateFile, keyFile },
+    'the operator puts the files where the protocol expects them',
+  );
   await endRollback(pool, nodeId);
   await untilInSync();
   t.match(await show(), { status: 'online', faulty: null, rolledBackTo: null });

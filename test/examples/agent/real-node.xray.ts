@@ -1,12 +1,7 @@
-import { createPrivateKey } from 'node:crypto';
-import { once } from 'node:events';
-import { mkdirSync, readFileSync } from 'node:fs';
-import type net from 'node:net';
-import os from 'node:os';
+import { mkdirSync } from 'node:fs';
 import path from 'node:path';
-import tls from 'node:tls';
 import t, { type Test } from 'tap';
-import { startWorker } from '../../../src/app/worker.ts';
+import { Lifecycle } from '../../../src/lifecycle.ts';
 import { createNode } from '../../../src/nodes/change.ts';
 import { addOutbound, setOutbound } from '../../../src/settings/outbounds.ts';
 import { addProtocol } from '../../../src/settings/protocols.ts';
@@ -14,16 +9,23 @@ import { changeSubscription } from '../../../src/subscriptions/change.ts';
 import { createSubscription } from '../../../src/subscriptions/create.ts';
 import { showShareLinks } from '../../../src/subscriptions/show-link.ts';
 import { createUser } from '../../../src/subscriptions/users.ts';
+import { makeCertificate, serverName } from '../../harness/conformance/certificate.ts';
+import { startSite as startTlsSite } from '../../harness/conformance/site.ts';
 import { until } from '../../support/api.ts';
-import { startCore } from '../../support/core-process.ts';
 import { type Download, startEndlessSite } from '../../support/endless-site.ts';
 import { freePorts } from '../../support/free-port.ts';
-import { agentOn, bytesOf, usageSeconds, waitMsMax, within } from '../../support/real-node.ts';
+import { type Bytes, type RealCore, startRealCore } from '../../support/real-core.ts';
+import {
+  agentOn,
+  bytesOf,
+  ownAddress,
+  usageSeconds,
+  waitMsMax,
+  within,
+} from '../../support/real-node.ts';
 import { scratchFolder } from '../../support/scratch-folder.ts';
 import { move, startSite } from '../../support/socks-traffic.ts';
-import { openDatabases } from '../../support/stores.ts';
-import { makeCertificate } from '../../support/v2ray.ts';
-import { startXrayClient } from '../../support/xray-client.ts';
+import { startClient } from '../../support/xray-client.ts';
 
 const mebibyte = 1_048_576;
 /** Xray, which `npm run real-node` names. */
@@ -37,70 +39,6 @@ const untilSo = <T>(ask: () => Promise<T>, isDone: (answer: T) => boolean): Prom
 const settled = <T>(ask: () => Promise<T>, isDone: (answer: T) => boolean): Promise<T> =>
   until(ask, isDone, settleMsMax).catch(ask);
 const settleMsMax = 30_000;
-
-interface Bytes {
-  up: number;
-  down: number;
-}
-
-/** Core on stores of its own: the api is a process that can be killed, the worker runs in this one. */
-async function startCoreOf(t: Test) {
-  const stores = await openDatabases(t, { CORE_LOG_LEVEL: 'info' });
-  const { log, pool, clickhouse } = stores;
-  await stores.migrate();
-  const worker = await startWorker(stores.config, log);
-  t.teardown(() => worker.close());
-  const url = `http://127.0.0.1:${stores.config.http.port}`;
-  const ready = () =>
-    fetch(`${url}/readyz`).then(
-      (response) => response.status,
-      () => 0,
-    );
-  return {
-    pool,
-    url,
-    config: stores.config,
-    async serve() {
-      const api = startCore(t, ['serve'], stores.environment);
-      await untilSo(ready, (status) => status === 200).catch((cause: unknown) => {
-        throw new Error(`the api is not ready: ${api.stderr.join('\n')}`, { cause });
-      });
-      return api;
-    },
-    rows: async <T>(query: string): Promise<T[]> =>
-      (await clickhouse.query({ query, format: 'JSONEachRow' })).json<T>(),
-    /** Bytes of a link as the rows sum up, and of its subscription as the counter says. */
-    async stored({ subscriptionId, nodeProtocolId }: Link): Promise<Bytes & { counted: Bytes }> {
-      const result = await clickhouse.query({
-        query: `SELECT sum(bytes_up) AS up, sum(bytes_down) AS down FROM usage
-          WHERE subscription_id = ${subscriptionId} AND node_protocol_id = ${nodeProtocolId}`,
-        format: 'JSONEachRow',
-      });
-      const [row] = await result.json<{ up: string; down: string }>();
-      const { rows } = await pool.query<Bytes>(
-        `SELECT traffic_bytes_up AS up, traffic_bytes_down AS down FROM subscriptions WHERE id = $1`,
-        [subscriptionId],
-      );
-      const counted = { up: Number(rows[0]?.up), down: Number(rows[0]?.down) };
-      return { up: Number(row?.up ?? 0), down: Number(row?.down ?? 0), counted };
-    },
-    async node(nodeId: number) {
-      const { rows } = await pool.query(
-        `SELECT revision, change_seq > published_seq AS pending, applied_revision AS applied,
-           sync_status AS sync, error_code AS error FROM nodes WHERE id = $1`,
-        [nodeId],
-      );
-      return rows[0] as {
-        revision: number;
-        pending: boolean;
-        applied: number;
-        sync: string;
-        error: string | null;
-      };
-    },
-  };
-}
-type Core = Awaited<ReturnType<typeof startCoreOf>>;
 
 /** A subscription with one protocol that its client uses. Every subscription has one link that is used. */
 interface Link {
@@ -136,42 +74,19 @@ const kindsWith = (
     { name: 'trojan', protocol: 'TROJAN', settings: { security: 'tls', tls } },
   ] as const;
 
-/** An address that is not loopback, because Xray does not list who comes from there. */
-function ownAddress(): string {
-  const all = Object.values(os.networkInterfaces()).flat();
-  return all.find((one) => one?.family === 'IPv4' && !one.internal)?.address ?? '127.0.0.1';
-}
-
-/** A site with TLS 1.3 and h2, which a REALITY inbound shows to strangers. Returns its port. */
-async function startTlsSite(
-  t: Test,
-  { certificateFile, keyFile }: { certificateFile: string; keyFile: string },
-): Promise<number> {
-  // v2ctl writes a PKCS #8 key under the label of another format, which OpenSSL does not take.
-  const body = readFileSync(keyFile, 'utf8').replace(/-----.*?-----/g, '');
-  const der = { key: Buffer.from(body, 'base64'), format: 'der', type: 'pkcs8' } as const;
-  const key = createPrivateKey(der).export({ type: 'pkcs8', format: 'pem' });
-  const site = tls.createServer({
-    ...{ cert: readFileSync(certificateFile), key },
-    ...{ minVersion: 'TLSv1.3', ALPNProtocols: ['h2', 'http/1.1'] },
-  });
-  site.on('secureConnection', (socket) => socket.on('error', () => undefined).resume());
-  site.on('tlsClientError', () => undefined);
-  site.listen(0, '127.0.0.1');
-  await once(site, 'listening');
-  t.teardown(() => site.close());
-  return (site.address() as net.AddressInfo).port;
-}
-
 /** Core, a node with six protocols and its agent, and a client on a link of each, for two users. */
 async function startRealNode(t: Test) {
   const folder = scratchFolder(t);
-  const core = await startCoreOf(t);
+  const core = await startRealCore(t);
   const { pool } = core;
   const api = await core.serve();
   const certificate = await makeCertificate(folder);
-  const target = `127.0.0.1:${await startTlsSite(t, certificate)}`;
-  const kinds = kindsWith({ ...certificate, serverName: 'localhost' }, target);
+  const lifecycle = new Lifecycle();
+  t.teardown(() => lifecycle.close());
+  // What a REALITY inbound shows to strangers.
+  const { tlsPort } = await startTlsSite(certificate, lifecycle);
+  const { certificateFile, keyFile, authorityFile } = certificate;
+  const kinds = kindsWith({ certificateFile, keyFile, serverName }, `127.0.0.1:${tlsPort}`);
   const ports = await freePorts(kinds.length * 4 + 8);
   const takePort = (): number => ports.pop() as number;
   const node = { name: 'n', region: 'eu', host: ownAddress(), ip: '' };
@@ -200,8 +115,7 @@ async function startRealNode(t: Test) {
       return { tag: name, socksPort, uri: own };
     }),
   );
-  const { certificateFile } = certificate;
-  await startXrayClient(t, folder, { xray, certificateFile, links: clientLinks });
+  await startClient(t, { xray, folder, authorityFile, links: clientLinks });
   const dataDir = path.join(folder, 'agent');
   const agent = agentOn(t, { dataDir, coreUrl: core.url, apiPort: takePort(), code, xray });
   agent.start();
@@ -226,7 +140,7 @@ async function startRealNode(t: Test) {
 /** `api` and `proxy` are the processes that run now; the steps replace them. */
 type RealNode = Awaited<ReturnType<typeof startRealNode>>;
 
-async function subscribe({ pool }: Core, name: string, nodeProtocolId: number) {
+async function subscribe({ pool }: RealCore, name: string, nodeProtocolId: number) {
   const userId = await createUser(pool, { name });
   const limits = { userId, trafficLimitBytes: null, expiresAt: null };
   const { subscriptionId, links } = await createSubscription(pool, limits);
@@ -502,7 +416,7 @@ async function configurationIsRefused(t: Test, node: RealNode): Promise<void> {
   const { core, agent, nodeId, folder, takePort, untilApplied } = node;
   const running = await downloads(node, 'b');
   const lateFolder = path.join(folder, 'late');
-  const certificateFile = path.join(lateFolder, 'certificate.pem');
+  const certificateFile = path.join(lateFolder, 'cert.pem');
   const keyFile = path.join(lateFolder, 'key.pem');
   const added = await addProtocol(core.pool, {
     nodeId,

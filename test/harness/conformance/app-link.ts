@@ -4,4 +4,6 @@ export interface AppLink {
   tag: string;
   uri: string;
   socksPort: number;
+  /** What the user has set in the app, since no link says it. -1 leaves TCP, or UDP, out of mux. */
+  mux?: { concurrency: number; xudpConcurrency: number };
 }

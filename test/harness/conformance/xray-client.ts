@@ -33,7 +33,10 @@ export function xrayClientConfig(links: readonly AppLink[]): Record<string, unkn
       protocol: 'socks',
       settings: { auth: 'noauth', udp: true },
     })),
-    outbounds: links.map((link) => xrayOutbound(`out-${link.tag}`, readLink(link.uri))),
+    outbounds: links.map(({ tag, uri, mux }) => ({
+      ...xrayOutbound(`out-${tag}`, readLink(uri)),
+      ...(mux === undefined ? {} : { mux: { enabled: true, ...mux } }),
+    })),
     routing: {
       rules: links.map((link) => ({
         inboundTag: [`socks-${link.tag}`],
