@@ -88,6 +88,8 @@ t.test('nodes', async (t) => {
     lastSeenAt: null,
     lastError: null,
     versionFaults: [],
+    versionsInTurn: null,
+    raw: [],
   });
   const rekeyed = await json('node', 'rekey', nodeId, '--yes');
   t.not(rekeyed['code'], created['code']);
