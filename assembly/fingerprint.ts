@@ -1,6 +1,6 @@
 /**
- * MurmurHash3_x64_128 with seed 0 (Austin Appleby, public domain): 128 bits that tell two bodies apart,
- * several times as fast as SHA-256. It withstands chance, not an attacker. That is enough for
+ * The first 64 bits of MurmurHash3_x64_128 with seed 0 (Austin Appleby, public domain). They tell two
+ * bodies apart several times as fast as SHA-256. It withstands chance, not an attacker. That is enough for
  * idempotency: keys are a node's own, so a node that makes two bodies with the same fingerprint only
  * loses its own second body.
  * Source: https://github.com/aappleby/smhasher/blob/master/src/MurmurHash3.cpp
@@ -28,24 +28,8 @@ function fewBytes(p: usize, count: usize): u64 {
   return word;
 }
 
-/** The character of base64url for six bits. */
-function character(bits: u64): u8 {
-  if (bits < 26) return <u8>(0x41 + bits);
-  if (bits < 52) return <u8>(0x61 + bits - 26);
-  if (bits < 62) return <u8>(0x30 + bits - 52);
-  return bits == 62 ? 0x2d : 0x5f;
-}
-
-/** Writes a number as eleven characters of six bits each, the lowest bits first. */
-function writeText(hash: u64, at: usize): void {
-  for (let index: usize = 0; index < 11; index += 1) {
-    store<u8>(at + index, character(hash & 63));
-    hash >>= 6;
-  }
-}
-
-/** Writes the fingerprint of the `length` bytes at `input` as 22 characters at `output`. */
-export function fingerprint(input: usize, length: usize, output: usize): void {
+/** The first 64 bits of the hash of the `length` bytes at `input`. */
+export function fingerprint(input: usize, length: usize): i64 {
   const blocksEnd = input + (length & ~15);
   let h1: u64 = 0;
   let h2: u64 = 0;
@@ -65,8 +49,5 @@ export function fingerprint(input: usize, length: usize, output: usize): void {
   h2 += h1;
   h1 = finish(h1);
   h2 = finish(h2);
-  h1 += h2;
-  h2 += h1;
-  writeText(h1, output);
-  writeText(h2, output + 11);
+  return h1 + h2;
 }

@@ -99,10 +99,10 @@ const spool = {
     'How often a worker looks for new rows in late streams.',
   ),
   CORE_IDEMPOTENCY_SECONDS: count(
-    3_600,
+    86_400,
     1,
     604_800,
-    'How long an idempotency key is kept: at least this, and at most half as long again.',
+    'Seconds for which Core recognises a post without a number by its body or key, at least.',
   ),
 };
 

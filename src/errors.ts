@@ -41,6 +41,16 @@ export const errorTable = {
     retryable: false,
     means: 'The applied revision is not one that Core ever issued to this node.',
   },
+  POST_NUMBER_GAPS: {
+    status: 409,
+    retryable: false,
+    means: 'Too many lower numbers of this stream have not come. Nothing was stored.',
+  },
+  POST_STREAMS_FULL: {
+    status: 409,
+    retryable: false,
+    means: 'The node has too many numbered streams. `core node posts` forgets one.',
+  },
   BODY_TOO_LARGE: {
     status: 413,
     retryable: false,
@@ -55,6 +65,11 @@ export const errorTable = {
     status: 422,
     retryable: false,
     means: 'This Idempotency-Key was used with another body. Nothing was stored.',
+  },
+  POST_NUMBER_REUSED: {
+    status: 422,
+    retryable: false,
+    means: 'This x-node-sequence was used with another body. Nothing was stored.',
   },
   RATE_LIMITED: {
     status: 429,

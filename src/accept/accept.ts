@@ -1,11 +1,10 @@
-import { randomUUID } from 'node:crypto';
-import { limits } from '../contract/limits.ts';
 import type { IngestSchemas } from '../contract/node.ts';
 import { compact, type SpoolRows } from '../rows/compact.ts';
 import { fingerprintOf, scanUsage } from '../rows/wasm.ts';
-import type { Identity } from '../spool/group-commit.ts';
+import type { Identity } from '../spool/identity.ts';
 import type { Spool, SpoolVerdict } from '../spool/spool.ts';
 import type { Kind } from '../spool/streams.ts';
+import { type BadHeader, identify, type PostHeaders } from './identify.ts';
 import { type LargeBodies, smallBodyBytesMax } from './large-bodies.ts';
 import { packBody } from './pack-body.ts';
 
@@ -23,22 +22,24 @@ export interface Post {
   nodeId: number;
   /** Decompressed. Its memory may be used again after the first await. */
   body: Uint8Array;
-  /** The header `Idempotency-Key`; empty if the node sent none. */
-  idempotencyKey: string;
+  headers: PostHeaders;
 }
 
 /** What became of a post that its contract allows. */
 type Outcome =
   | { outcome: 'stored' }
   | { outcome: 'stored-before' }
-  /** It has no entry, so there is nothing to store. */
+  /** It has no entry, and no key or number to keep, so there is nothing to store. */
   | { outcome: 'empty' }
   | { outcome: 'dropped'; reason: DropReason };
 
 /** Why nothing of a post is stored. */
 export type DropReason =
-  | 'idempotency-key-too-long'
+  | BadHeader
   | 'idempotency-key-reused'
+  | 'post-number-reused'
+  | 'post-number-gaps'
+  | 'post-streams-full'
   | 'backlog-full'
   | 'late-backlog-full';
 
@@ -51,23 +52,31 @@ export type DropReason =
  */
 export async function acceptPost(deps: AcceptDeps, post: Post): Promise<Outcome> {
   const decoded = scan(deps, post) ?? (await decode(deps, post));
-  const identity = identify(post, decoded.fingerprint);
-  if (identity === undefined) return { outcome: 'dropped', reason: 'idempotency-key-too-long' };
-  if (decoded.rows === 0) return { outcome: 'empty' };
+  const identity = identify(post.kind, post.headers, decoded.fingerprint);
+  if (typeof identity === 'string') return { outcome: 'dropped', reason: identity };
+  const isKept = identity.way === 'key' || identity.way === 'number';
+  if (decoded.rows === 0 && !isKept) return { outcome: 'empty' };
   const verdict = await append(deps, post, decoded, identity);
-  return outcomes[verdict];
+  return outcomeOf(verdict, identity);
 }
 
 /** The rows of a post as the spool keeps them, and the fingerprint of its body. */
-type Decoded = SpoolRows & { fingerprint: string };
+type Decoded = SpoolRows & { fingerprint: bigint };
 
-const outcomes: Readonly<Record<SpoolVerdict, Outcome>> = {
+const outcomes: Readonly<Record<Exclude<SpoolVerdict, 'conflict'>, Outcome>> = {
   stored: { outcome: 'stored' },
   duplicate: { outcome: 'stored-before' },
-  conflict: { outcome: 'dropped', reason: 'idempotency-key-reused' },
   full: { outcome: 'dropped', reason: 'backlog-full' },
   'late-full': { outcome: 'dropped', reason: 'late-backlog-full' },
+  gaps: { outcome: 'dropped', reason: 'post-number-gaps' },
+  streams: { outcome: 'dropped', reason: 'post-streams-full' },
 };
+
+function outcomeOf(verdict: SpoolVerdict, { way }: Identity): Outcome {
+  if (verdict !== 'conflict') return outcomes[verdict];
+  const reason = way === 'number' ? 'post-number-reused' : 'idempotency-key-reused';
+  return { outcome: 'dropped', reason };
+}
 
 /**
  * The fast way: decodes, packs and compacts usage in WebAssembly. Undefined if the scanner is not
@@ -90,28 +99,11 @@ async function decode({ schemas, largeBodies }: AcceptDeps, post: Post): Promise
   return { ...compact(kind, packed), fingerprint };
 }
 
-/**
- * How Core recognises the post if it comes again: by its `Idempotency-Key`, for the node and kind. A
- * usage or session post without one identifies itself: it has time stamps, so equal bytes from the
- * same node are a retry. Outbound usage has no time stamps, so a post without a key is new each time.
- * Its random key still lets Core repeat a flush if the answer was lost. Undefined if the header is
- * too long.
- */
-function identify(post: Post, fingerprint: string): Identity | undefined {
-  const { kind, nodeId, idempotencyKey } = post;
-  if (idempotencyKey.length > limits.idempotencyKeyCharsMax) return undefined;
-  if (idempotencyKey !== '') {
-    return { key: `${nodeId}:k:${fingerprintOf(Buffer.from(idempotencyKey))}`, fingerprint };
-  }
-  if (kind === 'outbound') return { key: `${nodeId}:r:${randomUUID()}`, fingerprint: '' };
-  return { key: `${nodeId}:b:${fingerprint}`, fingerprint: '' };
-}
-
 function append(
   { spool }: AcceptDeps,
   { kind, nodeId }: Post,
   { rows, bytes, oldestSeconds }: Decoded,
-  { key, fingerprint }: Identity,
+  identity: Identity,
 ): Promise<SpoolVerdict> {
-  return spool.append(kind, nodeId, { key, fingerprint, rows, bytes, oldestSeconds });
+  return spool.append(kind, nodeId, { identity, rows, bytes, oldestSeconds });
 }

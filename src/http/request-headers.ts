@@ -53,6 +53,8 @@ class Found implements RequestHeaders {
   idempotencyKey = '';
   ifNoneMatch = '';
   acceptEncoding = '';
+  postStream = '';
+  postSequence = '';
   lengths = 0;
   encodings: readonly string[] = none;
   /** One bit for each header that has come. */
@@ -85,6 +87,12 @@ class Found implements RequestHeaders {
         break;
       case 'accept-encoding':
         if (this.isFirst(64)) this.acceptEncoding = value;
+        break;
+      case 'x-node-stream':
+        if (this.isFirst(128)) this.postStream = value;
+        break;
+      case 'x-node-sequence':
+        if (this.isFirst(256)) this.postSequence = value;
         break;
       default:
     }

@@ -32,6 +32,9 @@ export interface RequestHeaders {
   idempotencyKey: string;
   ifNoneMatch: string;
   acceptEncoding: string;
+  /** `x-node-stream` and `x-node-sequence` */
+  postStream: string;
+  postSequence: string;
 }
 
 export interface Reply {

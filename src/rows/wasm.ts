@@ -28,7 +28,7 @@ interface WasmExports {
     earliestMs: number,
     latestMs: number,
   ): number;
-  fingerprint(input: number, length: number, output: number): void;
+  fingerprint(input: number, length: number): bigint;
   compactUsage(input: number, rows: number, output: number): number;
   oldestCompacted(): number;
   expandColumns(input: number, length: number, columns: number, rows: number): number;
@@ -171,13 +171,11 @@ interface CompactRows<B extends Copyable> {
 export interface ScannedUsage extends CompactRows<Copyable> {
   rows: number;
   /** What fingerprintOf gives for the body. */
-  fingerprint: string;
+  fingerprint: bigint;
 }
 
 /** Zeros behind a body. They end what the scanner reads there. */
 const padding = Buffer.alloc(16);
-/** 128 bits, six a character. */
-const fingerprintChars = 22;
 /** Most that a compact block takes for its head, and for each row. */
 const compactHeadBytesMax = 15;
 const compactRowBytesMax = 60;
@@ -210,28 +208,23 @@ export function scanUsage(
   );
   if (rows < 0) return undefined;
   const packedEnd = packedAt + rows * usageRow.length;
-  const fingerprint = fingerprintAt(inputStart, body.length, packedEnd);
+  const fingerprint = exports.fingerprint(inputStart, body.length);
   const { length, oldestSeconds } = compactAt(packedAt, rows, packedEnd);
   lent = new Lent(packedEnd, length);
   return { rows, bytes: lent, oldestSeconds, fingerprint };
 }
 
 /**
- * Tells a body from all others of its node: 128 bits of MurmurHash3 as 22 characters of base64url. Two
- * of a million posts of one node have the same fingerprint by chance with a probability of 10^-27. It is
- * no proof against a node that looks for two such bodies: Core takes the second one for a copy of the
- * first, so that node loses what it reported itself.
+ * Tells a body from all others of its node: 64 bits of MurmurHash3, as a signed number. Core compares a
+ * body with those of its node and six hours. If 10,000 nodes send one a minute, two of them have the same
+ * fingerprint by chance once in some twenty million years. It is no proof against a node that looks for two
+ * such bodies: Core takes the second one for a copy of the first, so that node loses what it reported
+ * itself.
  */
-export function fingerprintOf(body: Uint8Array): string {
-  const end = inputStart + body.length;
-  use(end).bytes.set(body, inputStart);
-  return fingerprintAt(inputStart, body.length, end);
-}
-
-function fingerprintAt(input: number, length: number, output: number): string {
-  const { exports, bytes } = use(output + fingerprintChars);
-  exports.fingerprint(input, length, output);
-  return bytes.toString('latin1', output, output + fingerprintChars);
+export function fingerprintOf(body: Uint8Array): bigint {
+  const { exports, bytes } = use(inputStart + body.length);
+  bytes.set(body, inputStart);
+  return exports.fingerprint(inputStart, body.length);
 }
 
 /** Packed usage rows, all of one node, as one compact block. */

@@ -3,22 +3,10 @@ import { CoreError } from '../errors.ts';
 import type { Copyable } from '../rows/wasm.ts';
 import { classifyFailure } from '../stores/failures.ts';
 
-/** How Core recognises a post that comes again. */
-export interface Identity {
-  /**
-   * The idempotency key. It is unique among the posts of all nodes to one shard and kind, and has no
-   * white space.
-   */
-  key: string;
-  /**
-   * The fingerprint of the decompressed body: the same key with another fingerprint is another post.
-   * Empty if the key alone decides.
-   */
-  fingerprint: string;
-}
-
-/** The rows of one post as the spool keeps them, and how to recognise the post. */
-export interface Block extends Identity {
+/** The rows of one post as the spool keeps them. */
+export interface Block {
+  /** What redis/append.lua reads of the post, with how it is recognised if it comes again. */
+  line: string;
   rows: number;
   /** `submit` copies them before it returns. */
   bytes: Copyable;
@@ -30,19 +18,20 @@ export interface Flush {
   bytes: Buffer;
 }
 
-interface FlushedPost extends Identity {
+interface FlushedPost {
+  line: string;
   rows: number;
-  bytesLength: number;
 }
 
 /** Resolves to one number for each post: which of `verdicts` it is. */
 export type SendFlush = (flush: Flush) => Promise<number[]>;
 
 /** By the numbers that redis/append.lua answers. */
-const verdicts = ['stored', 'duplicate', 'conflict', 'full'] as const;
+const verdicts = ['stored', 'duplicate', 'conflict', 'full', 'gaps', 'streams'] as const;
 /**
- * What Redis says of a post. `duplicate`: it was stored before. `conflict`: its key was used with another
- * body. `full`: the backlog has no room for it.
+ * What Redis says of a post. `duplicate`: it was stored before. `conflict`: its key or number was used with
+ * another body. `full`: the backlog has no room for it. `gaps`: too many numbers below its own have not
+ * come. `streams`: its node has too many numbered streams.
  */
 export type Verdict = (typeof verdicts)[number];
 
@@ -118,7 +107,7 @@ interface State {
  * for each post and flush would make V8 collect its whole heap several times a second.
  *
  * If the connection breaks during a flush, nobody knows whether Redis stored it. Then the same flush is
- * sent again: every post has an idempotency key, so what was stored answers `duplicate`. If Redis stays
+ * sent again: every post has an identity, so what was stored answers `duplicate`. If Redis stays
  * away, the posts are refused with STORE_UNAVAILABLE, and the nodes repeat them.
  */
 export function createGroupCommit(
@@ -141,7 +130,7 @@ export function createGroupCommit(
   return { submit: (block) => submit(state, block), close: () => close(state) };
 }
 
-function submit(state: State, { key, fingerprint, rows, bytes }: Block): Promise<Verdict> {
+function submit(state: State, { line, rows, bytes }: Block): Promise<Verdict> {
   if (state.isClosed) {
     return Promise.reject(new CoreError('SHUTTING_DOWN', 'This process is stopping'));
   }
@@ -150,7 +139,7 @@ function submit(state: State, { key, fingerprint, rows, bytes }: Block): Promise
   const into = gatheringFor(state, bytes.length);
   bytes.copy(into.buffer, into.bytesLength);
   into.bytesLength += bytes.length;
-  into.posts.push({ key, fingerprint, rows, bytesLength: bytes.length });
+  into.posts.push({ line, rows });
   return new Promise((resolve, reject) => {
     into.waiting.push({ resolve, reject });
     startDue(state);
@@ -237,7 +226,7 @@ async function sendAndAnswer(
     assert.equal(answers.length, posts.length, 'one verdict for each post');
     waiting.forEach(({ resolve }, index) => {
       const verdict = verdicts[answers[index] ?? -1];
-      assert(verdict !== undefined, 'redis/append.lua answers 0 to 3');
+      assert(verdict !== undefined, 'redis/append.lua answers 0 to 5');
       resolve(verdict);
     });
     return { isFirstAnswer: attempts === 1 };

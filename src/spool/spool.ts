@@ -7,22 +7,25 @@ import {
   createGroupCommit,
   type Flush,
   type GroupCommit,
-  type Identity,
   type SendFlush,
   type Verdict,
 } from './group-commit.ts';
+import type { Identity } from './identity.ts';
 import {
   blockFields,
   type Kind,
+  kindLetters,
   kinds,
+  numberedKey,
+  postsKey,
   seenKey,
   streamKeys,
   streamName,
   type UsualOrLate,
 } from './streams.ts';
 
-/** The rows of one post and how to recognise it. There is at least one row. */
-export type SpoolBlock = Identity & SpoolRows;
+/** The rows of one post and how to recognise it. Only a numbered post or one with a key may have no row. */
+export type SpoolBlock = SpoolRows & { identity: Identity };
 
 /** A Verdict, or `late-full` if the backlog of the late stream has no room. */
 export type SpoolVerdict = Verdict | 'late-full';
@@ -48,7 +51,7 @@ interface SpoolOptions {
   /** A post with a row older than this is late. */
   lateDays: number;
   nowMs: () => number;
-  /** How long an idempotency key is kept at least. */
+  /** How long the id of a post is kept at least. */
   idempotencySeconds: number;
   failpoint?: Failpoint | undefined;
 }
@@ -75,7 +78,9 @@ export function createSpool(options: SpoolOptions): Spool {
       const shard = nodeId % shards;
       const ofKind = commits[usualOrLate][kind];
       ofKind[shard] ??= createStreamCommit(options, shard, kind, usualOrLate);
-      const verdict = ofKind[shard].submit(block);
+      const line = lineOf(`${nodeId}${kindLetters[kind]}`, block);
+      const { rows, bytes } = block;
+      const verdict = ofKind[shard].submit({ line, rows, bytes });
       return isLate ? verdict.then(lateVerdict) : verdict;
     },
     async close() {
@@ -100,7 +105,10 @@ function createStreamCommit(
   const { redis, prefix, failpoint } = options;
   const keys = streamKeys(streamName(prefix, shard, kind, usualOrLate));
   const target: AppendTarget = {
-    keys: [keys.stream, keys.appended, keys.trimmed, keys.rows, seenKey(prefix, shard, kind)],
+    keys: [
+      ...[keys.stream, keys.appended, keys.trimmed, keys.rows],
+      ...[seenKey(prefix, shard, kind), postsKey(prefix), numberedKey(prefix)],
+    ],
     field: blockFields[kind],
     bytesMax: usualOrLate === 'late' ? options.lateBytesMax : options.bytesMax,
     idempotencySeconds: options.idempotencySeconds,
@@ -118,6 +126,17 @@ function withFailpoints(send: SendFlush, failpoint: Failpoint): SendFlush {
   };
 }
 
+/** Seconds for which one set takes ids. A post a minute makes sets of 360, which Redis keeps small by default. */
+const setSeconds = 21_600;
+/** Seconds for which Core knows the body of an idempotency key at least, so that another one is a conflict. */
+const keySecondsMax = 3_600;
+/**
+ * Gaps that a numbered stream may have, and streams that a node may have. Redis keeps both for ever, so a
+ * node must not be able to make more and more of them.
+ */
+export const postGapsMax = 100;
+export const postStreamsMax = 64;
+
 interface AppendTarget {
   keys: readonly string[];
   field: string;
@@ -130,20 +149,18 @@ interface AppendCommand {
 }
 
 /**
- * Calls redis/append.lua. The rows of all posts are one argument, their keys another one, and their
- * lengths a third: an argument costs this process and Redis more than its contents.
+ * Calls redis/append.lua. The rows of all posts are one argument, and what else is known of them is another:
+ * an argument costs this process and Redis more than its contents.
  */
 async function appendFlush(
   redis: Redis,
   { keys, field, bytesMax, idempotencySeconds }: AppendTarget,
   { posts, bytes }: Flush,
 ): Promise<number[]> {
-  let identities = '';
-  let lengths = '';
+  let lines = '';
   let rowsAll = 0;
-  for (const { key, fingerprint, rows, bytesLength } of posts) {
-    identities += `${key} ${fingerprint}\n`;
-    lengths += `${rows} ${bytesLength}\n`;
+  for (const { line, rows } of posts) {
+    lines += line;
     rowsAll += rows;
   }
   const verdicts = await (redis as unknown as AppendCommand).coreAppend(
@@ -151,11 +168,32 @@ async function appendFlush(
     ...keys,
     bytesMax,
     idempotencySeconds,
+    setSeconds,
+    Math.min(idempotencySeconds, keySecondsMax),
+    postGapsMax,
+    postStreamsMax,
     field,
     bytes,
-    identities,
-    lengths,
     rowsAll,
+    lines,
   );
   return verdicts.length === 0 ? posts.map(() => 0) : verdicts;
+}
+
+/** What redis/append.lua reads of a post. `who` is its node and the letter of its kind. */
+function lineOf(who: string, { identity, rows, bytes, oldestSeconds }: SpoolBlock): string {
+  const hasTime = oldestSeconds !== Number.POSITIVE_INFINITY;
+  const hours = hasTime ? Math.floor(oldestSeconds / setSeconds) : '-';
+  const common = `${who}:${hours} ${identity.id} ${rows} ${bytes.length}`;
+  const oldest = hasTime ? oldestSeconds : '-';
+  switch (identity.way) {
+    case 'body':
+      return `b ${common}\n`;
+    case 'key':
+      return `k ${common} ${oldest} ${identity.key} ${identity.body}\n`;
+    case 'number':
+      return `n ${common} ${oldest} ${identity.stream} ${identity.number}\n`;
+    case 'flush':
+      return `f ${common}\n`;
+  }
 }

@@ -19,6 +19,9 @@ const lateEnd = '-late';
  */
 export const blockFields = { usage: 'u', outbound: 'b', session: 'b' } as const;
 
+/** Tells apart the ids of posts of the three kinds in Redis. */
+export const kindLetters = { usage: 'u', outbound: 'o', session: 's' } as const;
+
 /** The Redis keys of one stream. The hash tag keeps them together on one node of a Redis Cluster. */
 interface StreamKeys {
   stream: string;
@@ -44,6 +47,16 @@ export function streamKeys(stream: string): StreamKeys {
  */
 export function seenKey(prefix: string, shard: number, kind: Kind): string {
   return `${streamName(prefix, shard, kind)}:seen`;
+}
+
+/** First part of the Redis keys of the sets that hold the ids of posts (redis/append.lua), for all shards. */
+export function postsKey(prefix: string): string {
+  return `${prefix}:posts`;
+}
+
+/** First part of the Redis keys that say what has come of a node's numbered streams, for all shards. */
+export function numberedKey(prefix: string): string {
+  return `${prefix}:numbered`;
 }
 
 /** The Redis key of a stream, and its name in Postgres: `core:{s0}:usage`, `core:{s0}:usage-late`. */

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import net from 'node:net';
 import { gzipSync } from 'node:zlib';
 import { pino } from 'pino';
@@ -507,15 +508,88 @@ t.test('idempotency', async (t) => {
   t.equal((await inSpool(api, 'usage')).rows, 2, 'equal bytes of one node are a retry');
 });
 
-t.test('a repeat after its key has expired counts as new', async (t) => {
+t.test('a repeat without a number counts as new once its id has expired', async (t) => {
   const api = await startTestApi(t, { CORE_IDEMPOTENCY_SECONDS: '1' });
   const node = await registerTestNode(api);
   const body = { entries: [usageEntry()] };
   t.equal((await post(api, '/node/usage', body, { node })).status, 200);
-  const keys = () => api.redis.keys(`${api.config.stores.redisPrefix}:*:seen:*`);
+  const keys = () => api.redis.keys(`${api.config.stores.redisPrefix}:posts:*`);
   await until(keys, (found) => found.length === 0);
   t.equal((await post(api, '/node/usage', body, { node })).status, 200);
   t.equal((await inSpool(api, 'usage')).rows, 2);
+});
+
+const noRows = {
+  '/node/usage': { entries: [] },
+  '/node/outbound-usage': { items: [] },
+  '/node/session-events': { events: [] },
+};
+
+t.test('a key or a number is used by a post without rows, too', async (t) => {
+  const api = await startTestApi(t);
+  for (const [path, empty] of Object.entries(noRows)) {
+    const node = await registerTestNode(api);
+    const send = (body: unknown, headers: Record<string, string>) =>
+      post(api, path, body, { node, headers });
+    const changed = { ...empty, more: 1 };
+    const key = { 'idempotency-key': 'a' };
+    t.equal((await send(empty, key)).status, 200);
+    t.equal((await send(empty, key)).status, 200);
+    const reused = await send(changed, key);
+    t.equal(reused.status, 422);
+    t.equal(reused.json.error?.code, 'IDEMPOTENCY_KEY_REUSED', path);
+    const number = { 'x-node-stream': randomUUID(), 'x-node-sequence': '1' };
+    t.equal((await send(empty, number)).status, 200);
+    t.equal((await send(empty, number)).status, 200);
+  }
+  for (const kind of ['usage', 'outbound', 'session'] as const) {
+    t.equal((await inSpool(api, kind)).rows, 0);
+  }
+});
+
+t.test('numbered posts', async (t) => {
+  const api = await startTestApi(t);
+  const node = await registerTestNode(api);
+  const stream = randomUUID();
+  const send = (path: string, body: unknown, sequence: string, of: string = stream) => {
+    const headers = { 'x-node-stream': of, 'x-node-sequence': sequence };
+    return post(api, path, body, { node, headers });
+  };
+  const items = { items: [{ tag: 'direct', bytesUp: 1, bytesDown: 2 }] };
+  const usage = { entries: [usageEntry()] };
+  // One sequence for all three routes, and not in order.
+  t.equal((await send('/node/usage', usage, '3')).status, 200);
+  t.equal((await send('/node/outbound-usage', items, '1')).status, 200);
+  t.equal(
+    (await send('/node/outbound-usage', items, '2')).status,
+    200,
+    'equal bytes, another post',
+  );
+  const copies = await Promise.all(
+    Array.from({ length: 50 }, () => send('/node/outbound-usage', items, '4')),
+  );
+  t.ok(copies.every(({ status }) => status === 200));
+  t.equal((await inSpool(api, 'outbound')).rows, 3);
+  t.equal((await send('/node/usage', usage, '3', stream.toUpperCase())).status, 200);
+  t.equal((await inSpool(api, 'usage')).rows, 1);
+
+  const reused = await send('/node/usage', { entries: [usageEntry({ bytesUp: 9 })] }, '3');
+  t.equal(reused.status, 422);
+  t.equal(reused.json.error?.code, 'POST_NUMBER_REUSED');
+  t.equal((await inSpool(api, 'usage')).rows, 1);
+  t.equal((await send('/node/usage', usage, '3', randomUUID())).status, 200, 'another stream');
+  t.equal((await inSpool(api, 'usage')).rows, 2);
+
+  for (const [sequence, of] of [
+    ['0', stream],
+    ['', stream],
+    ['1', 'not a UUID'],
+    ['1', ''],
+  ] as const) {
+    const wrong = await send('/node/usage', usage, sequence, of);
+    t.equal(wrong.status, 400);
+    t.equal(wrong.json.error?.code, 'INVALID_HEADER');
+  }
 });
 
 t.test('if the clock jumps a day, entries are taken or refused, and none is lost', async (t) => {

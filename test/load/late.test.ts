@@ -22,6 +22,7 @@ import {
   usageEntry,
   wideEntries,
 } from '../support/api.ts';
+import { byKey } from '../support/identities.ts';
 import { atMs, startSpool } from '../support/spool.ts';
 import { openStores } from '../support/stores.ts';
 
@@ -128,14 +129,10 @@ async function startTwoSpools(t: Test) {
   return { spools, rows: () => rowsIn({ redis, config }, 'usage') };
 }
 
-function blockOf(key: string, fingerprint = ''): SpoolBlock {
+function blockOf(key: string, body = ''): SpoolBlock {
   const ids = { userId: 1, nodeProtocolId: 1, bytesUp: 1, bytesDown: 1 };
   const bytes = packUsage(1, [{ ...ids, recordedAt: Date.now() - 10 * dayMs }]);
-  return {
-    key,
-    fingerprint,
-    ...compact('usage', { rows: 1, bytes }),
-  };
+  return { identity: byKey(key, body), ...compact('usage', { rows: 1, bytes }) };
 }
 
 t.test('a post is stored once if its repeat comes after a change of the setting', async (t) => {

@@ -16,8 +16,8 @@ function finish(hash: bigint): bigint {
   return second ^ (second >> 33n);
 }
 
-/** MurmurHash3_x64_128 with seed 0, step by step as its author wrote it, in big integers. */
-function murmur(data: Uint8Array): bigint[] {
+/** The first half of MurmurHash3_x64_128 with seed 0, as its author wrote it, in big integers. */
+function murmur(data: Uint8Array): bigint {
   const padded = new DataView(new ArrayBuffer(Math.ceil((data.length + 1) / 16) * 16));
   data.forEach((byte, index) => {
     padded.setUint8(index, byte);
@@ -37,35 +37,24 @@ function murmur(data: Uint8Array): bigint[] {
   h2 = (h2 + h1) & mask;
   h1 = finish(h1);
   h2 = finish(h2);
-  h1 = (h1 + h2) & mask;
-  return [h1, (h2 + h1) & mask];
-}
-
-const letters = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
-
-function text(hashes: readonly bigint[]): string {
-  return hashes
-    .flatMap((hash) =>
-      Array.from({ length: 11 }, (_, index) => letters[Number((hash >> BigInt(index * 6)) & 63n)]),
-    )
-    .join('');
+  return BigInt.asIntN(64, h1 + h2);
 }
 
 t.test('the published values of MurmurHash3_x64_128', async (t) => {
   const published = {
-    '': [0n, 0n],
-    hello: [0xcbd8a7b341bd9b02n, 0x5b1e906a48ae1d19n],
-    'The quick brown fox jumps over the lazy dog': [0xe34bbc7bbc071b6cn, 0x7a433ca9c49a9347n],
+    '': 0n,
+    hello: 0xcbd8a7b341bd9b02n,
+    'The quick brown fox jumps over the lazy dog': 0xe34bbc7bbc071b6cn,
   };
-  for (const [of, hashes] of Object.entries(published)) {
-    t.equal(fingerprintOf(Buffer.from(of)), text(hashes), of);
+  for (const [of, hash] of Object.entries(published)) {
+    t.equal(fingerprintOf(Buffer.from(of)), BigInt.asIntN(64, hash), of);
   }
 });
 
 t.test('any bytes of any length', async () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
-      return fingerprintOf(bytes) === text(murmur(bytes));
+      return fingerprintOf(bytes) === murmur(bytes);
     }),
     { numRuns: 2_000 },
   );
@@ -74,7 +63,7 @@ t.test('any bytes of any length', async () => {
 t.test('a body larger than every body before', async (t) => {
   const bytes = Buffer.alloc(5_000_000, 'seven letters');
   const before = fingerprintOf(bytes);
-  t.equal(before, text(murmur(bytes)));
+  t.equal(before, murmur(bytes));
   bytes[4_999_999] = 0;
   t.not(fingerprintOf(bytes), before);
 });

@@ -2,7 +2,11 @@ import t from 'tap';
 import { type Block, createGroupCommit, type Flush } from '../../src/spool/group-commit.ts';
 
 function block(name: string, bytes = 10): Block {
-  return { key: name, fingerprint: name, rows: 1, bytes: Buffer.alloc(bytes, name) };
+  return { line: name, rows: 1, bytes: Buffer.alloc(bytes, name) };
+}
+
+function namesOf(posts: Flush['posts']): string[] {
+  return posts.map(({ line }) => line);
 }
 
 /**
@@ -18,7 +22,7 @@ function manualFlush() {
   }[] = [];
   const flush = ({ posts, bytes }: Flush): Promise<number[]> =>
     new Promise((resolve, reject) => {
-      const keys = posts.map((post) => post.key);
+      const keys = namesOf(posts);
       calls.push({ keys, bytes: bytes.toString(), resolve, reject });
     });
   return { calls, flush };
@@ -194,7 +198,7 @@ t.test('small flushes keep an interval; large ones and the first one do not', as
 t.test('a small flush is sent when its interval is over', async (t) => {
   const sent: string[][] = [];
   const commit = createGroupCommit(async ({ posts }) => {
-    sent.push(posts.map(({ key }) => key));
+    sent.push(namesOf(posts));
     return posts.map(() => 0);
   });
   for (const name of ['a', 'b', 'c']) t.equal(await commit.submit(block(name)), 'stored');

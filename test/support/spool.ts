@@ -58,9 +58,9 @@ export async function startSpool(t: Test, settings: Record<string, string> = {})
   const userId = await createUser(pool, { name: 'u' });
 
   const append = async (kind: Kind, rows: number, bytes: Buffer, shard = 0): Promise<void> => {
-    const identity = { key: randomUUID(), fingerprint: '' };
+    const identity = { way: 'flush', id: randomUUID() } as const;
     const verdict = await spool.append(kind, shard, {
-      ...identity,
+      identity,
       ...compact(kind, { rows, bytes }),
     });
     assert.equal(verdict, 'stored');

@@ -83,6 +83,8 @@ function redisConfig(dir: string, options: { port: number; password: string }): 
     // A crash may leave half a command at the end of the file. Core never acknowledged that one.
     ['aof-load-truncated', 'yes'],
     ['save', ''],
+    // An id of a post takes eight bytes in a set of at most this many, and seven times as much in a larger one.
+    ['set-max-intset-entries', '4096'],
     // The idempotency keys of half an hour are one hash: freeing it in the main thread would stop everything.
     ['lazyfree-lazy-expire', 'yes'],
     ['maxmemory-policy', 'noeviction'],

@@ -1,6 +1,7 @@
 import { type AcceptDeps, acceptPost, type DropReason } from '../../accept/accept.ts';
 import { limits } from '../../contract/limits.ts';
 import { CoreError } from '../../errors.ts';
+import { postGapsMax, postStreamsMax } from '../../spool/spool.ts';
 import type { Kind } from '../../spool/streams.ts';
 import { callerOf, okReply, type Route } from '../route.ts';
 
@@ -29,8 +30,8 @@ function ingestRoute(deps: AcceptDeps, kind: Kind, path: string): Route {
     readsAtOnce: true,
     async handle(request) {
       const { nodeId } = callerOf(request);
-      const { idempotencyKey } = request.headers;
-      const outcome = await acceptPost(deps, { kind, nodeId, body: request.body, idempotencyKey });
+      const { body, headers } = request;
+      const outcome = await acceptPost(deps, { kind, nodeId, body, headers });
       if (outcome.outcome === 'dropped') throw ingestRefusals[outcome.reason]();
       return okReply;
     },
@@ -43,6 +44,28 @@ export const ingestRefusals: Readonly<Record<DropReason, () => CoreError>> = {
     new CoreError(
       'INVALID_HEADER',
       `Idempotency-Key is over ${limits.idempotencyKeyCharsMax} characters`,
+    ),
+  'post-stream-wrong': () =>
+    new CoreError('INVALID_HEADER', 'x-node-stream is not a UUID, and x-node-sequence needs one'),
+  'post-sequence-wrong': () =>
+    new CoreError(
+      'INVALID_HEADER',
+      'x-node-sequence is not an integer from 1 to 2^53-1, and x-node-stream needs one',
+    ),
+  'post-number-reused': () =>
+    new CoreError(
+      'POST_NUMBER_REUSED',
+      'This x-node-sequence was used with another body: if the node counts again, it needs a new x-node-stream',
+    ),
+  'post-number-gaps': () =>
+    new CoreError(
+      'POST_NUMBER_GAPS',
+      `Over ${postGapsMax} gaps of this x-node-stream would be open: send the posts of lower numbers first`,
+    ),
+  'post-streams-full': () =>
+    new CoreError(
+      'POST_STREAMS_FULL',
+      `This node has ${postStreamsMax} numbered streams already: keep one x-node-stream over restarts`,
     ),
   'idempotency-key-reused': () =>
     new CoreError('IDEMPOTENCY_KEY_REUSED', 'This Idempotency-Key was used with another body'),
