@@ -19,6 +19,7 @@ import { host, hostOrNone, ip, name, nameOrNone, nodeId, onOrOff } from './argum
 import { confirm, counted, countedLinks, yesOption } from './confirm.ts';
 import type { CliContext, Run } from './context.ts';
 import { addNodeHistoryCommands, faultyText, rawText, versionsInTurnText } from './node-history.ts';
+import { addNodePostsCommand, missingPosts } from './node-posts.ts';
 import { addNodeTest } from './node-test.ts';
 import { fieldsText, objectsText } from './table.ts';
 
@@ -52,6 +53,7 @@ export function addNodeCommands(program: Command, run: Run): void {
   addNodeEnds(node, run);
   addNodeChanges(node, run);
   addNodeHistoryCommands(node, run);
+  addNodePostsCommand(node, run);
   addNodeTest(node, run);
 }
 
@@ -89,10 +91,15 @@ function addNodeLists(node: Command, run: Run): void {
         const same = reported.filter((field) => !reportedColumns([shown]).includes(field));
         const faults = (await readVersionFaults(pool, id)).get(id) ?? [];
         const raw = (await readRawParts(pool, id)).get(id) ?? [];
-        const all = { ...shownFields(shown, faults), 'raw JSON': rawText(raw) };
+        const missing = await missingPosts(context, id);
+        const all = {
+          ...shownFields(shown, faults),
+          'raw JSON': rawText(raw),
+          'missing posts': missing?.text ?? null,
+        };
         const fields = Object.entries(all).filter(([name]) => !same.some((one) => one === name));
         context.print(
-          { ...shown, versionFaults: faults, raw },
+          { ...shown, versionFaults: faults, raw, missingPosts: missing?.count ?? null },
           fieldsText(Object.fromEntries(fields)),
         );
       }),

@@ -21,6 +21,7 @@ import { createPool } from '../../src/stores/postgres.ts';
 import { connectRedis, createRedis } from '../../src/stores/redis.ts';
 import { type CliRun, commandLine } from '../support/cli.ts';
 import { freePorts } from '../support/free-port.ts';
+import { byKey } from '../support/identities.ts';
 import { freshStores } from '../support/stores.ts';
 
 const program = path.join(projectRoot, 'dist', 'src', 'bin', 'core.js');
@@ -88,6 +89,7 @@ t.test('nodes', async (t) => {
     lastSeenAt: null,
     lastError: null,
     versionFaults: [],
+    missingPosts: 0,
     versionsInTurn: null,
     raw: [],
   });
@@ -198,8 +200,7 @@ async function appendSessions(redis: Redis): Promise<void> {
   const bytes = packSessions(1, [event, event, event]);
   const block = compact('session', { rows: 3, bytes });
   for (const key of ['a', 'b']) {
-    const names = { key: `${prefix}:{s0}:key:${key}`, fingerprint: key };
-    await spool.append('session', 1, { ...block, ...names });
+    await spool.append('session', 1, { ...block, identity: byKey(key) });
   }
   await spool.close();
 }
