@@ -70,6 +70,25 @@ t.test('the oracle can fail: without idempotency keys Core counts a repeat twice
   t.ok(violations.some(({ kind }) => kind === 'doubled'));
 });
 
+t.test('the oracle can fail: without numbers a repeat after a day counts twice', async (t) => {
+  for (const removal of [undefined, 'numbers'] as const) {
+    const { violations } = await runSuite({
+      rounds: 2,
+      from: 1,
+      seed: 20,
+      mix: removalMix.numbers,
+      removal,
+      scenario: 'late-repeats',
+      window: undefined,
+      say: (line) => t.comment(line),
+      interrupted: new AbortController().signal,
+    });
+    const isDoubled = violations.some(({ kind }) => kind === 'doubled');
+    if (removal === undefined) t.same(violations, []);
+    else t.ok(isDoubled);
+  }
+});
+
 t.test('the oracle can fail: without its lock two workers load a stream at once', async (t) => {
   const rounds = 10;
   const found: Violation[] = [];

@@ -50,7 +50,8 @@ function readOptions(): Options {
     .parse();
   const given = program.opts();
   const removal = given['remove'] as Removal | undefined;
-  const scenario = given['scenario'] as ScenarioName | undefined;
+  const scenario =
+    removal === 'numbers' ? 'late-repeats' : (given['scenario'] as ScenarioName | undefined);
   const interrupted = new AbortController();
   void untilSignalled().then(() => interrupted.abort());
   return {

@@ -5,9 +5,16 @@ import type { WorkerSeams } from '../../../src/app/worker.ts';
 import type { Failpoint } from '../../../src/failpoints.ts';
 import type { LoadDeps } from '../../../src/load/load-stream.ts';
 import type { Victim } from './killable.ts';
-import { type FaultMix, wholeMix } from './schedule.ts';
+import { type FaultMix, noMix, wholeMix } from './schedule.ts';
 
-export const removals = ['idempotency', 'readback', 'settle-transaction', 'aof', 'lock'] as const;
+export const removals = [
+  'idempotency',
+  'numbers',
+  'readback',
+  'settle-transaction',
+  'aof',
+  'lock',
+] as const;
 /**
  * A protection that the suite can take away, to show that its oracle notices. servers.ts takes `aof`
  * from Redis. This file takes the others from Core, without a change of Core's code.
@@ -19,12 +26,25 @@ const withoutIdempotency: ApiSeams = {
   spool: (spool) => ({
     ...spool,
     append: (kind, nodeId, block) =>
-      spool.append(kind, nodeId, { ...block, key: `${block.key}:${randomUUID()}` }),
+      spool.append(kind, nodeId, { ...block, identity: { way: 'flush', id: randomUUID() } }),
+  }),
+};
+
+/** Forgets the number of a post. Core then knows it by its id, for as long as ids are kept. */
+const withoutNumbers: ApiSeams = {
+  spool: (spool) => ({
+    ...spool,
+    append: (kind, nodeId, block) => {
+      const { identity } = block;
+      if (identity.way !== 'number') return spool.append(kind, nodeId, block);
+      return spool.append(kind, nodeId, { ...block, identity: { way: 'body', id: identity.id } });
+    },
   }),
 };
 
 export function apiSeams(removal: Removal): ApiSeams {
-  return removal === 'idempotency' ? withoutIdempotency : {};
+  if (removal === 'idempotency') return withoutIdempotency;
+  return removal === 'numbers' ? withoutNumbers : {};
 }
 
 export function workerSeams(removal: Removal): WorkerSeams {
@@ -135,6 +155,7 @@ export const removalMix: Record<Removal, FaultMix> = {
     ...wholeMix,
     pairs: at(['api', 'accept:after-append'], ['redis', 'accept:after-append']),
   },
+  numbers: noMix,
   readback: {
     ...wholeMix,
     pairs: at(['worker', 'insert:after', 'settle:before'], ['clickhouse', 'insert:before']),

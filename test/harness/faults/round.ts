@@ -4,6 +4,7 @@ import { createRandom, nodeSeed } from '../simulator/random.ts';
 import { untilDrained } from './drain.ts';
 import type { PassHandler } from './failpoint-server.ts';
 import type { Victim } from './killable.ts';
+import { repeatLate } from './late-repeats.ts';
 import { type FaultStores, findViolations, type Violation } from './oracle.ts';
 import type { Post } from './posts.ts';
 import type { Scenario } from './scenarios.ts';
@@ -39,6 +40,10 @@ export interface RoundContext {
   drainMsMax: number;
   /** Played in addition to the plan's faults. */
   scenario: Scenario | undefined;
+  /** Share of posts with a number. */
+  numberedShare: number;
+  /** Whether every post comes again once Core has forgotten its id. */
+  repeatsLate: boolean;
   /** Posts go on until the scenario ends. */
   lasting: boolean;
   awaySeconds: number;
@@ -68,7 +73,9 @@ export async function runRound(context: RoundContext, plan: RoundPlan): Promise<
     until: context.lasting ? played.signal : undefined,
   });
   await faults.finish();
-  const note = await scenario;
+  const note = context.repeatsLate
+    ? await repeatLate({ ...context, round: plan.round })
+    : await scenario;
   const { violations, rows } = await drainAndCheck(context, posts);
   for (const text of ledger.unexpected.slice(unexpectedBefore)) {
     violations.push({ kind: 'other', text });

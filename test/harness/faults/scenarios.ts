@@ -11,6 +11,7 @@ export const scenarioNames = [
   'redis-full',
   'store-away',
   'store-away-long',
+  'late-repeats',
 ] as const;
 export type ScenarioName = (typeof scenarioNames)[number];
 
@@ -36,7 +37,7 @@ const fullMs = { min: 800, max: 2_500 };
 const cuts = 24;
 const cutMsMax = 120;
 
-export const scenarios: Record<ScenarioName, Scenario> = {
+export const scenarios: Partial<Record<ScenarioName, Scenario>> = {
   /**
    * Stops a worker in the middle of its work (SIGSTOP) while a second one runs. In most rounds its
    * connection to Postgres dies meanwhile, and the second one takes its streams over. Then it goes on.
@@ -116,6 +117,10 @@ export const lastingScenarios: readonly (ScenarioName | undefined)[] = [
   'store-away-long',
   'stopped-worker-long',
 ];
+/** Share of posts with a number: in this scenario nothing else tells a repeat. */
+export function numberedShareOf(scenario: ScenarioName | undefined): number {
+  return scenario === 'late-repeats' ? 1 : 0.4;
+}
 /** Scenarios with a second worker. */
 export const pairedScenarios: readonly (ScenarioName | undefined)[] = [
   'stopped-worker',

@@ -31,6 +31,8 @@ export interface Servers {
   processes: ReadonlyMap<Victim, Killable>;
   /** Deaths that the harness did not cause, one line each. */
   deaths: readonly string[];
+  /** Settings of api and worker. A change counts from their next start on. */
+  environment: Record<string, string>;
   /** In front of the api and of each store. Empty unless they were asked for. */
   proxies: ReadonlyMap<string, CuttingProxy>;
 }
@@ -48,14 +50,19 @@ const lateIntervalMs = 300;
  */
 export async function startServers(
   lifecycle: Lifecycle,
-  asked: { removal: Removal | undefined; hasProxies: boolean; workers: 1 | 2 },
+  asked: {
+    removal: Removal | undefined;
+    hasProxies: boolean;
+    workers: 1 | 2;
+    settings: Readonly<Record<string, string>>;
+  },
 ): Promise<Servers> {
   const { removal, hasProxies, workers } = asked;
   const dataDir = mkdtempSync(path.join(os.tmpdir(), 'core-faults-'));
   mkdirSync(path.join(dataDir, 'logs'));
   const ports = await fixedPorts(10);
   const [failpoint, ...proxyPorts] = ports.slice(5);
-  const environment = settingsOf({ dataDir, ports, removal });
+  const environment = { ...settingsOf({ dataDir, ports, removal }), ...asked.settings };
   const passwords = makeSecrets(dataDir);
   const config = withSecrets(readConfig(environment), passwords);
   const deaths: string[] = [];
@@ -77,7 +84,7 @@ export async function startServers(
   await startRoles(keep, roleOptions);
   if (workers === 2) await startSecondWorker(lifecycle, roleOptions);
   const url = `http://127.0.0.1:${proxies.get('api')?.port ?? config.http.port}`;
-  return { config, dataDir, url, failpoints, processes, deaths, proxies };
+  return { config, dataDir, url, failpoints, processes, deaths, environment, proxies };
 }
 
 async function startStores(

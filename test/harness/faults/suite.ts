@@ -4,6 +4,7 @@ import { Lifecycle } from '../../../src/lifecycle.ts';
 import { createClickHouse } from '../../../src/stores/clickhouse.ts';
 import { createPool } from '../../../src/stores/postgres.ts';
 import { residentBytes } from '../memory.ts';
+import { lateRepeatSettings } from './late-repeats.ts';
 import { type FaultStores, findViolations, type Violation } from './oracle.ts';
 import type { Removal } from './removals.ts';
 import {
@@ -15,7 +16,13 @@ import {
   type Summary,
 } from './report.ts';
 import { type RoundContext, runRound } from './round.ts';
-import { lastingScenarios, pairedScenarios, type ScenarioName, scenarios } from './scenarios.ts';
+import {
+  lastingScenarios,
+  numberedShareOf,
+  pairedScenarios,
+  type ScenarioName,
+  scenarios,
+} from './scenarios.ts';
 import { type FaultMix, planRound } from './schedule.ts';
 import { type Servers, startServers } from './servers.ts';
 import { createFaultLedger } from './traffic.ts';
@@ -68,7 +75,8 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
     const { scenario } = options;
     const workers = pairedScenarios.includes(scenario) ? 2 : options.mix.workers;
     const hasProxies = scenario === 'lost-replies';
-    servers = await startServers(lifecycle, { removal, hasProxies, workers });
+    const settings = scenario === 'late-repeats' ? lateRepeatSettings : {};
+    servers = await startServers(lifecycle, { removal, hasProxies, workers, settings });
     const stores = openStores(servers, lifecycle);
     if (options.window !== undefined) await setWindow(stores, options.window);
     const world = await createFaultWorld(stores.pool);
@@ -83,6 +91,8 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
       lasting,
       awaySeconds,
       scenario: scenario === undefined ? undefined : scenarios[scenario],
+      numberedShare: numberedShareOf(scenario),
+      repeatsLate: scenario === 'late-repeats',
       drainMsMax: removal === undefined ? drainMsMax : drainMsMaxRemoved,
     };
     const last = options.from + options.rounds - 1;

@@ -1,7 +1,7 @@
 import { setMaxListeners } from 'node:events';
 import { createHistogram } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Attempt, createTarget } from '../simulator/client.ts';
+import { type Attempt, createTarget, type OutgoingRequest } from '../simulator/client.ts';
 import {
   type DeliverContext,
   type Delivery,
@@ -16,6 +16,8 @@ import type { FaultNode, FaultWorld } from './world.ts';
 /** What the harness sent and how Core answered, over all rounds. */
 export interface FaultLedger {
   posts: Post[];
+  /** The requests of the last round. */
+  requests: Map<Post, OutgoingRequest>;
   /** Answers that no valid post should get, one line each. */
   unexpected: string[];
   attempts: number;
@@ -40,13 +42,20 @@ const cutAfterMsMax = 12;
 /** Share of posts with a sender that dies soon after sending and never learns the answer. */
 const abandonShare = 0.06;
 const abandonAfterMsMax = 40;
-/** Share of usage and session posts with an idempotency key, which they do not need. */
+/** Share of usage and session posts without a number that have an idempotency key, which they do not need. */
 const extraKeyShare = 0.3;
 const patience: Patience = { backOffBaseMs: 50, backOffMsMax: 400, retryAfterMsMax: 100 };
 const timeoutMs = 5_000;
 
 export function createFaultLedger(): FaultLedger {
-  return { posts: [], unexpected: [], attempts: 0, retries: 0, answers: new Map() };
+  return {
+    posts: [],
+    requests: new Map(),
+    unexpected: [],
+    attempts: 0,
+    retries: 0,
+    answers: new Map(),
+  };
 }
 
 /**
@@ -62,13 +71,16 @@ export async function sendTraffic(options: {
   deadlineMs: number;
   /** Whether some usage posts have rows that ClickHouse refuses. */
   poison: boolean;
+  /** Share of posts with a number. */
+  numberedShare: number;
   /**
    * If given, every loop begins anew, and more slowly, until this aborts. Then every answer has to be
    * a 200 or a 503 with Retry-After.
    */
   until: AbortSignal | undefined;
 }): Promise<Post[]> {
-  const { seed, round, world, ledger, url, poison } = options;
+  const { seed, round, world, ledger, url, poison, numberedShare } = options;
+  ledger.requests.clear();
   const end = new AbortController();
   setMaxListeners(0, end.signal);
   const timer = setTimeout(() => end.abort(), options.deadlineMs);
@@ -99,7 +111,8 @@ export async function sendTraffic(options: {
         };
         for (const kind of turns()) {
           await delay(random() * gapMs);
-          await sendPost(kind, { round, node, world, ledger, context, random, poison });
+          const given = { round, node, world, ledger, context, random, poison, numberedShare };
+          await sendPost(kind, given);
         }
       }),
     ),
@@ -139,23 +152,24 @@ async function sendPost(
     context: DeliverContext;
     random: Random;
     poison: boolean;
+    numberedShare: number;
   },
 ): Promise<void> {
   const { node, ledger, context, random } = given;
   const n = ledger.posts.length + 1;
   const { post, path, body } = buildPost(kind, { ...given, n });
   ledger.posts.push(post);
-  const withKey = kind === 'outbound' || random() < extraKeyShare;
   const request = {
     method: 'POST',
     path,
     headers: {
       'content-type': 'application/json',
       'x-node-auth-key': node.authKey,
-      ...(withKey ? { 'idempotency-key': `post-${n}` } : {}),
+      ...identityOf(kind, n, given),
     },
     body,
   } as const;
+  ledger.requests.set(post, request);
   const twin = random() < twinShare;
   const cutFirstAfterMs = random() < cutShare ? random() * cutAfterMsMax : undefined;
   const abandonAfterMs =
@@ -172,6 +186,21 @@ async function sendPost(
     if (delivery.kind !== 'refused') continue;
     ledger.unexpected.push(`post ${n} (${kind}) was refused: ${delivery.reason}`);
   }
+}
+
+/** The headers by which Core recognises a post, beside its body. */
+function identityOf(
+  kind: IngestKind,
+  n: number,
+  given: { node: FaultNode; random: Random; numberedShare: number },
+): Record<string, string> {
+  const { node, random, numberedShare } = given;
+  if (random() < numberedShare) {
+    node.greatest += 1;
+    return { 'x-node-stream': node.stream, 'x-node-sequence': String(node.greatest) };
+  }
+  const withKey = kind === 'outbound' || random() < extraKeyShare;
+  return withKey ? { 'idempotency-key': `post-${n}` } : {};
 }
 
 function outcomeOf(deliveries: readonly Delivery[]): Outcome {

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type pg from 'pg';
 import { createNode } from '../../../src/nodes/change.ts';
 import { registerNode } from '../../../src/nodes/registration.ts';
@@ -7,6 +8,9 @@ import { createUser } from '../../../src/subscriptions/users.ts';
 export interface FaultNode {
   nodeId: number;
   authKey: string;
+  /** Its stream of numbered posts, and the greatest number that it has used. */
+  stream: string;
+  greatest: number;
 }
 
 /** The nodes that post, and the subscriptions that have the traffic. */
@@ -25,7 +29,8 @@ export async function createFaultWorld(pool: pg.Pool): Promise<FaultWorld> {
     const name = `fault-${index}`;
     const about = { name, region: 'eu', host: `${name}.example.net`, ip: '198.51.100.7' };
     const { code } = await createNode(pool, about, { registrationSeconds: 3_600 });
-    nodes.push(await registerNode(pool, { code, ...about }));
+    const registered = await registerNode(pool, { code, ...about });
+    nodes.push({ ...registered, stream: randomUUID(), greatest: 0 });
   }
   const subscriptionIds: number[] = [];
   for (let index = 1; index <= subscriptionCount; index += 1) {

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { RecordableHistogram } from 'node:perf_hooks';
 import { createClock } from './bodies.ts';
 import { createTarget } from './client.ts';
@@ -16,6 +17,8 @@ export interface Agent {
   delivery: DeliverContext;
   entriesMax: number;
   authKey: string;
+  /** Its stream of numbered posts, and the greatest number that it has used. Every second agent has one. */
+  numbers: { stream: string; greatest: number } | undefined;
   config: AgentConfigState;
   nextMs: () => number;
   online: Set<number>;
@@ -77,6 +80,7 @@ export function createAgent(
     },
     entriesMax: shared.entriesMax,
     authKey: '',
+    numbers: node.index % 2 === 0 ? { stream: randomUUID(), greatest: 0 } : undefined,
     config: startConfigState(),
     nextMs: createClock(Date.now),
     online: new Set(),

@@ -72,20 +72,30 @@ async function postUsage(agent: Agent): Promise<void> {
     entries: agent.options.entries,
     entriesMax: agent.entriesMax,
   });
-  await post(agent, 'usage', built, agent.random() < extraKeyShare ? randomUUID() : undefined);
+  const withKey = agent.random() < extraKeyShare;
+  await post(agent, 'usage', built, nextIdentity(agent, withKey));
   if (agent.random() < probeShare) await probeInvalid(agent, built);
 }
 
 async function postOutbound(agent: Agent): Promise<void> {
-  const key = randomUUID();
-  const acked = await post(agent, 'outbound', buildOutbound(agent.node, agent.random), key);
-  if (acked && agent.random() < probeShare) await probeKeyReuse(agent, key);
+  const identity = nextIdentity(agent, true);
+  const acked = await post(agent, 'outbound', buildOutbound(agent.node, agent.random), identity);
+  if (acked && agent.random() < probeShare) await probeReuse(agent, identity);
 }
 
 async function postSession(agent: Agent): Promise<void> {
   const { node, random, online } = agent;
   const built = buildSession(node, random, { atMs: agent.nextMs(), online });
-  await post(agent, 'session', built, random() < extraKeyShare ? randomUUID() : undefined);
+  await post(agent, 'session', built, nextIdentity(agent, random() < extraKeyShare));
+}
+
+/** The headers by which Core recognises a new post, beside its body. */
+function nextIdentity({ numbers }: Agent, withKey: boolean): Record<string, string> {
+  if (numbers !== undefined) {
+    numbers.greatest += 1;
+    return { 'x-node-stream': numbers.stream, 'x-node-sequence': String(numbers.greatest) };
+  }
+  return withKey ? { 'idempotency-key': randomUUID() } : {};
 }
 
 /** Delivers one post, sometimes twice or cut off, and records how it ended. True if it was acked. */
@@ -93,10 +103,10 @@ async function post(
   agent: Agent,
   kind: IngestKind,
   built: Built,
-  key: string | undefined,
+  identity: Record<string, string>,
 ): Promise<boolean> {
   const { random, options, ledger, delivery } = agent;
-  const request = requestOf(agent, paths[kind], built.body, key);
+  const request = requestOf(agent, paths[kind], built.body, identity);
   const isCut = random() < options.cuts;
   const isTwice = random() < options.duplicates;
   const cutFirstAfterMs = isCut ? random() * cutAfterMsMax : undefined;
@@ -140,13 +150,13 @@ async function probeInvalid(agent: Agent, built: Built): Promise<void> {
   const entries = built.body['entries'] as Record<string, unknown>[];
   const at = Math.floor(agent.random() * entries.length);
   const broken = entries.map((entry, index) => (index === at ? { ...entry, bytesUp: -1 } : entry));
-  await probe(agent, requestOf(agent, paths.usage, { entries: broken }, undefined), 400);
+  await probe(agent, requestOf(agent, paths.usage, { entries: broken }, {}), 400);
 }
 
-/** Sends a used key with another body. Core must refuse it and add nothing to the counters. */
-async function probeKeyReuse(agent: Agent, key: string): Promise<void> {
+/** Sends a used key or number with another body. Core must refuse it and add nothing to the counters. */
+async function probeReuse(agent: Agent, identity: Record<string, string>): Promise<void> {
   const other = buildOutbound(agent.node, agent.random);
-  await probe(agent, requestOf(agent, paths.outbound, other.body, key), 422);
+  await probe(agent, requestOf(agent, paths.outbound, other.body, identity), 422);
 }
 
 async function probe(agent: Agent, request: OutgoingRequest, status: number): Promise<void> {
@@ -162,7 +172,7 @@ function requestOf(
   agent: Agent,
   path: string,
   body: Record<string, unknown>,
-  key: string | undefined,
+  identity: Record<string, string>,
 ): OutgoingRequest {
   const plain = Buffer.from(JSON.stringify(body));
   const isGzip = agent.random() < gzipShare;
@@ -173,7 +183,7 @@ function requestOf(
       'content-type': 'application/json',
       'x-node-auth-key': agent.authKey,
       ...(isGzip ? { 'content-encoding': 'gzip' } : {}),
-      ...(key === undefined ? {} : { 'idempotency-key': key }),
+      ...identity,
     },
     body: isGzip ? gzipSync(plain, { level: 1 }) : plain,
   };
