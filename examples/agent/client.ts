@@ -28,6 +28,13 @@ export type IngestPost =
   | { path: '/node/outbound-usage'; body: OutboundBody }
   | { path: '/node/session-events'; body: SessionsBody };
 
+/** How Core recognises a post that comes again. */
+export type PostIdentity =
+  /** The stream is a UUID, and numbers count up from 1. */
+  | { stream: string; number: number }
+  /** An `Idempotency-Key`, which the posts of an earlier agent have. */
+  | { key: string };
+
 /** How a call to Core ended. */
 export type Answer<T> =
   | { kind: 'ok'; value: T }
@@ -81,19 +88,24 @@ export function createClient(options: ClientOptions, authKey?: string) {
         headers: revision === undefined ? {} : { 'if-none-match': `"${revision}"` },
       }),
     /**
-     * Posts entries, as JSON text. Repeats the same bytes with the same key until Core has taken or
+     * Posts entries, as JSON text. Repeats the same bytes with the same number until Core has taken or
      * refused them. The answer is 'away' only if the signal ended the repeats.
      */
-    deliver: (path: IngestPost['path'], body: string, idempotencyKey: string) =>
+    deliver: (path: IngestPost['path'], body: string, identity: PostIdentity) =>
       repeat(options, () =>
         once<unknown>({
           method: 'POST',
           path,
           body,
-          headers: { 'idempotency-key': idempotencyKey },
+          headers: identityHeaders(identity),
         }),
       ),
   };
+}
+
+function identityHeaders(identity: PostIdentity): Record<string, string> {
+  if ('key' in identity) return { 'idempotency-key': identity.key };
+  return { 'x-node-stream': identity.stream, 'x-node-sequence': String(identity.number) };
 }
 
 interface Request {

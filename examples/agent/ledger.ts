@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { readJson, syncFolder, writeDurable } from '../../src/durable-file.ts';
-import type { IngestPost } from './client.ts';
+import type { IngestPost, PostIdentity } from './client.ts';
 
 /** The proxy's counters that posts already cover. */
 export interface Baseline {
@@ -17,12 +17,17 @@ export interface Baseline {
 export interface StoredPost {
   name: string;
   path: IngestPost['path'];
-  idempotencyKey: string;
+  /** Core recognises a repeat by it, after any time. */
+  identity: PostIdentity;
   body: string;
 }
 
 interface Journal {
+  /** Number of the last commit. */
   sequence: number;
+  /** The stream of the posts that this agent numbers, and the greatest number. */
+  stream: string;
+  greatest: number;
   baseline: Baseline;
   /** Committed, but perhaps not yet written as files. */
   posts: StoredPost[];
@@ -78,6 +83,11 @@ export function openLedger(dataDir: string, options: { bytesMax: number }) {
     },
     /** The oldest post, as soon as there is one; undefined if `signal` ends the wait. */
     next: (signal: AbortSignal): Promise<StoredPost | undefined> => nextPost(state, signal),
+    /**
+     * Core has another body under the number of the oldest post, as a rule because the disk of this machine
+     * was restored: what waits is numbered anew, in a new stream.
+     */
+    renumber: (): void => renumber(state),
     /** Core has acknowledged the oldest post. */
     drop(post: StoredPost): void {
       forget(state, post.name);
@@ -101,10 +111,11 @@ function openState(dataDir: string): State {
   for (const folder of [folders.spool, folders.refused]) {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
   }
-  const journal = readJson<Journal>(folders.journal) ?? {
-    sequence: 0,
-    baseline: noBaseline,
-    posts: [],
+  const journal: Journal = {
+    ...{ sequence: 0, baseline: noBaseline, posts: [] },
+    // The journal of an earlier agent has no stream. Its first commit writes one.
+    ...{ stream: randomUUID(), greatest: 0 },
+    ...readJson<Journal>(folders.journal),
   };
   for (const name of readdirSync(folders.spool)) {
     // An agent that was killed while it wrote a file leaves it under another name. The journal has its post.
@@ -123,14 +134,18 @@ function openState(dataDir: string): State {
 function commit(state: State, posts: readonly IngestPost[], baseline: Baseline): void {
   // If the disk was full, the files of the last commit may be missing.
   if (state.journal.posts.length > 0) writePosts(state);
+  const { stream, greatest } = state.journal;
   const sequence = state.journal.sequence + 1;
   const stored = posts.map((post, index) => ({
     name: `${String(sequence).padStart(12, '0')}-${String(index).padStart(4, '0')}.json`,
     path: post.path,
-    idempotencyKey: randomUUID(),
+    identity: { stream, number: greatest + index + 1 },
     body: JSON.stringify(post.body),
   }));
-  const next: Journal = { sequence, baseline, posts: stored };
+  const next: Journal = {
+    ...{ sequence, stream, greatest: greatest + stored.length },
+    ...{ baseline, posts: stored },
+  };
   writeDurable(state.folders.journal, JSON.stringify(next));
   state.journal = next;
   writePosts(state);
@@ -155,13 +170,33 @@ function writePosts(state: State): void {
   state.wake?.();
 }
 
+/** The journal has the new stream before a file has it, so that a crash between them repeats this. */
+function renumber(state: State): void {
+  const { folders, waiting } = state;
+  const stream = randomUUID();
+  const next: Journal = { ...state.journal, stream, greatest: waiting.length };
+  writeDurable(folders.journal, JSON.stringify(next));
+  state.journal = next;
+  for (const [index, file] of waiting.entries()) {
+    const post = readPost(folders, file.name);
+    if ('key' in post.identity) continue;
+    const content = JSON.stringify({ ...post, identity: { stream, number: index + 1 } });
+    writeDurable(path.join(folders.spool, file.name), content);
+    state.bytes += Buffer.byteLength(content) - file.bytes;
+    file.bytes = Buffer.byteLength(content);
+  }
+}
+
+function readPost({ spool }: Folders, name: string): StoredPost {
+  const post = JSON.parse(readFileSync(path.join(spool, name), 'utf8'));
+  // An earlier agent gave its posts keys.
+  return { identity: { key: post.idempotencyKey }, ...post } as StoredPost;
+}
+
 async function nextPost(state: State, signal: AbortSignal): Promise<StoredPost | undefined> {
   while (!signal.aborted) {
     const file = state.waiting[0]?.name;
-    if (file !== undefined) {
-      const text = readFileSync(path.join(state.folders.spool, file), 'utf8');
-      return JSON.parse(text) as StoredPost;
-    }
+    if (file !== undefined) return readPost(state.folders, file);
     await new Promise<void>((resolve) => {
       const wakeOnce = (): void => {
         signal.removeEventListener('abort', wakeOnce);

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import type net from 'node:net';
 import path from 'node:path';
@@ -242,20 +242,21 @@ async function serve(
 const clientOf = (url: string, signal = new AbortController().signal) =>
   createClient({ url, timeoutMs: 10_000, backOffMsMax: 20, signal }, 'key');
 
-t.test('client: the same bytes under the same key until Core has taken them', async (t) => {
+t.test('client: the same bytes under the same number until Core has taken them', async (t) => {
   const { url, calls } = await serve(t, [
     { status: 503, headers: { 'retry-after': '1' }, body: '{"error":{"code":"BACKLOG_FULL"}}' },
     { status: 0 },
     { status: 502, body: '<html>bad gateway</html>' },
   ]);
   const body = JSON.stringify({ entries: 'x'.repeat(10_000) });
-  t.same(await clientOf(url).deliver('/node/usage', body, 'k1'), {
+  t.same(await clientOf(url).deliver('/node/usage', body, { stream: uuid, number: 7 }), {
     kind: 'ok',
     value: { ok: true },
   });
   t.equal(calls.length, 4);
   for (const call of calls) {
-    t.equal(call.headers['idempotency-key'], 'k1');
+    t.equal(call.headers['x-node-stream'], uuid);
+    t.equal(call.headers['x-node-sequence'], '7');
     t.equal(call.headers['x-node-auth-key'], 'key');
     t.equal(call.headers['content-encoding'], 'gzip');
     t.equal(gunzipSync(call.body).toString(), body);
@@ -270,7 +271,7 @@ t.test('client: refusals, an unchanged configuration, and nobody listening', asy
     { status: 429, headers: { 'retry-after': '7' } },
   ]);
   const client = clientOf(url);
-  t.same(await client.deliver('/node/usage', '{}', 'k'), {
+  t.same(await client.deliver('/node/usage', '{}', { key: 'k' }), {
     kind: 'refused',
     status: 401,
     code: 'UNAUTHORIZED',
@@ -299,6 +300,7 @@ t.test(
     ledger.commit([usagePost, usagePost, usagePost], nothing);
     const { url, calls } = await serve(t, [
       { status: 400, body: '{"error":{"code":"VALIDATION_FAILED","message":"m"}}' },
+      { status: 200, body: '{"ok":true}' },
       { status: 401, body: '{"error":{"code":"UNAUTHORIZED","message":"m"}}' },
     ]);
     const stop = new AbortController();
@@ -308,10 +310,11 @@ t.test(
     while (ledger.size().posts > 0) await new Promise((resume) => setImmediate(resume));
     stop.abort();
     await draining;
-    const keys = calls.map((call) => call.headers['idempotency-key']);
-    t.equal(keys.length, 4);
-    t.equal(keys[1], keys[2], 'after a 401 the same post is sent again');
-    t.equal(new Set(keys).size, 3);
+    const numbers = calls.map((call) => call.headers['x-node-sequence']);
+    t.same(numbers, ['1', '1', '2', '2', '3'], 'after a 401 the same post is sent again');
+    const [, voided] = calls.map((call) => call.body.toString());
+    t.equal(voided, '{"entries":[]}', 'a post without entries takes the number of the refused one');
+    t.equal(new Set(calls.map((call) => call.headers['x-node-stream'])).size, 1);
     const refused = readdirSync(path.join(dir, 'refused')).sort();
     t.same(refused, ['000000000001-0000.answer.json', '000000000001-0000.json']);
     t.match(JSON.parse(readFileSync(path.join(dir, 'refused', refused[0] ?? ''), 'utf8')), {
@@ -319,6 +322,65 @@ t.test(
     });
   },
 );
+
+t.test('drain: if Core has another body under a number, what waits is numbered anew', async (t) => {
+  const dir = scratchFolder(t);
+  const ledger = openLedger(dir, { bytesMax: 1e6 });
+  ledger.commit([usagePost, usagePost, usagePost], nothing);
+  const { url, calls } = await serve(t, [
+    { status: 200, body: '{"ok":true}' },
+    { status: 422, body: '{"error":{"code":"POST_NUMBER_REUSED","message":"m"}}' },
+  ]);
+  const stop = new AbortController();
+  const client = clientOf(url, stop.signal);
+  const log = createLogger('silent');
+  const draining = drain({ client, ledger, log, retryMs: 1, signal: stop.signal });
+  while (ledger.size().posts > 0) await new Promise((resume) => setImmediate(resume));
+  stop.abort();
+  await draining;
+  t.same(
+    calls.map((call) => call.headers['x-node-sequence']),
+    ['1', '2', '1', '2'],
+  );
+  const streams = calls.map((call) => call.headers['x-node-stream']);
+  t.equal(streams[0], streams[1]);
+  t.not(streams[1], streams[2], 'a new stream');
+  t.equal(streams[2], streams[3]);
+  t.same(readdirSync(path.join(dir, 'refused')), []);
+  openLedger(dir, { bytesMax: 1e6 }).commit([usagePost], nothing);
+  const [file = ''] = readdirSync(path.join(dir, 'spool'));
+  const next = JSON.parse(readFileSync(path.join(dir, 'spool', file), 'utf8'));
+  t.same(next.identity, { stream: streams[3], number: 3 }, 'and a restart goes on in it');
+});
+
+t.test('drain: a post of an earlier agent is sent with its key', async (t) => {
+  const dir = scratchFolder(t);
+  const baseline = { ...nothing, proxyId: 'earlier' };
+  const name = '000000000001-0000.json';
+  const stored = { name, path: usagePost.path, idempotencyKey: 'k1', body: '{"entries":[]}' };
+  mkdirSync(path.join(dir, 'spool'));
+  writeFileSync(path.join(dir, 'spool', name), JSON.stringify(stored));
+  const journal = { sequence: 1, baseline, posts: [] };
+  writeFileSync(path.join(dir, 'journal.json'), JSON.stringify(journal));
+  const ledger = openLedger(dir, { bytesMax: 1e6 });
+  t.equal(ledger.baseline().proxyId, 'earlier');
+  ledger.commit([usagePost], nothing);
+  const { url, calls } = await serve(t, []);
+  const stop = new AbortController();
+  const client = clientOf(url, stop.signal);
+  const log = createLogger('silent');
+  const draining = drain({ client, ledger, log, retryMs: 1, signal: stop.signal });
+  while (ledger.size().posts > 0) await new Promise((resume) => setImmediate(resume));
+  stop.abort();
+  await draining;
+  t.same(
+    calls.map(({ headers }) => [headers['idempotency-key'], headers['x-node-sequence']]),
+    [
+      ['k1', undefined],
+      [undefined, '1'],
+    ],
+  );
+});
 
 t.test('a registration without an answer names the address and the option', async (t) => {
   const [port] = await freePorts(1);
