@@ -93,3 +93,21 @@ t.test('the api of Xray makes room for an inbound of raw', async (t) => {
   await set(socks('a', '10080-10090'));
   t.equal((await rendered())?.api.listen, '127.0.0.1:10091');
 });
+
+t.test(
+  'a conflict from an earlier build refuses changes of the node until it is mended',
+  async (t) => {
+    await vless(443);
+    const raw = { inbounds: [socks('a', 443)] };
+    await pool.query('UPDATE nodes SET xray_settings = $1', [{ raw }]);
+    const refusal = {
+      code: 'INVALID_ARGUMENT',
+      message: 'Node 1: inbound a of raw takes TCP port 443, which protocol 1 (VLESS) has',
+    };
+    await t.rejects(vless(8_443), refusal);
+    await t.rejects(setProtocol(pool, 1, { settings: { security: 'none' } }), refusal);
+    t.ok(await rendered(), 'the node still gets its configuration');
+    await set(socks('a', 9_000));
+    await vless(8_443);
+  },
+);
