@@ -1,22 +1,14 @@
 import type { Command } from 'commander';
 import QRCode from 'qrcode';
-import { misreadings } from '../client-apps/misread-links.ts';
-import { shareLink } from '../client-apps/share-link.ts';
 import { CoreError } from '../errors.ts';
-import {
-  type LinkReference,
-  listLinks,
-  readLinks,
-  requireSubscription,
-  withoutSecret,
-} from '../subscriptions/links.ts';
+import type { LinkReference } from '../subscriptions/links.ts';
 import { rotateLink } from '../subscriptions/rotate.ts';
 import { linkEffects } from '../subscriptions/show.ts';
-import { connectionsOfLink, showShareLinks } from '../subscriptions/show-link.ts';
+import { showShareLinks } from '../subscriptions/show-link.ts';
 import { id, uuid } from './arguments.ts';
 import { confirm, yesOption } from './confirm.ts';
-import type { CliContext, Run } from './context.ts';
-import { objectsText } from './table.ts';
+import type { Run } from './context.ts';
+import { addLinkList } from './link-list.ts';
 
 /** What fits a QR code with low error correction. */
 const qrCharsMax = 2_953;
@@ -29,55 +21,6 @@ export function addLinkCommands(program: Command, run: Run): void {
   addLinkList(link, run);
   addLinkShow(link, run);
   addLinkRotate(link, run);
-}
-
-const listColumns = ['nodeProtocolId', 'nodeId', 'protocol', 'uuid'] as const;
-
-function addLinkList(link: Command, run: Run): void {
-  link
-    .command('list')
-    .description('Links of a subscription')
-    .requiredOption('--subscription <id>', 'id of the subscription', id)
-    .option('--uri', 'the share links for client apps, which are credentials')
-    .addHelpText(
-      'after',
-      '\nExamples:\n  core link list --subscription 1\n  core link list --subscription 1 --uri',
-    )
-    .action(
-      run(async (context, options: { subscription: number; uri?: boolean }) => {
-        if (options.uri === true) return printShareLinks(context, options.subscription);
-        const found = await listLinks(await context.postgres(), options.subscription);
-        return context.print(found, objectsText(found, listColumns, 'It has no links.'));
-      }),
-    );
-}
-
-/** One line for each share link on stdout, and nothing else: apps take such a list. */
-async function printShareLinks(context: CliContext, subscriptionId: number): Promise<void> {
-  const pool = await context.postgres();
-  await requireSubscription(pool, subscriptionId);
-  const links = await readLinks(pool, { subscriptionId });
-  const warnings = new Set<string>();
-  const found = links.map((link) => {
-    const connections = connectionsOfLink(link);
-    for (const warning of connections.flatMap(misreadings)) warnings.add(warning);
-    return { ...withoutSecret(link), uris: connections.map(shareLink) };
-  });
-  const lines = found.flatMap((link) => link.uris).map((uri) => `${uri}\n`);
-  context.print(found, lines.length === 0 ? 'It has no share links.\n' : lines.join(''));
-  const nodes = new Set(found.filter((link) => link.uris.length === 0).map((link) => link.nodeId));
-  if (context.json) return;
-  if (nodes.size > 0) context.note(placelessText([...nodes]));
-  for (const warning of warnings) context.note(`Warning: ${warning}\n`);
-}
-
-/** How many nodes a message names. */
-const nodesNamedMax = 10;
-
-function placelessText(nodes: readonly number[]): string {
-  const rest = nodes.length - nodesNamedMax;
-  const named = nodes.slice(0, nodesNamedMax).join(', ') + (rest > 0 ? ` and ${rest} more` : '');
-  return `Left out: links on nodes that have no host or address yet (${named}). Register them, or give them a host: core node set ${nodes[0]} --host NAME\n`;
 }
 
 interface Reference {

@@ -35,7 +35,8 @@ export interface Link extends ListedLink {
 /** A link by its UUID, or by what it connects. */
 export type LinkReference = { uuid: string } | { subscriptionId: number; nodeProtocolId: number };
 
-interface LinkRow extends Omit<Link, 'uuid' | 'credential'> {
+/** A row of the query of links. */
+export interface LinkRow extends Omit<Link, 'uuid' | 'credential'> {
   storedUuid: string | null;
   storedCredential: string | null;
   subscriptionCredential: string | null;
@@ -43,32 +44,40 @@ interface LinkRow extends Omit<Link, 'uuid' | 'credential'> {
 }
 
 /**
- * The links of a subscription, in the order of their protocols' ids, or the one to a protocol. They exist even
- * while the subscription has no access. None if there is no such subscription.
+ * In SQL: the links of the subscriptions `s` that a condition names, by subscription and protocol. They exist
+ * even while a subscription has no access.
+ */
+export function linksSql(condition: string): string {
+  return `SELECT s.id AS "subscriptionId", p.id AS "nodeProtocolId", n.id AS "nodeId", n.name AS "nodeName",
+      p.name AS "protocolName",
+      ${hostSql} AS host, n.ip, p.protocol, p.port, p.settings, l.uuid AS "storedUuid",
+      l.credential AS "storedCredential", s.credential AS "subscriptionCredential",
+      s.link_secret AS "linkSecret"
+    FROM subscriptions s
+    CROSS JOIN LATERAL (${linkedProtocolsSql('ARRAY[s.id]')}) linked
+    JOIN node_protocols p ON p.id = linked.node_protocol_id
+    JOIN nodes n ON n.id = p.node_id
+    LEFT JOIN subscription_links l ON l.subscription_id = s.id AND l.node_protocol_id = p.id
+    WHERE ${condition} AND n.revoked_at IS NULL
+    ORDER BY s.id, p.id`;
+}
+
+/**
+ * The links of a subscription, in the order of their protocols' ids, or the one to a protocol. None if there
+ * is no such subscription.
  */
 export async function readLinks(
   db: Queryable,
   of: { subscriptionId: number; nodeProtocolId?: number | undefined },
 ): Promise<Link[]> {
   const { rows } = await db.query<LinkRow>(
-    `SELECT s.id AS "subscriptionId", p.id AS "nodeProtocolId", n.id AS "nodeId", n.name AS "nodeName",
-       p.name AS "protocolName",
-       ${hostSql} AS host, n.ip, p.protocol, p.port, p.settings, l.uuid AS "storedUuid",
-       l.credential AS "storedCredential", s.credential AS "subscriptionCredential",
-       s.link_secret AS "linkSecret"
-     FROM subscriptions s
-     CROSS JOIN LATERAL (${linkedProtocolsSql('ARRAY[s.id]')}) linked
-     JOIN node_protocols p ON p.id = linked.node_protocol_id
-     JOIN nodes n ON n.id = p.node_id
-     LEFT JOIN subscription_links l ON l.subscription_id = s.id AND l.node_protocol_id = p.id
-     WHERE s.id = $1 AND n.revoked_at IS NULL AND ($2::bigint IS NULL OR p.id = $2)
-     ORDER BY p.id`,
+    linksSql('s.id = $1 AND ($2::bigint IS NULL OR p.id = $2)'),
     [of.subscriptionId, of.nodeProtocolId ?? null],
   );
   return rows.map(linkOf);
 }
 
-function linkOf(row: LinkRow): Link {
+export function linkOf(row: LinkRow): Link {
   const { storedUuid, storedCredential, subscriptionCredential, linkSecret, ...rest } = row;
   const { subscriptionId, nodeProtocolId } = rest;
   const credential =
