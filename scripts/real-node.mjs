@@ -1,6 +1,6 @@
 // `npm run real-node [-- --xray PATH|VERSION] [--only NAME]`: the agent on a real Xray, with real clients, on a
 // real Core. Each part is killed during transfers, and the bytes are compared. `npm test` does not run it,
-// since not every machine has Xray. NAME is a file of test/examples/agent without its ending `.xray.ts`.
+// since not every machine has Xray. NAME is `sessions`, `real-node` or `faulty-part`.
 import { spawn } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import os from 'node:os';
