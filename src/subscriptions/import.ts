@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { defaultGroup, findGroups, unknownGroups } from '../groups/names.ts';
@@ -67,7 +68,7 @@ export async function importSubscriptions(
     bad: [],
     plan: emptyPlan(),
   };
-  const { good, linesTotal } = await check(pool, open, report, (lines) =>
+  const { good, linesTotal, badDigest } = await check(pool, open, report, (lines) =>
     options.onProgress?.({ phase: 'checking', lines, linesTotal: undefined }),
   );
   const isPossible = good > 0 && (report.badLines === 0 || options.keepGoing);
@@ -75,7 +76,7 @@ export async function importSubscriptions(
     (await options.proceed?.({ ...report, subscriptions: isPossible ? good : 0 })) ?? true;
   if (!isPossible || !isWanted) return report;
   const written = await inTransaction(pool, (client) =>
-    write(client, open, report.badLines, (lines) =>
+    write(client, open, { lines: report.badLines, digest: badDigest }, (lines) =>
       options.onProgress?.({ phase: 'writing', lines, linesTotal }),
     ),
   );
@@ -88,7 +89,8 @@ async function check(
   open: () => AsyncIterable<ImportLine>,
   report: ImportReport,
   onLines: (lines: number) => void,
-): Promise<{ good: number; linesTotal: number }> {
+): Promise<{ good: number; linesTotal: number; badDigest: string }> {
+  const badNumbers = createHash('sha256');
   let linesTotal = 0;
   let good = 0;
   const client = await pool.connect();
@@ -99,6 +101,7 @@ async function check(
       const checked = await checkBatch(client, batch, report.plan);
       good += checked.good.length;
       report.badLines += checked.bad.length;
+      for (const { line } of checked.bad) badNumbers.update(`${line},`);
       report.bad.push(...checked.bad.slice(0, badShownMax - report.bad.length));
       linesTotal += batch.length;
       onLines(linesTotal);
@@ -107,13 +110,13 @@ async function check(
     // Closes the connection, so that Postgres drops the table of credentials.
     client.release(true);
   }
-  return { good, linesTotal };
+  return { good, linesTotal, badDigest: badNumbers.digest('hex') };
 }
 
 async function write(
   client: pg.PoolClient,
   open: () => AsyncIterable<ImportLine>,
-  badLinesChecked: number,
+  checkedBad: { lines: number; digest: string },
   onLines: (lines: number) => void,
 ): Promise<Pick<ImportReport, 'subscriptions' | 'users' | 'links'>> {
   const written = { subscriptions: 0, users: 0 };
@@ -123,11 +126,15 @@ async function write(
   await lockImports(client, 'importing');
   const groups = new GroupSets();
   let lines = 0;
+  const badNumbers = createHash('sha256');
   let badLines = 0;
+  let lastBad: BadLine | undefined;
   for await (const batch of batches(open())) {
     const { good, bad } = await checkBatch(client, batch, emptyPlan());
     badLines += bad.length;
-    if (badLines > badLinesChecked) throw changedMeanwhile(bad);
+    lastBad = bad.at(-1) ?? lastBad;
+    for (const { line } of bad) badNumbers.update(`${line},`);
+    if (badLines > checkedBad.lines) throw changedMeanwhile(lastBad);
     const made = await createMissingUsers(client, good);
     const added = await addSubscriptions(
       client,
@@ -148,6 +155,8 @@ async function write(
     lines += batch.length;
     onLines(lines);
   }
+  // As many bad lines as before may still be others, and a good one must not be left out in their place.
+  if (badNumbers.digest('hex') !== checkedBad.digest) throw changedMeanwhile(lastBad);
   // Bumped last, because from here on every other bump of these nodes waits.
   await lockLinks(client, 'subscriptions');
   const { links, nodeIds } = await groups.links(client);
@@ -156,11 +165,11 @@ async function write(
 }
 
 /** A line that was good when it was checked must not be left out in silence. */
-function changedMeanwhile(bad: readonly BadLine[]): CoreError {
-  const last = bad.at(-1);
+function changedMeanwhile(last: BadLine | undefined): CoreError {
+  const where = last === undefined ? 'a bad line is good now' : `line ${last.line}: ${last.fault}`;
   return new CoreError(
     'INVALID_ARGUMENT',
-    `Something changed after the check, so nothing was imported: line ${last?.line}: ${last?.fault}. Run it again`,
+    `Something changed after the check, so nothing was imported: ${where}. Run it again`,
   );
 }
 

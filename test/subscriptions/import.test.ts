@@ -6,7 +6,7 @@ import { splitLines } from '../../src/cli/import/read.ts';
 import { createNode } from '../../src/nodes/change.ts';
 import { showNode } from '../../src/nodes/node-state.ts';
 import { addProtocol } from '../../src/settings/protocols.ts';
-import type { ImportReport } from '../../src/subscriptions/import.ts';
+import { type ImportReport, importSubscriptions } from '../../src/subscriptions/import.ts';
 import { listLinks } from '../../src/subscriptions/links.ts';
 import { listSubscriptions } from '../../src/subscriptions/show.ts';
 import { createUser, listUsers } from '../../src/subscriptions/users.ts';
@@ -239,6 +239,27 @@ t.test('several batches, and the first hundred bad lines of many', async (t) => 
   t.match(report.bad[99], { line: 992 });
   const shown = await core('subscription', 'import', file);
   t.match(shown.stdout, /^and 450 more$/m);
+});
+
+t.test('if other lines are bad than in the check, nothing is imported', async (t) => {
+  const subscription = {
+    user: { name: 'dora' },
+    trafficLimitBytes: null,
+    expiresAt: null,
+    resetPeriod: 'none',
+  } as const;
+  let passes = 0;
+  async function* open() {
+    passes += 1;
+    const [bad, good] = passes === 1 ? [1, 2] : [2, 1];
+    yield { line: bad, fault: 'odd' };
+    yield { line: good, subscription };
+  }
+  await t.rejects(importSubscriptions(pool, open, { keepGoing: true }), {
+    code: 'INVALID_ARGUMENT',
+    message: /changed after the check, so nothing was imported: line 2: odd/,
+  });
+  t.same(await subscriptions(), []);
 });
 
 t.test('files that cannot be read at all', async (t) => {
