@@ -5,15 +5,13 @@ import { countLinks } from '../nodes/linked.ts';
 import { lockImports } from '../nodes/lock-imports.ts';
 import { lockLinks } from '../nodes/lock-links.ts';
 import type { Queryable } from '../stores/postgres.ts';
+import { sqlStateOf, sqlStates } from '../stores/sql-states.ts';
 import { inDryTransaction } from './dry-transaction.ts';
 import { recordGroupEvents } from './group-events.ts';
 import { defaultGroup, groupId, unknownGroups } from './names.ts';
 
 // Groups say who gets what: a protocol is in groups, a subscription has groups, and a link exists where they
 // meet.
-
-/** SQLSTATE of a second row with the same key. */
-const uniqueViolation = '23505';
 
 /** A group and how much is in it. */
 interface Group {
@@ -45,7 +43,7 @@ export async function renameGroup(db: Queryable, name: string, newName: string):
     const { rowCount } = await db.query('UPDATE groups SET name = $2 WHERE name = $1', given);
     if (rowCount === 1) return;
   } catch (cause) {
-    if ((cause as { code?: unknown }).code !== uniqueViolation) throw cause;
+    if (sqlStateOf(cause) !== sqlStates.uniqueViolation) throw cause;
     const message = `There is a group ${newName} already`;
     throw new CoreError('INVALID_ARGUMENT', message, { cause });
   }

@@ -1,16 +1,13 @@
 import type pg from 'pg';
 import { CoreError } from '../errors.ts';
 import { inTransaction, type Queryable } from '../stores/postgres.ts';
+import { sqlStateOf, sqlStates } from '../stores/sql-states.ts';
 import { createInTransaction, type NewMember } from '../subscriptions/create.ts';
 import type { ListedLink } from '../subscriptions/links.ts';
 import { newToken, tokenHash } from './token.ts';
 
 // Who has a page, and by which token. A token leaves Core once, when it is made.
 
-/** SQLSTATE of a second row with the same key. */
-const uniqueViolation = '23505';
-/** SQLSTATE of a row that refers to one that does not exist. */
-const foreignKeyViolation = '23503';
 /** Pages added by one statement. */
 const batchRows = 5_000;
 
@@ -34,12 +31,12 @@ export async function createPage(
     );
     if (rowCount === 1) return token;
   } catch (cause) {
-    const { code } = cause as { code?: unknown };
-    if (code === foreignKeyViolation) {
+    const state = sqlStateOf(cause);
+    if (state === sqlStates.foreignKeyViolation) {
       const message = `There is no subscription ${subscriptionId}`;
       throw new CoreError('NOT_FOUND', message, { cause });
     }
-    if (code !== uniqueViolation) throw cause;
+    if (state !== sqlStates.uniqueViolation) throw cause;
     const message = 'Another subscription has this token: give each one its own';
     throw new CoreError('INVALID_ARGUMENT', message, { cause });
   }

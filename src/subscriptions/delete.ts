@@ -41,10 +41,12 @@ export async function deleteUser(
   options: { force: boolean },
 ): Promise<{ userId: number; subscriptions: number }> {
   return inTransaction(pool, async (client) => {
-    // The counters are locked before the rows, because a settle locks many rows in its own order.
-    await lockCounters(client);
+    // An import holds on to its users for minutes. It is waited for before the lock of the counters, since
+    // every settle waits for whoever has that. A settle locks no user.
     const users = await client.query('SELECT FROM users WHERE id = $1 FOR UPDATE', [userId]);
     if (users.rowCount === 0) throw new CoreError('NOT_FOUND', `There is no user ${userId}`);
+    // The counters are locked before the subscriptions, because a settle locks many of them in its own order.
+    await lockCounters(client);
     const { rows } = await client.query<{ id: number; status: string }>(
       'SELECT id, status FROM subscriptions WHERE user_id = $1 ORDER BY id FOR UPDATE',
       [userId],

@@ -47,7 +47,7 @@ export async function rotateLink(pool: pg.Pool, reference: LinkReference): Promi
 
 /**
  * Gives all links of a subscription new credentials. A credential that was given for it is dropped.
- * @throws CoreError NOT_FOUND.
+ * @throws CoreError NOT_FOUND; INVALID_ARGUMENT if it has no links, since a given credential would go unnoticed.
  */
 export async function rotateLinks(pool: pg.Pool, subscriptionId: number): Promise<ListedLink[]> {
   return inTransaction(pool, async (client) => {
@@ -60,7 +60,7 @@ export async function rotateLinks(pool: pg.Pool, subscriptionId: number): Promis
     );
     await rotateStored(client, subscriptionId);
     const links = await readLinks(client, { subscriptionId });
-    if (links.length === 0) return [];
+    if (links.length === 0) throw withoutLinks(subscriptionId);
     await recordRotation(
       client,
       subscriptionId,
@@ -72,6 +72,11 @@ export async function rotateLinks(pool: pg.Pool, subscriptionId: number): Promis
     }
     return links.map(withoutSecret);
   });
+}
+
+function withoutLinks(subscriptionId: number): CoreError {
+  const message = `Subscription ${subscriptionId} has no links, so none was rotated: its groups have no protocols. A credential that was given for it ends by: core subscription set ${subscriptionId} --credential none`;
+  return new CoreError('INVALID_ARGUMENT', message);
 }
 
 /** A row is needed only for a UUID from before groups. All others go, and their credentials are derived. */

@@ -16,6 +16,7 @@ import { listLinks, readLinks, withoutSecret } from '../../src/subscriptions/lin
 import { rotateLink, rotateLinks } from '../../src/subscriptions/rotate.ts';
 import { showSubscription } from '../../src/subscriptions/show.ts';
 import { createUser, listUsers, renameUser, showUser } from '../../src/subscriptions/users.ts';
+import { until } from '../support/api.ts';
 import { publishNow } from '../support/publish.ts';
 import { openStores } from '../support/stores.ts';
 
@@ -323,6 +324,37 @@ t.test('links: list, rotate one, rotate all', async (t) => {
     code: 'NOT_FOUND',
     message: /no common group/,
   });
+});
+
+t.test('a rotation without links is refused, and keeps the given credential', async (t) => {
+  const id = await create({ credential: 'alice-phone' });
+  await createGroup(pool, 'without-protocols');
+  await changeSubscription(pool, id, { groups: ['without-protocols'] });
+  await t.rejects(rotateLinks(pool, id), {
+    code: 'INVALID_ARGUMENT',
+    message: /has no links.* core subscription set 1 --credential none$/,
+  });
+  await changeSubscription(pool, id, { groups: ['default'] });
+  t.match(await readLinks(pool, { subscriptionId: id }), [{ credential: 'alice-phone' }, {}]);
+});
+
+t.test('a settle does not wait for a user whom an import holds and somebody deletes', async (t) => {
+  const id = await create();
+  const otherId = await createUser(pool, { name: 'bob' });
+  const client = await pool.connect();
+  await client.query('BEGIN');
+  await client.query('SELECT FROM users WHERE id = $1 FOR KEY SHARE', [otherId]);
+  const deletion = deleteUser(pool, otherId, { force: true });
+  const waiting = () =>
+    pool.query(
+      "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    );
+  await until(waiting, ({ rowCount }) => rowCount === 1);
+  t.match(await traffic(id, 10), { knownRows: 1 });
+  t.equal((await waiting()).rowCount, 1, 'the deletion still waits');
+  await client.query('COMMIT');
+  client.release();
+  t.match(await deletion, { userId: otherId });
 });
 
 t.test('links from before groups keep their UUIDs when they are rotated', async (t) => {
