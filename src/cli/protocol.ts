@@ -4,6 +4,7 @@ import { CoreError } from '../errors.ts';
 import { protocolGroupEffects } from '../groups/membership.ts';
 import { protocolEffects } from '../nodes/effects.ts';
 import { warningsOf } from '../protocols/warnings.ts';
+import { crowdedMtprotoWarnings } from '../settings/crowded-mtproto.ts';
 import { protocolSettings } from '../settings/harmless.ts';
 import { addProtocol, listProtocols, removeProtocol, setProtocol } from '../settings/protocols.ts';
 import { groupNames, id, nodeId, port, protocolName, settings, vpnProtocol } from './arguments.ts';
@@ -111,8 +112,13 @@ async function printWithWarnings(
   done: { nodeProtocolId: number; nodeId?: number },
 ): Promise<void> {
   const { nodeProtocolId } = done;
-  const [stored] = await listProtocols(await context.postgres(), { nodeProtocolId });
-  const warnings = stored === undefined ? [] : warningsOf(stored.protocol, stored.settings);
+  const pool = await context.postgres();
+  const [stored] = await listProtocols(pool, { nodeProtocolId });
+  const crowded = await crowdedMtprotoWarnings(pool, { nodeProtocolId });
+  const warnings =
+    stored === undefined
+      ? []
+      : [...warningsOf(stored.protocol, stored.settings), ...crowded.values()];
   context.print(warnings.length === 0 ? done : { ...done, warnings }, textOf(done, warnings));
 }
 
@@ -152,11 +158,16 @@ function addProtocolList(protocol: Command, run: Run): void {
     .addHelpText('after', '\nExample:\n  core protocol list --node 1')
     .action(
       run(async (context, options: { node?: number; secrets?: boolean }) => {
-        const listed = await listProtocols(await context.postgres(), { nodeId: options.node });
+        const pool = await context.postgres();
+        const listed = await listProtocols(pool, { nodeId: options.node });
+        const crowded = await crowdedMtprotoWarnings(pool, { nodeId: options.node });
         const found = listed.map((one) => ({
           ...one,
           settings: settingsToShow(one.settings, protocolSettings, options),
-          warnings: warningsOf(one.protocol, one.settings),
+          warnings: [
+            ...warningsOf(one.protocol, one.settings),
+            ...[crowded.get(one.nodeProtocolId) ?? []].flat(),
+          ],
         }));
         const columns = [
           'nodeProtocolId',
