@@ -10,7 +10,7 @@ import { account, linksOf } from '../../../examples/agent/account.ts';
 import { createClient, type IngestPost } from '../../../examples/agent/client.ts';
 import { drain } from '../../../examples/agent/drain.ts';
 import { claimDataDir, loadOrRegister } from '../../../examples/agent/identity.ts';
-import { type Baseline, openLedger } from '../../../examples/agent/ledger.ts';
+import { type Baseline, type Ledger, openLedger } from '../../../examples/agent/ledger.ts';
 import type { Settings } from '../../../examples/agent/settings.ts';
 import type { NodeConfig, XrayInbound } from '../../../src/contract/node-config.ts';
 import { createLogger } from '../../../src/log.ts';
@@ -292,6 +292,17 @@ t.test('client: refusals, an unchanged configuration, and nobody listening', asy
   t.match(await clientOf('http://127.0.0.1:1').heartbeat({}), { kind: 'away' });
 });
 
+/** Lets the agent send its stored posts to this address until none is left. */
+async function drainAll(ledger: Ledger, url: string): Promise<void> {
+  const stop = new AbortController();
+  const client = clientOf(url, stop.signal);
+  const log = createLogger('silent');
+  const draining = drain({ client, ledger, log, retryMs: 1, signal: stop.signal });
+  while (ledger.size().posts > 0) await new Promise((resume) => setImmediate(resume));
+  stop.abort();
+  await draining;
+}
+
 t.test(
   'drain: in order; a post that Core will never take is set aside, any other refused post is kept',
   async (t) => {
@@ -303,13 +314,7 @@ t.test(
       { status: 200, body: '{"ok":true}' },
       { status: 401, body: '{"error":{"code":"UNAUTHORIZED","message":"m"}}' },
     ]);
-    const stop = new AbortController();
-    const client = clientOf(url, stop.signal);
-    const log = createLogger('silent');
-    const draining = drain({ client, ledger, log, retryMs: 1, signal: stop.signal });
-    while (ledger.size().posts > 0) await new Promise((resume) => setImmediate(resume));
-    stop.abort();
-    await draining;
+    await drainAll(ledger, url);
     const numbers = calls.map((call) => call.headers['x-node-sequence']);
     t.same(numbers, ['1', '1', '2', '2', '3'], 'after a 401 the same post is sent again');
     const [, voided] = calls.map((call) => call.body.toString());
@@ -331,13 +336,7 @@ t.test('drain: if Core has another body under a number, what waits is numbered a
     { status: 200, body: '{"ok":true}' },
     { status: 422, body: '{"error":{"code":"POST_NUMBER_REUSED","message":"m"}}' },
   ]);
-  const stop = new AbortController();
-  const client = clientOf(url, stop.signal);
-  const log = createLogger('silent');
-  const draining = drain({ client, ledger, log, retryMs: 1, signal: stop.signal });
-  while (ledger.size().posts > 0) await new Promise((resume) => setImmediate(resume));
-  stop.abort();
-  await draining;
+  await drainAll(ledger, url);
   t.same(
     calls.map((call) => call.headers['x-node-sequence']),
     ['1', '2', '1', '2'],
@@ -366,13 +365,7 @@ t.test('drain: a post of an earlier agent is sent with its key', async (t) => {
   t.equal(ledger.baseline().proxyId, 'earlier');
   ledger.commit([usagePost], nothing);
   const { url, calls } = await serve(t, []);
-  const stop = new AbortController();
-  const client = clientOf(url, stop.signal);
-  const log = createLogger('silent');
-  const draining = drain({ client, ledger, log, retryMs: 1, signal: stop.signal });
-  while (ledger.size().posts > 0) await new Promise((resume) => setImmediate(resume));
-  stop.abort();
-  await draining;
+  await drainAll(ledger, url);
   t.same(
     calls.map(({ headers }) => [headers['idempotency-key'], headers['x-node-sequence']]),
     [
