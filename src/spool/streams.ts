@@ -22,7 +22,7 @@ export const blockFields = { usage: 'u', outbound: 'b', session: 'b' } as const;
 /** Tells apart the ids of posts of the three kinds in Redis. */
 export const kindLetters = { usage: 'u', outbound: 'o', session: 's' } as const;
 
-/** The Redis keys of one stream. The hash tag keeps them together on one node of a Redis Cluster. */
+/** The Redis keys of one stream. */
 interface StreamKeys {
   stream: string;
   /** Bytes ever appended, and ever trimmed; the difference is the backlog. */
@@ -49,7 +49,10 @@ export function seenKey(prefix: string, shard: number, kind: Kind): string {
   return `${streamName(prefix, shard, kind)}:seen`;
 }
 
-/** First part of the Redis keys of the sets that hold the ids of posts (redis/append.lua), for all shards. */
+/**
+ * First part of the Redis keys of the sets that hold the ids of posts (redis/append.lua). All shards share
+ * them, so Core knows a post again after a change of their number. A Redis Cluster could not run the script.
+ */
 export function postsKey(prefix: string): string {
   return `${prefix}:posts`;
 }
