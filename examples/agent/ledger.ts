@@ -170,7 +170,11 @@ function writePosts(state: State): void {
   state.wake?.();
 }
 
-/** The journal has the new stream before a file has it, so that a crash between them repeats this. */
+/**
+ * The oldest post has a number, so all others have one, too. The journal has the new stream before a file has
+ * it, so that no number of it is given twice. A crash between two files leaves the later ones in the old
+ * stream, where Core judges them again.
+ */
 function renumber(state: State): void {
   const { folders, waiting } = state;
   const stream = randomUUID();
@@ -179,7 +183,6 @@ function renumber(state: State): void {
   state.journal = next;
   for (const [index, file] of waiting.entries()) {
     const post = readPost(folders, file.name);
-    if ('key' in post.identity) continue;
     const content = JSON.stringify({ ...post, identity: { stream, number: index + 1 } });
     writeDurable(path.join(folders.spool, file.name), content);
     state.bytes += Buffer.byteLength(content) - file.bytes;
