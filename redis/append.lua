@@ -51,11 +51,12 @@ local function isKnown(set, id)
   return false
 end
 
--- Every id of a set is kept for at least the window. A new set has no expiry, which is -1.
-local function add(name, id)
+-- Every id of a set is kept for at least these seconds, as a rule the window. A new set has no expiry,
+-- which is -1.
+local function add(name, id, seconds)
   call('SADD', name, id)
-  if call('TTL', name) < windowSeconds then
-    call('EXPIRE', name, windowSeconds + math.min(setSeconds, windowSeconds))
+  if call('TTL', name) < seconds then
+    call('EXPIRE', name, seconds + math.min(setSeconds, windowSeconds))
   end
 end
 
@@ -64,7 +65,7 @@ local function byBody(set, id, size)
   local name = setOf(set, 0)
   if call('SISMEMBER', name, id) == 1 then return 1 end
   if size > room then return 3 end
-  add(name, id)
+  add(name, id, windowSeconds)
   return 0
 end
 
@@ -97,7 +98,7 @@ local function byKey(set, id, size, rest)
   end
   if isKnown(set, id) then return 1 end
   if size > room then return 3 end
-  add(setOf(set, 0), id)
+  add(setOf(set, 0), id, windowSeconds)
   local newest, secondsHalf = KEYS[5] .. ':' .. seenNumber(), math.ceil(keySeconds / 2)
   call('HSET', newest, key, body)
   -- If the clock was put back while the script wrote to a hash, its expiry is too short.
@@ -157,8 +158,8 @@ local function stateAfter(stream, number, gaps)
 end
 
 -- Whether the id of a post with this number is kept, if such a post was stored. Numbers above the
--- greatest of a time within the window were stored after that time. So was a post with rows of that
--- time.
+-- greatest of a time within the window were stored after that time. And byNumber keeps the id until all
+-- rows of the post are older than the window.
 local function isIdKept(stream, number, oldest)
   if oldest and oldest > now - windowSeconds then return true end
   for i = 1, 2 do
@@ -182,7 +183,9 @@ local function byNumber(set, id, size, rest)
   if gapsCount > gapsMax then return 4 end
   if not state and call('HLEN', hash) >= streamsMax then return 5 end
   if size > room then return 3 end
-  add(setOf(set, 0), id)
+  -- The clock of a node may be ahead, by a day at most.
+  local aheadSeconds = math.max(0, (tonumber(oldest) or now) - now)
+  add(setOf(set, 0), id, windowSeconds + aheadSeconds)
   call('HSET', hash, name, stateAfter(stream, number, gaps))
   return 0
 end

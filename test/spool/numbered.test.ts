@@ -235,6 +235,20 @@ t.test('an id is kept for the window at least, and Redis expires it', async (t) 
   t.equal(await redis.object('ENCODING', set), 'intset', 'eight bytes an id');
 });
 
+t.test('the id of a post that is ahead of the clock is kept for longer', async (t) => {
+  const { nodeId, post, age } = startNode();
+  const aheadSeconds = 80_000;
+  const ahead = { ageSeconds: -aheadSeconds };
+  t.equal(await post(1, ahead), 'stored');
+  const [set = ''] = await redis.keys(`${postsKey(prefix)}:${nodeId}u:*`);
+  t.ok(
+    (await redis.ttl(set)) >= windowSeconds + aheadSeconds,
+    'until its rows are older than the window',
+  );
+  await age(2 * windowSeconds);
+  t.equal(await post(1, ahead), 'duplicate');
+});
+
 t.test('a key of a post with times is known after its hash is gone', async (t) => {
   const { nodeId } = startNode();
   const post = (key: string, body: string, kind: Kind = 'usage', oldest = nowSeconds) =>
